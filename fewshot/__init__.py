@@ -1,0 +1,104 @@
+"""Few-shot image classification on MLX.
+
+Public names are loaded when first used: importing fewshot loads no plugin and no MLX.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .backbones import Conv4Options as Conv4Options
+    from .backbones import conv4 as conv4
+    from .datasets import ArrayDataset as ArrayDataset
+    from .datasets import ImageFolderOptions as ImageFolderOptions
+    from .datasets import decode as decode
+    from .datasets import from_arrays as from_arrays
+    from .datasets import image_folder as image_folder
+    from .datasets import split_classes as split_classes
+    from .embedding import Embedder as Embedder
+    from .embedding import embed as embed
+    from .embedding import raw_pixels as raw_pixels
+    from .errors import ConfigError as ConfigError
+    from .errors import DataError as DataError
+    from .errors import FewshotError as FewshotError
+    from .evaluation import evaluate as evaluate
+    from .evaluation import predict as predict
+    from .heads import NearestSupportOptions as NearestSupportOptions
+    from .heads import nearest_prototype as nearest_prototype
+    from .heads import nearest_support as nearest_support
+    from .hookspecs import hookimpl as hookimpl
+    from .interfaces import Backbone as Backbone
+    from .interfaces import Dataset as Dataset
+    from .interfaces import Head as Head
+    from .interfaces import Loss as Loss
+    from .interfaces import Metric as Metric
+    from .interfaces import Sampler as Sampler
+    from .interfaces import Transform as Transform
+    from .losses import ContrastiveOptions as ContrastiveOptions
+    from .losses import PrototypicalOptions as PrototypicalOptions
+    from .losses import TripletOptions as TripletOptions
+    from .losses import contrastive as contrastive
+    from .losses import prototypical as prototypical
+    from .losses import triplet as triplet
+    from .metrics import cosine as cosine
+    from .metrics import euclidean as euclidean
+    from .metrics import manhattan as manhattan
+    from .metrics import sqeuclidean as sqeuclidean
+    from .plugins import build_registry as build_registry
+    from .records import ClassSplit as ClassSplit
+    from .records import Component as Component
+    from .records import Episode as Episode
+    from .records import Evaluation as Evaluation
+    from .records import Pairs as Pairs
+    from .records import Preset as Preset
+    from .records import TrainingOptions as TrainingOptions
+    from .records import Triplets as Triplets
+    from .records import above as above
+    from .records import at_least as at_least
+    from .records import at_most as at_most
+    from .records import below as below
+    from .records import option as option
+    from .records import within as within
+    from .samplers import AllPairsOptions as AllPairsOptions
+    from .samplers import EpisodesOptions as EpisodesOptions
+    from .samplers import PairsOptions as PairsOptions
+    from .samplers import TripletsOptions as TripletsOptions
+    from .samplers import all_pairs as all_pairs
+    from .samplers import all_way as all_way
+    from .samplers import episodes as episodes
+    from .samplers import pairs as pairs
+    from .samplers import triplets as triplets
+    from .training import fit as fit
+
+_MODULES = {
+    "backbones": "Conv4Options conv4",
+    "datasets": "ArrayDataset ImageFolderOptions decode from_arrays image_folder split_classes",
+    "embedding": "Embedder embed raw_pixels",
+    "errors": "ConfigError DataError FewshotError",
+    "evaluation": "evaluate predict",
+    "heads": "NearestSupportOptions nearest_prototype nearest_support",
+    "hookspecs": "hookimpl",
+    "interfaces": "Backbone Dataset Head Loss Metric Sampler Transform",
+    "losses": "ContrastiveOptions PrototypicalOptions TripletOptions contrastive prototypical "
+    "triplet",
+    "metrics": "cosine euclidean manhattan sqeuclidean",
+    "plugins": "build_registry",
+    "records": "ClassSplit Component Episode Evaluation Pairs Preset TrainingOptions Triplets "
+    "above at_least at_most below option within",
+    "samplers": "AllPairsOptions EpisodesOptions PairsOptions TripletsOptions all_pairs all_way "
+    "episodes pairs triplets",
+    "training": "fit",
+}
+_HOME = {name: module for module, names in _MODULES.items() for name in names.split()}
+
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'fewshot' has no attribute '{name}'")
+    return getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *_HOME]

@@ -1,0 +1,104 @@
+"""What a run leaves on disk, each file whole or not there at all."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from .errors import OutputError
+
+WEIGHTS = "weights.safetensors"
+
+
+def new_folder(parent: Path, prefix: str = "") -> Path:
+    """A fresh folder `parent/prefix0001`, the next free number. Raises OutputError."""
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        number = 1
+        while True:
+            folder = parent / f"{prefix}{number:04d}"
+            try:
+                folder.mkdir()
+            except FileExistsError:
+                number += 1
+            else:
+                return folder
+    except OSError as error:
+        raise OutputError(f"{parent}: cannot make a folder there: {error.strerror}") from error
+
+
+def named_folder(folder: Path) -> Path:
+    """Make exactly this folder. Raises OutputError where it exists or cannot be made."""
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError as error:
+        raise OutputError(f"{folder} exists: name another --out, or leave it out") from error
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be made: {error.strerror}") from error
+    return folder
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file atomically: a reader, or a crash, sees the old one or the new one."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON atomically."""
+    write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON. Raises OutputError where the file is missing or damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise OutputError(f"{path}: not readable: {error}") from error
+
+
+def append_line(path: Path, value: dict[str, Any]) -> None:
+    """Append one record to a JSON-lines file."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(value) + "\n")
+
+
+def save_weights(module: nn.Module, path: Path) -> str:
+    """Save all parameters and buffers as safetensors, atomically; returns the file's SHA-256."""
+    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        module.save_weights(str(temporary))
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        temporary.replace(path)
+    except (OSError, RuntimeError) as error:
+        raise OutputError(f"{path}: weights cannot be written: {error}") from error
+    return digest
+
+
+def load_weights(module: nn.Module, path: Path, sha256: str | None = None) -> None:
+    """Load what `save_weights` saved. Raises OutputError for a damaged or unfitting file."""
+    try:
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise OutputError(f"{path}: weights cannot be read: {error.strerror}") from error
+    if sha256 is not None and found != sha256:
+        raise OutputError(f"{path}: damaged: its SHA-256 is not the one in the manifest")
+    try:
+        module.load_weights(str(path))
+        mx.eval(module.parameters())  # loading is lazy
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise OutputError(f"{path}: weights do not fit this backbone: {error}") from error

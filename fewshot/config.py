@@ -1,0 +1,329 @@
+"""One configuration from many layers: flags > --set > TOML file > preset > defaults."""
+
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar, get_args, get_origin
+
+import attrs
+import cattrs
+import tomli_w
+from attrs import frozen
+
+from .errors import ConfigError, choose_from
+from .records import EmbeddingOptions, EvaluationOptions, SplitOptions, TrainingOptions
+from .registry import Registry
+
+Tree = dict[str, Any]
+
+# Sections that name one component, lists of components, and sections of plain options.
+PARTS = ("dataset", "backbone", "metric", "loss", "sampler", "head")
+LISTS = ("augment", "preprocess")
+PLAIN: dict[str, type] = {
+    "split": SplitOptions,
+    "embedding": EmbeddingOptions,
+    "training": TrainingOptions,
+    "evaluation": EvaluationOptions,
+}
+
+DEFAULTS: Tree = {
+    "dataset": {"name": "asl-synthetic"},
+    "backbone": {"name": "simplecnn"},
+    "metric": {"name": "euclidean"},
+    "loss": {"name": "contrastive"},
+    "augment": [],
+    "preprocess": [{"name": "normalise"}],
+}
+
+# What a loss is trained and tested with where nothing else is named, by its layout.
+_FOR_LAYOUT = {
+    "pairs": ("all-pairs", "nearest-support"),
+    "triplets": ("triplets", "nearest-support"),
+    "episode": ("episodes", "nearest-prototype"),
+}
+
+
+@frozen
+class Chosen:
+    """A component's qualified name and its options."""
+
+    name: str
+    options: Any
+
+
+@frozen
+class RunConfig:
+    """Everything that decides a run, but the machine."""
+
+    dataset: Chosen
+    backbone: Chosen
+    metric: Chosen
+    loss: Chosen
+    sampler: Chosen
+    head: Chosen
+    augment: tuple[Chosen, ...]
+    preprocess: tuple[Chosen, ...]
+    split: SplitOptions = SplitOptions()
+    embedding: EmbeddingOptions = EmbeddingOptions()
+    training: TrainingOptions = TrainingOptions()
+    evaluation: EvaluationOptions = EvaluationOptions()
+    seed: int = 0
+
+
+# ------------------------------------------------------------------------------ sources
+
+
+def read_toml(path: Path) -> Tree:
+    """A configuration file; ConfigError, naming file and line, where it cannot be read."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read as TOML: {error}") from error
+
+
+def parse_set(text: str) -> tuple[list[str], Any]:
+    """`backbone.dropout=0.2` -> (["backbone", "dropout"], 0.2): TOML's grammar, bare words too."""
+    key, equals, value = text.partition("=")
+    path = [part.strip() for part in key.split(".")]
+    if not equals or not all(path):
+        raise ConfigError(f"--set wants KEY=VALUE such as training.steps=200, got '{text}'")
+    try:
+        return path, tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        if re.match(r"\s*[\[{\"']", value):
+            raise ConfigError(f"--set {key}: '{value}' is not a TOML value") from None
+        return path, value.strip()
+
+
+def settings_layer(settings: Iterable[str]) -> Tree:
+    """All `--set` as one layer. `augment.blur.sigma=1` stays a table, which `merge` applies."""
+    layer: Tree = {}
+    for text in settings:
+        path, value = parse_set(text)
+        place = layer
+        for part in path[:-1]:
+            place = place.setdefault(part, {})
+            if not isinstance(place, dict):
+                raise ConfigError(f"--set {text}: '{part}' is already a value")
+        place[path[-1]] = value
+    return layer
+
+
+# -------------------------------------------------------------------------------- merge
+
+
+def merge(registry: Registry, layers: Iterable[Tree]) -> Tree:
+    """Layers, lowest first, into one tree of qualified names.
+
+    A layer that names another component discards the lower layers' options of that kind. A list
+    (`augment`, `preprocess`) is replaced whole; a table in its place changes the options of
+    entries by name. `split` is replaced whole.
+    """
+    merged: Tree = {}
+    for layer in layers:
+        for key, value in layer.items():
+            if key in PARTS:
+                merged[key] = _merge_part(registry, key, merged.get(key, {}), value)
+            elif key in LISTS:
+                merged[key] = _merge_list(registry, key, merged.get(key, []), value)
+            elif key in PLAIN:
+                below = {} if key == "split" else merged.get(key, {})
+                merged[key] = {**below, **_table(key, value)}
+            elif key == "seed":
+                merged[key] = value
+            else:
+                valid = [*PARTS, *LISTS, *PLAIN, "seed", "preset"]
+                raise ConfigError(f"unknown section '{key}': {choose_from(key, valid)}")
+    return merged
+
+
+def _table(where: str, value: Any) -> Tree:
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"'{where}' is a section of options, not {value!r}")
+    return dict(value)
+
+
+def _merge_part(registry: Registry, kind: str, below: Tree, value: Any) -> Tree:
+    table = {"name": value} if isinstance(value, str) else _table(kind, value)
+    if "name" in table:
+        table["name"] = registry.get(kind, table["name"]).qualified
+        if table["name"] != below.get("name"):
+            return table
+    return {**below, **table}
+
+
+def _merge_list(registry: Registry, key: str, below: list[Tree], value: Any) -> list[Tree]:
+    if isinstance(value, list):
+        return [_merge_part(registry, "transform", {}, entry) for entry in value]
+    entries = [dict(entry) for entry in below]
+    for name, options in _table(key, value).items():
+        qualified = registry.get("transform", name).qualified
+        if qualified not in (entry["name"] for entry in entries):
+            present = ", ".join(entry["name"] for entry in entries) or "nothing"
+            raise ConfigError(f"{key} has no '{name}' to change, it has: {present}")
+        for entry in entries:
+            if entry["name"] == qualified:
+                entry.update(_table(f"{key}.{name}", options))
+    return entries
+
+
+# ------------------------------------------------------------------------------ resolve
+
+
+def resolve(registry: Registry, layers: Iterable[Tree]) -> RunConfig:
+    """The configuration that the layers, lowest first and above `DEFAULTS`, come to.
+
+    Sampler and head, where no layer names one, are those that fit the loss. Unknown names and keys,
+    wrong types and values out of range are ConfigErrors.
+    """
+    layers = list(layers)
+    preset = next((layer["preset"] for layer in reversed(layers) if "preset" in layer), None)
+    above = [{k: v for k, v in layer.items() if k != "preset"} for layer in layers]
+    if preset is not None:
+        above.insert(0, dict(registry.get("preset", preset).preset.values))
+    # A default that a layer replaces need not exist: the bundle may not be installed.
+    defaults = {k: v for k, v in DEFAULTS.items() if not any(_names(a, k) for a in above)}
+    tree = merge(registry, [defaults, *above])
+    loss = _chosen(registry, "loss", tree["loss"], "loss")
+    layout = registry.get("loss", loss.name).component.factory(loss.options).layout
+    for kind, name in zip(("sampler", "head"), _FOR_LAYOUT[layout], strict=True):
+        tree[kind] = {"name": name, **tree.get(kind, {})}
+    seed = tree.get("seed", 0)
+    if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
+        raise ConfigError(f"seed wants a whole number from 0, got {seed!r}")
+    every: dict[str, Any] = {kind: _chosen(registry, kind, tree[kind], kind) for kind in PARTS}
+    for key in LISTS:
+        every[key] = tuple(
+            _chosen(registry, "transform", table, f"{key}.{table['name']}") for table in tree[key]
+        )
+    for key, cls in PLAIN.items():
+        every[key] = options(cls, tree.get(key, {}), key)
+    return RunConfig(**every, seed=seed)
+
+
+def _chosen(registry: Registry, kind: str, table: Tree, where: str) -> Chosen:
+    entry = registry.get(kind, table["name"])
+    values = {key: value for key, value in table.items() if key != "name"}
+    return Chosen(entry.qualified, options(entry.component.options, values, where))
+
+
+def _names(layer: Tree, key: str) -> bool:
+    """Whether a layer says which component (or which list of them) to use."""
+    value = layer.get(key)
+    return isinstance(value, str | list) or (isinstance(value, Mapping) and "name" in value)
+
+
+T = TypeVar("T")
+
+
+def options(cls: type[T], values: Mapping[str, Any], where: str) -> T:
+    """An options class from plain values; ConfigError names the key, the value and the way out."""
+    attrs.resolve_types(cls)  # type: ignore[type-var]
+    fields = {field.name: field for field in attrs.fields(cls)}  # type: ignore[arg-type]
+    checked = {}
+    for key, value in values.items():
+        if key not in fields:
+            raise ConfigError(f"{where} has no option '{key}': {choose_from(key, fields)}")
+        try:
+            checked[key] = _CONVERTER.structure(value, fields[key].type)
+        except Exception as error:
+            raise ConfigError(
+                f"{where}.{key} wants {type_name(fields[key].type)}, got {value!r}"
+            ) from error
+    try:
+        return cls(**checked)
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"{where}: {error.args[0] if error.args else error}") from error
+
+
+def type_name(kind: Any) -> str:
+    """A type as users know it: `number`, `one of 'none', 'l2'`, `list of text`."""
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+    if kind in names:
+        return names[kind]
+    arguments = get_args(kind)
+    if get_origin(kind) is tuple:
+        return f"a list, each {type_name(arguments[0])}"
+    if type(None) in arguments:
+        return type_name(next(a for a in arguments if a is not type(None)))
+    if arguments and all(isinstance(a, str) for a in arguments):
+        return "one of " + ", ".join(repr(a) for a in arguments)
+    return getattr(kind, "__name__", str(kind))
+
+
+def _strict_converter() -> cattrs.Converter:
+    """cattrs without its kindness: "3" is no number, 1 is no boolean, "abc" is no list."""
+    converter = cattrs.Converter(detailed_validation=False)
+
+    def strict(accepted: tuple[type, ...], kind: type) -> Any:
+        def structure(value: Any, _: Any) -> Any:
+            if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
+                raise TypeError(value)
+            return kind(value)
+
+        return structure
+
+    for kind, accepted in ((int, (int,)), (float, (int, float)), (bool, (bool,)), (str, (str,))):
+        converter.register_structure_hook(kind, strict(accepted, kind))
+
+    def is_tuple(kind: Any) -> bool:
+        return get_origin(kind) is tuple
+
+    def sequence(value: Any, kind: Any) -> Any:
+        entries = value if isinstance(value, list | tuple) else [value]
+        return tuple(converter.structure(entry, get_args(kind)[0]) for entry in entries)
+
+    converter.register_structure_hook_func(is_tuple, sequence)
+    return converter
+
+
+_CONVERTER = _strict_converter()
+
+
+# ---------------------------------------------------------------------------- and back
+
+
+def to_tree(config: RunConfig) -> Tree:
+    """The configuration as a tree that `resolve` takes again and that means the same."""
+
+    def part(chosen: Chosen) -> Tree:
+        return {"name": chosen.name, **_plain(chosen.options)}
+
+    return {
+        "seed": config.seed,
+        **{kind: part(getattr(config, kind)) for kind in PARTS},
+        **{key: [part(entry) for entry in getattr(config, key)] for key in LISTS},
+        **{key: _plain(getattr(config, key)) for key in PLAIN},
+    }
+
+
+def to_toml(config: RunConfig) -> str:
+    """The configuration as a file that `--config` takes again."""
+    return tomli_w.dumps(to_tree(config))
+
+
+def _plain(values: Any) -> Tree:
+    """Options as TOML can hold them: no None (it is every such option's default)."""
+    table = attrs.asdict(values, recurse=False)
+    return {
+        key: list(value) if isinstance(value, tuple) else value
+        for key, value in table.items()
+        if value is not None
+    }
+
+
+def show_options(cls: type) -> tuple[list[str], list[list[str]]]:
+    """An options class as a table of text: option, default, what it wants, help."""
+    attrs.resolve_types(cls)
+    blank = cls()
+    rows = [
+        [
+            field.name,
+            repr(getattr(blank, field.name)),
+            type_name(field.type),
+            field.metadata.get("help", ""),
+        ]
+        for field in attrs.fields(cls)
+    ]
+    return ["option", "default", "wants", "what"], rows

@@ -1,0 +1,100 @@
+"""From images to embeddings: the one path that training, evaluation and prediction share."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+from attrs import field, frozen
+from numpy.typing import NDArray
+
+from .interfaces import Dataset, Transform
+from .loader import ahead, gather, load
+from .metrics import unit
+from .records import Ints
+from .seeding import generator
+from .transforms import normalise
+
+Progress = Callable[[int, int], None]
+
+
+@frozen
+class Embedder:
+    """A backbone, what is done to every image before it, and to every embedding after it."""
+
+    backbone: Any
+    preprocess: tuple[Transform, ...] = field(
+        factory=lambda: (normalise(),),
+        converter=tuple,
+    )
+    normalize: Literal["none", "l2"] = "l2"
+
+    def __call__(self, images: mx.array) -> mx.array:
+        """Preprocessed images (b, h, w, c) -> embeddings (b, d), of length 1 under l2."""
+        embeddings = self.backbone(images)
+        return unit(embeddings) if self.normalize == "l2" else embeddings
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Eval mode inside, every sub-module's own mode again afterwards."""
+    modes = [(part, part.training) for part in module.modules()]  # parents come first
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, mode in modes:
+            part.train(mode)
+
+
+def embed(
+    embedder: Embedder,
+    dataset: Dataset,
+    indices: Ints | None = None,
+    batch: int = 128,
+    progress: Progress | None = None,
+) -> NDArray[np.float32]:
+    """Embeddings (n, d) of a dataset, in eval mode.
+
+    With `indices` only those rows are computed and all others are NaN, so that an index means the
+    same image everywhere and a row that was not asked for cannot pass unnoticed.
+    """
+    n = len(dataset.labels)
+    wanted = np.arange(n) if indices is None else np.unique(indices)
+    rng = generator(0, "preprocess")
+    blocks = [wanted[i : i + batch] for i in range(0, len(wanted), batch)]
+    out: NDArray[np.float32] | None = None
+    with evaluating(embedder.backbone):
+        images = ahead(lambda i: load(dataset, blocks[i], embedder.preprocess, rng), len(blocks))
+        for done, (block, pixels) in enumerate(zip(blocks, images, strict=True), start=1):
+            rows = np.array(embedder(mx.array(pixels)))
+            if out is None:
+                out = np.full((n, rows.shape[1]), np.nan, np.float32)
+            out[block] = rows
+            if progress is not None:
+                progress(done, len(blocks))
+    return np.empty((n, 0), np.float32) if out is None else out
+
+
+def raw_pixels(dataset: Dataset, indices: Ints, size: int = 16) -> NDArray[np.float32]:
+    """The floor: images averaged down to size x size, as vectors (n, size · size · c).
+
+    Rows not in `indices` are NaN. An image's sides are cut to the next multiple of `size`; smaller
+    images are taken as they are.
+    """
+    out: NDArray[np.float32] | None = None
+    wanted = np.unique(indices)
+    for block in np.array_split(wanted, max(1, len(wanted) // 512)):
+        images = gather(dataset, block).astype(np.float32) / np.float32(255)
+        b, h, w, c = images.shape
+        down, across = max(1, h // size), max(1, w // size)
+        rows, columns = min(size, h), min(size, w)
+        images = images[:, : rows * down, : columns * across]
+        images = images.reshape(b, rows, down, columns, across, c).mean(axis=(2, 4))
+        if out is None:
+            out = np.full((len(dataset.labels), rows * columns * c), np.nan, np.float32)
+        out[block] = images.reshape(b, -1)
+    assert out is not None
+    return out

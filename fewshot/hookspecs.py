@@ -1,0 +1,95 @@
+"""The hooks a plugin may implement, one per kind: each returns an iterable of records.
+
+A plugin is a module (or any object) named by an entry point in the group `fewshot`:
+
+    [project.entry-points.fewshot]
+    mine = "fewshot_mine"
+
+    # fewshot_mine.py
+    from fewshot import Component, Metric, hookimpl
+
+    @hookimpl
+    def fewshot_metrics():
+        return [Component("chebyshev", chebyshev, summary="max |x - y|")]
+"""
+
+from collections.abc import Iterable
+
+import pluggy
+
+from .records import Component, Preset
+
+hookspec = pluggy.HookspecMarker("fewshot")
+hookimpl = pluggy.HookimplMarker("fewshot")
+
+
+@hookspec
+def fewshot_backbones() -> Iterable[Component]:
+    """Networks: `factory(options, input_shape)` -> `Backbone`.
+
+    >>> return [Component("mlp", lambda options, shape: MLP(options.width, shape), MLPOptions)]
+    """
+    raise NotImplementedError
+
+
+@hookspec
+def fewshot_metrics() -> Iterable[Component]:
+    """Distances: `factory(options)` -> `Metric`.
+
+    >>> return [Component("chebyshev", lambda _: Metric(fn=..., laws={"symmetry"}, upper=...))]
+    """
+    raise NotImplementedError
+
+
+@hookspec
+def fewshot_losses() -> Iterable[Component]:
+    """Losses: `factory(options)` -> `Loss`.
+
+    >>> return [Component("huber", lambda options: Loss(fn=..., layout="pairs"), HuberOptions)]
+    """
+    raise NotImplementedError
+
+
+@hookspec
+def fewshot_samplers() -> Iterable[Component]:
+    """Samplers: `factory(options, labels, groups)` -> `Sampler`.
+
+    >>> return [Component("hard-pairs", hard_pairs, HardPairsOptions)]
+    """
+    raise NotImplementedError
+
+
+@hookspec
+def fewshot_heads() -> Iterable[Component]:
+    """Few-shot classifiers: `factory(options)` -> `Head`.
+
+    >>> return [Component("soft-vote", lambda _: Head(scores=..., differentiable=True))]
+    """
+    raise NotImplementedError
+
+
+@hookspec
+def fewshot_datasets() -> Iterable[Component]:
+    """Data sets: `factory(options)` -> `Dataset`.
+
+    >>> return [Component("omniglot", omniglot, OmniglotOptions)]
+    """
+    raise NotImplementedError
+
+
+@hookspec
+def fewshot_transforms() -> Iterable[Component]:
+    """Transforms: `factory(options)` -> `Transform`.
+
+    >>> return [Component("invert", lambda _: lambda images, rng: 1 - images)]
+    """
+    raise NotImplementedError
+
+
+@hookspec
+def fewshot_presets() -> Iterable[Preset]:
+    """Partial configurations by name.
+
+    >>> return [Preset("tiny", {"backbone": {"name": "conv4", "width": 16}})]
+    """
+    raise NotImplementedError

@@ -1,0 +1,145 @@
+"""What each part is: the one file a plugin author reads.
+
+| kind      | its factory                        | returns                        |
+| --------- | ---------------------------------- | ------------------------------ |
+| backbone  | factory(options, input_shape)      | `Backbone`: an `mlx.nn.Module` |
+| metric    | factory(options)                   | `Metric`                       |
+| loss      | factory(options)                   | `Loss`                         |
+| sampler   | factory(options, labels, groups)   | `Sampler`                      |
+| head      | factory(options)                   | `Head`                         |
+| transform | factory(options)                   | `Transform`: a function        |
+| dataset   | factory(options)                   | `Dataset`                      |
+
+`options` is an instance of the component's own options class. Shapes below: b images, h x w pixels,
+c channels, d embedding dimensions, s support and q query images, `…` leading axes (episodes) that
+broadcast. Distances: smaller is closer. Scores: higher is better.
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Generic, Literal, Protocol, TypeVar, runtime_checkable
+
+import numpy as np
+from attrs import frozen
+from numpy.typing import NDArray
+
+from .records import Draw, Ints, Layout
+
+if TYPE_CHECKING:  # samplers, transforms and datasets read this file and never need MLX
+    import mlx.core as mx
+
+Law = Literal["identity", "symmetry", "triangle", "scale_free"]
+
+# Above this many numbers the broadcast form of a distance table is slower and larger than products.
+_TABLE_LIMIT = 1 << 20
+
+
+@runtime_checkable
+class Backbone(Protocol):
+    """An `mlx.nn.Module` from images (b, h, w, c), float32, to embeddings (b, embedding_dim)."""
+
+    embedding_dim: int
+
+    def __call__(self, images: "mx.array") -> "mx.array":
+        """Embed a batch."""
+
+
+@frozen
+class Metric:
+    """A distance.
+
+    `fn(x, y)`: (…, d), (…, d) -> (…), broadcasting, >= 0, with a finite gradient everywhere, also
+    where x = y; may be an `nn.Module` with learned parts. `laws` it keeps: "identity" d(x, x) = 0,
+    "symmetry", "triangle" d(x, z) <= d(x, y) + d(y, z), "scale_free" (lengths do not matter).
+    `upper(d)`: the largest distance between two unit vectors of d numbers (inf: none).
+    `matrix(q, p)`: (…, q, d), (…, p, d) -> (…, q, p), the same distances by matrix products, for
+    large tables; less exact near 0.
+    """
+
+    fn: "Callable[[mx.array, mx.array], mx.array]"
+    laws: frozenset[Law]
+    upper: Callable[[int], float]
+    matrix: "Callable[[mx.array, mx.array], mx.array] | None" = None
+
+    def table(self, query: "mx.array", support: "mx.array") -> "mx.array":
+        """All distances: (…, q, d), (…, s, d) -> (…, q, s)."""
+        q, s, d = query.shape[-2], support.shape[-2], query.shape[-1]
+        if self.matrix is not None and q * s * d > _TABLE_LIMIT:
+            return self.matrix(query, support)
+        return self.fn(query[..., :, None, :], support[..., None, :, :])
+
+
+@frozen
+class Loss:
+    """What training makes small; one value per pair, triplet or query, which training averages.
+
+    `layout` "pairs": `fn(distances (p,), same (p,) bool)`; "triplets": `fn(to_positive (t,),
+    to_negative (t,))`; "episode": `fn(scores (…, q, n_way), labels (…, q))`. `margin`: the largest
+    distance it asks for, which the metric must be able to reach.
+    """
+
+    fn: "Callable[[mx.array, mx.array], mx.array]"
+    layout: Layout
+    margin: float | None = None
+
+
+D = TypeVar("D", bound=Draw, covariant=True)
+
+
+@frozen
+class Sampler(Generic[D]):
+    """`draw(seed, index)` gives one draw: a pure function, so any order and any process will do.
+
+    NumPy only. Its factory checks the counts: a class too small is a DataError with the numbers,
+    never sampling with replacement.
+    """
+
+    draw: Callable[[int, int], D]
+    layout: Layout
+
+
+@frozen
+class Head:
+    """A few-shot classifier.
+
+    `scores(support (…, s, d), support_labels (…, s), query (…, q, d), metric, n_way)` ->
+    (…, q, n_way). Pure: the same for one query or a thousand, in any order; leading axes are
+    episodes and equal the loop over them. `differentiable`: whether an episode loss can train
+    through it.
+    """
+
+    scores: "Callable[[mx.array, mx.array, mx.array, Metric, int], mx.array]"
+    differentiable: bool
+
+
+class Transform(Protocol):
+    """(b, h, w, c) float32 in [0, 1] and a generator -> the same shape and type. NumPy only."""
+
+    def __call__(
+        self, images: NDArray[np.float32], rng: np.random.Generator
+    ) -> NDArray[np.float32]:
+        """Transform a batch; every image draws its own numbers."""
+
+
+@runtime_checkable
+class Dataset(Protocol):
+    """Labelled images of one size.
+
+    `classes`: names; `labels` (n,) int64 into `classes`, known without decoding; `groups` (n,) or
+    None: images of one shot or signer share a number; item i: (h, w, c) uint8. Optional:
+    `split`, a `ClassSplit` of its own, and `names`, what to call each image (its file).
+    """
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names."""
+
+    @property
+    def labels(self) -> Ints:
+        """Class ids (n,)."""
+
+    @property
+    def groups(self) -> Ints | None:
+        """Group ids (n,), or None."""
+
+    def __getitem__(self, index: int) -> NDArray[np.uint8]:
+        """Image `index`."""

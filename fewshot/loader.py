@@ -1,0 +1,48 @@
+"""From dataset indices to float batches, ahead of need. NumPy only: MLX stays on one thread."""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .datasets import ArrayDataset
+from .interfaces import Dataset, Transform
+from .records import Ints
+
+T = TypeVar("T")
+
+
+def gather(dataset: Dataset, indices: Ints) -> NDArray[np.uint8]:
+    """Images `indices` of a dataset as one batch (b, h, w, c) uint8."""
+    if isinstance(dataset, ArrayDataset):
+        return dataset.images[indices]
+    return np.stack([dataset[int(i)] for i in indices])
+
+
+def load(
+    dataset: Dataset, indices: Ints, transforms: Sequence[Transform], rng: np.random.Generator
+) -> NDArray[np.float32]:
+    """Images `indices` as float32 in [0, 1], transformed in order."""
+    images = gather(dataset, indices).astype(np.float32) / np.float32(255)
+    for transform in transforms:
+        images = transform(images, rng)
+    return images.astype(np.float32, copy=False)
+
+
+def ahead(make: Callable[[int], T], count: int, depth: int = 2) -> Iterator[T]:
+    """make(0), make(1), …, make(count - 1) in order, `depth` of them made ahead on a thread."""
+    with ThreadPoolExecutor(1) as pool:
+        waiting: deque[Future[T]] = deque()
+        try:
+            for index in range(count):
+                waiting.append(pool.submit(make, index))
+                if len(waiting) > depth:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()

@@ -1,0 +1,82 @@
+"""Losses: functions of distances or scores, one value per pair, triplet or query."""
+
+from typing import Literal
+
+import mlx.core as mx
+import mlx.nn as nn
+from attrs import frozen
+
+from .interfaces import Loss
+from .records import at_least, option, positive
+
+
+@frozen
+class ContrastiveOptions:
+    """Options of the contrastive loss."""
+
+    margin: float = option(1.0, "distance that different classes are pushed to", positive)
+    average: Literal["all", "active"] = option(
+        "all",
+        "all: the mean over all pairs; active: the mean over same pairs and that over different "
+        "pairs inside the margin count half each",
+    )
+
+
+def contrastive(options: ContrastiveOptions = ContrastiveOptions()) -> Loss:
+    """Y·D² + (1−Y)·max(0, m−D)², Y = 1 for a pair of one class.
+
+    Hadsell, Chopra, LeCun 2006, equation 4, without its factor 1/2. The distance is squared here:
+    under `sqeuclidean` the first term is the fourth power.
+    """
+    margin = options.margin
+
+    def values(distances: mx.array, same: mx.array) -> mx.array:
+        shortfall = mx.maximum(margin - distances, 0)
+        values = mx.where(same, distances * distances, shortfall * shortfall)
+        if options.average == "all":
+            return values
+        active = ~same & (shortfall > 0)
+        half = distances.size / 2
+        weights = mx.where(
+            same, half / mx.maximum(same.sum(), 1), half / mx.maximum(active.sum(), 1)
+        )
+        return values * weights
+
+    return Loss(fn=values, layout="pairs", margin=margin)
+
+
+@frozen
+class TripletOptions:
+    """Options of the triplet margin loss."""
+
+    margin: float = option(0.3, "how much farther the negative must be", positive)
+
+
+def triplet(options: TripletOptions = TripletOptions()) -> Loss:
+    """max(0, D(anchor, positive) − D(anchor, negative) + m): Schroff et al. 2015, equation 1."""
+    return Loss(
+        fn=lambda to_positive, to_negative: mx.maximum(
+            to_positive - to_negative + options.margin, 0
+        ),
+        layout="triplets",
+        margin=options.margin,
+    )
+
+
+@frozen
+class PrototypicalOptions:
+    """Options of the prototypical cross-entropy."""
+
+    temperature: float = option(1.0, "scores are divided by it before the softmax", positive)
+    label_smoothing: float = option(0.0, "share spread over all classes", at_least(0))
+
+
+def prototypical(options: PrototypicalOptions = PrototypicalOptions()) -> Loss:
+    """−log softmax(scores / T)[label]: Snell et al. 2017, equation 2, with a temperature T."""
+
+    def values(scores: mx.array, labels: mx.array) -> mx.array:
+        return nn.losses.cross_entropy(
+            scores / options.temperature, labels, label_smoothing=options.label_smoothing
+        )
+
+    return Loss(fn=values, layout="episode")

@@ -1,0 +1,77 @@
+"""Distances between embeddings."""
+
+import math
+
+import mlx.core as mx
+
+from .interfaces import Metric
+from .records import NoOptions
+
+
+def _root(squares: mx.array) -> mx.array:
+    """Square root with gradient 0 at 0: sqrt's own is infinite and turns weights into NaN."""
+    zero = squares <= 0
+    return mx.where(zero, 0.0, mx.sqrt(mx.where(zero, 1.0, squares)))
+
+
+def unit(x: mx.array) -> mx.array:
+    """Vectors at length 1; the zero vector stays zero."""
+    squares = (x * x).sum(axis=-1, keepdims=True)
+    zero = squares == 0
+    return mx.where(zero, 0.0, x * mx.rsqrt(mx.where(zero, 1.0, squares)))
+
+
+def _squares(x: mx.array, y: mx.array) -> mx.array:
+    difference = x - y
+    return (difference * difference).sum(axis=-1)
+
+
+def _squares_matrix(query: mx.array, points: mx.array) -> mx.array:
+    """|q|² + |p|² - 2qp about the points' mean, which keeps the cancellation small."""
+    centre = points.mean(axis=-2, keepdims=True)
+    q, p = query - centre, points - centre
+    lengths = (q * q).sum(axis=-1)[..., :, None] + (p * p).sum(axis=-1)[..., None, :]
+    return mx.maximum(lengths - 2 * (q @ p.swapaxes(-1, -2)), 0)
+
+
+def euclidean(_: NoOptions = NoOptions()) -> Metric:
+    """√Σ(x−y)² (not squared), at most 2 between unit vectors."""
+    return Metric(
+        fn=lambda x, y: _root(_squares(x, y)),
+        laws=frozenset({"identity", "symmetry", "triangle"}),
+        upper=lambda _: 2.0,
+        matrix=lambda q, p: _root(_squares_matrix(q, p)),
+    )
+
+
+def sqeuclidean(_: NoOptions = NoOptions()) -> Metric:
+    """Σ(x−y)², at most 4 between unit vectors; keeps no triangle inequality."""
+    return Metric(
+        fn=_squares,
+        laws=frozenset({"identity", "symmetry"}),
+        upper=lambda _: 4.0,
+        matrix=_squares_matrix,
+    )
+
+
+def cosine(_: NoOptions = NoOptions()) -> Metric:
+    """1 − cos(x, y) in [0, 2], as half the squared distance of the unit vectors.
+
+    That form is exactly 0 at x = y and has a finite gradient there. The distance of a zero vector
+    to another is 1/2. Keeps no triangle inequality.
+    """
+    return Metric(
+        fn=lambda x, y: _squares(unit(x), unit(y)) / 2,
+        laws=frozenset({"identity", "symmetry", "scale_free"}),
+        upper=lambda _: 2.0,
+        matrix=lambda q, p: _squares_matrix(unit(q), unit(p)) / 2,
+    )
+
+
+def manhattan(_: NoOptions = NoOptions()) -> Metric:
+    """Σ|x−y|, at most 2√d between unit vectors of d numbers, as |x|₁ <= √d |x|₂."""
+    return Metric(
+        fn=lambda x, y: mx.abs(x - y).sum(axis=-1),
+        laws=frozenset({"identity", "symmetry", "triangle"}),
+        upper=lambda d: 2 * math.sqrt(d),
+    )

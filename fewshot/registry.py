@@ -1,0 +1,111 @@
+"""Components by kind and name, and the rules where names clash. No plugin, no file."""
+
+from collections.abc import Iterable
+
+from attrs import Factory, define, frozen
+
+from .errors import AmbiguousComponentError, PluginError, UnknownComponentError, choose_from
+from .records import Component, Preset
+
+KINDS = (
+    "backbone", "metric", "loss", "sampler", "head", "dataset", "transform", "preset"
+)  # fmt: skip
+
+BUILTIN = "builtin"
+
+# What the project's own bundle adds, so that a name from the docs says what to install.
+_IN_BUNDLE = frozenset({"simplecnn", "asl-alphabet", "asl-synthetic"} | {
+    f"asl-model-{i}" for i in range(1, 5)
+})  # fmt: skip
+
+
+@frozen
+class Registered:
+    """A component or preset, and who provided it."""
+
+    kind: str
+    part: Component | Preset
+    provider: str
+    version: str
+
+    @property
+    def name(self) -> str:
+        """Its name alone."""
+        return self.part.name
+
+    @property
+    def component(self) -> Component:
+        """The part of every kind but "preset"."""
+        assert isinstance(self.part, Component)
+        return self.part
+
+    @property
+    def preset(self) -> Preset:
+        """The part of kind "preset"."""
+        assert isinstance(self.part, Preset)
+        return self.part
+
+    @property
+    def qualified(self) -> str:
+        """provider/name, or the bare name of a built-in: unique, and always accepted."""
+        return self.name if self.provider == BUILTIN else f"{self.provider}/{self.name}"
+
+
+@define
+class Registry:
+    """What is there to choose from.
+
+    A built-in's name always means the built-in. A plugin's component is found by its bare name and
+    as `provider/name`; a bare name that two plugins offer is an error at look-up.
+    """
+
+    _parts: dict[str, dict[str, Registered]] = Factory(lambda: {kind: {} for kind in KINDS})
+    failed: dict[str, str] = Factory(dict)
+
+    def add(self, entries: Iterable[Registered]) -> None:
+        """Add all entries, or none: PluginError where one provider offers a name twice."""
+        entries = list(entries)
+        seen = set()
+        for entry in entries:
+            key = (entry.kind, entry.qualified)
+            if key in seen or entry.qualified in self._parts[entry.kind]:
+                raise PluginError(f"{entry.kind} '{entry.qualified}' is offered twice")
+            seen.add(key)
+        for entry in entries:
+            self._parts[entry.kind][entry.qualified] = entry
+
+    def get(self, kind: str, name: str) -> Registered:
+        """The component of that bare or qualified name.
+
+        Raises UnknownComponentError with the nearest valid name, AmbiguousComponentError with the
+        qualified ones.
+        """
+        parts = self._parts[kind]
+        if name in parts:
+            return parts[name]
+        offers = [entry for entry in parts.values() if entry.name == name]
+        if len(offers) == 1:
+            return offers[0]
+        if offers:
+            listed = ", ".join(sorted(entry.qualified for entry in offers))
+            raise AmbiguousComponentError(f"{kind} '{name}' is offered twice: say one of {listed}")
+        message = f"unknown {kind} '{name}': {choose_from(name, self.names(kind))}"
+        if name.removeprefix("asl/") in _IN_BUNDLE:
+            message += "; it is in the plugin bundle fewshot-asl, which is not loaded: install it"
+        if self.failed:
+            message += f"; failed to load: {', '.join(self.failed)} (see `fewshot plugins`)"
+        raise UnknownComponentError(message)
+
+    def names(self, kind: str) -> list[str]:
+        """The shortest unambiguous name of every component of a kind, sorted."""
+        bare = [entry.name for entry in self._parts[kind].values()]
+        return sorted(
+            entry.name
+            if entry.provider == BUILTIN or bare.count(entry.name) == 1
+            else entry.qualified
+            for entry in self._parts[kind].values()
+        )
+
+    def all(self, kind: str) -> list[Registered]:
+        """Every entry of a kind, by qualified name."""
+        return [entry for _, entry in sorted(self._parts[kind].items())]

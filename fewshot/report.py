@@ -1,0 +1,275 @@
+"""Pictures and the HTML page of a run. Figures only, no pyplot: nothing global, nothing shown."""
+
+import base64
+import html
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from .interfaces import Dataset
+from .loader import gather
+from .records import Episode, Evaluation, Ints
+
+_OURS, _FLOOR, _UNTRAINED, _RIGHT, _WRONG = "#1f6feb", "#8c959f", "#d4a72c", "#1a7f37", "#cf222e"
+
+
+def _save(figure: Figure, path: Path) -> None:
+    figure.savefig(path, dpi=110, bbox_inches="tight")
+
+
+def curves(records: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Loss, validation score and verification AUC against the step."""
+    figure = Figure(figsize=(9, 3.2), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    steps = [record["step"] for record in records]
+    left.plot(steps, [record["loss"] for record in records], "o-", color=_OURS, markersize=3)
+    left.set(xlabel="step", ylabel="training loss", ylim=(0, None))
+    for name, label, colour in (
+        ("score", "accuracy, validation classes", _OURS),
+        ("auc", "pair ROC AUC, validation classes", _UNTRAINED),
+    ):
+        points = [(r["step"], r[name]) for r in records if name in r]
+        if points:
+            right.plot(*zip(*points, strict=True), "o-", color=colour, label=label, markersize=3)
+            right.legend(loc="lower right", fontsize=8)
+    right.set(xlabel="step", ylim=(0, 1))
+    for axes in (left, right):
+        axes.grid(alpha=0.25)
+    _save(figure, path)
+
+
+def k_shot(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Accuracy against K with 95 % intervals, above the floor rows and chance."""
+    figure = Figure(figsize=(5.5, 3.6), layout="constrained")
+    axes = figure.subplots()
+    shots = [row["k_shot"] for row in rows]
+    for name, ci, label, colour in (
+        ("accuracy", "ci95", "trained", _OURS),
+        ("untrained", "untrained_ci95", "untrained backbone", _UNTRAINED),
+        ("floor", "floor_ci95", "raw pixels", _FLOOR),
+    ):
+        middle = np.array([row[name] for row in rows])
+        low, high = np.array([row[ci] for row in rows]).T
+        error = np.maximum([middle - low, high - middle], 0)
+        axes.errorbar(shots, middle, error, fmt="o-", capsize=3, color=colour, label=label)
+    axes.axhline(1 / rows[0]["n_way"], color="black", linestyle=":", label="chance")
+    axes.set(
+        xscale="log", xlabel="K (support images per class)", ylim=(0, 1),
+        ylabel=f"accuracy, {rows[0]['n_way']}-way",
+    )  # fmt: skip
+    axes.set_xticks(shots, [str(k) for k in shots])
+    axes.minorticks_off()
+    axes.grid(alpha=0.25)
+    axes.legend(fontsize=8)
+    _save(figure, path)
+
+
+def confusion(evaluation: Evaluation, title: str, path: Path) -> None:
+    """Rows: the query classes. Columns: every class that was ever answered. Shares of a row."""
+    counts = evaluation.confusion
+    rows = np.flatnonzero(counts.sum(axis=1))
+    columns = np.flatnonzero(counts.sum(axis=0) + np.isin(np.arange(len(counts)), rows))
+    shares = counts[np.ix_(rows, columns)] / counts[rows].sum(axis=1, keepdims=True)
+    figure = Figure(
+        figsize=(1.6 + 0.34 * len(columns), 1.3 + 0.34 * len(rows)), layout="constrained"
+    )
+    axes = figure.subplots()
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    axes.set_xticks(range(len(columns)), [evaluation.classes[j] for j in columns], rotation=90)
+    axes.set_yticks(range(len(rows)), [evaluation.classes[i] for i in rows])
+    axes.set(xlabel="answered", ylabel="query class", title=f"{title}: {evaluation.accuracy:.1%}")
+    for i, row in enumerate(shares):
+        for j, value in enumerate(row):
+            if value >= 0.01:
+                colour = "white" if value > 0.5 else "black"
+                axes.text(
+                    j, i, f"{value:.0%}"[:-1], ha="center", va="center", fontsize=7, color=colour
+                )
+    _save(figure, path)
+
+
+def _picture(axes: Axes, image: NDArray[np.uint8], title: str = "", colour: str = "none") -> None:
+    """One image, titled and framed."""
+    axes.imshow(image.squeeze(), cmap="gray", vmin=0, vmax=255)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for spine in axes.spines.values():
+        spine.set(color=colour, linewidth=3)
+    if title:
+        axes.set_title(title, fontsize=7, pad=2, color="black" if colour == "none" else colour)
+
+
+def episode(
+    dataset: Dataset, task: Episode, answers: Ints, path: Path, rows: int = 10, shown: int = 8
+) -> None:
+    """Part of one episode: per query class a support image, then queries, right and wrong."""
+
+    def name(label: int) -> str:
+        c = task.classes[label]
+        return c if isinstance(c, str) else dataset.classes[c]
+
+    asked = np.unique(task.query_labels)[:rows]
+    figure = Figure(figsize=(1.05 * (shown + 1), 1.25 * len(asked)), layout="constrained")
+    grid = figure.subplots(len(asked), shown + 1, squeeze=False)
+    for line, label in zip(grid, asked, strict=True):
+        first = task.items[task.support[task.support_labels == label][:1]]
+        queries = np.flatnonzero(task.query_labels == label)
+        queries = queries[np.linspace(0, len(queries) - 1, min(shown, len(queries))).astype(int)]
+        images = gather(dataset, np.concatenate([first, task.items[task.query[queries]]]))
+        _picture(line[0], images[0], f"support: {name(label)}")
+        for axes, image, q in zip(line[1:], images[1:], queries, strict=False):
+            right = answers[q] == label
+            text = f"✓ {name(answers[q])}" if right else f"✗ {name(answers[q])}"
+            _picture(axes, image, text, _RIGHT if right else _WRONG)
+        for axes in line[1 + len(queries) :]:
+            axes.axis("off")
+    _save(figure, path)
+
+
+def examples(dataset: Dataset, path: Path, per_class: int = 8) -> None:
+    """A data set's examples: one row a class, evenly spread over its images."""
+    figure = Figure(figsize=(0.8 * per_class, 0.85 * len(dataset.classes)), layout="constrained")
+    grid = figure.subplots(len(dataset.classes), per_class, squeeze=False)
+    for c, line in enumerate(grid):
+        of_class = np.flatnonzero(dataset.labels == c)
+        chosen = of_class[
+            np.linspace(0, len(of_class) - 1, min(per_class, len(of_class))).astype(int)
+        ]
+        for axes, i in zip(line, chosen, strict=False):
+            _picture(axes, dataset[int(i)])
+        for axes in line[len(chosen) :]:
+            axes.axis("off")
+        line[0].set_ylabel(dataset.classes[c], rotation=0, ha="right", va="center", fontsize=8)
+    _save(figure, path)
+
+
+def layers(title: str, rows: Sequence[tuple[str, str, int]], path: Path) -> None:
+    """A network as a column of boxes: (layer, output shape, parameters) each, input first."""
+    figure = Figure(figsize=(6.5, 0.42 * len(rows) + 0.6), layout="constrained")
+    axes = figure.subplots()
+    for i, (name, shape, parameters) in enumerate(rows):
+        weight = f"{parameters:,} parameters" if parameters else ""
+        axes.text(
+            0.03, -i, name, va="center", fontsize=9,
+            bbox={"boxstyle": "round,pad=0.35", "facecolor": "#ddf4ff" if parameters else "white"},
+        )  # fmt: skip
+        axes.text(0.62, -i, shape, va="center", ha="center", fontsize=9)
+        axes.text(0.99, -i, weight, va="center", ha="right", fontsize=9)
+    total = sum(parameters for _, _, parameters in rows)
+    axes.set(xlim=(0, 1), ylim=(-len(rows) + 0.4, 0.6), title=f"{title}: {total:,} parameters")
+    axes.axis("off")
+    _save(figure, path)
+
+
+# ------------------------------------------------------------------------------ the page
+
+
+def percent(value: float) -> str:
+    """A share as text."""
+    return f"{100 * value:.1f} %"
+
+
+def interval(pair: Sequence[float]) -> str:
+    """An interval of shares as text."""
+    return f"{100 * pair[0]:.1f}–{100 * pair[1]:.1f}"
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """The K-shot rows as a header and cells of text, for terminal and page alike."""
+    header = ["K", "accuracy", "95 %", "95 % by class", "raw pixels", "95 %", "untrained"]
+    cells = [
+        [
+            str(row["k_shot"]),
+            percent(row["accuracy"]),
+            interval(row["ci95"]),
+            interval(row["ci95_classes"]),
+            percent(row["floor"]),
+            interval(row["floor_ci95"]),
+            percent(row["untrained"]),
+        ]
+        for row in rows
+    ]
+    return header, cells
+
+
+def facts(results: Mapping[str, Any]) -> list[str]:
+    """What the table stands on, verification, speed and training, as lines of text."""
+    row = results["k_shot"][0]
+    groups = {"none": "no groups known", "mixed": "groups mixed", "separate": "groups separate"}
+    lines = [
+        f"{row['n_way']}-way, queries of {len(row['per_class'])} unseen classes, "
+        f"{row['episodes']} episodes for each K, {groups[row['groups']]}"
+    ]
+    if results["verification"] is not None:
+        v = results["verification"]
+        at_margin = (
+            f", {percent(v['accuracy_at_margin'])} at the margin {v['margin']:g}"
+            if v["margin"] is not None
+            else ""
+        )
+        lines.append(
+            f"same or different, {v['pairs']} pairs of unseen classes: ROC AUC {v['auc']:.3f}, "
+            f"{percent(v['accuracy'])} right at the threshold {v['threshold']:.3f} chosen on "
+            f"other classes{at_margin}"
+        )
+    if "training" in results:
+        t = results["training"]
+        lines.append(
+            f"training: {t['steps']} steps (ended by {t['stopped']}), best at {t['best_step']}, "
+            f"{t['images_per_second']:.0f} images/s"
+        )
+    s = results["speed"]
+    lines.append(
+        f"embedding, decoding excluded: {s['batch_images_per_second']:.0f} images/s in batches of "
+        f"{s['batch']:.0f}, {s['single_images_per_second']:.0f} images/s one by one "
+        f"({s['single_latency_ms']:.1f} ms)"
+    )
+    return lines
+
+
+_STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem}
+table{border-collapse:collapse}td,th{padding:.25rem .7rem;border-bottom:1px solid #d0d7de;
+text-align:right}img{max-width:100%}pre{background:#f6f8fa;padding:1rem;overflow:auto}"""
+
+
+def page(
+    folder: Path,
+    title: str,
+    manifest: Mapping[str, Any],
+    results: Mapping[str, Any],
+    config: str,
+) -> None:
+    """`report.html`: tables, pictures and configuration in one file that needs no other."""
+    header, cells = table(results["k_shot"])
+    rows = "".join(
+        f"<tr>{''.join(f'<{tag}>{html.escape(cell)}</{tag}>' for cell in line)}</tr>"
+        for tag, line in [("th", header), *(("td", line) for line in cells)]
+    )
+    names = ["k_shot.png", "curves.png", "episodes.png"]
+    names += [f"confusion_k{row['k_shot']}.png" for row in results["k_shot"]]
+    pictures = "".join(
+        f'<p><img alt="{name}" src="data:image/png;base64,'
+        f'{base64.b64encode((folder / name).read_bytes()).decode()}"></p>'
+        for name in names
+        if (folder / name).exists()
+    )
+    machine = "".join(
+        f"<li>{html.escape(f'{key}: {value}')}</li>"
+        for key, value in manifest.items()
+        if key in ("started", "machine", "device", "versions", "runtime", "parameters", "images")
+    )
+    notes = "".join(f"<li>{html.escape(line)}</li>" for line in facts(results))
+    (folder / "report.html").write_text(
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title} {folder.name}</title>'
+        f"<style>{_STYLE}</style><h1>{title} {html.escape(folder.name)}</h1>"
+        f"<h2>K-shot accuracy on unseen classes</h2><table>{rows}</table>"
+        "<p>raw pixels: the same head on images averaged to 16x16, same episodes.</p>"
+        f"<ul>{notes}</ul>{pictures}<h2>Made by</h2><ul>{machine}</ul>"
+        f"<h2>Configuration</h2><pre>{html.escape(config)}</pre></html>",
+        encoding="utf-8",
+    )

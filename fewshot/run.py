@@ -1,0 +1,364 @@
+"""From a configuration to a run folder: the one path of the command line and of library users."""
+
+import platform
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from hashlib import sha256
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import attrs
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+from attrs import evolve, frozen
+
+from . import checkpoint, report
+from .config import LISTS, Chosen, RunConfig, read_toml, to_toml
+from .datasets import ArrayDataset, decode, split_classes
+from .embedding import Embedder, embed, raw_pixels
+from .errors import ClassTooSmallError, ConfigError, InterruptedRunError, OutputError
+from .evaluation import (
+    class_ids,
+    embedding_speed,
+    evaluate,
+    k_shot_episodes,
+    needed,
+    only,
+    predict,
+    validation,
+    verification_pairs,
+    verify,
+)
+from .interfaces import Dataset, Head, Loss, Metric, Sampler, Transform
+from .metrics import euclidean
+from .records import ClassSplit, Draw, Episode, Evaluation, History, check_fits
+from .registry import Registry
+from .seeding import mlx_seed
+from .training import fit, learned, parameter_count
+
+Progress = Callable[[str, int, int, str], None]
+
+
+def _silent(stage: str, done: int, total: int, note: str) -> None:
+    """No progress shown."""
+
+
+@frozen
+class Parts:
+    """Everything a configuration names, built; checked against each other, nothing decoded yet."""
+
+    config: RunConfig
+    origins: dict[str, str]
+    dataset: Dataset
+    split: ClassSplit
+    embedder: Embedder
+    metric: Metric
+    loss: Loss
+    head: Head
+    sampler: Sampler[Draw]
+    augment: tuple[Transform, ...]
+    episodes: dict[int, list[Episode]]
+    shape: tuple[int, int, int]
+
+    @property
+    def learned(self) -> nn.Module:
+        """What the weights file holds."""
+        return learned(self.embedder.backbone, self.metric, self.loss)
+
+
+@contextmanager
+def _naming(classes: tuple[str, ...]) -> Iterator[None]:
+    """A class too small is named, not numbered."""
+    try:
+        yield
+    except ClassTooSmallError as error:
+        raise error.named(classes) from error
+
+
+def build(config: RunConfig, registry: Registry) -> Parts:
+    """Make every part and check that they fit; what cannot work is refused before any training.
+
+    Raises ConfigError for a loss that does not fit the sampler, a head that an episode loss cannot
+    train through, or a margin beyond the metric's bound; DataError for classes too small.
+    """
+    origins: dict[str, str] = {}
+
+    def make(kind: str, chosen: Chosen, *arguments: Any) -> Any:
+        entry = registry.get(kind, chosen.name)
+        origins[f"{kind} {entry.qualified}"] = f"{entry.provider} {entry.version}"
+        return entry.component.factory(chosen.options, *arguments)
+
+    metric, loss, head = (make(kind, getattr(config, kind)) for kind in ("metric", "loss", "head"))
+    if loss.layout == "episode" and not head.differentiable:
+        raise ConfigError(
+            f"loss '{config.loss.name}' trains through the head, and '{config.head.name}' has no "
+            "gradient: use --head nearest-prototype"
+        )
+    augment, preprocess = (
+        tuple(make("transform", chosen) for chosen in getattr(config, key)) for key in LISTS
+    )
+    dataset = make("dataset", config.dataset)
+    split = split_classes(dataset, config.split)
+    with _naming(dataset.classes):
+        training = only(dataset.labels, class_ids(dataset, split.train))
+        sampler = make("sampler", config.sampler, training, dataset.groups)
+        check_fits(loss.layout, sampler.layout, config.loss.name, config.sampler.name)
+        episodes = k_shot_episodes(dataset, split, config.evaluation)
+    shape = dataset[0].shape
+    mx.random.seed(mlx_seed(config.seed, "backbone"))
+    backbone = make("backbone", config.backbone, shape)
+    mx.eval(backbone.parameters())
+    bounded = config.embedding.normalize == "l2" or "scale_free" in metric.laws
+    upper = metric.upper(backbone.embedding_dim)
+    if bounded and loss.margin is not None and loss.margin > upper:
+        raise ConfigError(
+            f"loss.margin {loss.margin:g} is out of reach: {config.metric.name} is at most "
+            f"{upper:g} between embeddings of length 1"
+        )
+    embedder = Embedder(backbone, preprocess, config.embedding.normalize)
+    return Parts(
+        config, origins, dataset, split, embedder, metric, loss, head, sampler, augment,
+        episodes, shape,
+    )  # fmt: skip
+
+
+def run(
+    config: RunConfig,
+    registry: Registry,
+    out: Path | None = None,
+    runtime: Any = None,
+    progress: Progress = _silent,
+) -> Path:
+    """Train, evaluate and write a run folder (`out`, or the next number under `runs`).
+
+    Interrupted in training, the folder holds the best weights so far and `status` "interrupted" in
+    its manifest; `evaluate_run` then examines them.
+    """
+    parts = build(config, registry)
+    folder = checkpoint.new_folder(Path("runs")) if out is None else checkpoint.named_folder(out)
+    checkpoint.write_text(folder / "config.toml", to_toml(config))
+    manifest = _manifest(parts, runtime)
+
+    def note(**facts: Any) -> None:
+        manifest.update(facts)
+        checkpoint.write_json(folder / "manifest.json", manifest)
+
+    note(status="started")
+    try:
+        parts = _decoded(parts, progress)
+        note(images=_images(parts.dataset), status="training")
+        untrained = _embeddings(parts, "untrained backbone", progress)
+        history = _train(parts, folder, progress)
+        note(
+            weights_sha256=checkpoint.save_weights(parts.learned, folder / checkpoint.WEIGHTS),
+            training=attrs.asdict(history, filter=lambda a, _: a.name != "records"),
+        )
+        report.curves(history.records, folder / "curves.png")
+        if history.stopped == "interrupted":
+            note(status="interrupted")
+            raise InterruptedRunError(
+                f"interrupted at step {history.steps}; the best weights so far are kept: "
+                f"fewshot eval {folder}"
+            )
+        results = _examine(parts, untrained, folder, progress)
+        results["training"] = manifest["training"]
+        checkpoint.write_json(folder / "results.json", results)
+        report.page(folder, "Run", manifest, results, to_toml(config))
+        note(status="finished", finished=_now())
+    except (Exception, KeyboardInterrupt) as error:
+        if manifest["status"] != "interrupted":
+            note(status=f"ended early: {type(error).__name__}: {error}")
+        raise
+    return folder
+
+
+def load_run(folder: Path) -> dict[str, Any]:
+    """The configuration of a run folder as a layer. Raises OutputError where it is none."""
+    path = folder / "config.toml"
+    if not path.is_file():
+        raise OutputError(f"{folder}: not a run folder (it has no config.toml)")
+    return read_toml(path)
+
+
+def evaluate_run(
+    folder: Path, config: RunConfig, registry: Registry, progress: Progress = _silent
+) -> Path:
+    """Evaluate a run's weights under another configuration, into a folder inside the run's."""
+    parts = build(config, registry)
+    manifest = checkpoint.read_json(folder / "manifest.json")
+    weights = folder / checkpoint.WEIGHTS
+    if not weights.is_file():
+        raise OutputError(f"{folder}: no weights yet (its status: {manifest.get('status')})")
+    parts = _decoded(parts, progress)
+    untrained = _embeddings(parts, "untrained backbone", progress)
+    checkpoint.load_weights(parts.learned, weights, manifest.get("weights_sha256"))
+    out = checkpoint.new_folder(folder, "eval-")
+    checkpoint.write_text(out / "config.toml", to_toml(config))
+    results = _examine(parts, untrained, out, progress)
+    checkpoint.write_json(out / "results.json", results)
+    report.page(out, "Evaluation", manifest, results, to_toml(config))
+    return out
+
+
+# -------------------------------------------------------------------------------- steps
+
+
+def _decoded(parts: Parts, progress: Progress) -> Parts:
+    if isinstance(parts.dataset, ArrayDataset):
+        return parts
+    images = decode(parts.dataset, lambda done, total: progress("images", done, total, ""))
+    return evolve(parts, dataset=images)
+
+
+def _embeddings(parts: Parts, what: str, progress: Progress) -> Any:
+    """Embeddings of every image that the evaluation needs."""
+    pairs = verification_pairs(parts.dataset, parts.split, parts.config.evaluation)
+    tasks = [task for k in parts.episodes for task in parts.episodes[k]]
+    return embed(
+        parts.embedder,
+        parts.dataset,
+        needed([*tasks, *(pairs or ())]),
+        progress=lambda done, total: progress(f"embedding, {what}", done, total, ""),
+    )
+
+
+def _train(parts: Parts, folder: Path, progress: Progress) -> History:
+    config = parts.config
+    with _naming(parts.dataset.classes):
+        validate = validation(
+            parts.embedder,
+            parts.dataset,
+            parts.split,
+            parts.head,
+            parts.metric,
+            config.evaluation.groups,
+            config.training.validation_pool,
+        )
+    return fit(
+        parts.embedder,
+        parts.dataset,
+        parts.sampler,
+        parts.loss,
+        parts.metric,
+        parts.head,
+        config.training,
+        parts.augment,
+        validate,
+        config.seed,
+        on_record=lambda record: checkpoint.append_line(folder / "metrics.jsonl", record),
+        on_best=lambda model: checkpoint.save_weights(model, folder / checkpoint.WEIGHTS),
+        progress=lambda done, total, note: progress("training", done, total, note),
+    )
+
+
+def _examine(parts: Parts, untrained: Any, folder: Path, progress: Progress) -> dict[str, Any]:
+    """Every figure and picture of an evaluation; floor rows on the same episodes."""
+    dataset, options = parts.dataset, parts.config.evaluation
+    trained = _embeddings(parts, "trained backbone", progress)
+    pixels = raw_pixels(dataset, needed(t for k in parts.episodes for t in parts.episodes[k]))
+    rows = []
+    for done, (k, tasks) in enumerate(parts.episodes.items()):
+        progress("episodes", done, len(parts.episodes), "")
+        ours, floor, blank = (
+            evaluate(rows_of, tasks, parts.head, metric, dataset.classes)
+            for rows_of, metric in (
+                (trained, parts.metric),
+                (pixels, euclidean()),
+                (untrained, parts.metric),
+            )
+        )
+        rows.append(_row(k, tasks, ours, floor, blank, parts))
+        report.confusion(ours, f"K = {k}", folder / f"confusion_k{k}.png")
+    progress("episodes", len(parts.episodes), len(parts.episodes), "")
+    report.k_shot(rows, folder / "k_shot.png")
+    shown = parts.episodes[min(parts.episodes, key=lambda k: abs(k - 5))][0]
+    answers = predict(trained, shown, parts.head, parts.metric)
+    report.episode(dataset, shown, answers, folder / "episodes.png")
+    pairs = verification_pairs(dataset, parts.split, options)
+    verification = None
+    if pairs is not None:
+        margin = parts.loss.margin if parts.loss.layout == "pairs" else None
+        verification = attrs.asdict(verify(trained, *pairs, parts.metric, margin))
+    return {
+        "k_shot": rows,
+        "verification": verification,
+        "speed": embedding_speed(parts.embedder, parts.shape),
+    }
+
+
+def _row(
+    k: int,
+    tasks: list[Episode],
+    ours: Evaluation,
+    floor: Evaluation,
+    untrained: Evaluation,
+    parts: Parts,
+) -> dict[str, Any]:
+    has_groups = parts.dataset.groups is not None
+    return {
+        "k_shot": k,
+        "n_way": tasks[0].n_way,
+        "accuracy": ours.accuracy,
+        "ci95": ours.ci95,
+        "ci95_classes": ours.ci95_classes,
+        "floor": floor.accuracy,
+        "floor_ci95": floor.ci95,
+        "untrained": untrained.accuracy,
+        "untrained_ci95": untrained.ci95,
+        "groups": parts.config.evaluation.groups if has_groups else "none",
+        "episodes": len(tasks),
+        "queries": sum(len(task.query) for task in tasks),
+        "per_class": ours.per_class,
+        "per_episode": ours.per_episode.tolist(),
+        "confusion": {
+            name: {
+                ours.classes[j]: int(ours.confusion[i, j])
+                for j in np.flatnonzero(ours.confusion[i])
+            }
+            for i, name in enumerate(ours.classes)
+            if ours.confusion[i].any()
+        },
+        "digest": ours.digest,
+    }
+
+
+# ----------------------------------------------------------------------------- manifest
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _manifest(parts: Parts, runtime: Any) -> dict[str, Any]:
+    """What a figure depends on beside the configuration."""
+    packages = ("fewshot", "mlx", "numpy", "pillow", "scipy")
+    return {
+        "started": _now(),
+        "seed": parts.config.seed,
+        "components": parts.origins,
+        "classes": attrs.asdict(parts.split),
+        "parameters": parameter_count(parts.learned),
+        "versions": {"python": platform.python_version()} | {p: _version(p) for p in packages},
+        "machine": f"{platform.system()} {platform.machine()}",
+        "device": str(mx.default_device()),
+        "runtime": None if runtime is None else attrs.asdict(runtime),
+    }
+
+
+def _images(dataset: Dataset) -> dict[str, Any]:
+    assert isinstance(dataset, ArrayDataset)
+    return {
+        "count": len(dataset.labels),
+        "shape": list(dataset.images.shape[1:]),
+        "sha256": sha256(dataset.images.tobytes()).hexdigest(),
+    }

@@ -1,0 +1,206 @@
+"""Training: one step for pairs, triplets and episodes, schedules, early stopping."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import mlx.optimizers as optimizers
+import numpy as np
+from mlx.utils import tree_flatten
+from numpy.typing import NDArray
+
+from .embedding import Embedder
+from .errors import ConfigError, TrainingError
+from .interfaces import Dataset, Head, Loss, Metric, Sampler, Transform
+from .loader import ahead, load
+from .records import Draw, History, Pairs, TrainingOptions, Triplets, check_fits
+from .seeding import generator, mlx_seed
+
+Progress = Callable[[int, int, str], None]
+
+
+def compare(
+    embeddings: mx.array, draw: Draw, metric: Metric, loss: Loss, head: Head | None
+) -> mx.array:
+    """The loss's values, one per pair, triplet or query, of a draw whose items are embedded."""
+    if isinstance(draw, Pairs):
+        left, right = embeddings[mx.array(draw.left)], embeddings[mx.array(draw.right)]
+        return loss.fn(metric.fn(left, right), mx.array(draw.same))
+    if isinstance(draw, Triplets):
+        anchor = embeddings[mx.array(draw.anchor)]
+        return loss.fn(
+            metric.fn(anchor, embeddings[mx.array(draw.positive)]),
+            metric.fn(anchor, embeddings[mx.array(draw.negative)]),
+        )
+    if head is None:
+        raise ConfigError("an episode loss needs a head")
+    scores = head.scores(
+        embeddings[mx.array(draw.support)],
+        mx.array(draw.support_labels),
+        embeddings[mx.array(draw.query)],
+        metric,
+        draw.n_way,
+    )
+    return loss.fn(scores, mx.array(draw.query_labels))
+
+
+class _Learned(nn.Module):
+    """Everything with parameters, for one gradient and one optimizer."""
+
+    def __init__(self, backbone: nn.Module, metric: Metric, loss: Loss) -> None:
+        super().__init__()
+        self.backbone = backbone
+        for name, fn in (("metric", metric.fn), ("loss", loss.fn)):
+            if isinstance(fn, nn.Module):
+                self[name] = fn
+
+
+def learned(backbone: nn.Module, metric: Metric, loss: Loss) -> nn.Module:
+    """Backbone, metric and loss in one module: what training changes and a checkpoint saves."""
+    return _Learned(backbone, metric, loss)
+
+
+def parameter_count(module: nn.Module) -> int:
+    """How many numbers training changes."""
+    arrays: Any = tree_flatten(module.trainable_parameters())
+    return sum(array.size for _, array in arrays)
+
+
+def _weights(model: nn.Module) -> list[tuple[str, mx.array]]:
+    """All parameters and buffers; arrays do not change, so this is a snapshot."""
+    return tree_flatten(model.parameters())  # type: ignore[return-value]
+
+
+def make_optimizer(options: TrainingOptions) -> optimizers.Optimizer:
+    """The optimizer with its learning-rate schedule."""
+    rate: Any = options.learning_rate
+    if options.schedule == "cosine":
+        rate = optimizers.cosine_decay(rate, max(1, options.steps - options.warmup))
+    if options.warmup:
+        after = rate if callable(rate) else optimizers.linear_schedule(rate, rate, 1)
+        rise = optimizers.linear_schedule(0.0, options.learning_rate, options.warmup)
+        rate = optimizers.join_schedules([rise, after], [options.warmup])
+    if options.optimizer == "sgd":
+        return optimizers.SGD(rate, momentum=options.momentum, weight_decay=options.weight_decay)
+    if options.optimizer == "adamw":
+        return optimizers.AdamW(rate, weight_decay=options.weight_decay, bias_correction=True)
+    return optimizers.Adam(rate, bias_correction=True)
+
+
+def fit(
+    embedder: Embedder,
+    dataset: Dataset,
+    sampler: Sampler[Draw],
+    loss: Loss,
+    metric: Metric,
+    head: Head | None = None,
+    options: TrainingOptions = TrainingOptions(),
+    augment: Sequence[Transform] = (),
+    validate: Callable[[], Mapping[str, float]] | None = None,
+    seed: int = 0,
+    on_record: Callable[[dict[str, Any]], None] | None = None,
+    on_best: Callable[[nn.Module], object] | None = None,
+    progress: Progress | None = None,
+) -> History:
+    """Train the embedder's backbone in place; it ends with its best weights, in eval mode.
+
+    `sampler` draws from `dataset` (its indices). `validate()` gives named figures, of which
+    "score" (higher is better) decides on the best weights and on early stopping; without it the
+    last weights are kept. Every `validate_every` steps `on_record` gets the figures since the last
+    time, `on_best` the learned parts when they are the best so far. Ctrl-C ends training as
+    "interrupted" with the best weights so far.
+
+    The same seed, arguments and machine give the same weights. Raises ConfigError where loss,
+    sampler and head do not fit, TrainingError where the loss is no longer finite.
+    """
+    check_fits(loss.layout, sampler.layout, "this loss", "this sampler")
+    if loss.layout == "episode" and (head is None or not head.differentiable):
+        raise ConfigError("an episode loss trains through the head, which must be differentiable")
+    model = learned(embedder.backbone, metric, loss)
+    optimizer = make_optimizer(options)
+    transforms = [*augment, *embedder.preprocess]
+    history = History()
+
+    def prepare(step: int) -> tuple[list[Draw], NDArray[np.float32]]:
+        first = step * options.draws_per_step
+        draws = [sampler.draw(seed, first + i) for i in range(options.draws_per_step)]
+        items = np.concatenate([draw.items for draw in draws])
+        return draws, load(dataset, items, transforms, generator(seed, "augment", step))
+
+    def objective(images: mx.array, draws: list[Draw]) -> tuple[mx.array, mx.array]:
+        embeddings = embedder(images)
+        values, start = [], 0
+        for draw in draws:
+            part = embeddings[start : start + len(draw.items)]
+            values.append(compare(part, draw, metric, loss, head).flatten())
+            start += len(draw.items)
+        every = mx.concatenate(values)
+        return every.mean(), (every > 0).mean()
+
+    gradient = nn.value_and_grad(model, objective)
+    best = _weights(model)
+    stale = 0
+    images_seen, sums, since = 0, np.zeros(2), 0
+    model.train()
+    try:
+        for step, (draws, pixels) in enumerate(ahead(prepare, options.steps), start=1):
+            began = time.perf_counter()
+            mx.random.seed(mlx_seed(seed, "dropout", step))
+            (value, violating), gradients = gradient(mx.array(pixels), draws)
+            optimizer.update(model, gradients)
+            mx.eval(model.parameters(), optimizer.state, value, violating)
+            history.seconds += time.perf_counter() - began
+            images_seen += len(pixels)
+            history.steps = step
+            if not np.isfinite(value.item()):
+                raise TrainingError(
+                    f"the loss is {value.item()} at step {step}: lower training.learning_rate"
+                )
+            sums += (value.item(), violating.item())
+            since += 1
+            history.images_per_second = images_seen / history.seconds
+            note = ""
+            if step % options.validate_every == 0 or step == options.steps:
+                record: dict[str, Any] = {
+                    "step": step,
+                    "loss": float(sums[0] / since),
+                    "violating": float(sums[1] / since),
+                    "images_per_second": history.images_per_second,
+                }
+                sums, since = np.zeros(2), 0
+                if validate is not None:
+                    record |= validate()
+                score = record.get("score")
+                better = score is None or history.best_score is None or score > history.best_score
+                stale = 0 if better else stale + 1
+                if better:
+                    best = _weights(model)
+                    history.best_step, history.best_score = step, score
+                    if on_best is not None:
+                        on_best(model)
+                history.records.append(record)
+                if on_record is not None:
+                    on_record(record)
+                note = _line(record)
+            if progress is not None:
+                progress(step, options.steps, note)
+            if options.patience and stale >= options.patience:
+                history.stopped = "patience"
+                break
+    except KeyboardInterrupt:
+        history.stopped = "interrupted"
+        if not history.records:  # no validation yet: what there is beats nothing
+            best = _weights(model)
+    model.load_weights(best)
+    mx.eval(model.parameters())
+    model.eval()
+    return history
+
+
+def _line(record: Mapping[str, Any]) -> str:
+    """A record as one line of text."""
+    parts = [f"loss {record['loss']:.4f}", f"{record['violating']:.0%} above 0"]
+    parts += [f"{name} {record[name]:.3f}" for name in ("score", "auc") if name in record]
+    return ", ".join([*parts, f"{record['images_per_second']:.0f} images/s"])

@@ -1,0 +1,1 @@
+"""The ASL-alphabet Siamese experiment as a plugin bundle for fewshot."""

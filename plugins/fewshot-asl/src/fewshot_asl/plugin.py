@@ -1,0 +1,81 @@
+"""What the bundle offers, nothing else."""
+
+from fewshot import Component, Preset, hookimpl
+
+from .alphabet import AlphabetOptions, alphabet
+from .simplecnn import SimpleCNNOptions, simplecnn
+from .synthetic import SyntheticOptions, synthetic
+
+
+@hookimpl
+def fewshot_backbones() -> list[Component]:
+    """The experiment's network."""
+    return [
+        Component(
+            "simplecnn",
+            simplecnn,
+            SimpleCNNOptions,
+            "four convolutions and a linear layer, about 3 million parameters",
+        )
+    ]
+
+
+@hookimpl
+def fewshot_datasets() -> list[Component]:
+    """Photos and drawings."""
+    return [
+        Component(
+            "asl-alphabet", alphabet, AlphabetOptions, "photos of 29 ASL signs (Kaggle layout)"
+        ),
+        Component(
+            "asl-synthetic",
+            synthetic,
+            SyntheticOptions,
+            "29 ASL signs drawn by program, no download",
+        ),
+    ]
+
+
+_FLIP, _REST = {"name": "flip"}, [{"name": "crop"}, {"name": "colour"}, {"name": "blur"}]
+
+# Images of one shot on both sides, random pairs, embeddings as they come: as in the paper.
+_PAPER = {
+    "metric": {"name": "euclidean"},
+    "loss": {"name": "contrastive"},
+    "sampler": {"name": "pairs", "pairs": 32, "groups": "mixed"},
+    "head": {"name": "nearest-support"},
+    "embedding": {"normalize": "none"},
+    "training": {"steps": 2000, "schedule": "constant"},
+    "evaluation": {"groups": "mixed"},
+}
+
+
+@hookimpl
+def fewshot_presets() -> list[Preset]:
+    """The paper's four models."""
+    return [
+        Preset(
+            "asl-model-1",
+            {"backbone": {"name": "simplecnn"}, **_PAPER},
+            "the paper's base: simplecnn, euclidean, contrastive on random pairs",
+        ),
+        Preset(
+            "asl-model-2",
+            {"backbone": {"name": "simplecnn"}, "augment": [_FLIP, *_REST], **_PAPER},
+            "base and all transforms",
+        ),
+        Preset(
+            "asl-model-3",
+            {"backbone": {"name": "simplecnn", "dropout": 0.3}, **_PAPER},
+            "base with dropout",
+        ),
+        Preset(
+            "asl-model-4",
+            {
+                "backbone": {"name": "simplecnn", "order": "norm-relu"},
+                "augment": _REST,
+                **_PAPER,
+            },
+            "batch norm before ReLU, all transforms but the flip",
+        ),
+    ]

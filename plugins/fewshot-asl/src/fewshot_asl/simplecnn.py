@@ -1,0 +1,77 @@
+"""The experiment's network: three pooled convolution blocks, a fourth without, one linear layer."""
+
+from typing import Literal
+
+import mlx.core as mx
+import mlx.nn as nn
+from attrs import frozen, validators
+
+from fewshot import ConfigError, above, at_least, below, option, within
+
+
+@frozen
+class SimpleCNNOptions:
+    """Options of the simple CNN."""
+
+    channels: tuple[int, ...] = option(
+        (32, 64, 128, 128),
+        "output channels of the convolutions; all but the last are followed by a 2x2 max pool",
+        within(validators.min_len(1), validators.deep_iterable(at_least(1))),
+    )
+    embedding: int = option(336, "numbers in an embedding", above(0))
+    dropout: float = option(
+        0.0, "chance of dropping a value before the linear layer", within(at_least(0), below(1))
+    )
+    order: Literal["relu-norm", "norm-relu"] = option(
+        "relu-norm", "what follows a convolution first"
+    )
+
+
+class SimpleCNN(nn.Module):
+    """(b, h, w, c) -> (b, embedding). At the defaults and 64x64x3 it has 2,994,384 parameters.
+
+    A convolution that batch norm follows directly (order norm-relu) has no bias: it would have no
+    effect, and its gradient is noise.
+    """
+
+    def __init__(self, options: SimpleCNNOptions, input_shape: tuple[int, int, int]) -> None:
+        super().__init__()
+        height, width, inputs = input_shape
+        pools = len(options.channels) - 1
+        if min(height, width) < 2**pools:
+            raise ConfigError(
+                f"simplecnn halves the image {pools} times: {height}x{width} is too small"
+            )
+        relu_first = options.order == "relu-norm"
+        layers: list[nn.Module] = []
+        for i, channels in enumerate(options.channels):
+            layers.append(nn.Conv2d(inputs, channels, 3, padding=1, bias=relu_first))
+            pair = [nn.ReLU(), nn.BatchNorm(channels)]
+            layers += pair if relu_first else pair[::-1]
+            if i < pools:
+                layers.append(nn.MaxPool2d(2))
+            inputs = channels
+        layers.append(Flatten())
+        if options.dropout:
+            layers.append(nn.Dropout(options.dropout))
+        features = inputs * (height >> pools) * (width >> pools)
+        layers.append(nn.Linear(features, options.embedding))
+        self.layers = nn.Sequential(*layers)
+        self.embedding_dim = options.embedding
+
+    def __call__(self, images: mx.array) -> mx.array:
+        """Embed a batch."""
+        return self.layers(images)
+
+
+class Flatten(nn.Module):
+    """(b, …) -> (b, all the rest)."""
+
+    def __call__(self, x: mx.array) -> mx.array:
+        """Flatten all but the batch."""
+        return x.flatten(1)
+
+
+def simplecnn(options: SimpleCNNOptions, input_shape: tuple[int, int, int]) -> SimpleCNN:
+    """`SimpleCNN` for images of `input_shape` (h, w, c); ConfigError where they are too small."""
+    return SimpleCNN(options, input_shape)
