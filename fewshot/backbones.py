@@ -5,6 +5,7 @@ import mlx.nn as nn
 from attrs import frozen
 
 from .errors import ConfigError
+from .layers import BatchNorm
 from .records import option, positive
 
 
@@ -31,7 +32,7 @@ class Conv4(nn.Module):
         for inputs in (channels, width, width, width):
             layers += [
                 nn.Conv2d(inputs, width, 3, padding=1, bias=False),
-                nn.BatchNorm(width),
+                BatchNorm(width),
                 nn.ReLU(),
                 nn.MaxPool2d(2),
             ]

@@ -315,7 +315,7 @@ def _path_of(function: Any) -> str:
 
 
 def _tune_malloc() -> bool:
-    """Have glibc keep blocks below 1 GB, instead of mapping and unmapping each anew.
+    """Have glibc keep all blocks below 2 GB, instead of mapping and unmapping each anew.
 
     Otherwise a fresh mapping, page faults and all, comes with every array over 32 MB, glibc's
     largest threshold of its own (mallopt(3)). In return resident memory stays at its peak.
@@ -324,4 +324,4 @@ def _tune_malloc() -> bool:
     if not hasattr(libc, "gnu_get_libc_version"):
         return False
     # In this order: the second alone would pin the first at its 128 kB.
-    return all(libc.mallopt(option, 1 << 30) for option in (_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD))
+    return all(libc.mallopt(o, (1 << 31) - 1) for o in (_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD))

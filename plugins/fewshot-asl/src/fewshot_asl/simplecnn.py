@@ -7,6 +7,7 @@ import mlx.nn as nn
 from attrs import frozen, validators
 
 from fewshot import ConfigError, above, at_least, below, option, within
+from fewshot.layers import BatchNorm
 
 
 @frozen
@@ -46,7 +47,7 @@ class SimpleCNN(nn.Module):
         layers: list[nn.Module] = []
         for i, channels in enumerate(options.channels):
             layers.append(nn.Conv2d(inputs, channels, 3, padding=1, bias=relu_first))
-            pair = [nn.ReLU(), nn.BatchNorm(channels)]
+            pair = [nn.ReLU(), BatchNorm(channels)]
             layers += pair if relu_first else pair[::-1]
             if i < pools:
                 layers.append(nn.MaxPool2d(2))
