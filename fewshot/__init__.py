@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from .records import below as below
     from .records import option as option
     from .records import within as within
+    from .runtime import prepare as prepare
     from .samplers import AllPairsOptions as AllPairsOptions
     from .samplers import EpisodesOptions as EpisodesOptions
     from .samplers import PairsOptions as PairsOptions
@@ -85,6 +86,7 @@ _MODULES = {
     "plugins": "build_registry",
     "records": "ClassSplit Component Episode Evaluation Pairs Preset TrainingOptions Triplets "
     "above at_least at_most below option within",
+    "runtime": "prepare",
     "samplers": "AllPairsOptions EpisodesOptions PairsOptions TripletsOptions all_pairs all_way "
     "episodes pairs triplets",
     "training": "fit",

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from attrs import field, frozen
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageOps
 
 from .errors import DataError, choose_from
@@ -54,7 +54,7 @@ class ArrayDataset:
 
 
 def from_arrays(
-    images: NDArray[np.uint8], labels: Sequence[Any], groups: Sequence[Any] | None = None
+    images: NDArray[np.uint8], labels: ArrayLike, groups: ArrayLike | None = None
 ) -> ArrayDataset:
     """A dataset of one's own arrays; labels and groups may be names or numbers of any size."""
     classes, ids = np.unique(np.asarray(labels), return_inverse=True)

@@ -227,7 +227,7 @@ class SplitOptions:
 class TrainingOptions:
     """How `fit` trains."""
 
-    steps: int = option(400, "optimizer steps at the most", at_least(0))
+    steps: int = option(300, "optimizer steps at the most", at_least(0))
     draws_per_step: int = option(1, "draws (batches, episodes) in one step", positive)
     optimizer: Literal["adam", "adamw", "sgd"] = option("adam", "the optimizer")
     learning_rate: float = option(1e-3, "at the start of the schedule", positive)

@@ -158,7 +158,7 @@ def layers(title: str, rows: Sequence[tuple[str, str, int]], path: Path) -> None
             0.03, -i, name, va="center", fontsize=9,
             bbox={"boxstyle": "round,pad=0.35", "facecolor": "#ddf4ff" if parameters else "white"},
         )  # fmt: skip
-        axes.text(0.62, -i, shape, va="center", ha="center", fontsize=9)
+        axes.text(0.5, -i, shape, va="center", ha="center", fontsize=9)
         axes.text(0.99, -i, weight, va="center", ha="right", fontsize=9)
     total = sum(parameters for _, _, parameters in rows)
     axes.set(xlim=(0, 1), ylim=(-len(rows) + 0.4, 0.6), title=f"{title}: {total:,} parameters")

@@ -48,7 +48,7 @@ def _silent(stage: str, done: int, total: int, note: str) -> None:
 
 @frozen
 class Parts:
-    """Everything a configuration names, built; checked against each other, nothing decoded yet."""
+    """Everything a configuration names, made."""
 
     config: RunConfig
     origins: dict[str, str]
@@ -79,10 +79,9 @@ def _naming(classes: tuple[str, ...]) -> Iterator[None]:
 
 
 def build(config: RunConfig, registry: Registry) -> Parts:
-    """Make every part and check that they fit; what cannot work is refused before any training.
+    """Make every part; nothing is decoded yet.
 
-    Raises ConfigError for a loss that does not fit the sampler, a head that an episode loss cannot
-    train through, or a margin beyond the metric's bound; DataError for classes too small.
+    Raises ConfigError for what a part refuses, DataError for classes too small.
     """
     origins: dict[str, str] = {}
 
@@ -92,11 +91,6 @@ def build(config: RunConfig, registry: Registry) -> Parts:
         return entry.component.factory(chosen.options, *arguments)
 
     metric, loss, head = (make(kind, getattr(config, kind)) for kind in ("metric", "loss", "head"))
-    if loss.layout == "episode" and not head.differentiable:
-        raise ConfigError(
-            f"loss '{config.loss.name}' trains through the head, and '{config.head.name}' has no "
-            "gradient: use --head nearest-prototype"
-        )
     augment, preprocess = (
         tuple(make("transform", chosen) for chosen in getattr(config, key)) for key in LISTS
     )
@@ -105,24 +99,38 @@ def build(config: RunConfig, registry: Registry) -> Parts:
     with _naming(dataset.classes):
         training = only(dataset.labels, class_ids(dataset, split.train))
         sampler = make("sampler", config.sampler, training, dataset.groups)
-        check_fits(loss.layout, sampler.layout, config.loss.name, config.sampler.name)
         episodes = k_shot_episodes(dataset, split, config.evaluation)
     shape = dataset[0].shape
     mx.random.seed(mlx_seed(config.seed, "backbone"))
     backbone = make("backbone", config.backbone, shape)
     mx.eval(backbone.parameters())
-    bounded = config.embedding.normalize == "l2" or "scale_free" in metric.laws
-    upper = metric.upper(backbone.embedding_dim)
-    if bounded and loss.margin is not None and loss.margin > upper:
-        raise ConfigError(
-            f"loss.margin {loss.margin:g} is out of reach: {config.metric.name} is at most "
-            f"{upper:g} between embeddings of length 1"
-        )
     embedder = Embedder(backbone, preprocess, config.embedding.normalize)
     return Parts(
         config, origins, dataset, split, embedder, metric, loss, head, sampler, augment,
         episodes, shape,
     )  # fmt: skip
+
+
+def check(parts: Parts) -> None:
+    """Refuse, before anything is decoded, what cannot be trained.
+
+    Raises ConfigError for a loss that does not fit the sampler, a head that an episode loss cannot
+    train through, or a margin beyond the metric's bound.
+    """
+    config, loss = parts.config, parts.loss
+    check_fits(loss.layout, parts.sampler.layout, config.loss.name, config.sampler.name)
+    if loss.layout == "episode" and not parts.head.differentiable:
+        raise ConfigError(
+            f"loss '{config.loss.name}' trains through the head, and '{config.head.name}' has no "
+            "gradient: use --head nearest-prototype"
+        )
+    bounded = config.embedding.normalize == "l2" or "scale_free" in parts.metric.laws
+    upper = parts.metric.upper(parts.embedder.backbone.embedding_dim)
+    if bounded and loss.margin is not None and loss.margin > upper:
+        raise ConfigError(
+            f"loss.margin {loss.margin:g} is out of reach: {config.metric.name} is at most "
+            f"{upper:g} between embeddings of length 1"
+        )
 
 
 def run(
@@ -138,6 +146,7 @@ def run(
     its manifest; `evaluate_run` then examines them.
     """
     parts = build(config, registry)
+    check(parts)
     folder = checkpoint.new_folder(Path("runs")) if out is None else checkpoint.named_folder(out)
     checkpoint.write_text(folder / "config.toml", to_toml(config))
     manifest = _manifest(parts, runtime)
@@ -188,6 +197,8 @@ def evaluate_run(
 ) -> Path:
     """Evaluate a run's weights under another configuration, into a folder inside the run's."""
     parts = build(config, registry)
+    if load_run(folder)["metric"]["name"] != config.metric.name:
+        parts = evolve(parts, loss=evolve(parts.loss, margin=None))  # it was another metric's
     manifest = checkpoint.read_json(folder / "manifest.json")
     weights = folder / checkpoint.WEIGHTS
     if not weights.is_file():

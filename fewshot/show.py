@@ -32,7 +32,7 @@ def layer_table(backbone: nn.Module, shape: tuple[int, int, int]) -> list[Row]:
         y = x
         for layer in sequence.layers:
             y = layer(y)
-            rows.append((str(layer).splitlines()[0][:60], text(y), parameter_count(layer)))
+            rows.append((type(layer).__name__, text(y), parameter_count(layer)))
     else:
         rows += [
             (f"{name}: {type(leaf).__name__}", "", parameter_count(leaf))
