@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from attrs import field, frozen
 from numpy.typing import ArrayLike, NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from .errors import DataError, choose_from
 from .interfaces import Dataset
@@ -102,12 +102,10 @@ class ImageFiles:
                     )
                 upright = ImageOps.exif_transpose(image).convert("RGB")
                 return np.asarray(upright.resize((self.size, self.size), Image.Resampling.BOX))
+        except UnidentifiedImageError as error:
+            raise DataError(f"{path}: not an image that Pillow knows, or empty") from error
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            if path.stat().st_size == 0 if isinstance(path, Path) else False:
-                reason = "the file is empty"
-            else:
-                reason = str(error).replace(str(path), "").strip(" '") or type(error).__name__
-            raise DataError(f"{path}: not a readable image ({reason})") from error
+            raise DataError(f"{path}: not a readable image ({error})") from error
 
 
 @frozen

@@ -325,6 +325,6 @@ def check_fits(layout_of_loss: Layout, layout_of_sampler: Layout, loss: str, sam
     """Raise ConfigError where the sampler does not give what the loss compares."""
     if layout_of_loss != layout_of_sampler:
         raise ConfigError(
-            f"loss '{loss}' compares {layout_of_loss}, but sampler '{sampler}' gives "
-            f"{layout_of_sampler}; leave the sampler out to get one that fits"
+            f"loss '{loss}' wants '{layout_of_loss}' draws, but sampler '{sampler}' gives "
+            f"'{layout_of_sampler}'; leave the sampler out to get one that fits"
         )

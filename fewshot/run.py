@@ -148,6 +148,11 @@ def run(
     parts = build(config, registry)
     check(parts)
     folder = checkpoint.new_folder(Path("runs")) if out is None else checkpoint.named_folder(out)
+    try:
+        parts = _decoded(parts, progress)
+    except BaseException:
+        folder.rmdir()  # nothing is in it yet
+        raise
     checkpoint.write_text(folder / "config.toml", to_toml(config))
     manifest = _manifest(parts, runtime)
 
@@ -155,10 +160,8 @@ def run(
         manifest.update(facts)
         checkpoint.write_json(folder / "manifest.json", manifest)
 
-    note(status="started")
+    note(status="training")
     try:
-        parts = _decoded(parts, progress)
-        note(images=_images(parts.dataset), status="training")
         untrained = _embeddings(parts, "untrained backbone", progress)
         history = _train(parts, folder, progress)
         note(
@@ -360,6 +363,7 @@ def _manifest(parts: Parts, runtime: Any) -> dict[str, Any]:
         "classes": attrs.asdict(parts.split),
         "parameters": parameter_count(parts.learned),
         "versions": {"python": platform.python_version()} | {p: _version(p) for p in packages},
+        "images": _images(parts.dataset),
         "machine": f"{platform.system()} {platform.machine()}",
         "device": str(mx.default_device()),
         "runtime": None if runtime is None else attrs.asdict(runtime),

@@ -86,8 +86,8 @@ def _check_deal(pools: dict[int, Ints], groups: Ints | None, k_shot: int, n_quer
         if len(pool) < k_shot or len(pool) - on_support_side < n_query:
             raise ClassTooSmallError(
                 class_id,
-                f"has {len(pool)} {note}: not enough for k_shot {k_shot} and n_query {n_query}; "
-                "ask for fewer, add images, or leave the class out",
+                f"has {len(pool)} {note}: not enough for {k_shot} support (k_shot) and at least "
+                f"{n_query} query; ask for fewer, add images, or leave the class out",
             )
 
 
