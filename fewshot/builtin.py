@@ -92,11 +92,14 @@ def fewshot_datasets() -> list[Component]:
     """One's own images."""
     return [
         Component(
+            "arrays", datasets.arrays, datasets.ArraysOptions, "one's own arrays, from an .npz file"
+        ),
+        Component(
             "image-folder",
             datasets.image_folder,
             datasets.ImageFolderOptions,
             "one's own images: one folder a class, or a zip file of that",
-        )
+        ),
     ]
 
 

@@ -53,6 +53,8 @@ def write_text(path: Path, text: str) -> None:
         temporary.replace(path)
     except OSError as error:
         raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -85,6 +87,8 @@ def save_weights(module: nn.Module, path: Path) -> str:
         temporary.replace(path)
     except (OSError, RuntimeError) as error:
         raise OutputError(f"{path}: weights cannot be written: {error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
     return digest
 
 

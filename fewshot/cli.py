@@ -68,7 +68,9 @@ def _choices(command: Callable[..., None]) -> Callable[..., None]:
             click.option("--config", type=click.Path(path_type=Path), help="A TOML file."),
             click.option("--preset", metavar="NAME", help="A preset to start from."),
             click.option("--dataset", metavar="NAME", help="Data set."),
-            click.option("--data", metavar="PATH", help="Folder or zip file of images."),
+            click.option(
+                "--data", metavar="PATH", help="Images: a folder, a zip file or an .npz file."
+            ),
             click.option("--backbone", metavar="NAME", help="Network."),
             click.option("--metric", metavar="NAME", help="Distance."),
             click.option("--loss", metavar="NAME", help="Loss."),
@@ -115,7 +117,8 @@ def _flags(given: dict[str, Any]) -> Tree:
         if given.get(kind) is not None
     }
     if given.get("data") is not None:
-        layer.setdefault("dataset", {"name": "image-folder"})["root"] = given["data"]
+        name = "arrays" if given["data"].endswith(".npz") else "image-folder"
+        layer.setdefault("dataset", {"name": name})["path"] = given["data"]
     if given.get("augment") is not None:
         names = [name.strip() for name in given["augment"].split(",")]
         layer["augment"] = [{"name": name} for name in names if name and name != "none"]
@@ -268,7 +271,7 @@ def evaluate(folder: Path, **given: Any) -> None:
 
     flags = _flags({**given, "data": None})
     if given["data"] is not None:
-        flags["dataset"] = {"root": given["data"]}
+        flags["dataset"] = {"path": given["data"]}
     config = resolve(registry, [load_run(folder), settings_layer(given["settings"]), flags])
     with _progress() as progress:
         out = evaluate_run(folder, config, registry, progress)

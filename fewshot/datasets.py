@@ -66,6 +66,27 @@ def from_arrays(
     )
 
 
+@frozen
+class ArraysOptions:
+    """Options of arrays from a file."""
+
+    path: str = option(
+        "", "an .npz file: images (n, h, w, c) uint8, labels (n,), and groups (n,) if there are any"
+    )
+
+
+def arrays(options: ArraysOptions) -> ArrayDataset:
+    """A dataset from an .npz file; DataError, naming the file, where it does not hold one."""
+    if not options.path:
+        raise DataError("arrays needs a file: --data FILE.npz, or path = FILE under [dataset]")
+    try:
+        with np.load(options.path, allow_pickle=False) as file:
+            groups = file.get("groups")
+            return from_arrays(file["images"], file["labels"], groups)
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise DataError(f"{options.path}: not arrays of images and labels: {error}") from error
+
+
 # ------------------------------------------------------------------------- image files
 
 
@@ -112,7 +133,7 @@ class ImageFiles:
 class ImageFolderOptions:
     """Options of an image folder."""
 
-    root: str = option("", "the folder (or zip file): one folder a class, at any depth")
+    path: str = option("", "the folder (or zip file): one folder a class, at any depth")
     size: int = option(64, "images are scaled to size x size pixels", at_least(8))
     max_pixels: int = option(50_000_000, "larger images are refused before decoding", positive)
 
@@ -123,9 +144,9 @@ def image_folder(options: ImageFolderOptions) -> ImageFiles:
     Nested roots are found; hidden and non-image files are passed over. Raises DataError where
     there is no such folder, no class or one class only.
     """
-    if not options.root:
-        raise DataError("image-folder needs a folder: --data PATH, or root = PATH under [dataset]")
-    folders = class_folders(Path(options.root))
+    if not options.path:
+        raise DataError("image-folder needs a folder: --data PATH, or path = PATH under [dataset]")
+    folders = class_folders(Path(options.path))
     return image_files(folders, options.size, options.max_pixels)
 
 

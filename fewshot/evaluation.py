@@ -51,11 +51,14 @@ def bootstrap_interval(values: Floats, draws: int = 2000) -> tuple[float, float]
 def predict(embeddings: NDArray[np.float32], episode: Episode, head: Head, metric: Metric) -> Ints:
     """Labels (q,) in 0..n_way-1 of an episode's queries; the first of equal scores wins.
 
-    Queries are answered in blocks, so memory does not grow with their number.
+    Queries are answered in blocks, so memory does not grow with their number. Raises ConfigError
+    for an image that was not embedded.
     """
     support = mx.array(embeddings[episode.items[episode.support]])
     labels = mx.array(episode.support_labels)
     query = embeddings[episode.items[episode.query]]
+    if np.isnan(embeddings[episode.items]).any():
+        raise ConfigError("an episode uses images that were not embedded (their rows are NaN)")
     wide = episode.n_way if metric.matrix is not None else max(episode.n_way, query.shape[1])
     block = max(1, _BLOCK // (len(episode.support) * wide))
     answers = [
@@ -66,7 +69,7 @@ def predict(embeddings: NDArray[np.float32], episode: Episode, head: Head, metri
         )
         for i in range(0, len(query), block)
     ]
-    return np.concatenate(answers).astype(np.int64)
+    return np.concatenate([np.empty(0, np.int64), *answers]).astype(np.int64)
 
 
 def evaluate(
@@ -90,9 +93,11 @@ def evaluate(
         answers = predict(embeddings, task, head, metric)
         accuracies.append(float(np.mean(answers == task.query_labels)))
         np.add.at(confusion, (ids[task.query_labels], ids[answers]), 1)
+        digest.update(np.array([len(task.support), len(task.query)]).tobytes())
         for part in (task.support, task.query):
             digest.update(task.items[part].tobytes())
         digest.update(ids[task.support_labels].tobytes())
+        digest.update(ids[task.query_labels].tobytes())
     if not accuracies:
         raise ConfigError("nothing to evaluate: no episode was given")
     per_episode = np.array(accuracies)
@@ -211,7 +216,7 @@ def best_threshold(distances: NDArray[np.float32], same: NDArray[np.bool_]) -> f
     ordered = same[order]
     hits = np.concatenate([[0.0], np.cumsum(ordered) / max(1, same.sum())])
     alarms = np.concatenate([[0.0], np.cumsum(~ordered) / max(1, (~same).sum())])
-    edges = np.concatenate([distances[order], [np.inf]])
+    edges = np.concatenate([distances[order], np.array([np.inf], np.float32)])
     apart = np.concatenate([[True], np.diff(distances[order]) > 0, [True]])
     cut = int(np.argmax(np.where(apart, hits - alarms, -np.inf)))
     if cut == len(distances):

@@ -41,6 +41,10 @@ def nearest_support(options: NearestSupportOptions = NearestSupportOptions()) ->
     def scores(
         support: mx.array, support_labels: mx.array, query: mx.array, metric: Metric, n_way: int
     ) -> mx.array:
+        # Of support images equally far, the class order decides, not the order they came in.
+        in_class_order = mx.argsort(support_labels, axis=-1)
+        support_labels = mx.take_along_axis(support_labels, in_class_order, axis=-1)
+        support = mx.take_along_axis(support, in_class_order[..., None], axis=-2)
         distances = metric.table(query, support)
         k = min(options.neighbours, distances.shape[-1])
         labels = mx.broadcast_to(support_labels[..., None, :], distances.shape)

@@ -7,7 +7,7 @@ import mlx.nn as nn
 from attrs import frozen
 
 from .interfaces import Loss
-from .records import at_least, option, positive
+from .records import at_least, below, option, positive, within
 
 
 @frozen
@@ -68,7 +68,9 @@ class PrototypicalOptions:
     """Options of the prototypical cross-entropy."""
 
     temperature: float = option(1.0, "scores are divided by it before the softmax", positive)
-    label_smoothing: float = option(0.0, "share spread over all classes", at_least(0))
+    label_smoothing: float = option(
+        0.0, "share spread over all classes", within(at_least(0), below(1))
+    )
 
 
 def prototypical(options: PrototypicalOptions = PrototypicalOptions()) -> Loss:

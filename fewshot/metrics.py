@@ -15,9 +15,9 @@ def _root(squares: mx.array) -> mx.array:
 
 
 def unit(x: mx.array) -> mx.array:
-    """Vectors at length 1; the zero vector stays zero."""
+    """Vectors at length 1; one shorter than 1e-12 counts as zero and stays so."""
     squares = (x * x).sum(axis=-1, keepdims=True)
-    zero = squares == 0
+    zero = squares < 1e-24  # below, the gradient of the root overflows
     return mx.where(zero, 0.0, x * mx.rsqrt(mx.where(zero, 1.0, squares)))
 
 

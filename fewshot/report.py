@@ -65,7 +65,7 @@ def k_shot(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     axes.set_xticks(shots, [str(k) for k in shots])
     axes.minorticks_off()
     axes.grid(alpha=0.25)
-    axes.legend(fontsize=8)
+    axes.legend(fontsize=8, loc="upper left")
     _save(figure, path)
 
 

@@ -79,9 +79,12 @@ def _check_deal(pools: dict[int, Ints], groups: Ints | None, k_shot: int, n_quer
     """Raise DataError where some deal could leave a class short of support or queries."""
     for class_id, pool in pools.items():
         on_support_side, note = k_shot, "images"
-        if groups is not None:  # the worst deal: the largest groups, or one large group too many
+        if groups is not None and len(pool):
+            # The worst deal: the larger half, or almost k_shot images and then the largest group.
             sizes = np.sort(np.unique(groups[pool], return_counts=True)[1])[::-1]
-            on_support_side = max(sizes[: len(sizes) // 2].sum(), k_shot - 1 + sizes[0])
+            step = int(np.gcd.reduce(sizes))
+            almost = (k_shot - 1) // step * step
+            on_support_side = max(sizes[: len(sizes) // 2].sum(), almost + sizes[0])
             note = f"images in {len(sizes)} groups, kept apart (groups = mixed would not)"
         if len(pool) < k_shot or len(pool) - on_support_side < n_query:
             raise ClassTooSmallError(
@@ -271,7 +274,7 @@ def all_way(
     The reference experiment's test: new classes must be told from each other and from the known.
     """
     pools = _pools(labels)
-    asked = {c: pools[c] for c in query_classes}
+    asked = {c: pools.get(c, np.empty(0, np.int64)) for c in query_classes}
     _check_deal(asked, groups, k_shot, n_query or 1)
     _check_deal({c: p for c, p in pools.items() if c not in asked}, None, k_shot, 0)
     ids = np.array(list(pools))

@@ -191,7 +191,7 @@ def fit(
                 break
     except KeyboardInterrupt:
         history.stopped = "interrupted"
-        if not history.records:  # no validation yet: what there is beats nothing
+        if validate is None or not history.records:
             best = _weights(model)
     model.load_weights(best)
     mx.eval(model.parameters())

@@ -25,7 +25,7 @@ VARIABLE = "FEWSHOT_ASL_DATA"
 class AlphabetOptions:
     """Options of the real photos."""
 
-    root: str = option(
+    path: str = option(
         "", f"the folder or the downloaded zip file; else the environment variable {VARIABLE}"
     )
     size: int = option(64, "images are scaled to size x size pixels", at_least(8))
@@ -41,7 +41,7 @@ def alphabet(options: AlphabetOptions) -> ImageFiles:
     Raises DataError where no data is given, with where to get it, and for a folder that lacks
     classes of the alphabet.
     """
-    root = options.root or os.environ.get(VARIABLE, "")
+    root = options.path or os.environ.get(VARIABLE, "")
     if not root:
         raise DataError(
             "asl-alphabet needs the photos: get the data set grassknoted/asl-alphabet from Kaggle "

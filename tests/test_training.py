@@ -1,0 +1,646 @@
+"""What training promises: the same weights again, the best ones, and the true gradient."""
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import attrs
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from mlx.utils import tree_flatten
+from numpy.typing import NDArray
+from scipy.special import log_softmax
+from strategies import REGISTRY, make
+
+from fewshot.backbones import Conv4Options, conv4
+from fewshot.datasets import ArrayDataset
+from fewshot.embedding import Embedder, embed
+from fewshot.errors import ConfigError, TrainingError
+from fewshot.heads import nearest_prototype, nearest_support
+from fewshot.interfaces import Loss, Metric, Sampler
+from fewshot.losses import (
+    ContrastiveOptions,
+    PrototypicalOptions,
+    TripletOptions,
+    contrastive,
+    prototypical,
+    triplet,
+)
+from fewshot.metrics import euclidean, sqeuclidean
+from fewshot.records import Episode, History, Pairs, TrainingOptions, Triplets
+from fewshot.samplers import (
+    EpisodesOptions,
+    PairsOptions,
+    TripletsOptions,
+    episodes,
+    pairs,
+    triplets,
+)
+from fewshot.training import fit, learned, make_optimizer, parameter_count
+
+Array = NDArray[Any]
+State = dict[str, Array]
+
+LAYOUTS = ("pairs", "triplets", "episode")
+layouts = pytest.mark.parametrize("layout", LAYOUTS)
+
+
+def toy(classes: int = 4, per_class: int = 8, size: int = 16) -> ArrayDataset:
+    """Each class is a grating of its own frequency under noise."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(classes), per_class)
+    waves = np.sin(np.arange(size) * (1 + labels[:, None]) / 2)
+    images = 128 + 80 * waves[:, None, :, None] + rng.normal(0, 15, (len(labels), size, size, 1))
+    return ArrayDataset(np.clip(images, 0, 255).astype(np.uint8), labels, tuple("abcd")[:classes])
+
+
+def network(seed: int = 0, dropout: float = 0.0, width: int = 4) -> nn.Module:
+    mx.random.seed(seed)
+    net = conv4(Conv4Options(width), (16, 16, 1))
+    if dropout:
+        net.layers.layers.append(nn.Dropout(dropout))
+    return net
+
+
+class Linear(nn.Module):
+    """The least of backbones: tanh(Wx + b) of the pixels."""
+
+    def __init__(self, inputs: int, outputs: int, seed: int = 0) -> None:
+        super().__init__()
+        rng = np.random.default_rng(seed)
+        self.weight = mx.array(rng.normal(size=(outputs, inputs)).astype(np.float32) / inputs**0.5)
+        self.bias = mx.array(rng.normal(size=outputs).astype(np.float32) / 10)
+        self.embedding_dim = outputs
+
+    def __call__(self, images: mx.array) -> mx.array:
+        return mx.tanh(images.flatten(1) @ self.weight.T + self.bias)
+
+
+def state(module: nn.Module) -> State:
+    return {name: np.array(value) for name, value in tree_flatten(module.parameters())}
+
+
+def equal(a: State, b: State) -> bool:
+    return a.keys() == b.keys() and all(np.array_equal(a[k], b[k]) for k in a)
+
+
+def parts(layout: str, data: ArrayDataset) -> dict[str, Any]:
+    """Sampler, loss, metric and head of a layout, small."""
+    labels = data.labels
+    if layout == "pairs":
+        sampler: Any = pairs(PairsOptions(12), labels)
+        loss = contrastive(ContrastiveOptions(1.0))
+    elif layout == "triplets":
+        sampler = triplets(TripletsOptions(3, 3, 24), labels)
+        loss = triplet(TripletOptions(0.3))
+    else:
+        sampler = episodes(EpisodesOptions(3, 2, 2), labels)
+        loss = prototypical(PrototypicalOptions(0.25))
+    return {
+        "sampler": sampler,
+        "loss": loss,
+        "metric": euclidean(),
+        "head": nearest_prototype() if layout == "episode" else None,
+    }
+
+
+def train(
+    net: nn.Module,
+    layout: str = "pairs",
+    data: ArrayDataset | None = None,
+    seed: int = 0,
+    **options: Any,
+) -> History:
+    """`fit` on the toy; keyword arguments are `TrainingOptions` or `fit`'s own."""
+    data = toy() if data is None else data
+    known = attrs.fields_dict(TrainingOptions)
+    mine = {name: options.pop(name) for name in list(options) if name in known}
+    given = {**parts(layout, data), **options}
+    return fit(Embedder(net), data, options=TrainingOptions(**mine), seed=seed, **given)
+
+
+class Script:
+    """Scores a validation gives in turn, and the weights it was asked about."""
+
+    def __init__(self, module: nn.Module, scores: Sequence[float], end: Any = None) -> None:
+        self.module, self.scores, self.end = module, list(scores), end
+        self.states: list[State] = []
+
+    def __call__(self) -> dict[str, float]:
+        self.states.append(state(self.module))
+        asked = len(self.states)
+        if asked > len(self.scores):
+            raise self.end
+        return {"score": self.scores[asked - 1]}
+
+
+# ---------------------------------------------------------------------------- the same again
+
+
+@layouts
+def test_one_seed_gives_one_set_of_weights_and_another_seed_another(layout: str) -> None:
+    flip = make(REGISTRY.get("transform", "flip"))
+    found = []
+    for seed in (5, 5, 6):
+        net = network(dropout=0.3)
+        mx.random.seed(seed + len(found))  # whatever was drawn before
+        train(net, layout, seed=seed, steps=4, draws_per_step=2, augment=[flip])
+        found.append(state(net))
+    assert equal(found[0], found[1])
+    assert not np.array_equal(
+        found[0]["layers.layers.0.weight"], found[2]["layers.layers.0.weight"]
+    )
+
+
+@layouts
+def test_all_weights_and_running_statistics_move(layout: str) -> None:
+    net = network().eval()  # an embedder that was used before is trained all the same
+    before = state(net)
+    train(net, layout, steps=2)
+    after = state(net)
+    assert all(not np.array_equal(before[name], after[name]) for name in before)
+
+
+def test_no_step_changes_no_number_and_ends_in_eval_mode() -> None:
+    net = network().train()
+    before = state(net)
+    history = train(net, steps=0)
+    assert equal(state(net), before)
+    assert history.steps == 0
+    assert history.records == []
+    assert not any(part.training for part in net.modules())
+
+
+def test_draws_are_taken_in_order_with_the_seed_and_never_twice() -> None:
+    data, asked = toy(), []
+    given = parts("pairs", data)
+
+    def draw(seed: int, index: int) -> Any:
+        asked.append((seed, index))
+        return given["sampler"].draw(seed, index)
+
+    train(network(), data=data, seed=7, steps=3, draws_per_step=2, sampler=Sampler(draw, "pairs"))
+    assert asked == [(7, index) for index in range(6)]
+
+
+@pytest.mark.parametrize("layout", ["pairs", "triplets", "episode"])
+def test_the_loss_falls_on_classes_that_can_be_told_apart(layout: str) -> None:
+    net = network(width=8)
+    history = train(
+        net, layout, steps=60, validate_every=10, learning_rate=1e-2, schedule="constant"
+    )
+    losses = [record["loss"] for record in history.records]
+    assert len(losses) == 6
+    assert losses[-1] < 0.5 * losses[0]
+
+
+# ------------------------------------------------------------------- the gradient of a step
+
+
+def twin(
+    layout: str, draws: Sequence[Any], images: Array, weight: Array, bias: Array
+) -> tuple[float, float]:
+    """A step's loss in float64 NumPy, and the share of values above 0."""
+    values: list[Array] = []
+
+    def distance(a: Array, b: Array) -> Array:
+        return np.sqrt(((a - b) ** 2).sum(axis=-1))
+
+    for draw in draws:
+        x = (images[draw.items].astype(np.float64) / 255 - 0.5) / 0.25
+        e = np.tanh(x.reshape(len(x), -1) @ weight.T + bias)
+        e /= np.linalg.norm(e, axis=1, keepdims=True)
+        if isinstance(draw, Pairs):
+            d = distance(e[draw.left], e[draw.right])
+            values.append(np.where(draw.same, d**2, np.maximum(0, 1 - d) ** 2))
+        elif isinstance(draw, Triplets):
+            to_positive, to_negative = (
+                distance(e[draw.anchor], e[other]) for other in (draw.positive, draw.negative)
+            )
+            values.append(np.maximum(0, to_positive - to_negative + 0.3))
+        else:
+            assert isinstance(draw, Episode)
+            means = [e[draw.support][draw.support_labels == c].mean(0) for c in range(draw.n_way)]
+            scores = -distance(e[draw.query][:, None], np.array(means)[None])
+            logs = log_softmax(scores / 0.25, axis=-1)
+            values.append(-logs[np.arange(len(logs)), draw.query_labels])
+    every = np.concatenate(values)
+    return float(every.mean()), float((every > 0).mean())
+
+
+@layouts
+@pytest.mark.parametrize("draws", [1, 3])
+def test_a_step_of_gradient_descent_follows_the_float64_gradient(layout: str, draws: int) -> None:
+    data, net = toy(size=4), Linear(16, 3)
+    given = parts(layout, data)
+    before = state(net)
+    # SGD at rate 1 without momentum: the change of the weights is minus the gradient.
+    history = train(
+        net,
+        layout,
+        data,
+        seed=3,
+        steps=1,
+        draws_per_step=draws,
+        optimizer="sgd",
+        learning_rate=1.0,
+        momentum=0.0,
+        schedule="constant",
+    )
+    after = state(net)
+    drawn = [given["sampler"].draw(3, i) for i in range(draws)]
+    start = {name: value.astype(np.float64) for name, value in before.items()}
+
+    def loss(weights: State) -> tuple[float, float]:
+        return twin(layout, drawn, data.images, weights["weight"], weights["bias"])
+
+    value, violating = loss(start)
+    assert history.records[0]["loss"] == pytest.approx(value, rel=1e-4)
+    assert history.records[0]["violating"] == pytest.approx(violating, abs=1e-6)
+    gradients: State = {name: np.empty_like(value) for name, value in start.items()}
+    step = 1e-6
+    for name, where in ((n, w) for n, v in start.items() for w in np.ndindex(v.shape)):
+        sides = []
+        for sign in (1, -1):
+            moved = {n: v.copy() for n, v in start.items()}
+            moved[name][where] += sign * step
+            sides.append(loss(moved)[0])
+        gradients[name][where] = (sides[0] - sides[1]) / (2 * step)
+    largest = max(np.abs(g).max() for g in gradients.values())
+    assert largest > 0.01
+    for name, gradient in gradients.items():
+        # float32 sums of some hundred terms, and weights near 1 that round
+        found = before[name].astype(np.float64) - after[name]
+        assert np.allclose(found, gradient, rtol=0, atol=1e-3 * largest + 3e-7)
+
+
+def test_a_record_holds_the_means_of_the_steps_since_the_last() -> None:
+    records = {}
+    for every in (1, 2):
+        history = train(Linear(256, 3), steps=5, validate_every=every)
+        records[every] = {
+            name: np.array([record[name] for record in history.records])
+            for name in ("loss", "violating")
+        }
+    for name, single in records[1].items():
+        means = [single[0:2].mean(), single[2:4].mean(), single[4]]
+        assert np.allclose(records[2][name], means, rtol=1e-6)
+
+
+# ---------------------------------------------------------------------------- the best weights
+
+
+scripts = st.lists(st.sampled_from([0.1, 0.4, 0.4, 0.7, 0.9]), min_size=1, max_size=7)
+
+
+def expected_end(scores: Sequence[float], patience: int) -> tuple[int, int, bool]:
+    """Index of the best score, how many validations there are, whether patience ran out."""
+    best, stale = 0, 0
+    for i, score in enumerate(scores[1:], start=1):
+        best, stale = (i, 0) if score > scores[best] else (best, stale + 1)
+        if patience and stale == patience:
+            return best, i + 1, True
+    return best, len(scores), False
+
+
+@given(scores=scripts, patience=st.integers(0, 3), every=st.integers(1, 2))
+def test_the_best_weights_are_kept_and_patience_ends_training(
+    scores: list[float], patience: int, every: int
+) -> None:
+    net = Linear(256, 3)
+    script, told, kept = Script(net, scores), [], []
+    history = train(
+        net,
+        steps=every * len(scores),
+        validate_every=every,
+        patience=patience,
+        validate=script,
+        on_record=told.append,
+        on_best=lambda module: kept.append(state(module)["backbone.weight"]),
+    )
+    best, validations, impatient = expected_end(scores, patience)
+    assert equal(state(net), script.states[best])
+    assert len(script.states) == validations
+    assert history.stopped == ("patience" if impatient else "steps")
+    assert history.steps == every * validations
+    assert history.best_step == every * (best + 1)
+    assert history.best_score == scores[best]
+    assert [record["score"] for record in history.records] == scores[:validations]
+    assert told == history.records
+    assert np.array_equal(kept[-1], script.states[best]["weight"])
+    bests = [s for i, s in enumerate(scores[:validations]) if s > max(scores[:i], default=-1)]
+    assert len(kept) == len(bests)
+
+
+def test_the_best_running_statistics_come_back_with_the_best_weights() -> None:
+    net = network()
+    script = Script(net, [0.9, 0.5, 0.4])
+    train(net, steps=3, validate_every=1, validate=script)
+    assert equal(state(net), script.states[0])
+    assert not np.array_equal(
+        script.states[0]["layers.layers.1.running_mean"],
+        script.states[2]["layers.layers.1.running_mean"],
+    )
+    assert not any(part.training for part in net.modules())
+
+
+def test_without_validation_the_last_weights_are_kept() -> None:
+    seen: list[State] = []
+    net = Linear(256, 3)
+    train(net, steps=5, validate_every=2, progress=lambda *_: seen.append(state(net)))
+    assert len(seen) == 5
+    assert equal(state(net), seen[-1])
+    assert not equal(seen[-1], seen[-2])
+
+
+def test_progress_counts_every_step_and_notes_the_validations() -> None:
+    calls: list[tuple[int, int, str]] = []
+    history = train(
+        Linear(256, 3), steps=5, validate_every=2, progress=lambda *call: calls.append(call)
+    )
+    assert [call[:2] for call in calls] == [(step, 5) for step in range(1, 6)]
+    assert [bool(note) for *_, note in calls] == [False, True, False, True, True]
+    assert [record["step"] for record in history.records] == [2, 4, 5]
+    assert history.images_per_second > 0
+    assert history.seconds > 0
+
+
+# --------------------------------------------------------------------------------- interrupts
+
+
+def test_an_interrupt_in_validation_keeps_the_best_weights_so_far() -> None:
+    net = Linear(256, 3)
+    script = Script(net, [0.2, 0.8, 0.3], end=KeyboardInterrupt())
+    history = train(net, steps=20, validate_every=1, validate=script)
+    assert history.stopped == "interrupted"
+    assert history.best_score == 0.8
+    assert equal(state(net), script.states[1])
+    assert not equal(script.states[1], script.states[3])
+    assert not any(part.training for part in net.modules())
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_an_interrupt_between_steps_keeps_the_best_weights_so_far(layout: str) -> None:
+    net = network()
+    script = Script(net, [0.8, 0.3])
+
+    def progress(step: int, steps: int, note: str) -> None:
+        if step == 5:
+            raise KeyboardInterrupt
+
+    history = train(net, layout, steps=20, validate_every=2, validate=script, progress=progress)
+    assert history.stopped == "interrupted"
+    assert history.steps == 5
+    assert equal(state(net), script.states[0])
+
+
+def test_an_interrupt_before_the_first_validation_keeps_what_there_is() -> None:
+    net, seen = Linear(256, 3), []
+    before = state(net)
+
+    def progress(step: int, steps: int, note: str) -> None:
+        seen.append(state(net))
+        if step == 2:
+            raise KeyboardInterrupt
+
+    history = train(net, steps=20, validate=Script(net, []), progress=progress)
+    assert history.stopped == "interrupted"
+    assert equal(state(net), seen[-1])
+    assert not equal(state(net), before)
+
+
+def test_other_errors_are_not_taken_for_an_interrupt() -> None:
+    net = Linear(256, 3)
+    with pytest.raises(ZeroDivisionError):
+        train(net, steps=2, validate_every=1, validate=Script(net, [], end=ZeroDivisionError()))
+
+
+# ------------------------------------------------------------------------------------ refusals
+
+
+class Unbounded(nn.Module):
+    """A backbone whose embeddings grow with its weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = mx.ones((3, 256))
+
+    def __call__(self, images: mx.array) -> mx.array:
+        return images.flatten(1) @ self.weight.T
+
+
+def test_a_loss_that_is_no_longer_finite_is_an_error_that_names_the_step() -> None:
+    data = toy()
+    given = {**parts("pairs", data), "metric": sqeuclidean()}
+    options = TrainingOptions(10, optimizer="sgd", learning_rate=1e25, schedule="constant")
+    embedder = Embedder(Unbounded(), normalize="none")
+    with pytest.raises(TrainingError, match=r"at step 2: lower training\.learning_rate"):
+        fit(embedder, data, **given, options=options)
+
+
+@pytest.mark.parametrize(
+    ("of_loss", "of_sampler"), [p for p in itertools.product(LAYOUTS, LAYOUTS) if p[0] != p[1]]
+)
+def test_a_sampler_that_does_not_fit_the_loss_is_refused(of_loss: str, of_sampler: str) -> None:
+    data, net = toy(), Linear(256, 3)
+    before = state(net)
+    with pytest.raises(ConfigError, match=f"{of_loss}.*{of_sampler}"):
+        train(net, of_loss, data, sampler=parts(of_sampler, data)["sampler"])
+    assert equal(state(net), before)
+
+
+@pytest.mark.parametrize("head", [None, nearest_support()], ids=["no head", "no gradient"])
+def test_an_episode_loss_needs_a_head_with_a_gradient(head: Any) -> None:
+    with pytest.raises(ConfigError, match="differentiable"):
+        train(Linear(256, 3), "episode", head=head)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"steps": -1},
+        {"draws_per_step": 0},
+        {"learning_rate": 0.0},
+        {"warmup": -1},
+        {"weight_decay": -0.1},
+        {"momentum": 1.5},
+        {"validate_every": 0},
+        {"patience": -1},
+        {"validation_pool": 5},
+    ],
+)
+def test_options_that_train_nothing_are_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(change))):
+        TrainingOptions(**change)
+
+
+# ---------------------------------------------------------------------------- learned parts
+
+
+class Weighted(nn.Module):
+    """A distance with a weight for every coordinate."""
+
+    def __init__(self, d: int) -> None:
+        super().__init__()
+        self.weight = mx.ones(d)
+
+    def __call__(self, x: mx.array, y: mx.array) -> mx.array:
+        difference = self.weight * (x - y)
+        return (difference * difference).sum(axis=-1)
+
+
+class Scaled(nn.Module):
+    """A contrastive loss that learns a scale of distances."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = mx.array(1.0)
+
+    def __call__(self, distances: mx.array, same: mx.array) -> mx.array:
+        return contrastive().fn(self.scale * distances, same)
+
+
+def test_a_metric_and_a_loss_with_weights_are_trained_beside_the_backbone() -> None:
+    net, distance, scaled = Linear(256, 3), Weighted(3), Scaled()
+    metric = Metric(distance, frozenset({"symmetry"}), lambda _: float("inf"))
+    loss = Loss(scaled, "pairs", 1.0)
+    model = learned(net, metric, loss)
+    names = set(state(model))
+    assert names == {"backbone.weight", "backbone.bias", "metric.weight", "loss.scale"}
+    assert parameter_count(model) == parameter_count(net) + 3 + 1
+    before = state(model)
+    train(net, metric=metric, loss=loss, steps=2)
+    after = state(model)
+    assert all(not np.array_equal(before[name], after[name]) for name in names)
+
+
+def test_the_best_weights_are_those_of_learned_metrics_too() -> None:
+    net, distance = Linear(256, 3), Weighted(3)
+    metric = Metric(distance, frozenset({"symmetry"}), lambda _: float("inf"))
+    script = Script(distance, [0.9, 0.5, 0.4])
+    train(net, metric=metric, steps=3, validate_every=1, validate=script)
+    assert equal(state(distance), script.states[0])
+    assert not equal(state(distance), script.states[2])
+
+
+def test_parts_without_weights_add_none() -> None:
+    net = network()
+    assert set(state(learned(net, euclidean(), contrastive()))) == {
+        f"backbone.{name}" for name in state(net)
+    }
+    trainable = [v for k, v in state(net).items() if "running" not in k]
+    assert parameter_count(net) == sum(value.size for value in trainable)
+
+
+# -------------------------------------------------------------------- optimizers and schedules
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+@pytest.mark.parametrize("warmup", [0, 2])
+def test_every_optimizer_and_schedule_trains(optimizer: Any, schedule: Any, warmup: int) -> None:
+    net = Linear(256, 3)
+    before = state(net)
+    history = train(
+        net,
+        steps=4,
+        optimizer=optimizer,
+        schedule=schedule,
+        warmup=warmup,
+        weight_decay=0.01,
+    )
+    assert np.isfinite(history.records[-1]["loss"])
+    after = state(net)
+    assert all(np.isfinite(value).all() for value in after.values())
+    assert not equal(before, after)
+
+
+def rates(options: TrainingOptions, count: int) -> list[float]:
+    """The learning rates of the first steps, read off what gradient descent subtracts."""
+    module = nn.Linear(1, 1, bias=False)
+    optimizer = make_optimizer(options)
+    found = []
+    for _ in range(count):
+        module.weight = mx.zeros((1, 1))
+        optimizer.update(module, {"weight": mx.ones((1, 1))})
+        found.append(-module.weight.item())
+    return found
+
+
+@given(
+    schedule=st.sampled_from(["constant", "cosine"]),
+    steps=st.integers(1, 12),
+    warmup=st.integers(0, 5),
+    rate=st.sampled_from([1e-3, 0.1]),
+)
+def test_rates_rise_linearly_then_follow_the_schedule(
+    schedule: Any, steps: int, warmup: int, rate: float
+) -> None:
+    options = TrainingOptions(
+        steps, optimizer="sgd", momentum=0.0, learning_rate=rate, schedule=schedule, warmup=warmup
+    )
+    expected: Callable[[int], float] = {
+        "constant": lambda _: rate,
+        "cosine": lambda t: rate / 2 * (1 + np.cos(np.pi * min(1, t / max(1, steps - warmup)))),
+    }[schedule]
+    wanted = [rate * t / warmup if t < warmup else expected(t - warmup) for t in range(steps)]
+    assert rates(options, steps) == pytest.approx(wanted, abs=1e-5 * rate)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_weight_decay_shrinks_weights_that_the_loss_ignores(optimizer: Any) -> None:
+    net = Linear(256, 3)
+    nothing = Loss(lambda distances, same: 0 * distances, "pairs", 1.0)
+    before = state(net)
+    train(
+        net,
+        loss=nothing,
+        steps=1,
+        optimizer=optimizer,
+        weight_decay=0.5,
+        learning_rate=0.1,
+        schedule="constant",
+    )
+    for name, value in state(net).items():
+        assert np.allclose(value, before[name] * (1 - 0.5 * 0.1), rtol=1e-5)
+
+
+# ------------------------------------------------------------------------------------- dropout
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_dropout_is_on_in_training_and_differs_from_step_to_step(dropout: float) -> None:
+    data = toy()
+    given = parts("pairs", data)
+    fixed = given["sampler"].draw(0, 0)
+    history = train(
+        network(dropout=dropout, width=16),
+        data=data,
+        sampler=Sampler(lambda seed, index: fixed, "pairs"),
+        steps=4,
+        validate_every=1,
+        learning_rate=1e-30,  # nothing else changes
+    )
+    losses = {record["loss"] for record in history.records}
+    assert len(losses) == (4 if dropout else 1)
+
+
+def test_dropout_is_off_in_embedding_also_amid_training() -> None:
+    data = toy()
+    dropping, plain = network(dropout=0.5), network()
+
+    def validate() -> dict[str, float]:
+        assert all(part.training for part in dropping.modules())
+        found = [embed(Embedder(dropping), data) for _ in range(2)]
+        plain.load_weights(list(tree_flatten(dropping.parameters())))
+        assert np.array_equal(found[0], found[1])
+        assert np.array_equal(found[0], embed(Embedder(plain), data))
+        assert all(part.training for part in dropping.modules())
+        return {"score": 0.0}
+
+    history = train(dropping, data=data, steps=2, validate_every=1, validate=validate)
+    assert history.steps == 2
