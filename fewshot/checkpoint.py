@@ -72,8 +72,11 @@ def read_json(path: Path) -> Any:
 
 def append_line(path: Path, value: dict[str, Any]) -> None:
     """Append one record to a JSON-lines file."""
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(value) + "\n")
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(value) + "\n")
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
 
 
 def save_weights(module: nn.Module, path: Path) -> str:

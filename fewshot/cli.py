@@ -40,9 +40,6 @@ def main() -> None:
     except (click.Abort, KeyboardInterrupt):
         click.echo("Interrupted.", err=True)
         code = 130
-    except BrokenPipeError:  # `fewshot list | head`
-        sys.stderr.close()
-        code = 0
     sys.exit(code or 0)
 
 
@@ -136,6 +133,11 @@ def _flags(given: dict[str, Any]) -> Tree:
                 f"--k-shot wants whole numbers such as 1,5,10, got '{given['k_shot']}'"
             ) from None
     return {**layer, **({"evaluation": evaluation} if evaluation else {})}
+
+
+def _topmost(settings: Tree, flags: Tree) -> list[Tree]:
+    """`--set` and flags as layers: flags win, and what they name is there for `--set` to change."""
+    return [flags, settings, {key: value for key, value in flags.items() if key != "augment"}]
 
 
 def _registry(strict: bool) -> tuple[Registry, list[PluginStatus]]:
@@ -248,7 +250,7 @@ def run(**given: Any) -> None:
     from .run import run as train_and_evaluate
 
     layers = [read_toml(given["config"])] if given["config"] is not None else []
-    layers += [settings_layer(given["settings"]), _flags(given)]
+    layers += _topmost(settings_layer(given["settings"]), _flags(given))
     config = resolve(registry, layers)
     if not any("dataset" in layer for layer in layers):
         click.echo(f"no data set named: {config.dataset.name}, drawn by program", err=True)
@@ -272,7 +274,8 @@ def evaluate(folder: Path, **given: Any) -> None:
     flags = _flags({**given, "data": None})
     if given["data"] is not None:
         flags["dataset"] = {"path": given["data"]}
-    config = resolve(registry, [load_run(folder), settings_layer(given["settings"]), flags])
+    layers = [load_run(folder), *_topmost(settings_layer(given["settings"]), flags)]
+    config = resolve(registry, layers)
     with _progress() as progress:
         out = evaluate_run(folder, config, registry, progress)
     _print_results(out)
@@ -313,7 +316,7 @@ def list_components(kind: str | None) -> None:
 @click.option("--size", default=64, show_default=True, help="Image size for a backbone's layers.")
 def show(kind: str, name: str, settings: tuple[str, ...], save: Path | None, size: int) -> None:
     """A component's options; --save draws a backbone's layers or a data set's examples."""
-    from .config import show_options
+    from .config import options, settings_layer, show_options
 
     if save is not None:
         _prepare()
@@ -328,11 +331,10 @@ def show(kind: str, name: str, settings: tuple[str, ...], save: Path | None, siz
         return
     header, rows = show_options(entry.component.options)
     _table(header, rows) if rows else click.echo("no options")
+    chosen: Any = options(entry.component.options, settings_layer(settings), name)
     if save is not None:
-        from .config import options, settings_layer
         from .show import draw
 
-        chosen: Any = options(entry.component.options, settings_layer(settings), name)
         draw(entry, chosen, save, size)
         click.echo(f"saved {save}")
 

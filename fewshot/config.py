@@ -108,6 +108,8 @@ def settings_layer(settings: Iterable[str]) -> Tree:
             place = place.setdefault(part, {})
             if not isinstance(place, dict):
                 raise ConfigError(f"--set {text}: '{part}' is already a value")
+        if isinstance(place.get(path[-1]), dict):
+            raise ConfigError(f"--set {text}: options of '{path[-1]}' are set already; use .name")
         place[path[-1]] = value
     return layer
 
@@ -149,6 +151,8 @@ def _table(where: str, value: Any) -> Tree:
 def _merge_part(registry: Registry, kind: str, below: Tree, value: Any) -> Tree:
     table = {"name": value} if isinstance(value, str) else _table(kind, value)
     if "name" in table:
+        if not isinstance(table["name"], str):
+            raise ConfigError(f"{kind}.name wants text, got {table['name']!r}")
         table["name"] = registry.get(kind, table["name"]).qualified
         if table["name"] != below.get("name"):
             return table
@@ -157,7 +161,10 @@ def _merge_part(registry: Registry, kind: str, below: Tree, value: Any) -> Tree:
 
 def _merge_list(registry: Registry, key: str, below: list[Tree], value: Any) -> list[Tree]:
     if isinstance(value, list):
-        return [_merge_part(registry, "transform", {}, entry) for entry in value]
+        merged = [_merge_part(registry, "transform", {}, entry) for entry in value]
+        if not all("name" in entry for entry in merged):
+            raise ConfigError(f"every entry of '{key}' needs a name")
+        return merged
     entries = [dict(entry) for entry in below]
     for name, options in _table(key, value).items():
         qualified = registry.get("transform", name).qualified
@@ -181,6 +188,8 @@ def resolve(registry: Registry, layers: Iterable[Tree]) -> RunConfig:
     """
     layers = list(layers)
     preset = next((layer["preset"] for layer in reversed(layers) if "preset" in layer), None)
+    if preset is not None and not isinstance(preset, str):
+        raise ConfigError(f"preset wants text, got {preset!r}")
     above = [{k: v for k, v in layer.items() if k != "preset"} for layer in layers]
     if preset is not None:
         above.insert(0, dict(registry.get("preset", preset).preset.values))

@@ -3,6 +3,7 @@
 import tomllib
 import warnings
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from os import cpu_count
@@ -57,13 +58,19 @@ def from_arrays(
     images: NDArray[np.uint8], labels: ArrayLike, groups: ArrayLike | None = None
 ) -> ArrayDataset:
     """A dataset of one's own arrays; labels and groups may be names or numbers of any size."""
-    classes, ids = np.unique(np.asarray(labels), return_inverse=True)
+    classes, ids = np.unique(_names_or_ids(labels), return_inverse=True)
     return ArrayDataset(
         images=images,
         labels=ids,
         classes=[str(c) for c in classes],
-        groups=None if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1],
+        groups=None if groups is None else np.unique(_names_or_ids(groups), return_inverse=True)[1],
     )
+
+
+def _names_or_ids(values: ArrayLike) -> NDArray[Any]:
+    """As an array in which unlike values stay unlike: large ids never become floats."""
+    array = np.asarray(values)
+    return np.asarray(values, dtype=object) if array.dtype.kind == "f" else array
 
 
 @frozen
@@ -88,6 +95,20 @@ def arrays(options: ArraysOptions) -> ArrayDataset:
 
 
 # ------------------------------------------------------------------------- image files
+
+
+# What Pillow and zipfile raise for damaged, encrypted or monstrous files.
+_UNREADABLE = (
+    OSError, ValueError, SyntaxError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile,
+    Image.DecompressionBombError,
+)  # fmt: skip
+
+
+def _eight_bit(image: Image.Image) -> Image.Image:
+    """Greyscale of 16 bits scaled to 8, which Pillow's own conversion cuts off."""
+    if not image.mode.startswith("I"):
+        return image
+    return Image.fromarray(np.clip(np.asarray(image) // 257, 0, 255).astype(np.uint8))
 
 
 @frozen(eq=False)
@@ -121,11 +142,11 @@ class ImageFiles:
                         f"{path}: {image.width}x{image.height} pixels are more than max_pixels "
                         f"{self.max_pixels}; scale it down or raise the limit"
                     )
-                upright = ImageOps.exif_transpose(image).convert("RGB")
+                upright = _eight_bit(ImageOps.exif_transpose(image)).convert("RGB")
                 return np.asarray(upright.resize((self.size, self.size), Image.Resampling.BOX))
         except UnidentifiedImageError as error:
             raise DataError(f"{path}: not an image that Pillow knows, or empty") from error
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        except _UNREADABLE as error:
             raise DataError(f"{path}: not a readable image ({error})") from error
 
 
@@ -216,11 +237,11 @@ def natural(name: str) -> tuple[tuple[bool, int, str], ...]:
     """Sort key that puts A2 before A10."""
     parts: list[str] = []
     for char in name:
-        if parts and parts[-1].isdigit() == char.isdigit():
+        if parts and parts[-1].isdecimal() == char.isdecimal():
             parts[-1] += char
         else:
             parts.append(char)
-    return tuple((not p.isdigit(), int(p) if p.isdigit() else 0, p) for p in parts)
+    return tuple((not p.isdecimal(), int(p) if p.isdecimal() else 0, p) for p in parts)
 
 
 def decode(dataset: Dataset, progress: Callable[[int, int], None] | None = None) -> ArrayDataset:
@@ -296,11 +317,11 @@ def split_classes(dataset: Dataset, options: SplitOptions = SplitOptions()) -> C
             "them out with --set split.too_small=leave-out"
         )
     own = getattr(dataset, "split", None)
-    if options.train or options.test:
+    if options.train or options.val or options.test:
         split = ClassSplit(options.train, options.val, options.test)
     elif options.file is not None:
         split = _read_split(Path(options.file))
-    elif own is not None:
+    elif own is not None and not options.draw:
         split = own
     else:
         split = _draw_split([c for c in dataset.classes if c not in small], options)
@@ -325,6 +346,10 @@ def split_classes(dataset: Dataset, options: SplitOptions = SplitOptions()) -> C
 def _read_split(path: Path) -> ClassSplit:
     try:
         parts = tomllib.loads(path.read_text())
+        unknown = sorted(parts.keys() - {"train", "val", "test"})
+        if unknown:
+            way_out = choose_from(unknown[0], ("train", "val", "test"))
+            raise DataError(f"{path}: no list '{unknown[0]}' in a class split: {way_out}")
         return ClassSplit(*(parts.get(name, ()) for name in ("train", "val", "test")))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, TypeError) as error:
         raise DataError(f"{path}: not a class split (three lists in TOML): {error}") from error

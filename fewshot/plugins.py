@@ -48,12 +48,14 @@ def build_registry(strict: bool = False) -> tuple[Registry, list[PluginStatus]]:
         try:
             if point.name in taken:
                 raise PluginError(f"the name '{point.name}' is already {taken[point.name]}'s")
+            if point.name == BUILTIN:
+                raise PluginError(f"the name '{BUILTIN}' is taken")
             entries = _collect(point.load(), point.name, release)
             registry.add(entries)
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # a plugin may even call sys.exit on import
-            line = f"{type(error).__name__}: {error}".splitlines()[0]
+            line = _one_line(error)
             if strict:
                 raise PluginError(f"plugin '{point.name}' from {origin}: {line}") from error
             registry.failed[point.name] = line
@@ -64,6 +66,15 @@ def build_registry(strict: bool = False) -> tuple[Registry, list[PluginStatus]]:
             taken[point.name] = origin
             statuses.append(PluginStatus(point.name, origin, release, len(entries)))
     return registry, statuses
+
+
+def _one_line(error: BaseException) -> str:
+    """An error as one line, even where its own text cannot be made."""
+    try:
+        text = str(error)
+    except Exception:
+        text = ""
+    return f"{type(error).__name__}: {text}".splitlines()[0]
 
 
 def _wanted(points: Iterable[EntryPoint]) -> list[EntryPoint]:

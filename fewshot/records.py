@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
-from attrs import Factory, define, field, frozen, validators
+from attrs import Factory, define, field, frozen, has, validators
 from numpy.typing import NDArray
 
 from .errors import ConfigError, DataError
@@ -166,6 +166,23 @@ within = validators.and_
 
 
 @frozen
+class ZeroOr:
+    """A validator: 0, which means something of its own, or at least `least`."""
+
+    least: int
+
+    def __call__(self, _: Any, attribute: Any, value: int) -> None:
+        """Raise ValueError for any other value."""
+        if value != 0 and value < self.least:
+            raise ValueError(f"'{attribute.name}' must be 0 or >= {self.least}: {value}")
+
+
+def _is_options(_: Any, attribute: Any, value: type) -> None:
+    if not has(value):
+        raise TypeError(f"'{attribute.name}' must be an attrs class, not {value!r}")
+
+
+@frozen
 class NoOptions:
     """Options of a component that has none."""
 
@@ -180,7 +197,7 @@ class Component:
 
     name: str = field(validator=validators.matches_re(r"[a-z0-9][a-z0-9_.-]*"))
     factory: Callable[..., Any] = field(validator=validators.is_callable())
-    options: type = NoOptions
+    options: type = field(default=NoOptions, validator=_is_options)
     summary: str = ""
 
 
@@ -194,6 +211,7 @@ class Preset:
 
 
 # --------------------------------------------------------- options of the run's own steps
+
 
 positive = above(0)
 share = within(at_least(0.0), at_most(1.0))
@@ -214,8 +232,9 @@ class SplitOptions:
     val: tuple[str, ...] = option((), "names of the validation classes")
     test: tuple[str, ...] = option((), "names of the test classes")
     file: str | None = option(None, "a TOML file with the three lists train, val, test")
-    val_fraction: float = option(0.2, "share of the classes, where no names are given", share)
-    test_fraction: float = option(0.2, "share of the classes, where no names are given", share)
+    draw: bool = option(False, "draw by fractions even where the data set has its own split")
+    val_fraction: float = option(0.2, "share of the classes, in a drawn split", share)
+    test_fraction: float = option(0.2, "share of the classes, in a drawn split", share)
     seed: int = option(0, "of the draw by fractions", at_least(0))
     too_small: Literal["refuse", "leave-out"] = option(
         "refuse", "what to do with a class of fewer images than `min_images`"
@@ -255,7 +274,7 @@ class EvaluationOptions:
         0,
         "0: support of all classes, queries all other images of the test classes; "
         "else standard episodes of this many test classes",
-        at_least(0),
+        ZeroOr(2),
     )
     n_query: int = option(15, "queries per class in standard episodes", positive)
     episodes: int = option(600, "standard episodes", at_least(2))
@@ -264,7 +283,7 @@ class EvaluationOptions:
         "separate",
         "separate: support and query share no group (shot, signer), where the dataset has groups",
     )
-    pairs: int = option(4000, "pairs for verification; 0: none", at_least(0))
+    pairs: int = option(4000, "pairs for verification; 0: none", ZeroOr(2))
     seed: int = option(
         0, "of the draws: two runs of one evaluation seed meet the same", at_least(0)
     )

@@ -22,6 +22,11 @@ def _save(figure: Figure, path: Path) -> None:
     figure.savefig(path, dpi=110, bbox_inches="tight")
 
 
+def _plain(name: str) -> str:
+    """A class name as it is, not as a formula."""
+    return name.replace("$", r"\$")
+
+
 def curves(records: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Loss, validation score and verification AUC against the step."""
     figure = Figure(figsize=(9, 3.2), layout="constrained")
@@ -80,8 +85,9 @@ def confusion(evaluation: Evaluation, title: str, path: Path) -> None:
     )
     axes = figure.subplots()
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    axes.set_xticks(range(len(columns)), [evaluation.classes[j] for j in columns], rotation=90)
-    axes.set_yticks(range(len(rows)), [evaluation.classes[i] for i in rows])
+    names = [_plain(name) for name in evaluation.classes]
+    axes.set_xticks(range(len(columns)), [names[j] for j in columns], rotation=90)
+    axes.set_yticks(range(len(rows)), [names[i] for i in rows])
     axes.set(xlabel="answered", ylabel="query class", title=f"{title}: {evaluation.accuracy:.1%}")
     for i, row in enumerate(shares):
         for j, value in enumerate(row):
@@ -111,7 +117,7 @@ def episode(
 
     def name(label: int) -> str:
         c = task.classes[label]
-        return c if isinstance(c, str) else dataset.classes[c]
+        return _plain(c if isinstance(c, str) else dataset.classes[c])
 
     asked = np.unique(task.query_labels)[:rows]
     figure = Figure(figsize=(1.05 * (shown + 1), 1.25 * len(asked)), layout="constrained")
@@ -144,7 +150,9 @@ def examples(dataset: Dataset, path: Path, per_class: int = 8) -> None:
             _picture(axes, dataset[int(i)])
         for axes in line[len(chosen) :]:
             axes.axis("off")
-        line[0].set_ylabel(dataset.classes[c], rotation=0, ha="right", va="center", fontsize=8)
+        line[0].set_ylabel(
+            _plain(dataset.classes[c]), rotation=0, ha="right", va="center", fontsize=8
+        )
     _save(figure, path)
 
 

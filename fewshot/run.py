@@ -1,7 +1,7 @@
 """From a configuration to a run folder: the one path of the command line and of library users."""
 
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -34,7 +34,7 @@ from .evaluation import (
 )
 from .interfaces import Dataset, Head, Loss, Metric, Sampler, Transform
 from .metrics import euclidean
-from .records import ClassSplit, Draw, Episode, Evaluation, History, check_fits
+from .records import ClassSplit, Draw, Episode, Evaluation, History, Pairs, check_fits
 from .registry import Registry
 from .seeding import mlx_seed
 from .training import fit, learned, parameter_count
@@ -61,6 +61,7 @@ class Parts:
     sampler: Sampler[Draw]
     augment: tuple[Transform, ...]
     episodes: dict[int, list[Episode]]
+    pairs: tuple[Pairs, Pairs] | None
     shape: tuple[int, int, int]
 
     @property
@@ -100,6 +101,7 @@ def build(config: RunConfig, registry: Registry) -> Parts:
         training = only(dataset.labels, class_ids(dataset, split.train))
         sampler = make("sampler", config.sampler, training, dataset.groups)
         episodes = k_shot_episodes(dataset, split, config.evaluation)
+        pairs = verification_pairs(dataset, split, config.evaluation)
     shape = dataset[0].shape
     mx.random.seed(mlx_seed(config.seed, "backbone"))
     backbone = make("backbone", config.backbone, shape)
@@ -107,7 +109,7 @@ def build(config: RunConfig, registry: Registry) -> Parts:
     embedder = Embedder(backbone, preprocess, config.embedding.normalize)
     return Parts(
         config, origins, dataset, split, embedder, metric, loss, head, sampler, augment,
-        episodes, shape,
+        episodes, pairs, shape,
     )  # fmt: skip
 
 
@@ -115,7 +117,8 @@ def check(parts: Parts) -> None:
     """Refuse, before anything is decoded, what cannot be trained.
 
     Raises ConfigError for a loss that does not fit the sampler, a head that an episode loss cannot
-    train through, or a margin beyond the metric's bound.
+    train through, or a margin beyond the metric's bound; DataError for classes too small to
+    validate on.
     """
     config, loss = parts.config, parts.loss
     check_fits(loss.layout, parts.sampler.layout, config.loss.name, config.sampler.name)
@@ -131,6 +134,7 @@ def check(parts: Parts) -> None:
             f"loss.margin {loss.margin:g} is out of reach: {config.metric.name} is at most "
             f"{upper:g} between embeddings of length 1"
         )
+    _validation(parts)
 
 
 def run(
@@ -229,20 +233,19 @@ def _decoded(parts: Parts, progress: Progress) -> Parts:
 
 def _embeddings(parts: Parts, what: str, progress: Progress) -> Any:
     """Embeddings of every image that the evaluation needs."""
-    pairs = verification_pairs(parts.dataset, parts.split, parts.config.evaluation)
     tasks = [task for k in parts.episodes for task in parts.episodes[k]]
     return embed(
         parts.embedder,
         parts.dataset,
-        needed([*tasks, *(pairs or ())]),
+        needed([*tasks, *(parts.pairs or ())]),
         progress=lambda done, total: progress(f"embedding, {what}", done, total, ""),
     )
 
 
-def _train(parts: Parts, folder: Path, progress: Progress) -> History:
+def _validation(parts: Parts) -> Callable[[], Mapping[str, float]] | None:
     config = parts.config
     with _naming(parts.dataset.classes):
-        validate = validation(
+        return validation(
             parts.embedder,
             parts.dataset,
             parts.split,
@@ -251,6 +254,10 @@ def _train(parts: Parts, folder: Path, progress: Progress) -> History:
             config.evaluation.groups,
             config.training.validation_pool,
         )
+
+
+def _train(parts: Parts, folder: Path, progress: Progress) -> History:
+    config = parts.config
     return fit(
         parts.embedder,
         parts.dataset,
@@ -260,7 +267,7 @@ def _train(parts: Parts, folder: Path, progress: Progress) -> History:
         parts.head,
         config.training,
         parts.augment,
-        validate,
+        _validation(parts),
         config.seed,
         on_record=lambda record: checkpoint.append_line(folder / "metrics.jsonl", record),
         on_best=lambda model: checkpoint.save_weights(model, folder / checkpoint.WEIGHTS),
@@ -270,7 +277,7 @@ def _train(parts: Parts, folder: Path, progress: Progress) -> History:
 
 def _examine(parts: Parts, untrained: Any, folder: Path, progress: Progress) -> dict[str, Any]:
     """Every figure and picture of an evaluation; floor rows on the same episodes."""
-    dataset, options = parts.dataset, parts.config.evaluation
+    dataset = parts.dataset
     trained = _embeddings(parts, "trained backbone", progress)
     pixels = raw_pixels(dataset, needed(t for k in parts.episodes for t in parts.episodes[k]))
     rows = []
@@ -291,11 +298,10 @@ def _examine(parts: Parts, untrained: Any, folder: Path, progress: Progress) -> 
     shown = parts.episodes[min(parts.episodes, key=lambda k: abs(k - 5))][0]
     answers = predict(trained, shown, parts.head, parts.metric)
     report.episode(dataset, shown, answers, folder / "episodes.png")
-    pairs = verification_pairs(dataset, parts.split, options)
     verification = None
-    if pairs is not None:
+    if parts.pairs is not None:
         margin = parts.loss.margin if parts.loss.layout == "pairs" else None
-        verification = attrs.asdict(verify(trained, *pairs, parts.metric, margin))
+        verification = attrs.asdict(verify(trained, *parts.pairs, parts.metric, margin))
     return {
         "k_shot": rows,
         "verification": verification,

@@ -1,0 +1,566 @@
+"""One configuration from many layers: which layer wins, what is refused, and the way back."""
+
+import tomllib
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+import attrs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fewshot.config import (
+    DEFAULTS,
+    LISTS,
+    PARTS,
+    PLAIN,
+    parse_set,
+    read_toml,
+    resolve,
+    settings_layer,
+    to_toml,
+    to_tree,
+    type_name,
+)
+from fewshot.errors import ConfigError, UnknownComponentError
+from fewshot.plugins import build_registry
+from fewshot.records import Preset
+from fewshot.registry import Registered, Registry
+
+REGISTRY: Registry = build_registry()[0]
+KIND_OF_SECTION = {**{kind: kind for kind in PARTS}, **dict.fromkeys(LISTS, "transform")}
+
+
+def config(*layers: dict[str, Any]) -> Any:
+    return resolve(REGISTRY, layers)
+
+
+def error(*layers: dict[str, Any]) -> str:
+    with pytest.raises(ConfigError) as caught:
+        config(*layers)
+    text = str(caught.value)
+    assert "\n" not in text
+    return text
+
+
+# ---------------------------------------------------------------------- values that options take
+
+
+@attrs.frozen
+class Bounds:
+    """What an attrs validator lets through."""
+
+    low: float = float("-inf")
+    high: float = float("inf")
+    above_low: bool = False
+    below_high: bool = False
+    length: int = 0
+
+
+def bounds(validator: Any) -> Bounds:
+    name = type(validator).__name__
+    if name == "_AndValidator":
+        parts = [bounds(part) for part in validator._validators]
+        return Bounds(
+            max(part.low for part in parts),
+            min(part.high for part in parts),
+            any(part.above_low for part in parts),
+            any(part.below_high for part in parts),
+            max(part.length for part in parts),
+        )
+    if name == "_NumberValidator" and validator.compare_op in (">=", ">"):
+        return Bounds(low=validator.bound, above_low=validator.compare_op == ">")
+    if name == "_NumberValidator":
+        return Bounds(high=validator.bound, below_high=validator.compare_op == "<")
+    if name == "_DeepIterable":
+        return bounds(validator.member_validator)
+    if name == "_MinLengthValidator":
+        return Bounds(length=validator.min_length)
+    if name == "ZeroOr":
+        return Bounds(low=validator.least)
+    assert validator is None, f"the tests know no validator {name}"
+    return Bounds()
+
+
+def values_of(kind: Any, validator: Any) -> st.SearchStrategy[Any]:
+    """Plain values, as a TOML file holds them, that an option of this type and validator takes."""
+    b = bounds(validator)
+    if kind is int:
+        return st.integers(
+            int(max(b.low, -(10**6))) + b.above_low, int(min(b.high, 10**6)) - b.below_high
+        )
+    if kind is float:
+        first, last = max(b.low, -1e6), min(b.high, 1e6)
+        whole = st.integers(int(first) + 1, int(last) - 1) if last > first + 1 else st.nothing()
+        return whole | st.floats(
+            first, last, exclude_min=b.above_low, exclude_max=b.below_high, allow_nan=False
+        )
+    if kind is bool:
+        return st.booleans()
+    if kind is str:
+        return st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
+    if get_origin(kind) is Literal:
+        return st.sampled_from(get_args(kind))
+    if get_origin(kind) is tuple:
+        entry = values_of(get_args(kind)[0], validator)
+        return st.lists(entry, min_size=b.length, max_size=4, unique=True)
+    present = [argument for argument in get_args(kind) if argument is not type(None)]
+    assert len(present) == 1, f"the tests know no type {kind}"
+    return values_of(present[0], validator)
+
+
+def tables_of(cls: type) -> st.SearchStrategy[dict[str, Any]]:
+    """Some of an options class's options, with values that it takes."""
+    attrs.resolve_types(cls)
+    return st.fixed_dictionaries(
+        {}, optional={f.name: values_of(f.type, f.validator) for f in attrs.fields(cls)}
+    )
+
+
+def parts_of(kind: str) -> st.SearchStrategy[dict[str, Any]]:
+    """Any registered component of a kind, by one of its names, with options."""
+
+    def table(entry: Registered) -> st.SearchStrategy[dict[str, Any]]:
+        return tables_of(entry.component.options).map(
+            lambda options: {"name": entry.qualified, **options}
+        )
+
+    return st.sampled_from(REGISTRY.all(kind)).flatmap(table)
+
+
+LAYERS = st.fixed_dictionaries(
+    {},
+    optional={
+        **{kind: parts_of(kind) for kind in PARTS},
+        **{key: st.lists(parts_of("transform"), max_size=4) for key in LISTS},
+        **{key: tables_of(cls) for key, cls in PLAIN.items()},
+        "seed": st.integers(0, 2**63),
+    },
+)
+EVERY_COMPONENT = [
+    pytest.param(entry, id=f"{kind}-{entry.qualified}")
+    for kind in (*PARTS, "transform")
+    for entry in REGISTRY.all(kind)
+]
+EVERY_OPTIONS_CLASS = [
+    *(pytest.param(key, "", cls, id=key) for key, cls in PLAIN.items()),
+    *(
+        pytest.param(kind, entry.qualified, entry.component.options, id=f"{kind}-{entry.qualified}")
+        for kind in PARTS
+        for entry in REGISTRY.all(kind)
+        if attrs.fields(entry.component.options)
+    ),
+]
+
+
+def section(key: str, name: str, **options: Any) -> dict[str, Any]:
+    return {key: {"name": name, **options} if name else options}
+
+
+# ------------------------------------------------------------------------------ there and back
+
+
+@given(LAYERS)
+def test_the_file_that_a_run_writes_means_the_same_run(layer: dict[str, Any]):
+    chosen = config(layer)
+    assert config(tomllib.loads(to_toml(chosen))) == chosen
+
+
+@pytest.mark.parametrize("name", REGISTRY.names("preset"))
+def test_every_preset_resolves_and_comes_back(name: str):
+    chosen = config({"preset": name})
+    assert config(tomllib.loads(to_toml(chosen))) == chosen
+    assert chosen != config()
+    for kind in PARTS:
+        wanted = REGISTRY.get("preset", name).preset.values.get(kind)
+        if wanted is not None:
+            got = getattr(chosen, kind)
+            assert got.name == REGISTRY.get(kind, wanted["name"]).qualified
+            for key, value in wanted.items():
+                assert key == "name" or getattr(got.options, key) == value
+
+
+def test_the_defaults_resolve_and_come_back():
+    chosen = config()
+    assert config(tomllib.loads(to_toml(chosen))) == chosen
+    for kind in ("dataset", "backbone", "metric", "loss"):
+        assert getattr(chosen, kind).name == REGISTRY.get(kind, DEFAULTS[kind]["name"]).qualified
+    assert [entry.name for entry in chosen.preprocess] == ["normalise"]
+    assert chosen.seed == 0
+
+
+@pytest.mark.parametrize("entry", EVERY_COMPONENT)
+def test_every_component_is_made_by_its_bare_options(entry: Registered):
+    """Everything in the registry can be named with no option at all."""
+    key = "augment" if entry.kind == "transform" else entry.kind
+    table = {"name": entry.qualified}
+    chosen = config({key: [table] if key in LISTS else table})
+    made = chosen.augment[0] if key in LISTS else getattr(chosen, key)
+    assert made.name == entry.qualified
+    assert made.options == entry.component.options()
+
+
+@given(LAYERS)
+def test_everything_that_was_asked_for_is_in_the_result(layer: dict[str, Any]):
+    tree = to_tree(config(layer))
+    for key, asked in layer.items():
+        if key == "seed":
+            assert tree[key] == asked
+        elif key in LISTS:
+            assert len(tree[key]) == len(asked)
+            for got, one in zip(tree[key], asked, strict=True):
+                assert {k: got[k] for k in one} == one
+        else:
+            assert {k: tree[key][k] for k in asked} == asked
+
+
+# ---------------------------------------------------------------------------- which layer wins
+
+STEPS = st.none() | st.integers(0, 1000)
+
+
+@given(preset=STEPS, file=STEPS, setting=STEPS, flag=STEPS)
+def test_flags_beat_settings_beat_the_file_beat_the_preset_beat_the_defaults(
+    preset: int | None, file: int | None, setting: int | None, flag: int | None
+):
+    registry = Registry()
+    for kind in (*PARTS, "transform"):
+        registry.add(REGISTRY.all(kind))
+    values = {} if preset is None else {"training": {"steps": preset}}
+    registry.add([Registered("preset", Preset("mine", values), "builtin", "1")])
+    layers: list[dict[str, Any]] = [{"preset": "mine"}]
+    layers[0] |= {} if file is None else {"training": {"steps": file}}
+    layers.append({} if setting is None else settings_layer([f"training.steps={setting}"]))
+    layers.append({} if flag is None else {"training": {"steps": flag}})
+    given_ = [value for value in (flag, setting, file, preset) if value is not None]
+    default = config().training.steps
+    assert resolve(registry, layers).training.steps == [*given_, default][0]
+
+
+@given(st.lists(tables_of(PLAIN["training"]), max_size=4))
+def test_options_of_a_section_add_up_and_the_highest_wins(tables: list[dict[str, Any]]):
+    together: dict[str, Any] = {}
+    for table in tables:
+        together |= table
+    assert config(*({"training": table} for table in tables)) == config({"training": together})
+
+
+@given(st.lists(tables_of(REGISTRY.get("backbone", "conv4").component.options), max_size=3))
+def test_a_layer_that_names_the_same_component_keeps_the_options_below(
+    tables: list[dict[str, Any]],
+):
+    together: dict[str, Any] = {}
+    for table in tables:
+        together |= table
+    layers = [{"backbone": {"name": "conv4", **table}} for table in tables]
+    assert config(*layers, {"backbone": "conv4"}) == config(
+        {"backbone": {"name": "conv4", **together}}
+    )
+
+
+@given(st.data())
+def test_naming_another_component_discards_the_options_below(data: st.DataObject):
+    kind = data.draw(st.sampled_from([kind for kind in PARTS if len(REGISTRY.all(kind)) > 1]))
+    below = data.draw(parts_of(kind))
+    others = [e.qualified for e in REGISTRY.all(kind) if e.qualified != below["name"]]
+    other = data.draw(st.sampled_from(others))
+    assert config({kind: below}, {kind: {"name": other}}) == config({kind: {"name": other}})
+
+
+def test_options_without_a_name_are_for_the_component_below():
+    chosen = config({"backbone": {"name": "conv4"}}, {"backbone": {"width": 7}})
+    assert (chosen.backbone.name, chosen.backbone.options.width) == ("conv4", 7)
+    assert config({"metric": "cosine"}).metric.name == "cosine"
+
+
+def test_the_bare_and_the_qualified_name_are_one_component():
+    one = config({"backbone": {"name": "asl/simplecnn", "dropout": 0.5}}, {"backbone": "simplecnn"})
+    assert one.backbone.options.dropout == 0.5
+
+
+def test_a_file_may_start_from_a_preset_and_a_flag_may_name_another():
+    file = {"preset": "conv4-episodic", "training": {"steps": 3}}
+    assert config(file).loss.name == "prototypical"
+    assert config(file).training.steps == 3
+    other = config(file, {"preset": "asl-model-3"})
+    assert other.loss.name == "contrastive"
+    assert other.backbone.options.dropout == 0.3
+    assert other.training.steps == 3
+
+
+def test_a_default_that_is_replaced_need_not_exist():
+    """Without the ASL bundle everything else still resolves."""
+    registry = Registry()
+    for kind in (*PARTS, "transform", "preset"):
+        registry.add(entry for entry in REGISTRY.all(kind) if entry.provider == "builtin")
+    layer = {"dataset": "image-folder", "backbone": "conv4"}
+    assert resolve(registry, [layer]).backbone.name == "conv4"
+    assert resolve(registry, [{**layer, "preset": "conv4-episodic"}]).metric.name == "cosine"
+    with pytest.raises(UnknownComponentError, match="fewshot-asl"):
+        resolve(registry, [])
+
+
+def test_the_split_is_replaced_whole():
+    below = {"split": {"train": ["a", "b"], "test": ["c"]}}
+    assert config(below, {"split": {"test_fraction": 0.5}}) == config(
+        {"split": {"test_fraction": 0.5}}
+    )
+
+
+@pytest.mark.parametrize(
+    ("loss", "sampler", "head"),
+    [
+        ("contrastive", "all-pairs", "nearest-support"),
+        ("triplet", "triplets", "nearest-support"),
+        ("prototypical", "episodes", "nearest-prototype"),
+    ],
+)
+def test_sampler_and_head_fit_the_loss_where_nothing_is_named(loss: str, sampler: str, head: str):
+    chosen = config({"loss": loss})
+    assert (chosen.sampler.name, chosen.head.name) == (sampler, head)
+    other = config({"loss": loss, "head": "nearest-prototype", "sampler": "pairs"})
+    assert (other.sampler.name, other.head.name) == ("pairs", "nearest-prototype")
+
+
+@pytest.mark.parametrize("loss", [entry.qualified for entry in REGISTRY.all("loss")])
+def test_options_go_to_the_sampler_that_fits(loss: str):
+    name = config({"loss": loss}).sampler.name
+    assert config({"loss": loss, "sampler": {"groups": "mixed"}}).sampler.options.groups == "mixed"
+    assert config({"loss": loss, "sampler": {"groups": "mixed"}}).sampler.name == name
+
+
+# -------------------------------------------------------------------------------- transforms
+
+
+@given(st.lists(parts_of("transform"), max_size=4), st.lists(parts_of("transform"), max_size=4))
+def test_a_list_is_replaced_whole(below: list[dict[str, Any]], above: list[dict[str, Any]]):
+    assert config({"augment": below}, {"augment": above}) == config({"augment": above})
+
+
+def test_a_table_changes_entries_of_the_list_by_name():
+    below = {"augment": ["flip", {"name": "blur", "sigma": 2.0}]}
+    chosen = config(below, settings_layer(["augment.blur.probability=1"]))
+    assert [entry.name for entry in chosen.augment] == ["flip", "blur"]
+    assert (chosen.augment[1].options.sigma, chosen.augment[1].options.probability) == (2.0, 1.0)
+    assert chosen.augment[0] == config({"augment": ["flip"]}).augment[0]
+    assert config(settings_layer(["preprocess.normalise.mean=0"])).preprocess[0].options.mean == (
+        0.0,
+    )
+
+
+def test_a_table_of_a_transform_that_is_not_there_says_what_is():
+    text = error({"augment": ["flip"]}, settings_layer(["augment.blur.sigma=1"]))
+    assert "blur" in text
+    assert "flip" in text
+    assert "unknown transform 'blurr'" in error(settings_layer(["augment.blurr.sigma=1"]))
+
+
+# ----------------------------------------------------------------------------- what is refused
+
+
+@pytest.mark.parametrize(("key", "name", "cls"), EVERY_OPTIONS_CLASS)
+def test_an_unknown_option_is_met_with_the_nearest_one(key: str, name: str, cls: type):
+    for field in attrs.fields(cls):
+        text = error(section(key, name, **{field.name + "x": 1}))
+        assert key in text
+        assert f"'{field.name}x'" in text
+        assert f"did you mean '{field.name}'" in text
+
+
+@pytest.mark.parametrize("key", [*PARTS, *LISTS, *PLAIN, "seed", "preset"])
+def test_an_unknown_section_is_met_with_the_nearest_one(key: str):
+    wrong = key[:-1] + "q"
+    assert f"unknown section '{wrong}': did you mean '{key}'" in error({wrong: {}})
+
+
+@pytest.mark.parametrize("entry", EVERY_COMPONENT)
+def test_an_unknown_component_is_met_with_the_nearest_one(entry: Registered):
+    key = "augment" if entry.kind == "transform" else entry.kind
+    table = {"name": entry.name + "x"}
+    text = error({key: [table] if key in LISTS else table})
+    assert f"unknown {entry.kind} '{entry.name}x': did you mean '{entry.name}'" in text
+
+
+def test_an_unknown_preset_is_met_with_the_nearest_one():
+    assert "did you mean 'asl-model-1'" in error({"preset": "asl-model1"})
+
+
+WRONG: dict[Any, list[Any]] = {
+    int: ["3", True, 1.5, 2.0, [1], {"a": 1}],
+    float: ["0.5", True, [0.5], {"a": 1.0}],
+    bool: [1, 0, "true", [True]],
+    str: [3, True, 1.5, ["a"], {"a": "b"}],
+    tuple[int, ...]: ["abc", ["1"], [1.5], [True], [[1]], True, {"a": 1}],
+    tuple[float, ...]: ["abc", ["1"], [True], True, {"a": 1}],
+    tuple[str, ...]: [3, [3], [True], [["a"]], {"a": "b"}],
+}
+
+
+def wrong_for(kind: Any) -> list[Any]:
+    if kind in WRONG:
+        return WRONG[kind]
+    if get_origin(kind) is Literal:
+        return ["neither", "", 1, True, list(get_args(kind)), get_args(kind)[0].upper()]
+    return wrong_for(next(a for a in get_args(kind) if a is not type(None)))
+
+
+@pytest.mark.parametrize(("key", "name", "cls"), EVERY_OPTIONS_CLASS)
+def test_a_wrong_type_is_named_with_its_key_value_and_what_is_wanted(
+    key: str, name: str, cls: type
+):
+    attrs.resolve_types(cls)
+    for field in attrs.fields(cls):
+        for value in wrong_for(field.type):
+            text = error(section(key, name, **{field.name: value}))
+            assert f"{key}.{field.name}" in text
+            assert repr(value) in text
+            assert type_name(field.type) in text
+
+
+@pytest.mark.parametrize(("key", "name", "cls"), EVERY_OPTIONS_CLASS)
+def test_a_value_out_of_range_is_named(key: str, name: str, cls: type):
+    attrs.resolve_types(cls)
+    for field in attrs.fields(cls):
+        b = bounds(field.validator)
+        many = get_origin(field.type) is tuple
+        outside: list[Any] = [b.low if b.above_low else b.low - 1] if b.low > float("-inf") else []
+        outside += [b.high if b.below_high else b.high + 1] if b.high < float("inf") else []
+        for value in [[value] if many else value for value in outside] + [[]] * (b.length > 0):
+            text = error(section(key, name, **{field.name: value}))
+            assert key in text
+            assert field.name in text
+
+
+@pytest.mark.parametrize("value", [-1, 1.5, "1", True, [1]])
+def test_the_seed_is_a_whole_number(value: Any):
+    assert "seed" in error({"seed": value})
+    assert repr(value) in error({"seed": value})
+
+
+@pytest.mark.parametrize("value", [3, [1], True, "text"])
+@pytest.mark.parametrize("key", list(PLAIN))
+def test_a_section_is_a_table(key: str, value: Any):
+    assert f"'{key}'" in error({key: value})
+
+
+@pytest.mark.parametrize("value", [3, 1.5, True, ["conv4"]])
+@pytest.mark.parametrize("kind", PARTS)
+def test_a_part_is_a_name_or_a_table(kind: str, value: Any):
+    assert kind in error({kind: value})
+
+
+@pytest.mark.parametrize("value", [3, True, [], ["conv4"], {"a": 1}])
+@pytest.mark.parametrize("kind", PARTS)
+def test_a_name_is_text(kind: str, value: Any):
+    assert kind in error({kind: {"name": value}})
+
+
+@pytest.mark.parametrize("value", [3, True, [], ["asl-model-1"], {"a": 1}])
+def test_a_presets_name_is_text(value: Any):
+    assert "preset" in error({"preset": value})
+
+
+@pytest.mark.parametrize("value", [[{"sigma": 1.0}], [3], ["flip", 3], "flip", 3, [["flip"]]])
+@pytest.mark.parametrize("key", LISTS)
+def test_a_list_of_transforms_holds_names_or_tables_with_a_name(key: str, value: Any):
+    error({key: value})
+
+
+# -------------------------------------------------------------------------------------- --set
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "value"),
+    [
+        ("training.steps=200", ["training", "steps"], 200),
+        ("a.b.c=1.5", ["a", "b", "c"], 1.5),
+        ("a=true", ["a"], True),
+        ("a=[1, 2]", ["a"], [1, 2]),
+        ('a=["x", "y"]', ["a"], ["x", "y"]),
+        ('a="3"', ["a"], "3"),
+        ("a={b = 1}", ["a"], {"b": 1}),
+        ("backbone.name=conv4", ["backbone", "name"], "conv4"),
+        ("backbone.order=norm-relu", ["backbone", "order"], "norm-relu"),
+        ("dataset.path=/a/b c.zip", ["dataset", "path"], "/a/b c.zip"),
+        ("dataset.path=a=b", ["dataset", "path"], "a=b"),
+        (" a . b = bare word ", ["a", "b"], "bare word"),
+        ("a=", ["a"], ""),
+    ],
+)
+def test_a_setting_is_a_path_and_a_toml_value_or_a_bare_word(
+    text: str, path: list[str], value: Any
+):
+    assert parse_set(text) == (path, value)
+    assert type(parse_set(text)[1]) is type(value)
+
+
+@pytest.mark.parametrize("text", ["training.steps", "", "=3", ".=3", "a..b=3", "a.=3", ".a=3"])
+def test_a_setting_without_key_or_value_is_refused(text: str):
+    with pytest.raises(ConfigError, match="KEY=VALUE"):
+        parse_set(text)
+
+
+@pytest.mark.parametrize("value", ["[1, 2", "[A, B]", '"open', "{a = }", "'x", "[1 2]"])
+def test_a_broken_list_table_or_string_is_no_bare_word(value: str):
+    with pytest.raises(ConfigError) as caught:
+        parse_set(f"evaluation.k_shot={value}")
+    assert "evaluation.k_shot" in str(caught.value)
+    assert value in str(caught.value)
+
+
+@given(tables_of(PLAIN["training"]), st.randoms(use_true_random=False))
+def test_settings_say_what_a_file_says(table: dict[str, Any], random):
+    def text(value: Any) -> str:
+        return value if isinstance(value, str) else repr(value)
+
+    settings = [f"training.{key}={text(value)}" for key, value in table.items()]
+    random.shuffle(settings)
+    assert config(settings_layer(settings)) == config({"training": table})
+
+
+def test_the_last_setting_of_a_key_wins():
+    assert settings_layer(["a.b=1", "a.c=2", "a.b=3"]) == {"a": {"b": 3, "c": 2}}
+
+
+@pytest.mark.parametrize(
+    "settings", [["backbone=conv4", "backbone.width=4"], ["backbone.width=4", "backbone=conv4"]]
+)
+def test_a_name_and_an_option_of_one_part_are_both_kept_or_refused(settings: list[str]):
+    try:
+        chosen = config(settings_layer(settings))
+    except ConfigError:
+        return
+    assert (chosen.backbone.name, chosen.backbone.options.width) == ("conv4", 4)
+
+
+def test_a_lone_value_is_a_list_of_one():
+    assert config(settings_layer(["evaluation.k_shot=5"])).evaluation.k_shot == (5,)
+
+
+# -------------------------------------------------------------------------------------- files
+
+
+def test_a_file_is_read(tmp_path: Path):
+    path = tmp_path / "run.toml"
+    path.write_text('seed = 3\n[backbone]\nname = "conv4"\nwidth = 5\n[[augment]]\nname = "flip"\n')
+    chosen = config(read_toml(path))
+    assert chosen.seed == 3
+    assert chosen.backbone.options.width == 5
+    assert [entry.name for entry in chosen.augment] == ["flip"]
+
+
+@pytest.mark.parametrize("content", [b"seed = ", b"\xff\xfe", b"[a]\n[a]\n", None])
+def test_a_file_that_is_no_toml_is_named(content: bytes | None, tmp_path: Path):
+    path = tmp_path / "run.toml"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ConfigError) as caught:
+        read_toml(path)
+    assert str(path) in str(caught.value)
+
+
+def test_the_line_of_the_fault_is_named(tmp_path: Path):
+    path = tmp_path / "run.toml"
+    path.write_text("seed = 1\n\n[backbone]\nwidth = = 3\n")
+    with pytest.raises(ConfigError, match="line 4"):
+        read_toml(path)

@@ -1,0 +1,184 @@
+"""Imports go one way, and heavy modules are loaded only where they are used."""
+
+import ast
+import importlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import fewshot
+
+PACKAGE = Path(fewshot.__file__).parent
+SOURCES = sorted(PACKAGE.glob("*.py"))
+
+# Every module may import those before it and none after it.
+ORDER = [
+    *("errors", "records", "seeding", "runtime", "layers"),
+    *("registry", "hookspecs", "config"),
+    "interfaces",
+    *("metrics", "losses", "heads", "backbones", "samplers", "transforms", "datasets"),
+    "loader",
+    *("embedding", "training", "evaluation", "checkpoint"),
+    *("report", "compare", "show"),
+    *("builtin", "plugins"),
+    *("run", "cli", "__main__"),
+]
+
+# At run time none of these may need MLX: data are prepared on threads that must not touch it.
+WITHOUT_MLX = ("errors", "records", "seeding", "registry", "hookspecs", "config", "interfaces")
+WITHOUT_MLX += ("samplers", "transforms", "datasets", "loader")
+
+
+def is_for_type_checkers(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+
+
+def imports(source: Path, deferred: bool = True, types: bool = False) -> set[str]:
+    """What a module imports: `.name` for the package's own modules, else the top-level package.
+
+    `deferred` counts imports inside functions, `types` those for type checkers only.
+    """
+    found: set[str] = set()
+
+    def visit(node: ast.AST) -> None:
+        if is_for_type_checkers(node) and not types:
+            return
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not deferred:
+            return
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 1 and node.module is None:
+            found.update(f".{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level < 2, f"{source.name}: beyond the package"
+            found.add("." * node.level + str(node.module))
+        for child in ast.iter_child_nodes(node):
+            visit(child)
+
+    visit(ast.parse(source.read_text(encoding="utf-8")))
+    own = {name.removeprefix("fewshot").split(".")[1] for name in found if is_own(name)}
+    return {f".{name}" for name in own} | {n.split(".")[0] for n in found if not is_own(n)}
+
+
+def is_own(name: str) -> bool:
+    return name.startswith((".", "fewshot."))
+
+
+def loaded_by(code: str) -> set[str]:
+    """The modules that a fresh process has loaded after the code."""
+    end = "\nimport json, sys; sys.stderr.write('\\nLOADED' + json.dumps(sorted(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", code + end], capture_output=True, text=True, check=True, timeout=60
+    )
+    return set(json.loads(done.stderr.rpartition("LOADED")[2]))
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
+def test_every_module_has_its_place_and_imports_only_what_comes_before(source: Path):
+    if source.stem == "__init__":
+        return  # it imports nothing at run time: see the test of its table
+    before = {f".{name}" for name in ORDER[: ORDER.index(source.stem)]}
+    own = {name for name in imports(source, types=True) if name.startswith(".")}
+    assert own <= before, f"{source.name} imports {own - before}, which comes later"
+
+
+def test_the_order_names_every_module_once():
+    assert sorted([*ORDER, "__init__"]) == [source.stem for source in SOURCES]
+
+
+def test_the_core_knows_no_plugin():
+    for source in SOURCES:
+        assert not {n for n in imports(source, types=True) if n.startswith("fewshot_")}, source.name
+
+
+@pytest.mark.parametrize(
+    ("package", "only"),
+    [("click", {"cli"}), ("rich", {"cli"}), ("pluggy", {"hookspecs", "plugins"})],
+)
+def test_only_some_modules_import(package: str, only: set[str]):
+    assert {s.stem for s in SOURCES if package in imports(s, types=True)} == only
+
+
+@pytest.mark.parametrize(("name", "only"), [("PluginManager", {"plugins"}), ("pyplot", set())])
+def test_only_some_modules_use(name: str, only: set[str]):
+    users = {
+        source.stem
+        for source in SOURCES
+        for node in ast.walk(ast.parse(source.read_text(encoding="utf-8")))
+        if (isinstance(node, ast.Attribute) and node.attr == name)
+        or (isinstance(node, ast.alias) and name in node.name.split("."))
+    }
+    assert users == only
+
+
+def test_some_modules_never_need_mlx():
+    loaded = loaded_by("\n".join(f"import fewshot.{name}" for name in WITHOUT_MLX))
+    assert {f"fewshot.{name}" for name in WITHOUT_MLX} <= loaded
+    assert not {name for name in loaded if name.partition(".")[0] == "mlx"}
+    for name in WITHOUT_MLX:
+        assert "mlx" not in imports(PACKAGE / f"{name}.py"), name
+
+
+def test_runtime_never_imports_mlx_which_it_must_come_before():
+    assert "mlx" not in imports(PACKAGE / "runtime.py")
+    assert {name for name in imports(PACKAGE / "runtime.py") if name[0] == "."} <= {".errors"}
+
+
+def test_the_registry_knows_no_pluggy_and_no_files():
+    assert not imports(PACKAGE / "registry.py") & {"pluggy", "pathlib", "os", "importlib"}
+
+
+def test_no_pictures_outside_the_report():
+    for source in SOURCES:
+        assert ("matplotlib" in imports(source)) == (source.stem == "report")
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
+def test_no_module_is_longer_than_500_lines(source: Path):
+    assert len(source.read_text(encoding="utf-8").splitlines()) <= 500
+
+
+# ------------------------------------------------------------------------------ the lazy names
+
+
+def test_importing_the_package_loads_nothing_heavy_and_no_plugin():
+    new = loaded_by("import fewshot") - loaded_by("pass")
+    assert "fewshot" in new
+    tops = {name.partition(".")[0] for name in new}
+    assert not tops - set(sys.stdlib_module_names) - {"fewshot"}
+    assert {name for name in new if name.startswith("fewshot.")} == set()
+
+
+def test_a_name_loads_its_own_module_only():
+    loaded = loaded_by("import fewshot; fewshot.ConfigError")
+    assert "fewshot.errors" in loaded
+    assert not {"fewshot.training", "fewshot.records", "numpy", "mlx", "pluggy"} & loaded
+
+
+def test_the_lazy_table_is_what_type_checkers_see():
+    tree = ast.parse((PACKAGE / "__init__.py").read_text(encoding="utf-8"))
+    (block,) = filter(is_for_type_checkers, tree.body)
+    seen = {}
+    for node in block.body:
+        assert isinstance(node, ast.ImportFrom)
+        assert node.level == 1
+        for alias in node.names:
+            assert alias.asname == alias.name, "type checkers take `x as x` for public"
+            seen[alias.name] = node.module
+    assert seen == fewshot._HOME
+    assert fewshot.__all__ == sorted(seen)
+
+
+@pytest.mark.parametrize("name", fewshot.__all__)
+def test_every_public_name_is_that_of_its_module(name: str):
+    home = importlib.import_module(f"fewshot.{fewshot._HOME[name]}")
+    assert getattr(fewshot, name) is getattr(home, name)
+    assert name in dir(fewshot)
+
+
+def test_another_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no_such_name"):
+        _ = fewshot.no_such_name
