@@ -29,7 +29,7 @@ fs.fit(
     metric,
     head,
     fs.TrainingOptions(steps=60, validate_every=20),
-    progress=lambda step, steps, note: print(f"{step}/{steps} {note}") if note else None,
+    on_record=print,
 )
 
 test = fs.episodes(fs.EpisodesOptions(n_way=5, k_shot=1, n_query=10), unseen)

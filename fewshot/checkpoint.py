@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,7 @@ def read_json(path: Path) -> Any:
         raise OutputError(f"{path}: not readable: {error}") from error
 
 
-def append_line(path: Path, value: dict[str, Any]) -> None:
+def append_line(path: Path, value: Mapping[str, Any]) -> None:
     """Append one record to a JSON-lines file."""
     try:
         with path.open("a", encoding="utf-8") as file:

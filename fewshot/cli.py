@@ -167,14 +167,14 @@ def _prepare() -> Runtime:
 
 @contextmanager
 def _progress() -> Iterator[Progress]:
-    """A bar on a terminal; otherwise a line for every stage and every note."""
+    """Bars on a terminal; otherwise a line for every stage and every validation."""
     if not sys.stderr.isatty():
         stages: dict[str, float] = {}
 
-        def lines(stage: str, done: int, total: int, note: str) -> None:
+        def lines(stage: str, done: int, total: int, status: str, line: str) -> None:
             began = stages.setdefault(stage, time.monotonic())
-            if note:
-                click.echo(f"{stage} {done}/{total}: {note}", err=True)
+            if line:
+                click.echo(f"{stage} {done}/{total}: {line}", err=True)
             elif done == total and stage != "training":
                 click.echo(f"{stage}: {time.monotonic() - began:.1f} s", err=True)
 
@@ -191,17 +191,19 @@ def _progress() -> Iterator[Progress]:
 
     columns = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[status]}"),
     )  # fmt: skip
     with Progress(*columns, console=Console(stderr=True)) as bar:
         tasks: dict[str, Any] = {}
 
-        def bars(stage: str, done: int, total: int, note: str) -> None:
+        def bars(stage: str, done: int, total: int, status: str, line: str) -> None:
             if stage not in tasks:
-                tasks[stage] = bar.add_task(stage, total=total, note="")
+                tasks[stage] = bar.add_task(stage, total=total, status="")
             bar.update(tasks[stage], completed=done)
-            if note:
-                bar.update(tasks[stage], note=note)
+            if status:
+                bar.update(tasks[stage], status=status)
+            if line:
+                bar.console.print(f"{done}/{total}: {line}", highlight=False)
 
         yield bars
 

@@ -39,10 +39,11 @@ from .registry import Registry
 from .seeding import mlx_seed
 from .training import fit, learned, parameter_count
 
-Progress = Callable[[str, int, int, str], None]
+# (stage, done, total, what to show beside it, a line worth keeping or "")
+Progress = Callable[[str, int, int, str, str], None]
 
 
-def _silent(stage: str, done: int, total: int, note: str) -> None:
+def _silent(stage: str, done: int, total: int, status: str, line: str) -> None:
     """No progress shown."""
 
 
@@ -227,7 +228,7 @@ def evaluate_run(
 def _decoded(parts: Parts, progress: Progress) -> Parts:
     if isinstance(parts.dataset, ArrayDataset):
         return parts
-    images = decode(parts.dataset, lambda done, total: progress("images", done, total, ""))
+    images = decode(parts.dataset, lambda done, total: progress("images", done, total, "", ""))
     return evolve(parts, dataset=images)
 
 
@@ -238,7 +239,7 @@ def _embeddings(parts: Parts, what: str, progress: Progress) -> Any:
         parts.embedder,
         parts.dataset,
         needed([*tasks, *(parts.pairs or ())]),
-        progress=lambda done, total: progress(f"embedding, {what}", done, total, ""),
+        progress=lambda done, total: progress(f"embedding, {what}", done, total, "", ""),
     )
 
 
@@ -258,6 +259,11 @@ def _validation(parts: Parts) -> Callable[[], Mapping[str, float]] | None:
 
 def _train(parts: Parts, folder: Path, progress: Progress) -> History:
     config = parts.config
+
+    def keep(record: Mapping[str, Any]) -> None:
+        checkpoint.append_line(folder / "metrics.jsonl", record)
+        progress("training", record["step"], config.training.steps, "", _line(record))
+
     return fit(
         parts.embedder,
         parts.dataset,
@@ -269,10 +275,17 @@ def _train(parts: Parts, folder: Path, progress: Progress) -> History:
         parts.augment,
         _validation(parts),
         config.seed,
-        on_record=lambda record: checkpoint.append_line(folder / "metrics.jsonl", record),
+        on_record=keep,
         on_best=lambda model: checkpoint.save_weights(model, folder / checkpoint.WEIGHTS),
-        progress=lambda done, total, note: progress("training", done, total, note),
+        progress=lambda done, total, speed: progress("training", done, total, speed, ""),
     )
+
+
+def _line(record: Mapping[str, Any]) -> str:
+    """A record as one line of text."""
+    parts = [f"loss {record['loss']:.4f}", f"{record['violating']:.0%} above 0"]
+    parts += [f"{name} {record[name]:.3f}" for name in ("score", "auc") if name in record]
+    return ", ".join([*parts, f"{record['images_per_second']:.0f} images/s"])
 
 
 def _examine(parts: Parts, untrained: Any, folder: Path, progress: Progress) -> dict[str, Any]:
@@ -282,7 +295,7 @@ def _examine(parts: Parts, untrained: Any, folder: Path, progress: Progress) -> 
     pixels = raw_pixels(dataset, needed(t for k in parts.episodes for t in parts.episodes[k]))
     rows = []
     for done, (k, tasks) in enumerate(parts.episodes.items()):
-        progress("episodes", done, len(parts.episodes), "")
+        progress("episodes", done, len(parts.episodes), "", "")
         ours, floor, blank = (
             evaluate(rows_of, tasks, parts.head, metric, dataset.classes)
             for rows_of, metric in (
@@ -293,7 +306,7 @@ def _examine(parts: Parts, untrained: Any, folder: Path, progress: Progress) -> 
         )
         rows.append(_row(k, tasks, ours, floor, blank, parts))
         report.confusion(ours, f"K = {k}", folder / f"confusion_k{k}.png")
-    progress("episodes", len(parts.episodes), len(parts.episodes), "")
+    progress("episodes", len(parts.episodes), len(parts.episodes), "", "")
     report.k_shot(rows, folder / "k_shot.png")
     shown = parts.episodes[min(parts.episodes, key=lambda k: abs(k - 5))][0]
     answers = predict(trained, shown, parts.head, parts.metric)

@@ -109,8 +109,8 @@ def fit(
     `sampler` draws from `dataset` (its indices). `validate()` gives named figures, of which
     "score" (higher is better) decides on the best weights and on early stopping; without it the
     last weights are kept. Every `validate_every` steps `on_record` gets the figures since the last
-    time, `on_best` the learned parts when they are the best so far. Ctrl-C ends training as
-    "interrupted" with the best weights so far.
+    time, `on_best` the learned parts when they are the best so far; `progress(step, steps, speed)`
+    is called after every step. Ctrl-C ends training as "interrupted" with the best weights so far.
 
     The same seed, arguments and machine give the same weights. Raises ConfigError where loss,
     sampler and head do not fit, TrainingError where the loss is no longer finite.
@@ -161,7 +161,6 @@ def fit(
             sums += (value.item(), violating.item())
             since += 1
             history.images_per_second = images_seen / history.seconds
-            note = ""
             if step % options.validate_every == 0 or step == options.steps:
                 record: dict[str, Any] = {
                     "step": step,
@@ -183,9 +182,8 @@ def fit(
                 history.records.append(record)
                 if on_record is not None:
                     on_record(record)
-                note = _line(record)
             if progress is not None:
-                progress(step, options.steps, note)
+                progress(step, options.steps, f"{history.images_per_second:.0f} images/s")
             if options.patience and stale >= options.patience:
                 history.stopped = "patience"
                 break
@@ -197,10 +195,3 @@ def fit(
     mx.eval(model.parameters())
     model.eval()
     return history
-
-
-def _line(record: Mapping[str, Any]) -> str:
-    """A record as one line of text."""
-    parts = [f"loss {record['loss']:.4f}", f"{record['violating']:.0%} above 0"]
-    parts += [f"{name} {record[name]:.3f}" for name in ("score", "auc") if name in record]
-    return ", ".join([*parts, f"{record['images_per_second']:.0f} images/s"])
