@@ -17,8 +17,6 @@ from .records import Ints
 from .seeding import generator
 from .transforms import normalise
 
-Progress = Callable[[int, int], None]
-
 
 @frozen
 class Embedder:
@@ -54,7 +52,7 @@ def embed(
     dataset: Dataset,
     indices: Ints | None = None,
     batch: int = 128,
-    progress: Progress | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> NDArray[np.float32]:
     """Embeddings (n, d) of a dataset, in eval mode.
 

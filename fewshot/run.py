@@ -36,6 +36,7 @@ from .interfaces import Dataset, Head, Loss, Metric, Sampler, Transform
 from .metrics import euclidean
 from .records import ClassSplit, Draw, Episode, Evaluation, History, Pairs, check_fits
 from .registry import Registry
+from .runtime import Runtime
 from .seeding import mlx_seed
 from .training import fit, learned, parameter_count
 
@@ -142,7 +143,7 @@ def run(
     config: RunConfig,
     registry: Registry,
     out: Path | None = None,
-    runtime: Any = None,
+    runtime: Runtime | None = None,
     progress: Progress = _silent,
 ) -> Path:
     """Train, evaluate and write a run folder (`out`, or the next number under `runs`).
@@ -372,7 +373,7 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _manifest(parts: Parts, runtime: Any) -> dict[str, Any]:
+def _manifest(parts: Parts, runtime: Runtime | None) -> dict[str, Any]:
     """What a figure depends on beside the configuration."""
     packages = ("fewshot", "mlx", "numpy", "pillow", "scipy")
     return {

@@ -26,7 +26,10 @@ def _pools(labels: Ints) -> dict[int, Ints]:
 
 
 def _used(groups: Ints | None, option: Grouping) -> Ints | None:
-    return groups if option == "separate" else None
+    """Groups as 0..n-1, where they are to be kept apart."""
+    if groups is None or option == "mixed":
+        return None
+    return np.unique(groups, return_inverse=True)[1].astype(np.int64)
 
 
 def _require(pools: dict[int, Ints], groups: Ints | None, count: int, why: str) -> None:
@@ -57,22 +60,49 @@ def _apart(rng: np.random.Generator, pool: Ints, groups: Ints | None, count: int
     return order[:count]
 
 
-def deal(
-    rng: np.random.Generator, pool: Ints, groups: Ints | None, k_shot: int
+def _deal(
+    rng: np.random.Generator, pool: Ints, groups: Ints | None, rank: Ints, k_shot: int
 ) -> tuple[Ints, Ints]:
     """k_shot support images of a pool, and the images that may be queries, both shuffled.
 
-    With groups, half of the pool's groups are dealt to the support (more where k_shot needs them)
-    and the queries are the images of the others, so that none is a near copy of a support image.
+    With groups, the first half of the pool's groups by `rank` (more where k_shot needs them) are
+    dealt to the support and the queries are the images of the others, so that none is a near copy
+    of a support image. One rank serves all classes of an episode: a signer who signs every class is
+    on one side.
     """
     order = rng.permutation(pool)
     if groups is None:
         return order[:k_shot], order[k_shot:]
-    dealt = rng.permutation(np.unique(groups[pool]))
-    sizes = np.array([np.count_nonzero(groups[pool] == g) for g in dealt])
-    needed = int(np.searchsorted(np.cumsum(sizes), k_shot)) + 1
-    on_support_side = np.isin(groups[order], dealt[: max(needed, len(dealt) // 2)])
+    dealt, sizes = np.unique(groups[pool], return_counts=True)
+    by_rank = np.argsort(rank[dealt])
+    needed = int(np.searchsorted(np.cumsum(sizes[by_rank]), k_shot)) + 1
+    chosen = dealt[by_rank][: max(needed, len(dealt) // 2)]
+    on_support_side = np.isin(groups[order], chosen)
     return order[on_support_side][:k_shot], order[~on_support_side]
+
+
+def _deal_all(
+    rng: np.random.Generator, pools: dict[int, Ints], groups: Ints | None, k_shot: int
+) -> dict[int, tuple[Ints, Ints]]:
+    """`_deal` for every class; no query is of a group that is in any class's support."""
+    rank = np.empty(0, np.int64) if groups is None else rng.permutation(groups.max() + 1)
+    dealt = {c: _deal(rng, pool, groups, rank, k_shot) for c, pool in pools.items()}
+    if groups is None:
+        return dealt
+    taken = np.unique(groups[np.concatenate([support for support, _ in dealt.values()])])
+    return {
+        c: (support, rest[~np.isin(groups[rest], taken)]) for c, (support, rest) in dealt.items()
+    }
+
+
+def _require_queries(class_id: int, rest: Ints, n_query: int) -> None:
+    """Raise DataError where groups that span classes leave a class short of queries."""
+    if len(rest) < n_query:
+        raise ClassTooSmallError(
+            class_id,
+            f"has {len(rest)} images apart from the groups of the support, {n_query} queries are "
+            "needed; ask for fewer, or let groups mix (groups = mixed)",
+        )
 
 
 def _check_deal(pools: dict[int, Ints], groups: Ints | None, k_shot: int, n_query: int) -> None:
@@ -84,13 +114,14 @@ def _check_deal(pools: dict[int, Ints], groups: Ints | None, k_shot: int, n_quer
             sizes = np.sort(np.unique(groups[pool], return_counts=True)[1])[::-1]
             step = int(np.gcd.reduce(sizes))
             almost = (k_shot - 1) // step * step
-            on_support_side = max(sizes[: len(sizes) // 2].sum(), almost + sizes[0])
-            note = f"images in {len(sizes)} groups, kept apart (groups = mixed would not)"
+            worst = max(sizes[: len(sizes) // 2].sum(), almost + sizes[0])
+            on_support_side = min(worst, len(pool))
+            note = f"images in {len(sizes)} groups, kept apart (--groups mixed would not)"
         if len(pool) < k_shot or len(pool) - on_support_side < n_query:
             raise ClassTooSmallError(
                 class_id,
                 f"has {len(pool)} {note}: not enough for {k_shot} support (k_shot) and at least "
-                f"{n_query} query; ask for fewer, add images, or leave the class out",
+                f"{n_query} query; ask for fewer (--k-shot), add images, or leave the class out",
             )
 
 
@@ -251,10 +282,12 @@ def episodes(
     def draw(seed: int, index: int) -> Episode:
         rng = generator(seed, "episodes", index)
         classes = rng.choice(ids, options.n_way, replace=False)
-        dealt = [deal(rng, pools[c], groups, options.k_shot) for c in classes]
+        dealt = _deal_all(rng, {c: pools[c] for c in classes}, groups, options.k_shot)
+        for c, (_, rest) in dealt.items():
+            _require_queries(c, rest, options.n_query)
         return _episode(
-            [support for support, _ in dealt],
-            [rest[: options.n_query] for _, rest in dealt],
+            [support for support, _ in dealt.values()],
+            [rest[: options.n_query] for _, rest in dealt.values()],
             range(options.n_way),
             classes,
         )
@@ -263,28 +296,26 @@ def episodes(
 
 
 def all_way(
-    labels: Ints,
-    groups: Ints | None,
-    query_classes: Sequence[int],
-    k_shot: int,
-    n_query: int | None = None,
+    labels: Ints, groups: Ints | None, query_classes: Sequence[int], k_shot: int
 ) -> Sampler[Episode]:
-    """Support of k_shot images of every class, queries all (or n_query) others of some classes.
+    """Support of k_shot images of every class, queries all others of some classes.
 
     The reference experiment's test: new classes must be told from each other and from the known.
     """
     pools = _pools(labels)
+    groups = _used(groups, "separate")
     asked = {c: pools.get(c, np.empty(0, np.int64)) for c in query_classes}
-    _check_deal(asked, groups, k_shot, n_query or 1)
-    _check_deal({c: p for c, p in pools.items() if c not in asked}, None, k_shot, 0)
+    _check_deal(asked, groups, k_shot, 1)
+    _check_deal({c: p for c, p in pools.items() if c not in asked}, groups, k_shot, 0)
     ids = np.array(list(pools))
 
     def draw(seed: int, index: int) -> Episode:
-        rng = generator(seed, "all-way", index)
-        dealt = {c: deal(rng, pools[c], groups if c in asked else None, k_shot) for c in pools}
+        dealt = _deal_all(generator(seed, "all-way", index), pools, groups, k_shot)
+        for c in asked:
+            _require_queries(c, dealt[c][1], 1)
         return _episode(
-            [dealt[c][0] for c in pools],
-            [dealt[c][1][:n_query] for c in asked],
+            [support for support, _ in dealt.values()],
+            [dealt[c][1] for c in asked],
             [int(np.flatnonzero(ids == c)[0]) for c in asked],
             ids,
         )

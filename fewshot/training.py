@@ -18,8 +18,6 @@ from .loader import ahead, load
 from .records import Draw, History, Pairs, TrainingOptions, Triplets, check_fits
 from .seeding import generator, mlx_seed
 
-Progress = Callable[[int, int, str], None]
-
 
 def compare(
     embeddings: mx.array, draw: Draw, metric: Metric, loss: Loss, head: Head | None
@@ -102,7 +100,7 @@ def fit(
     seed: int = 0,
     on_record: Callable[[dict[str, Any]], None] | None = None,
     on_best: Callable[[nn.Module], object] | None = None,
-    progress: Progress | None = None,
+    progress: Callable[[int, int, str], None] | None = None,
 ) -> History:
     """Train the embedder's backbone in place; it ends with its best weights, in eval mode.
 
