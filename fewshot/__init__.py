@@ -7,12 +7,18 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .backbones import Conv4 as Conv4
     from .backbones import Conv4Options as Conv4Options
     from .backbones import conv4 as conv4
+    from .checkpoint import load_weights as load_weights
+    from .checkpoint import save_weights as save_weights
     from .datasets import ArrayDataset as ArrayDataset
+    from .datasets import ImageFiles as ImageFiles
     from .datasets import ImageFolderOptions as ImageFolderOptions
+    from .datasets import class_folders as class_folders
     from .datasets import decode as decode
     from .datasets import from_arrays as from_arrays
+    from .datasets import image_files as image_files
     from .datasets import image_folder as image_folder
     from .datasets import split_classes as split_classes
     from .embedding import Embedder as Embedder
@@ -21,8 +27,13 @@ if TYPE_CHECKING:
     from .errors import ConfigError as ConfigError
     from .errors import DataError as DataError
     from .errors import FewshotError as FewshotError
+    from .errors import TrainingError as TrainingError
     from .evaluation import evaluate as evaluate
+    from .evaluation import k_shot_episodes as k_shot_episodes
     from .evaluation import predict as predict
+    from .evaluation import validation as validation
+    from .evaluation import verification_pairs as verification_pairs
+    from .evaluation import verify as verify
     from .heads import NearestSupportOptions as NearestSupportOptions
     from .heads import nearest_prototype as nearest_prototype
     from .heads import nearest_support as nearest_support
@@ -34,6 +45,7 @@ if TYPE_CHECKING:
     from .interfaces import Metric as Metric
     from .interfaces import Sampler as Sampler
     from .interfaces import Transform as Transform
+    from .layers import BatchNorm as BatchNorm
     from .losses import ContrastiveOptions as ContrastiveOptions
     from .losses import PrototypicalOptions as PrototypicalOptions
     from .losses import TripletOptions as TripletOptions
@@ -49,10 +61,15 @@ if TYPE_CHECKING:
     from .records import Component as Component
     from .records import Episode as Episode
     from .records import Evaluation as Evaluation
+    from .records import EvaluationOptions as EvaluationOptions
+    from .records import History as History
+    from .records import Ints as Ints
     from .records import Pairs as Pairs
     from .records import Preset as Preset
+    from .records import SplitOptions as SplitOptions
     from .records import TrainingOptions as TrainingOptions
     from .records import Triplets as Triplets
+    from .records import Verification as Verification
     from .records import above as above
     from .records import at_least as at_least
     from .records import at_most as at_most
@@ -69,27 +86,47 @@ if TYPE_CHECKING:
     from .samplers import episodes as episodes
     from .samplers import pairs as pairs
     from .samplers import triplets as triplets
+    from .seeding import generator as generator
+    from .training import Learned as Learned
     from .training import fit as fit
+    from .transforms import BlurOptions as BlurOptions
+    from .transforms import ColourOptions as ColourOptions
+    from .transforms import CropOptions as CropOptions
+    from .transforms import FlipOptions as FlipOptions
+    from .transforms import NormaliseOptions as NormaliseOptions
+    from .transforms import colour_jitter as colour_jitter
+    from .transforms import gaussian_blur as gaussian_blur
+    from .transforms import horizontal_flip as horizontal_flip
+    from .transforms import normalise as normalise
+    from .transforms import random_resized_crop as random_resized_crop
 
 _MODULES = {
-    "backbones": "Conv4Options conv4",
-    "datasets": "ArrayDataset ImageFolderOptions decode from_arrays image_folder split_classes",
+    "backbones": "Conv4 Conv4Options conv4",
+    "checkpoint": "load_weights save_weights",
+    "datasets": "ArrayDataset ImageFiles ImageFolderOptions class_folders decode "
+    "from_arrays image_files image_folder split_classes",
     "embedding": "Embedder embed raw_pixels",
-    "errors": "ConfigError DataError FewshotError",
-    "evaluation": "evaluate predict",
+    "errors": "ConfigError DataError FewshotError TrainingError",
+    "evaluation": "evaluate k_shot_episodes predict validation verification_pairs verify",
     "heads": "NearestSupportOptions nearest_prototype nearest_support",
     "hookspecs": "hookimpl",
     "interfaces": "Backbone Dataset Head Loss Metric Sampler Transform",
-    "losses": "ContrastiveOptions PrototypicalOptions TripletOptions contrastive prototypical "
-    "triplet",
+    "layers": "BatchNorm",
+    "losses": "ContrastiveOptions PrototypicalOptions TripletOptions contrastive "
+    "prototypical triplet",
     "metrics": "cosine euclidean manhattan sqeuclidean",
     "plugins": "build_registry",
-    "records": "ClassSplit Component Episode Evaluation Pairs Preset TrainingOptions Triplets "
-    "above at_least at_most below option within",
+    "records": "ClassSplit Component Episode Evaluation EvaluationOptions History Ints "
+    "Pairs Preset SplitOptions TrainingOptions Triplets Verification above "
+    "at_least at_most below option within",
     "runtime": "prepare",
-    "samplers": "AllPairsOptions EpisodesOptions PairsOptions TripletsOptions all_pairs all_way "
-    "episodes pairs triplets",
-    "training": "fit",
+    "samplers": "AllPairsOptions EpisodesOptions PairsOptions TripletsOptions all_pairs "
+    "all_way episodes pairs triplets",
+    "seeding": "generator",
+    "training": "Learned fit",
+    "transforms": "BlurOptions ColourOptions CropOptions FlipOptions NormaliseOptions "
+    "colour_jitter gaussian_blur horizontal_flip normalise "
+    "random_resized_crop",
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names.split()}
 

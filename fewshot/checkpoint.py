@@ -1,4 +1,4 @@
-"""What a run leaves on disk, each file whole or not there at all."""
+"""What a run leaves on disk: files whole or not there at all, metrics line by line."""
 
 import hashlib
 import json

@@ -254,8 +254,8 @@ def run(**given: Any) -> None:
     layers = [read_toml(given["config"])] if given["config"] is not None else []
     layers += _topmost(settings_layer(given["settings"]), _flags(given))
     config = resolve(registry, layers)
-    if not any("dataset" in layer for layer in layers):
-        click.echo(f"no data set named: {config.dataset.name}, drawn by program", err=True)
+    if config.dataset.name == "asl/asl-synthetic" and not given["dataset"]:
+        click.echo("no data set named: asl-synthetic, drawn by program", err=True)
     with _progress() as progress:
         folder = train_and_evaluate(config, registry, given["out"], runtime, progress)
     _print_results(folder)
@@ -327,6 +327,8 @@ def show(kind: str, name: str, settings: tuple[str, ...], save: Path | None, siz
     click.echo(f"{entry.kind} {entry.qualified} ({entry.provider} {entry.version})")
     click.echo(entry.part.summary)
     if kind == "preset":
+        if settings or save is not None:
+            raise click.UsageError("a preset has no options to set and no picture")
         import tomli_w
 
         click.echo("\n" + tomli_w.dumps(dict(entry.preset.values)))

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.special import stdtr, stdtrit
 
 from .checkpoint import read_json
-from .errors import ConfigError
+from .errors import ConfigError, OutputError
 from .report import percent
 
 
@@ -35,10 +35,7 @@ def compare_runs(folders: Sequence[Path]) -> tuple[list[str], list[list[str]]]:
     Raises ConfigError where the runs have no K on the same episodes, OutputError for a folder
     without results.
     """
-    results = [
-        {row["k_shot"]: row for row in read_json(folder / "results.json")["k_shot"]}
-        for folder in folders
-    ]
+    results = [_rows(folder) for folder in folders]
     header = ["K", "way", "run", "accuracy", "difference", "95 %", "p"]
     rows: list[list[str]] = []
     first = results[0]
@@ -54,6 +51,15 @@ def compare_runs(folders: Sequence[Path]) -> tuple[list[str], list[list[str]]]:
             "the same --k-shot, --n-way, --groups, repeats and evaluation seed (fewshot eval)"
         )
     return header, rows
+
+
+def _rows(folder: Path) -> dict[int, dict[str, Any]]:
+    """A run's rows by K."""
+    path = folder / "results.json"
+    try:
+        return {row["k_shot"]: row for row in read_json(path)["k_shot"]}
+    except (KeyError, TypeError) as error:
+        raise OutputError(f"{path}: not the results of a run") from error
 
 
 def _line(folder: Path, base: dict[str, Any], row: dict[str, Any], is_first: bool) -> list[str]:

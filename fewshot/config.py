@@ -120,12 +120,18 @@ def settings_layer(settings: Iterable[str]) -> Tree:
 def merge(registry: Registry, layers: Iterable[Tree]) -> Tree:
     """Layers, lowest first, into one tree of qualified names.
 
-    A layer that names another component discards the lower layers' options of that kind. A list
+    A layer that names another component discards the lower layers' options of that kind, another
+    loss their sampler and head too, which went with it. A list
     (`augment`, `preprocess`) is replaced whole; a table in its place changes the options of
     entries by name. `split` is replaced whole.
     """
     merged: Tree = {}
     for layer in layers:
+        if _names(layer, "loss") and "loss" in merged:
+            chosen = _merge_part(registry, "loss", {}, layer["loss"])["name"]
+            if chosen != merged["loss"]["name"]:
+                merged.pop("sampler", None)
+                merged.pop("head", None)
         for key, value in layer.items():
             if key in PARTS:
                 merged[key] = _merge_part(registry, key, merged.get(key, {}), value)

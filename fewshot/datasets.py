@@ -20,6 +20,12 @@ from .interfaces import Dataset
 from .records import ClassSplit, Ints, SplitOptions, as_ints, as_names, at_least, option, positive
 from .seeding import generator
 
+# What Pillow and zipfile raise for damaged, encrypted or monstrous files.
+_UNREADABLE = (
+    OSError, ValueError, SyntaxError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile,
+    Image.DecompressionBombError,
+)  # fmt: skip
+
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"})
 
 
@@ -90,18 +96,11 @@ def arrays(options: ArraysOptions) -> ArrayDataset:
         with np.load(options.path, allow_pickle=False) as file:
             groups = file.get("groups")
             return from_arrays(file["images"], file["labels"], groups)
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (*_UNREADABLE, KeyError, TypeError) as error:
         raise DataError(f"{options.path}: not arrays of images and labels: {error}") from error
 
 
 # ------------------------------------------------------------------------- image files
-
-
-# What Pillow and zipfile raise for damaged, encrypted or monstrous files.
-_UNREADABLE = (
-    OSError, ValueError, SyntaxError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile,
-    Image.DecompressionBombError,
-)  # fmt: skip
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:
@@ -129,8 +128,9 @@ class ImageFiles:
 
     @property
     def names(self) -> list[str]:
-        """The files, as text."""
-        return [str(path) for path in self.paths]
+        """Class and file name of every image, wherever the folder is."""
+        pairs = zip(self.labels, self.paths, strict=True)
+        return [f"{self.classes[label]}/{path.name}" for label, path in pairs]
 
     def __getitem__(self, index: int) -> NDArray[np.uint8]:
         path = self.paths[index]
@@ -200,7 +200,10 @@ def class_folders(root: Path) -> dict[str, list[Any]]:
             top = zipfile.Path(zipfile.ZipFile(root))
         except (zipfile.BadZipFile, OSError) as error:
             raise DataError(f"{root}: neither a folder nor a zip file") from error
-    found = _roots(top)
+    try:
+        found = _roots(top)
+    except OSError as error:
+        raise DataError(f"{root}: cannot be read: {error}") from error
     if not found:
         raise DataError(f"{root}: no folder with images; it takes one folder of images a class")
     if len(found) > 1:
@@ -217,9 +220,15 @@ def _roots(folder: Any) -> list[tuple[Any, dict[str, list[Any]]]]:
     subfolders = sorted((p for p in _visible(folder) if p.is_dir()), key=lambda p: natural(p.name))
     images = {p.name: _images(p) for p in subfolders}
     classes = {name: files for name, files in images.items() if files}
+    deeper = [root for p in subfolders if p.name not in classes for root in _roots(p)]
     if len(classes) >= 2:
+        if deeper:
+            raise DataError(
+                f"{folder}: '{next(iter(classes))}' holds images, {deeper[0][0]} only folders of "
+                "them: put the images of a class directly into its folder"
+            )
         return [(folder, classes)]
-    deeper = [root for p in subfolders for root in _roots(p)]
+    deeper = deeper or [root for p in subfolders if p.name in classes for root in _roots(p)]
     several = [root for root in deeper if len(root[1]) >= 2]
     return several or deeper or ([(folder, classes)] if classes else [])
 
@@ -283,7 +292,12 @@ def _decode_files(
             else:
                 if images is None:
                     images = np.empty((total, *image.shape), np.uint8)
-                images[i] = image
+                if image.shape != images.shape[1:]:
+                    errors.append(
+                        DataError(f"image {i} is {image.shape}, others are {images.shape[1:]}")
+                    )
+                else:
+                    images[i] = image
             if progress is not None:
                 progress(i + 1, total)
     if errors:
@@ -301,7 +315,8 @@ def _decode_files(
 def split_classes(dataset: Dataset, options: SplitOptions = SplitOptions()) -> ClassSplit:
     """The class split the options ask for: by names, from a file, the dataset's, or fractions.
 
-    Classes below `min_images` are refused or left out, as `too_small` says. Raises DataError for
+    Where only validation or test classes are named, all others are for training. Classes below
+    `min_images` are refused or left out, as `too_small` says. Raises DataError for
     names the dataset does not have, for overlap and for no training or test class.
     """
     counts = np.bincount(dataset.labels, minlength=len(dataset.classes))
@@ -318,7 +333,11 @@ def split_classes(dataset: Dataset, options: SplitOptions = SplitOptions()) -> C
         )
     own = getattr(dataset, "split", None)
     if options.train or options.val or options.test:
-        split = ClassSplit(options.train, options.val, options.test)
+        if options.file is not None:
+            raise DataError("a class split by names and one from a file exclude each other")
+        held_out = {*options.val, *options.test}
+        rest = [c for c in dataset.classes if c not in held_out and c not in small]
+        split = ClassSplit(options.train or rest, options.val, options.test)
     elif options.file is not None:
         split = _read_split(Path(options.file))
     elif own is not None and not options.draw:
@@ -338,14 +357,17 @@ def split_classes(dataset: Dataset, options: SplitOptions = SplitOptions()) -> C
     if len(train) < 2 or not test:
         raise DataError(
             f"a class split needs at least 2 train classes and 1 test class, this one has "
-            f"{len(train)} and {len(test)}"
+            f"{len(train)} and {len(test)}; name them with --set split.train and split.test"
         )
     return ClassSplit(train, val, test)
 
 
 def _read_split(path: Path) -> ClassSplit:
     try:
-        parts = tomllib.loads(path.read_text())
+        parts = tomllib.loads(path.read_text(encoding="utf-8"))
+        for name, names in parts.items():
+            if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
+                raise DataError(f"{path}: '{name}' must be a list of class names")
         unknown = sorted(parts.keys() - {"train", "val", "test"})
         if unknown:
             way_out = choose_from(unknown[0], ("train", "val", "test"))
@@ -356,9 +378,10 @@ def _read_split(path: Path) -> ClassSplit:
 
 
 def _draw_split(classes: Sequence[str], options: SplitOptions) -> ClassSplit:
-    """By fractions: at least one test class, validation classes as their share rounds to."""
+    """By fractions: at least one test class, and two to train on before any to validate."""
     order = [classes[i] for i in generator(options.seed, "split").permutation(len(classes))]
     n_test = max(1, round(len(order) * options.test_fraction))
-    n_val = round(len(order) * options.val_fraction)
+    wanted = round(len(order) * options.val_fraction)
+    n_val = max(0, min(wanted, len(order) - n_test - 2))  # two classes are left to train on
     test, val, train = order[:n_test], order[n_test : n_test + n_val], order[n_test + n_val :]
     return ClassSplit(sorted(train), sorted(val), sorted(test))

@@ -10,6 +10,7 @@ import numpy as np
 from attrs import field, frozen
 from numpy.typing import NDArray
 
+from .errors import TrainingError
 from .interfaces import Dataset, Transform
 from .loader import ahead, gather, load
 from .metrics import unit
@@ -57,7 +58,8 @@ def embed(
     """Embeddings (n, d) of a dataset, in eval mode.
 
     With `indices` only those rows are computed and all others are NaN, so that an index means the
-    same image everywhere and a row that was not asked for cannot pass unnoticed.
+    same image everywhere and a row that was not asked for cannot pass unnoticed. Raises
+    TrainingError where an embedding is not finite.
     """
     n = len(dataset.labels)
     wanted = np.arange(n) if indices is None else np.unique(indices)
@@ -68,6 +70,11 @@ def embed(
         images = ahead(lambda i: load(dataset, blocks[i], embedder.preprocess, rng), len(blocks))
         for done, (block, pixels) in enumerate(zip(blocks, images, strict=True), start=1):
             rows = np.array(embedder(mx.array(pixels)))
+            if not np.isfinite(rows).all():
+                raise TrainingError(
+                    "embeddings are no longer finite: lower training.learning_rate, or look for "
+                    "a transform that divides by zero"
+                )
             if out is None:
                 out = np.full((n, rows.shape[1]), np.nan, np.float32)
             out[block] = rows

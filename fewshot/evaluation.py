@@ -3,6 +3,7 @@
 import hashlib
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.special import stdtrit
 
 from .embedding import Embedder, embed, evaluating
-from .errors import ConfigError
+from .errors import ConfigError, DataError
 from .interfaces import Dataset, Head, Metric, Sampler
 from .records import (
     ClassSplit,
@@ -41,7 +42,12 @@ def t_interval(values: Floats) -> tuple[float, float]:
 
 
 def bootstrap_interval(values: Floats, draws: int = 2000) -> tuple[float, float]:
-    """95 % percentile bootstrap interval of the mean; the same values give the same interval."""
+    """95 % percentile bootstrap interval of the mean; the same values give the same interval.
+
+    (0, 1) for fewer than two values, which say nothing of their spread.
+    """
+    if len(values) < 2:
+        return 0.0, 1.0
     rng = generator(0, "bootstrap")
     means = values[rng.integers(len(values), size=(draws, len(values)))].mean(axis=1)
     low, high = np.quantile(means, [0.025, 0.975])
@@ -72,30 +78,49 @@ def predict(embeddings: NDArray[np.float32], episode: Episode, head: Head, metri
     return np.concatenate([np.empty(0, np.int64), *answers]).astype(np.int64)
 
 
+def _class_ids(task: Episode, classes: Sequence[str]) -> Ints:
+    """The dataset's ids of an episode's classes, which are names or ids."""
+    position: dict[Any, int] = {name: i for i, name in enumerate(classes)}
+    position |= {i: i for i in range(len(classes))}
+    strangers = [c for c in task.classes if c not in position]
+    if strangers:
+        raise DataError(f"an episode has class {strangers[0]!r}, which the dataset does not have")
+    return np.array([position[c] for c in task.classes], dtype=np.int64)
+
+
 def evaluate(
     embeddings: NDArray[np.float32],
     tasks: Iterable[Episode],
     head: Head,
     metric: Metric,
     classes: Sequence[str],
+    names: Sequence[str] | None = None,
 ) -> Evaluation:
     """Accuracy of `head` on episodes over embedded images (n, d), any iterable of `Episode`.
 
-    `classes` are the dataset's; an episode's classes are ids or names among them. Raises
-    ConfigError for no episode.
+    An episode's accuracy is the mean over its query classes. `classes` are the dataset's; an
+    episode's classes are names among them or ids. `names` of the images, where given, are part of
+    the digest. Raises ConfigError for no episode or one without queries, DataError for a class that
+    the dataset does not have.
     """
-    position = {name: i for i, name in enumerate(classes)}
     confusion = np.zeros((len(classes), len(classes)), np.int64)
     digest = hashlib.sha256("\0".join(classes).encode())
     accuracies: list[float] = []
     for task in tasks:
-        ids = np.array([position.get(c, c) for c in task.classes], dtype=np.int64)
+        if not len(task.query):
+            raise ConfigError("an episode without queries has no accuracy")
+        ids = _class_ids(task, classes)
         answers = predict(embeddings, task, head, metric)
-        accuracies.append(float(np.mean(answers == task.query_labels)))
+        _, of_class = np.unique(task.query_labels, return_inverse=True)
+        right = np.bincount(of_class, answers == task.query_labels) / np.bincount(of_class)
+        accuracies.append(float(right.mean()))
         np.add.at(confusion, (ids[task.query_labels], ids[answers]), 1)
         digest.update(np.array([len(task.support), len(task.query)]).tobytes())
         for part in (task.support, task.query):
-            digest.update(task.items[part].tobytes())
+            items = task.items[part]
+            digest.update(
+                items.tobytes() if names is None else "\0".join(names[i] for i in items).encode()
+            )
         digest.update(ids[task.support_labels].tobytes())
         digest.update(ids[task.query_labels].tobytes())
     if not accuracies:

@@ -35,7 +35,7 @@ def nearest_support(options: NearestSupportOptions = NearestSupportOptions()) ->
     """Share of votes among the k nearest support images.
 
     Ties go to the class with the nearer image, then to class order: each score carries that rank
-    as a fraction smaller than half a vote. More neighbours than support images: all vote.
+    as half a vote at the most. More neighbours than support images: all vote.
     """
 
     def scores(

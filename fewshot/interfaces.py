@@ -29,8 +29,9 @@ if TYPE_CHECKING:  # samplers, transforms and datasets read this file and never 
 
 Law = Literal["identity", "symmetry", "triangle", "scale_free"]
 
-# Above this many numbers the broadcast form of a distance table is slower and larger than products.
-_TABLE_LIMIT = 1 << 20
+# Above this many numbers of support the broadcast form of a distance table is slow and large. The
+# number of queries does not count: a query's distances are the same alone or among a thousand.
+_TABLE_LIMIT = 1 << 14
 
 
 @runtime_checkable
@@ -62,8 +63,7 @@ class Metric:
 
     def table(self, query: "mx.array", support: "mx.array") -> "mx.array":
         """All distances: (…, q, d), (…, s, d) -> (…, q, s)."""
-        q, s, d = query.shape[-2], support.shape[-2], query.shape[-1]
-        if self.matrix is not None and q * s * d > _TABLE_LIMIT:
+        if self.matrix is not None and support.shape[-2] * support.shape[-1] > _TABLE_LIMIT:
             return self.matrix(query, support)
         return self.fn(query[..., :, None, :], support[..., None, :, :])
 
@@ -126,7 +126,8 @@ class Dataset(Protocol):
 
     `classes`: names; `labels` (n,) int64 into `classes`, known without decoding; `groups` (n,) or
     None: images of one shot or signer share a number; item i: (h, w, c) uint8. Optional:
-    `split`, a `ClassSplit` of its own, and `names`, what to call each image (its file).
+    `split`, a `ClassSplit` of its own; `names`, what to call each image (its file); and
+    `load(progress)`, all images at once as (n, h, w, c), where that is faster.
     """
 
     @property

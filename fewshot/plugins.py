@@ -42,7 +42,14 @@ def build_registry(strict: bool = False) -> tuple[Registry, list[PluginStatus]]:
     registry.add(_collect(builtin, BUILTIN, version("fewshot")))
     statuses: list[PluginStatus] = []
     taken: dict[str, str] = {}
-    for point in _wanted(entry_points(group=GROUP)):
+    wanted, missing = _wanted(entry_points(group=GROUP))
+    for name in missing:
+        line = f"FEWSHOT_PLUGINS names '{name}', no such plugin is installed"
+        if strict:
+            raise PluginError(line)
+        registry.failed[name] = line
+        statuses.append(PluginStatus(name, "FEWSHOT_PLUGINS", "?", 0, line))
+    for point in wanted:
         origin = f"{point.dist.name if point.dist else '?'} ({point.value})"
         release = point.dist.version if point.dist else "?"
         try:
@@ -77,14 +84,15 @@ def _one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}".splitlines()[0]
 
 
-def _wanted(points: Iterable[EntryPoint]) -> list[EntryPoint]:
-    """The entry points to try, by name, then distribution: the same order everywhere."""
+def _wanted(points: Iterable[EntryPoint]) -> tuple[list[EntryPoint], list[str]]:
+    """The entry points to try, in the same order everywhere, and the names that have none."""
     ordered = sorted(points, key=lambda p: (p.name, p.dist.name if p.dist else "", p.value))
     asked = os.environ.get("FEWSHOT_PLUGINS")
     if asked is None:
-        return ordered
-    names = {name.strip() for name in asked.split(",")}
-    return [point for point in ordered if point.name in names]
+        return ordered, []
+    names = {name.strip() for name in asked.split(",")} - {""}
+    missing = sorted(names - {point.name for point in ordered})
+    return [point for point in ordered if point.name in names], missing
 
 
 def _collect(plugin: Any, provider: str, release: str) -> list[Registered]:

@@ -7,7 +7,7 @@ import numpy as np
 from attrs import Factory, define, field, frozen, has, validators
 from numpy.typing import NDArray
 
-from .errors import ConfigError, DataError
+from .errors import DataError
 
 Ints = NDArray[np.int64]
 Layout = Literal["pairs", "triplets", "episode"]
@@ -23,6 +23,10 @@ def as_ints(values: Any) -> Ints:
 
 
 # ------------------------------------------------------------------------------- draws
+
+
+def _classes(values: Iterable[int | str]) -> tuple[int | str, ...]:
+    return tuple(values)
 
 
 @frozen(eq=False)
@@ -55,7 +59,7 @@ class Episode:
 
     `items` (n,): dataset indices. `support` (s,), `query` (q,): positions into `items`; any
     number per class. `support_labels`, `query_labels`: 0..n_way-1. `classes`: what label i is
-    in the dataset (a class id there, or any name).
+    in the dataset: a class id (int) or a class name (str).
 
     Raises DataError where an image is both support and query, a label is out of range or a
     class has no support.
@@ -66,13 +70,16 @@ class Episode:
     support_labels: Ints = field(converter=as_ints)
     query: Ints = field(converter=as_ints)
     query_labels: Ints = field(converter=as_ints)
-    classes: tuple[Any, ...] = field(converter=tuple)
+    classes: tuple[int | str, ...] = field(converter=_classes)
 
     def __attrs_post_init__(self) -> None:
         if len(self.support) != len(self.support_labels) or len(self.query) != len(
             self.query_labels
         ):
             raise DataError("an episode needs one label per support and per query image")
+        for part in (self.support, self.query):
+            if part.size and not 0 <= part.min() <= part.max() < len(self.items):
+                raise DataError(f"positions must lie in 0..{len(self.items) - 1}, the items")
         shared = np.intersect1d(self.items[self.support], self.items[self.query])
         if shared.size:
             raise DataError(f"images {shared[:5].tolist()} are both support and query")
@@ -98,21 +105,23 @@ class Episode:
     ) -> "Episode":
         """An episode from dataset indices and labels of any kind (names, large ids, …).
 
-        Classes take the order of their first support image. Raises DataError for a query label
+        A label stands for the class that bears it as its name, as in `from_arrays`. Classes take
+        the order of their first support image. Raises DataError for a query label
         that has no support.
         """
-        classes = tuple(dict.fromkeys(support_labels))
+        of_support, of_query = [str(y) for y in support_labels], [str(y) for y in query_labels]
+        classes = list(dict.fromkeys(of_support))
         position = {name: i for i, name in enumerate(classes)}
-        strangers = sorted({str(y) for y in query_labels if y not in position})
+        strangers = sorted({name for name in of_query if name not in position})
         if strangers:
             raise DataError(f"query labels without support: {', '.join(strangers)}")
         s, q = len(support), len(query)
         return cls(
             items=as_ints([*support, *query]),
             support=as_ints(range(s)),
-            support_labels=as_ints([position[y] for y in support_labels]),
+            support_labels=as_ints([position[name] for name in of_support]),
             query=as_ints(range(s, s + q)),
-            query_labels=as_ints([position[y] for y in query_labels]),
+            query_labels=as_ints([position[name] for name in of_query]),
             classes=classes,
         )
 
@@ -296,6 +305,8 @@ class EvaluationOptions:
 class Evaluation:
     """What one embedding achieves on a list of episodes; accuracies are shares, 0 to 1.
 
+    `accuracy`: the mean of `per_episode`, each the mean over the episode's query classes.
+
     `per_episode` (e,); `ci95`: Student t over episodes; `ci95_classes`: bootstrap over the query
     classes, which reflects how few they are. `confusion` (c, c): queries of class row answered
     as class column. `digest` names the episodes: equal digests, equal episodes.
@@ -338,12 +349,3 @@ class History:
     seconds: float = 0.0
     stopped: str = "steps"
     records: list[dict[str, Any]] = Factory(list)
-
-
-def check_fits(layout_of_loss: Layout, layout_of_sampler: Layout, loss: str, sampler: str) -> None:
-    """Raise ConfigError where the sampler does not give what the loss compares."""
-    if layout_of_loss != layout_of_sampler:
-        raise ConfigError(
-            f"loss '{loss}' wants '{layout_of_loss}' draws, but sampler '{sampler}' gives "
-            f"'{layout_of_sampler}'; leave the sampler out to get one that fits"
-        )

@@ -11,6 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from .checkpoint import write_text
+from .errors import OutputError
 from .interfaces import Dataset
 from .loader import gather
 from .records import Episode, Evaluation, Ints
@@ -19,7 +21,10 @@ _OURS, _FLOOR, _UNTRAINED, _RIGHT, _WRONG = "#1f6feb", "#8c959f", "#d4a72c", "#1
 
 
 def _save(figure: Figure, path: Path) -> None:
-    figure.savefig(path, dpi=110, bbox_inches="tight")
+    try:
+        figure.savefig(path, dpi=110, bbox_inches="tight")
+    except (OSError, ValueError) as error:
+        raise OutputError(f"{path}: picture cannot be written: {error}") from error
 
 
 def _plain(name: str) -> str:
@@ -272,12 +277,12 @@ def page(
         if key in ("started", "machine", "device", "versions", "runtime", "parameters", "images")
     )
     notes = "".join(f"<li>{html.escape(line)}</li>" for line in facts(results))
-    (folder / "report.html").write_text(
+    write_text(
+        folder / "report.html",
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title} {folder.name}</title>'
         f"<style>{_STYLE}</style><h1>{title} {html.escape(folder.name)}</h1>"
         f"<h2>K-shot accuracy on unseen classes</h2><table>{rows}</table>"
         "<p>raw pixels: the same head on images averaged to 16x16, same episodes.</p>"
         f"<ul>{notes}</ul>{pictures}<h2>Made by</h2><ul>{machine}</ul>"
         f"<h2>Configuration</h2><pre>{html.escape(config)}</pre></html>",
-        encoding="utf-8",
     )

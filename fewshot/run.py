@@ -19,7 +19,7 @@ from . import checkpoint, report
 from .config import LISTS, Chosen, RunConfig, read_toml, to_toml
 from .datasets import ArrayDataset, decode, split_classes
 from .embedding import Embedder, embed, raw_pixels
-from .errors import ClassTooSmallError, ConfigError, InterruptedRunError, OutputError
+from .errors import ClassTooSmallError, ConfigError, DataError, InterruptedRunError, OutputError
 from .evaluation import (
     class_ids,
     embedding_speed,
@@ -34,11 +34,11 @@ from .evaluation import (
 )
 from .interfaces import Dataset, Head, Loss, Metric, Sampler, Transform
 from .metrics import euclidean
-from .records import ClassSplit, Draw, Episode, Evaluation, History, Pairs, check_fits
+from .records import ClassSplit, Draw, Episode, Evaluation, History, Pairs, SplitOptions
 from .registry import Registry
 from .runtime import Runtime
-from .seeding import mlx_seed
-from .training import fit, learned, parameter_count
+from .seeding import generator, mlx_seed
+from .training import Learned, check_fits, fit, make_optimizer, parameter_count, snapshot
 
 # (stage, done, total, what to show beside it, a line worth keeping or "")
 Progress = Callable[[str, int, int, str, str], None]
@@ -69,7 +69,7 @@ class Parts:
     @property
     def learned(self) -> nn.Module:
         """What the weights file holds."""
-        return learned(self.embedder.backbone, self.metric, self.loss)
+        return Learned(self.embedder.backbone, self.metric, self.loss)
 
 
 @contextmanager
@@ -118,25 +118,26 @@ def build(config: RunConfig, registry: Registry) -> Parts:
 def check(parts: Parts) -> None:
     """Refuse, before anything is decoded, what cannot be trained.
 
-    Raises ConfigError for a loss that does not fit the sampler, a head that an episode loss cannot
-    train through, or a margin beyond the metric's bound; DataError for classes too small to
-    validate on.
+    Raises ConfigError for parts that do not fit and for transforms in the wrong list, DataError for
+    classes too small to validate on.
     """
-    config, loss = parts.config, parts.loss
-    check_fits(loss.layout, parts.sampler.layout, config.loss.name, config.sampler.name)
-    if loss.layout == "episode" and not parts.head.differentiable:
-        raise ConfigError(
-            f"loss '{config.loss.name}' trains through the head, and '{config.head.name}' has no "
-            "gradient: use --head nearest-prototype"
-        )
-    bounded = config.embedding.normalize == "l2" or "scale_free" in parts.metric.laws
-    upper = parts.metric.upper(parts.embedder.backbone.embedding_dim)
-    if bounded and loss.margin is not None and loss.margin > upper:
-        raise ConfigError(
-            f"loss.margin {loss.margin:g} is out of reach: {config.metric.name} is at most "
-            f"{upper:g} between embeddings of length 1"
-        )
+    try:
+        check_fits(parts.embedder, parts.sampler, parts.loss, parts.metric, parts.head)
+    except ConfigError as error:
+        named = ("loss", "sampler", "metric", "head")
+        listed = ", ".join(f"{kind} '{getattr(parts.config, kind).name}'" for kind in named)
+        raise ConfigError(f"{listed}: {error}") from error
+    make_optimizer(parts.config.training)
     _validation(parts)
+    copies = np.repeat(parts.dataset[0][None], 8, axis=0).astype(np.float32) / np.float32(255)
+    for chosen, transform in zip(parts.config.augment, parts.augment, strict=True):
+        changed = transform(copies, generator(0, "check"))
+        if changed.min() < 0 or changed.max() > 1:
+            raise ConfigError(f"augment: '{chosen.name}' leaves [0, 1]; it belongs in preprocess")
+    for chosen, transform in zip(parts.config.preprocess, parts.embedder.preprocess, strict=True):
+        changed = transform(copies, generator(0, "check"))
+        if not np.array_equal(changed, transform(copies, generator(1, "check"))):
+            raise ConfigError(f"preprocess: '{chosen.name}' is random; it belongs in augment")
 
 
 def run(
@@ -159,6 +160,7 @@ def run(
     except BaseException:
         folder.rmdir()  # nothing is in it yet
         raise
+    config = evolve(config, split=_named(parts.split))
     checkpoint.write_text(folder / "config.toml", to_toml(config))
     manifest = _manifest(parts, runtime)
 
@@ -168,7 +170,7 @@ def run(
 
     note(status="training")
     try:
-        untrained = _embeddings(parts, "untrained backbone", progress)
+        blank = snapshot(parts.learned)
         history = _train(parts, folder, progress)
         note(
             weights_sha256=checkpoint.save_weights(parts.learned, folder / checkpoint.WEIGHTS),
@@ -181,7 +183,7 @@ def run(
                 f"interrupted at step {history.steps}; the best weights so far are kept: "
                 f"fewshot eval {folder}"
             )
-        results = _examine(parts, untrained, folder, progress)
+        results = _examine(parts, blank, folder, progress)
         results["training"] = manifest["training"]
         checkpoint.write_json(folder / "results.json", results)
         report.page(folder, "Run", manifest, results, to_toml(config))
@@ -204,26 +206,37 @@ def load_run(folder: Path) -> dict[str, Any]:
 def evaluate_run(
     folder: Path, config: RunConfig, registry: Registry, progress: Progress = _silent
 ) -> Path:
-    """Evaluate a run's weights under another configuration, into a folder inside the run's."""
-    parts = build(config, registry)
-    if load_run(folder)["metric"]["name"] != config.metric.name:
-        parts = evolve(parts, loss=evolve(parts.loss, margin=None))  # it was another metric's
+    """Evaluate a run's weights under another configuration, into a folder inside the run's.
+
+    Raises DataError for test classes that the run was trained on, OutputError for damaged weights.
+    """
     manifest = checkpoint.read_json(folder / "manifest.json")
     weights = folder / checkpoint.WEIGHTS
     if not weights.is_file():
         raise OutputError(f"{folder}: no weights yet (its status: {manifest.get('status')})")
-    parts = _decoded(parts, progress)
-    untrained = _embeddings(parts, "untrained backbone", progress)
+    parts = build(config, registry)
+    known = {*manifest["classes"]["train"], *manifest["classes"]["val"]} & {*parts.split.test}
+    if known:
+        raise DataError(f"the run was trained or stopped on {', '.join(sorted(known))}: no test")
+    if load_run(folder)["metric"]["name"] != config.metric.name:
+        parts = evolve(parts, loss=evolve(parts.loss, margin=None))  # it was another metric's
+    blank = snapshot(parts.learned)
     checkpoint.load_weights(parts.learned, weights, manifest.get("weights_sha256"))
+    parts = _decoded(parts, progress)
     out = checkpoint.new_folder(folder, "eval-")
     checkpoint.write_text(out / "config.toml", to_toml(config))
-    results = _examine(parts, untrained, out, progress)
+    results = _examine(parts, blank, out, progress)
     checkpoint.write_json(out / "results.json", results)
     report.page(out, "Evaluation", manifest, results, to_toml(config))
     return out
 
 
 # -------------------------------------------------------------------------------- steps
+
+
+def _named(split: ClassSplit) -> SplitOptions:
+    """The split by its names, so that it stays what it was when the data or defaults change."""
+    return SplitOptions(train=split.train, val=split.val, test=split.test)
 
 
 def _decoded(parts: Parts, progress: Progress) -> Parts:
@@ -284,28 +297,38 @@ def _train(parts: Parts, folder: Path, progress: Progress) -> History:
 
 def _line(record: Mapping[str, Any]) -> str:
     """A record as one line of text."""
-    parts = [f"loss {record['loss']:.4f}", f"{record['violating']:.0%} above 0"]
+    parts = [f"loss {record['loss']:.4f}", f"{record['above_zero']:.0%} above 0"]
     parts += [f"{name} {record[name]:.3f}" for name in ("score", "auc") if name in record]
     return ", ".join([*parts, f"{record['images_per_second']:.0f} images/s"])
 
 
-def _examine(parts: Parts, untrained: Any, folder: Path, progress: Progress) -> dict[str, Any]:
-    """Every figure and picture of an evaluation; floor rows on the same episodes."""
+def _examine(
+    parts: Parts, blank: list[tuple[str, mx.array]], folder: Path, progress: Progress
+) -> dict[str, Any]:
+    """Every figure and picture of an evaluation; floor rows on the same episodes.
+
+    `blank`: the learned parts' weights before training.
+    """
     dataset = parts.dataset
+    names = getattr(dataset, "names", None)
     trained = _embeddings(parts, "trained backbone", progress)
+    weights = snapshot(parts.learned)
+    parts.learned.load_weights(blank)
+    untrained = _embeddings(parts, "untrained backbone", progress)
+    parts.learned.load_weights(weights)
     pixels = raw_pixels(dataset, needed(t for k in parts.episodes for t in parts.episodes[k]))
     rows = []
     for done, (k, tasks) in enumerate(parts.episodes.items()):
         progress("episodes", done, len(parts.episodes), "", "")
-        ours, floor, blank = (
-            evaluate(rows_of, tasks, parts.head, metric, dataset.classes)
+        ours, floor, start = (
+            evaluate(rows_of, tasks, parts.head, metric, dataset.classes, names)
             for rows_of, metric in (
                 (trained, parts.metric),
                 (pixels, euclidean()),
                 (untrained, parts.metric),
             )
         )
-        rows.append(_row(k, tasks, ours, floor, blank, parts))
+        rows.append(_row(k, tasks, ours, floor, start, parts))
         report.confusion(ours, f"K = {k}", folder / f"confusion_k{k}.png")
     progress("episodes", len(parts.episodes), len(parts.episodes), "", "")
     report.k_shot(rows, folder / "k_shot.png")

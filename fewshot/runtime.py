@@ -82,7 +82,7 @@ def prepare() -> Runtime:
     calls return the first one's record. Numbers of threads stay the library's own choice, that is
     ``OPENBLAS_NUM_THREADS`` where it is set.
 
-    Costs memory: freed blocks below 1 GB stay with the process, so its resident memory remains at
+    Costs memory: freed blocks below 2 GB stay with the process, so its resident memory remains at
     its peak (see ``_tune_malloc``).
     """
     mode = os.environ.get(_VARIABLE, "auto")

@@ -7,7 +7,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from . import report
-from .errors import ConfigError, OutputError
+from .errors import ConfigError
 from .registry import Registered
 from .training import parameter_count
 
@@ -48,14 +48,10 @@ def draw(entry: Registered, options: Any, path: Path, size: int) -> None:
     Raises ConfigError for another kind, OutputError where the file cannot be written.
     """
     make = entry.component.factory
-    try:
-        if entry.kind == "backbone":
-            shape = (size, size, 3)
-            rows = layer_table(make(options, shape), shape)
-            report.layers(entry.name, rows, path)
-        elif entry.kind == "dataset":
-            report.examples(make(options), path)
-        else:
-            raise ConfigError(f"--save draws a backbone or a dataset, not a {entry.kind}")
-    except (OSError, ValueError) as error:
-        raise OutputError(f"{path}: picture cannot be written: {error}") from error
+    if entry.kind == "backbone":
+        shape = (size, size, 3)
+        report.layers(entry.name, layer_table(make(options, shape), shape), path)
+    elif entry.kind == "dataset":
+        report.examples(make(options), path)
+    else:
+        raise ConfigError(f"--save draws a backbone or a dataset, not a {entry.kind}")

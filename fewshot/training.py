@@ -15,7 +15,7 @@ from .embedding import Embedder
 from .errors import ConfigError, TrainingError
 from .interfaces import Dataset, Head, Loss, Metric, Sampler, Transform
 from .loader import ahead, load
-from .records import Draw, History, Pairs, TrainingOptions, Triplets, check_fits
+from .records import Draw, History, Pairs, TrainingOptions, Triplets
 from .seeding import generator, mlx_seed
 
 
@@ -44,8 +44,8 @@ def compare(
     return loss.fn(scores, mx.array(draw.query_labels))
 
 
-class _Learned(nn.Module):
-    """Everything with parameters, for one gradient and one optimizer."""
+class Learned(nn.Module):
+    """Backbone, metric and loss in one module: what training changes and a checkpoint saves."""
 
     def __init__(self, backbone: nn.Module, metric: Metric, loss: Loss) -> None:
         super().__init__()
@@ -55,9 +55,31 @@ class _Learned(nn.Module):
                 self[name] = fn
 
 
-def learned(backbone: nn.Module, metric: Metric, loss: Loss) -> nn.Module:
-    """Backbone, metric and loss in one module: what training changes and a checkpoint saves."""
-    return _Learned(backbone, metric, loss)
+def check_fits(
+    embedder: Embedder, sampler: Sampler[Draw], loss: Loss, metric: Metric, head: Head | None
+) -> None:
+    """Raise ConfigError where these cannot be trained together.
+
+    That is: the sampler does not draw what the loss compares, an episode loss has no head with a
+    gradient, or the loss's margin is beyond the metric's bound.
+    """
+    if loss.layout != sampler.layout:
+        raise ConfigError(
+            f"the loss wants '{loss.layout}' draws, the sampler gives '{sampler.layout}': take a "
+            "sampler that fits (the command line chooses one where none is named)"
+        )
+    if loss.layout == "episode" and (head is None or not head.differentiable):
+        raise ConfigError(
+            "an episode loss trains through the head, and this one has no gradient: use "
+            "nearest-prototype"
+        )
+    bounded = embedder.normalize == "l2" or "scale_free" in metric.laws
+    upper = metric.upper(embedder.backbone.embedding_dim)
+    if bounded and loss.margin is not None and loss.margin > upper:
+        raise ConfigError(
+            f"the loss's margin {loss.margin:g} is out of reach: this metric is at most {upper:g} "
+            "between embeddings of length 1"
+        )
 
 
 def parameter_count(module: nn.Module) -> int:
@@ -66,13 +88,15 @@ def parameter_count(module: nn.Module) -> int:
     return sum(array.size for _, array in arrays)
 
 
-def _weights(model: nn.Module) -> list[tuple[str, mx.array]]:
+def snapshot(model: nn.Module) -> list[tuple[str, mx.array]]:
     """All parameters and buffers; arrays do not change, so this is a snapshot."""
     return tree_flatten(model.parameters())  # type: ignore[return-value]
 
 
 def make_optimizer(options: TrainingOptions) -> optimizers.Optimizer:
-    """The optimizer with its learning-rate schedule."""
+    """The optimizer with its learning-rate schedule; ConfigError for a decay that adam ignores."""
+    if options.weight_decay and options.optimizer == "adam":
+        raise ConfigError("training.weight_decay has no effect with adam: use adamw or sgd")
     rate: Any = options.learning_rate
     if options.schedule == "cosine":
         rate = optimizers.cosine_decay(rate, max(1, options.steps - options.warmup))
@@ -110,13 +134,11 @@ def fit(
     time, `on_best` the learned parts when they are the best so far; `progress(step, steps, speed)`
     is called after every step. Ctrl-C ends training as "interrupted" with the best weights so far.
 
-    The same seed, arguments and machine give the same weights. Raises ConfigError where loss,
-    sampler and head do not fit, TrainingError where the loss is no longer finite.
+    The same seed, arguments and machine give the same weights. Raises ConfigError where parts do
+    not fit (`check_fits`), TrainingError where the loss is no longer finite.
     """
-    check_fits(loss.layout, sampler.layout, "this loss", "this sampler")
-    if loss.layout == "episode" and (head is None or not head.differentiable):
-        raise ConfigError("an episode loss trains through the head, which must be differentiable")
-    model = learned(embedder.backbone, metric, loss)
+    check_fits(embedder, sampler, loss, metric, head)
+    model = Learned(embedder.backbone, metric, loss)
     optimizer = make_optimizer(options)
     transforms = [*augment, *embedder.preprocess]
     history = History()
@@ -138,32 +160,32 @@ def fit(
         return every.mean(), (every > 0).mean()
 
     gradient = nn.value_and_grad(model, objective)
-    best = _weights(model)
+    best = snapshot(model)
     stale = 0
     images_seen, sums, since = 0, np.zeros(2), 0
     model.train()
+    clock = time.perf_counter()
     try:
         for step, (draws, pixels) in enumerate(ahead(prepare, options.steps), start=1):
-            began = time.perf_counter()
             mx.random.seed(mlx_seed(seed, "dropout", step))
-            (value, violating), gradients = gradient(mx.array(pixels), draws)
+            (value, above_zero), gradients = gradient(mx.array(pixels), draws)
             optimizer.update(model, gradients)
-            mx.eval(model.parameters(), optimizer.state, value, violating)
-            history.seconds += time.perf_counter() - began
+            mx.eval(model.parameters(), optimizer.state, value, above_zero)
+            history.seconds += time.perf_counter() - clock
             images_seen += len(pixels)
             history.steps = step
             if not np.isfinite(value.item()):
                 raise TrainingError(
                     f"the loss is {value.item()} at step {step}: lower training.learning_rate"
                 )
-            sums += (value.item(), violating.item())
+            sums += (value.item(), above_zero.item())
             since += 1
             history.images_per_second = images_seen / history.seconds
             if step % options.validate_every == 0 or step == options.steps:
                 record: dict[str, Any] = {
                     "step": step,
                     "loss": float(sums[0] / since),
-                    "violating": float(sums[1] / since),
+                    "above_zero": float(sums[1] / since),
                     "images_per_second": history.images_per_second,
                 }
                 sums, since = np.zeros(2), 0
@@ -173,7 +195,7 @@ def fit(
                 better = score is None or history.best_score is None or score > history.best_score
                 stale = 0 if better else stale + 1
                 if better:
-                    best = _weights(model)
+                    best = snapshot(model)
                     history.best_step, history.best_score = step, score
                     if on_best is not None:
                         on_best(model)
@@ -185,11 +207,13 @@ def fit(
             if options.patience and stale >= options.patience:
                 history.stopped = "patience"
                 break
+            clock = time.perf_counter()
     except KeyboardInterrupt:
         history.stopped = "interrupted"
         if validate is None or not history.records:
-            best = _weights(model)
-    model.load_weights(best)
-    mx.eval(model.parameters())
-    model.eval()
+            best = snapshot(model)
+    finally:
+        model.load_weights(best)
+        mx.eval(model.parameters())
+        model.eval()
     return history

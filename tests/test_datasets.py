@@ -666,13 +666,32 @@ def test_an_unknown_class_name_is_met_with_the_nearest_one():
     [
         SplitOptions(train=("c0",), test=("c1",)),
         SplitOptions(train=("c0", "c1", "c2", "c3")),
-        SplitOptions(test=("c0",)),
-        SplitOptions(val_fraction=0.5, test_fraction=0.5),
+        SplitOptions(val=("c0", "c1"), test=("c2",)),
+        SplitOptions(test_fraction=0.75),
     ],
 )
 def test_a_split_without_two_training_classes_and_a_test_class_is_refused(options: SplitOptions):
     with pytest.raises(DataError, match="at least 2 train classes and 1 test class"):
         split_classes(counted(2, 2, 2, 2), options)
+
+
+def test_classes_that_no_list_names_are_for_training():
+    split = split_classes(counted(2, 2, 2, 2), SplitOptions(val=("c1",), test=("c3",)))
+    assert split == ClassSplit(train=("c0", "c2"), val=("c1",), test=("c3",))
+
+
+def test_a_drawn_split_leaves_two_classes_to_train_on_before_any_validate():
+    for classes in range(3, 9):
+        split = split_classes(
+            counted(*[2] * classes), SplitOptions(val_fraction=0.9, test_fraction=0.1)
+        )
+        assert len(split.train) == 2
+        assert len(split.val) == classes - 3
+
+
+def test_names_and_a_file_for_one_split_exclude_each_other():
+    with pytest.raises(DataError, match="exclude"):
+        split_classes(counted(2, 2, 2), SplitOptions(test=("c0",), file="split.toml"))
 
 
 def test_a_class_too_small_is_refused_by_name_and_number():

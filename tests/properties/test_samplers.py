@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from strategies import every, make
 
-from fewshot.errors import ClassTooSmallError, ConfigError, DataError
-from fewshot.records import ClassSplit, Episode, Pairs, Triplets, check_fits
+from fewshot.errors import ClassTooSmallError, DataError
+from fewshot.records import ClassSplit, Episode, Pairs, Triplets
 from fewshot.samplers import (
     AllPairsOptions,
     EpisodesOptions,
@@ -502,7 +502,7 @@ def test_all_way_refuses_a_query_class_without_images(missing: int) -> None:
 names = st.one_of(st.text(max_size=3), st.integers(2**53, 2**53 + 4), st.integers(0, 3))
 
 
-@given(names=st.lists(names, min_size=1, max_size=5, unique=True), data=st.data())
+@given(names=st.lists(names, min_size=1, max_size=5, unique_by=str), data=st.data())
 def test_an_episode_of_any_labels_says_which_is_which(names: list[Any], data: Any) -> None:
     support = data.draw(st.permutations([*names, *data.draw(st.lists(st.sampled_from(names)))]))
     query = data.draw(st.lists(st.sampled_from(names)))
@@ -510,15 +510,15 @@ def test_an_episode_of_any_labels_says_which_is_which(names: list[Any], data: An
     rows = list(range(start, start + len(support) + len(query)))
     s = len(support)
     episode = Episode.of(rows[:s], support, rows[s:], query)
-    assert list(episode.classes) == list(dict.fromkeys(support))
-    assert [episode.classes[y] for y in episode.support_labels] == list(support)
-    assert [episode.classes[y] for y in episode.query_labels] == query
+    assert list(episode.classes) == [str(name) for name in dict.fromkeys(support)]
+    assert [episode.classes[y] for y in episode.support_labels] == [str(y) for y in support]
+    assert [episode.classes[y] for y in episode.query_labels] == [str(y) for y in query]
     assert episode.items[episode.support].tolist() == rows[:s]
     assert episode.items[episode.query].tolist() == rows[s:]
     assert episode.n_way == len(names)
 
 
-@given(labels=st.lists(names, min_size=1, max_size=5, unique=True))
+@given(labels=st.lists(names, min_size=1, max_size=5, unique_by=str))
 def test_a_query_label_without_support_is_named(labels: list[Any]) -> None:
     with pytest.raises(DataError, match="nobody"):
         Episode.of(range(len(labels)), labels, [99], ["nobody"])
@@ -564,16 +564,6 @@ def test_a_class_split_is_disjoint_or_refused(parts: tuple[list[str], ...]) -> N
     else:
         split = ClassSplit(*parts)
         assert (split.train, split.val, split.test) == tuple(map(tuple, parts))
-
-
-def test_loss_and_sampler_must_speak_of_the_same_layout() -> None:
-    layouts = ("pairs", "triplets", "episode")
-    for mine, yours in itertools.product(layouts, layouts):
-        if mine == yours:
-            check_fits(mine, yours, "a", "b")
-        else:
-            with pytest.raises(ConfigError, match=f"'a'.*{mine}.*'b'.*{yours}"):
-                check_fits(mine, yours, "a", "b")
 
 
 @pytest.mark.parametrize(

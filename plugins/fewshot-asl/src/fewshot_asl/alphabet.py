@@ -7,8 +7,16 @@ from string import ascii_uppercase
 
 from attrs import frozen
 
-from fewshot import ClassSplit, DataError, above, at_least, option
-from fewshot.datasets import ImageFiles, class_folders, image_files
+from fewshot import (
+    ClassSplit,
+    DataError,
+    ImageFiles,
+    above,
+    at_least,
+    class_folders,
+    image_files,
+    option,
+)
 
 CLASSES = (*ascii_uppercase, "del", "nothing", "space")
 

@@ -15,7 +15,7 @@ def fewshot_backbones() -> list[Component]:
             "simplecnn",
             simplecnn,
             SimpleCNNOptions,
-            "four convolutions and a linear layer, about 3 million parameters",
+            "four convolutions and a linear layer, 3 million parameters at 64x64",
         )
     ]
 

@@ -6,8 +6,7 @@ import mlx.core as mx
 import mlx.nn as nn
 from attrs import frozen, validators
 
-from fewshot import ConfigError, above, at_least, below, option, within
-from fewshot.layers import BatchNorm
+from fewshot import BatchNorm, ConfigError, above, at_least, below, option, within
 
 
 @frozen

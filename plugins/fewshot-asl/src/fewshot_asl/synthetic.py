@@ -10,9 +10,7 @@ import numpy as np
 from attrs import frozen
 from numpy.typing import NDArray
 
-from fewshot import DataError, at_least, at_most, option, within
-from fewshot.records import Ints
-from fewshot.seeding import generator
+from fewshot import DataError, Ints, at_least, at_most, generator, option, within
 
 from .alphabet import CLASSES, SPLIT
 from .drawing import LARGEST, SMALLEST, draw
@@ -42,6 +40,13 @@ class Drawn:
     def __getitem__(self, index: int) -> NDArray[np.uint8]:
         name = self.classes[self.labels[index]]
         return draw(name, generator(self.options.seed, "drawn", index), self.options.size)
+
+    @property
+    def names(self) -> list[str]:
+        """What tells an image from all others, whatever its size."""
+        return [
+            f"{self.classes[c]}/{i} of seed {self.options.seed}" for i, c in enumerate(self.labels)
+        ]
 
     def load(self, progress: Callable[[int, int], None] | None = None) -> NDArray[np.uint8]:
         """All images (n, size, size, 3), drawn by one process a core.
@@ -87,5 +92,8 @@ def synthetic(options: SyntheticOptions) -> Drawn:
 if __name__ == "__main__":
     asked = [int(number) for number in sys.argv[1:]]
     drawn = synthetic(SyntheticOptions(*asked[:3]))
-    for i in range(asked[3], len(drawn.labels), asked[4]):
-        sys.stdout.buffer.write(drawn[i].tobytes())
+    try:
+        for i in range(asked[3], len(drawn.labels), asked[4]):
+            sys.stdout.buffer.write(drawn[i].tobytes())
+    except KeyboardInterrupt:  # the parent says it
+        sys.exit(130)
