@@ -2,6 +2,7 @@
 
 import tomllib
 import warnings
+import weakref
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Sequence
@@ -194,14 +195,10 @@ def class_folders(root: Path) -> dict[str, list[Any]]:
     """Image files by class, classes and files in order of name, from a folder or zip file."""
     if not root.exists():
         raise DataError(f"{root}: no such file or folder")
-    top: Any = root
-    if root.is_file():
-        try:
-            top = zipfile.Path(zipfile.ZipFile(root))
-        except (zipfile.BadZipFile, OSError) as error:
-            raise DataError(f"{root}: neither a folder nor a zip file") from error
     try:
-        found = _roots(top)
+        found = _roots(_archive(root) if root.is_file() else root)
+    except zipfile.BadZipFile as error:
+        raise DataError(f"{root}: neither a folder nor a zip file") from error
     except OSError as error:
         raise DataError(f"{root}: cannot be read: {error}") from error
     if not found:
@@ -213,6 +210,18 @@ def class_folders(root: Path) -> dict[str, list[Any]]:
     if len(folders) < 2:
         raise DataError(f"{place}: one class only ({next(iter(folders))}); at least two are needed")
     return folders
+
+
+def _archive(path: Path) -> zipfile.Path:
+    """The inside of a zip file, which is closed when nothing refers to it any more."""
+    file = path.open("rb")
+    try:
+        archive = zipfile.ZipFile(file)
+    except zipfile.BadZipFile:
+        file.close()
+        raise
+    weakref.finalize(archive, file.close)
+    return zipfile.Path(archive)
 
 
 def _roots(folder: Any) -> list[tuple[Any, dict[str, list[Any]]]]:
