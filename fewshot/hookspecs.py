@@ -27,7 +27,7 @@ hookimpl = pluggy.HookimplMarker("fewshot")
 def fewshot_backbones() -> Iterable[Component]:
     """Networks: `factory(options, input_shape)` -> `Backbone`.
 
-    >>> return [Component("mlp", lambda options, shape: MLP(options.width, shape), MLPOptions)]
+    return [Component("mlp", lambda options, shape: MLP(options.width, shape), MLPOptions)]
     """
     raise NotImplementedError
 
@@ -36,7 +36,7 @@ def fewshot_backbones() -> Iterable[Component]:
 def fewshot_metrics() -> Iterable[Component]:
     """Distances: `factory(options)` -> `Metric`.
 
-    >>> return [Component("chebyshev", lambda _: Metric(fn=..., laws={"symmetry"}, upper=...))]
+    return [Component("chebyshev", lambda _: Metric(fn=..., laws=frozenset(), upper=...))]
     """
     raise NotImplementedError
 
@@ -45,7 +45,7 @@ def fewshot_metrics() -> Iterable[Component]:
 def fewshot_losses() -> Iterable[Component]:
     """Losses: `factory(options)` -> `Loss`.
 
-    >>> return [Component("huber", lambda options: Loss(fn=..., layout="pairs"), HuberOptions)]
+    return [Component("huber", lambda options: Loss(fn=..., layout="pairs"), HuberOptions)]
     """
     raise NotImplementedError
 
@@ -54,7 +54,7 @@ def fewshot_losses() -> Iterable[Component]:
 def fewshot_samplers() -> Iterable[Component]:
     """Samplers: `factory(options, labels, groups)` -> `Sampler`.
 
-    >>> return [Component("hard-pairs", hard_pairs, HardPairsOptions)]
+    return [Component("hard-pairs", hard_pairs, HardPairsOptions)]
     """
     raise NotImplementedError
 
@@ -63,7 +63,7 @@ def fewshot_samplers() -> Iterable[Component]:
 def fewshot_heads() -> Iterable[Component]:
     """Few-shot classifiers: `factory(options)` -> `Head`.
 
-    >>> return [Component("soft-vote", lambda _: Head(scores=..., differentiable=True))]
+    return [Component("soft-vote", lambda _: Head(scores=..., differentiable=True))]
     """
     raise NotImplementedError
 
@@ -72,7 +72,7 @@ def fewshot_heads() -> Iterable[Component]:
 def fewshot_datasets() -> Iterable[Component]:
     """Data sets: `factory(options)` -> `Dataset`.
 
-    >>> return [Component("omniglot", omniglot, OmniglotOptions)]
+    return [Component("omniglot", omniglot, OmniglotOptions)]
     """
     raise NotImplementedError
 
@@ -81,7 +81,7 @@ def fewshot_datasets() -> Iterable[Component]:
 def fewshot_transforms() -> Iterable[Component]:
     """Transforms: `factory(options)` -> `Transform`.
 
-    >>> return [Component("invert", lambda _: lambda images, rng: 1 - images)]
+    return [Component("invert", lambda _: lambda images, rng: 1 - images)]
     """
     raise NotImplementedError
 
@@ -90,6 +90,6 @@ def fewshot_transforms() -> Iterable[Component]:
 def fewshot_presets() -> Iterable[Preset]:
     """Partial configurations by name.
 
-    >>> return [Preset("tiny", {"backbone": {"name": "conv4", "width": 16}})]
+    return [Preset("tiny", {"backbone": {"name": "conv4", "width": 16}})]
     """
     raise NotImplementedError
