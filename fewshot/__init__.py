@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from .datasets import from_arrays as from_arrays
     from .datasets import image_files as image_files
     from .datasets import image_folder as image_folder
+    from .datasets import read_episode as read_episode
     from .datasets import split_classes as split_classes
+    from .datasets import write_episode as write_episode
     from .embedding import Embedder as Embedder
     from .embedding import embed as embed
     from .embedding import raw_pixels as raw_pixels
@@ -103,8 +105,8 @@ if TYPE_CHECKING:
 _MODULES = {
     "backbones": "Conv4 Conv4Options conv4",
     "checkpoint": "load_weights save_weights",
-    "datasets": "ArrayDataset ImageFiles ImageFolderOptions class_folders decode "
-    "from_arrays image_files image_folder split_classes",
+    "datasets": "ArrayDataset ImageFiles ImageFolderOptions class_folders decode from_arrays "
+    "image_files image_folder read_episode split_classes write_episode",
     "embedding": "Embedder embed raw_pixels",
     "errors": "ConfigError DataError FewshotError TrainingError",
     "evaluation": "evaluate k_shot_episodes predict validation verification_pairs verify",

@@ -5,7 +5,7 @@ import warnings
 import weakref
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from os import cpu_count
 from pathlib import Path
@@ -18,7 +18,17 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from .errors import DataError, choose_from
 from .interfaces import Dataset
-from .records import ClassSplit, Ints, SplitOptions, as_ints, as_names, at_least, option, positive
+from .records import (
+    ClassSplit,
+    Episode,
+    Ints,
+    SplitOptions,
+    as_ints,
+    as_names,
+    at_least,
+    option,
+    positive,
+)
 from .seeding import generator
 
 # What Pillow and zipfile raise for damaged, encrypted or monstrous files.
@@ -316,6 +326,51 @@ def _decode_files(
     if images is None:
         raise DataError("the dataset has no images")
     return images
+
+
+# --------------------------------------------------------------- episodes, written down
+
+
+def image_names(dataset: Dataset) -> list[str]:
+    """What each image is called: the dataset's own names, else class/index."""
+    own = getattr(dataset, "names", None)
+    if own is not None:
+        return list(own)
+    return [f"{dataset.classes[c]}/{i}" for i, c in enumerate(dataset.labels)]
+
+
+def write_episode(dataset: Dataset, episode: Episode) -> dict[str, dict[str, list[str]]]:
+    """An episode as image names by class, for JSON: {"support": {class: [...]}, "query": ...}."""
+    names = image_names(dataset)
+    classes = [c if isinstance(c, str) else dataset.classes[c] for c in episode.classes]
+
+    def by_class(positions: Ints, labels: Ints) -> dict[str, list[str]]:
+        return {
+            classes[label]: [names[i] for i in episode.items[positions[labels == label]]]
+            for label in np.unique(labels)
+        }
+
+    return {
+        "support": by_class(episode.support, episode.support_labels),
+        "query": by_class(episode.query, episode.query_labels),
+    }
+
+
+def read_episode(dataset: Dataset, written: Mapping[str, Mapping[str, Sequence[str]]]) -> Episode:
+    """The episode that `write_episode` wrote, to be replayed on the same images.
+
+    Raises DataError for an image that the dataset does not have.
+    """
+    position = {name: i for i, name in enumerate(image_names(dataset))}
+
+    def side(of: str) -> tuple[list[int], list[str]]:
+        pairs = [(name, c) for c, names in written[of].items() for name in names]
+        missing = [name for name, _ in pairs if name not in position]
+        if missing:
+            raise DataError(f"the episode names '{missing[0]}', which the dataset does not have")
+        return [position[name] for name, _ in pairs], [c for _, c in pairs]
+
+    return Episode.of(*side("support"), *side("query"))
 
 
 # -------------------------------------------------------------------------- class split

@@ -17,7 +17,7 @@ from attrs import evolve, frozen
 
 from . import checkpoint, report
 from .config import LISTS, Chosen, RunConfig, read_toml, to_toml
-from .datasets import ArrayDataset, decode, split_classes
+from .datasets import ArrayDataset, decode, image_names, split_classes, write_episode
 from .embedding import Embedder, embed, raw_pixels
 from .errors import ClassTooSmallError, ConfigError, DataError, InterruptedRunError, OutputError
 from .evaluation import (
@@ -310,7 +310,7 @@ def _examine(
     `blank`: the learned parts' weights before training.
     """
     dataset = parts.dataset
-    names = getattr(dataset, "names", None)
+    names = image_names(dataset)
     trained = _embeddings(parts, "trained backbone", progress)
     weights = snapshot(parts.learned)
     parts.learned.load_weights(blank)
@@ -332,6 +332,8 @@ def _examine(
         report.confusion(ours, f"K = {k}", folder / f"confusion_k{k}.png")
     progress("episodes", len(parts.episodes), len(parts.episodes), "", "")
     report.k_shot(rows, folder / "k_shot.png")
+    first = {str(k): write_episode(dataset, parts.episodes[k][0]) for k in parts.episodes}
+    checkpoint.write_json(folder / "episodes.json", first)
     shown = parts.episodes[min(parts.episodes, key=lambda k: abs(k - 5))][0]
     answers = predict(trained, shown, parts.head, parts.metric)
     report.episode(dataset, shown, answers, folder / "episodes.png")

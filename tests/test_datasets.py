@@ -1,5 +1,6 @@
 """Images as people have them: nested, zipped, rotated, damaged; and the split of their classes."""
 
+import json
 import os
 import struct
 import subprocess
@@ -26,10 +27,12 @@ from fewshot.datasets import (
     from_arrays,
     image_folder,
     natural,
+    read_episode,
     split_classes,
+    write_episode,
 )
 from fewshot.errors import DataError
-from fewshot.records import ClassSplit, SplitOptions
+from fewshot.records import ClassSplit, Episode, SplitOptions
 
 SIZE = 8
 
@@ -719,3 +722,30 @@ def test_a_class_too_small_is_left_out_of_a_split_by_names_too():
         train=("c0", "c1", "c2"), val=("c3",), test=("c4",), too_small="leave-out"
     )
     assert split_classes(counted(2, 1, 2, 1, 2), options) == ClassSplit(["c0", "c2"], [], ["c4"])
+
+
+# --------------------------------------------------------------- episodes, written down
+
+
+@given(st.data())
+def test_an_episode_written_down_is_replayed_on_the_same_images(data: st.DataObject):
+    dataset = from_arrays(images(12), [f"c{i % 4}" for i in range(12)])
+    chosen = data.draw(st.lists(st.integers(0, 11), min_size=5, unique=True))
+    labels = [dataset.labels[i] for i in chosen]
+    support = [i for n, i in enumerate(chosen) if labels.index(labels[n]) == n]
+    query = [i for i in chosen if i not in support]
+    names = [dataset.classes[c] for c in dataset.labels]
+    task = Episode.of(support, [names[i] for i in support], query, [names[i] for i in query])
+    written = json.loads(json.dumps(write_episode(dataset, task)))
+    again = read_episode(dataset, written)
+    assert sorted(again.items[again.support]) == sorted(support)
+    assert sorted(again.items[again.query]) == sorted(query)
+    for positions, of in ((again.support, again.support_labels), (again.query, again.query_labels)):
+        for item, label in zip(again.items[positions], of, strict=True):
+            assert again.classes[label] == names[item]
+
+
+def test_an_episode_of_images_that_are_gone_is_refused_by_name():
+    dataset = from_arrays(images(4), ["a", "a", "b", "b"])
+    with pytest.raises(DataError, match="'a/9'"):
+        read_episode(dataset, {"support": {"a": ["a/9"]}, "query": {}})
