@@ -1,7 +1,5 @@
 """Losses: functions of distances or scores, one value per pair, triplet or query."""
 
-from typing import Literal
-
 import mlx.core as mx
 import mlx.nn as nn
 from attrs import frozen
@@ -15,11 +13,6 @@ class ContrastiveOptions:
     """Options of the contrastive loss."""
 
     margin: float = option(1.0, "distance that different classes are pushed to", positive)
-    average: Literal["all", "active"] = option(
-        "all",
-        "all: the mean over all pairs; active: the mean over same pairs and that over different "
-        "pairs inside the margin count half each",
-    )
 
 
 def contrastive(options: ContrastiveOptions = ContrastiveOptions()) -> Loss:
@@ -32,15 +25,7 @@ def contrastive(options: ContrastiveOptions = ContrastiveOptions()) -> Loss:
 
     def values(distances: mx.array, same: mx.array) -> mx.array:
         shortfall = mx.maximum(margin - distances, 0)
-        values = mx.where(same, distances * distances, shortfall * shortfall)
-        if options.average == "all":
-            return values
-        active = ~same & (shortfall > 0)
-        half = distances.size / 2
-        weights = mx.where(
-            same, half / mx.maximum(same.sum(), 1), half / mx.maximum(active.sum(), 1)
-        )
-        return values * weights
+        return mx.where(same, distances * distances, shortfall * shortfall)
 
     return Loss(fn=values, layout="pairs", margin=margin)
 

@@ -106,14 +106,12 @@ def test_contrastive_is_its_formula(pair: tuple[Array, Array], margin: float) ->
     assert (found >= 0).all()
 
 
-@pytest.mark.parametrize("average", ["all", "active"])
 @given(n=st.integers(1, 8), margin=margins, data=st.data())
 def test_contrastive_grows_with_distance_of_same_pairs_only(
-    average: Any, n: int, margin: float, data: Any
+    n: int, margin: float, data: Any
 ) -> None:
-    # One same and one different pair, so that "active" weighs every value alike but 0.
     d = np.sort(data.draw(arrays(np.float32, n, elements=lengths)))
-    loss = contrastive(ContrastiveOptions(margin, average))
+    loss = contrastive(ContrastiveOptions(margin))
     fixed = np.float32(margin / 2)
     same = np.array([True, False])
     rising = [apply(loss, np.array([x, fixed]), same)[0] for x in d]
@@ -125,31 +123,13 @@ def test_contrastive_grows_with_distance_of_same_pairs_only(
     assert (np.array(falling)[d < 0.99 * margin] > 0).all()
 
 
-@given(pair=pairs(), margin=margins)
-def test_active_averages_same_pairs_and_violating_pairs_half_each(
-    pair: tuple[Array, Array], margin: float
-) -> None:
-    d, same = pair[0].astype(np.float64), pair[1]
-    active = ~same & (pair[0] < np.float32(margin))
-    halves = [
-        (d[same] ** 2).mean() / 2 if same.any() else 0.0,
-        ((margin - d[active]) ** 2).mean() / 2 if active.any() else 0.0,
-    ]
-    found = apply(contrastive(ContrastiveOptions(margin, "active")), *pair)
-    assert close(found.mean(dtype=np.float64), sum(halves), scale=margin**2 + (d**2).max())
-    assert (found >= 0).all()
-
-
 @given(pair=pairs(), margin=margins, data=st.data())
 def test_contrastive_does_not_depend_on_the_order_of_pairs(
     pair: tuple[Array, Array], margin: float, data: Any
 ) -> None:
     order = np.array(data.draw(st.permutations(range(len(pair[0])))))
-    for average in ("all", "active"):
-        loss = contrastive(ContrastiveOptions(margin, average))
-        assert np.array_equal(
-            apply(loss, pair[0][order], pair[1][order]), apply(loss, *pair)[order]
-        )
+    loss = contrastive(ContrastiveOptions(margin))
+    assert np.array_equal(apply(loss, pair[0][order], pair[1][order]), apply(loss, *pair)[order])
 
 
 # ---------------------------------------------------------------------------- triplet
