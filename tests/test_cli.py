@@ -656,3 +656,35 @@ def test_ctrl_c_in_training_keeps_the_best_weights_so_far(run: Path, data: Path,
     assert (row["k_shot"], row["n_way"], row["episodes"]) == (3, 2, 3)
     assert row["queries"] == 3 * 2 * 5
     assert "same episodes" in error(2, "compare", run, folder / "eval-0001")
+
+
+# ----------------------------------------------------------------- what a run and its figures keep
+
+
+def test_a_run_keeps_its_split_and_eval_refuses_classes_it_was_trained_on(run: Path):
+    classes = read(run / "manifest.json")["classes"]
+    kept = tomllib.loads((run / "config.toml").read_text())["split"]
+    assert {part: kept[part] for part in ("train", "val", "test")} == classes
+    seen = json.dumps(classes["train"][:1])
+    rest = json.dumps([*classes["train"][1:], *classes["val"], *classes["test"]])
+    line = error(
+        4, "eval", run, "--set", f"split.test={seen}", "--set", f"split.train={rest}"
+    )  # fmt: skip
+    assert classes["train"][0] in line
+
+
+def test_transforms_in_the_wrong_list_are_refused(data: Path, tmp_path: Path):
+    for words, other in (
+        (["--augment", "normalise"], "preprocess"),
+        (["--set", 'preprocess=[{name="crop"}]'], "augment"),
+    ):
+        line = error(2, "run", "--data", data, *SMALL, *QUICK, *words, cwd=tmp_path)
+        assert f"belongs in {other}" in line
+
+
+def test_a_misspelt_plugin_in_the_variable_is_said(tmp_path: Path):
+    call = command("list", "head")
+    call["env"]["FEWSHOT_PLUGINS"] = "asll"
+    result = subprocess.run(**call, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert result.returncode == 0
+    assert "'asll'" in result.stderr

@@ -564,3 +564,10 @@ def test_the_line_of_the_fault_is_named(tmp_path: Path):
     path.write_text("seed = 1\n\n[backbone]\nwidth = = 3\n")
     with pytest.raises(ConfigError, match="line 4"):
         read_toml(path)
+
+
+def test_another_loss_takes_the_sampler_and_head_that_fit_it():
+    chosen = config({"preset": "conv4-episodic"}, {"loss": "triplet"})
+    assert (chosen.sampler.name, chosen.head.name) == ("triplets", "nearest-support")
+    kept = config({"preset": "conv4-episodic"}, {"loss": {"temperature": 2.0}})
+    assert (kept.sampler.name, kept.head.name) == ("episodes", "nearest-prototype")

@@ -650,3 +650,49 @@ def test_validation_is_about_the_validation_classes_alone(distinct: str) -> None
     assert figures["auc"] == (1 if told_apart else 0.5)
     assert (figures["score"] == 1) == told_apart
     assert told_apart or figures["score"] <= 0.5
+
+
+# ------------------------------------------------------------------ classes, names and their weight
+
+
+def lopsided() -> tuple[NDArray[np.float32], Episode]:
+    """Nine queries of class a, all right; one of class b, wrong."""
+    embeddings = np.zeros((12, 1), np.float32)
+    embeddings[1] = 1
+    task = Episode.of([0, 1], ["a", "b"], range(2, 12), ["a"] * 9 + ["b"])
+    return embeddings, task
+
+
+def test_every_query_class_weighs_the_same_in_an_episodes_accuracy() -> None:
+    embeddings, task = lopsided()
+    result = evaluate(embeddings, [task, task], nearest_support(), euclidean(), ["a", "b"])
+    assert result.accuracy == np.mean(list(result.per_class.values())) == 0.5
+
+
+def test_the_digest_tells_images_by_name() -> None:
+    embeddings, task = lopsided()
+
+    def digest(names: list[str] | None) -> str:
+        given = (embeddings, [task], nearest_support(), euclidean(), ["a", "b"], names)
+        return evaluate(*given).digest
+
+    names = [f"{i}.jpg" for i in range(12)]
+    assert digest(names) == digest(list(names))
+    assert len({digest(names), digest([*names[:-1], "other.jpg"]), digest(None)}) == 3
+
+
+@pytest.mark.parametrize("stranger", ["c", 2, -1])
+def test_a_class_that_the_dataset_lacks_is_named(stranger: int | str) -> None:
+    embeddings, task = lopsided()
+    with pytest.raises(DataError, match=str(stranger)):
+        evaluate(
+            embeddings,
+            [evolve(task, classes=("a", stranger))],
+            nearest_support(),
+            euclidean(),
+            ["a", "b"],
+        )
+
+
+def test_one_class_says_nothing_about_other_classes() -> None:
+    assert evaluation.bootstrap_interval(np.array([0.8])) == (0.0, 1.0)
