@@ -248,13 +248,14 @@ def run(**given: Any) -> None:
     """Train and evaluate; writes a run folder with weights, figures, pictures and report.html."""
     runtime = _prepare()
     registry, _ = _registry(given["strict_plugins"])
-    from .config import read_toml, resolve, settings_layer
+    from .config import chooses, read_toml, resolve, settings_layer
     from .run import run as train_and_evaluate
 
     layers = [read_toml(given["config"])] if given["config"] is not None else []
     layers += _topmost(settings_layer(given["settings"]), _flags(given))
     config = resolve(registry, layers)
-    if config.dataset.name == "asl/asl-synthetic" and not given["dataset"]:
+    named = any(chooses(layer, "dataset") for layer in layers)
+    if config.dataset.name == "asl/asl-synthetic" and not named:
         click.echo("no data set named: asl-synthetic, drawn by program", err=True)
     with _progress() as progress:
         folder = train_and_evaluate(config, registry, given["out"], runtime, progress)

@@ -127,7 +127,7 @@ def merge(registry: Registry, layers: Iterable[Tree]) -> Tree:
     """
     merged: Tree = {}
     for layer in layers:
-        if _names(layer, "loss") and "loss" in merged:
+        if chooses(layer, "loss") and "loss" in merged:
             chosen = _merge_part(registry, "loss", {}, layer["loss"])["name"]
             if chosen != merged["loss"]["name"]:
                 merged.pop("sampler", None)
@@ -200,7 +200,7 @@ def resolve(registry: Registry, layers: Iterable[Tree]) -> RunConfig:
     if preset is not None:
         above.insert(0, dict(registry.get("preset", preset).preset.values))
     # A default that a layer replaces need not exist: the bundle may not be installed.
-    defaults = {k: v for k, v in DEFAULTS.items() if not any(_names(a, k) for a in above)}
+    defaults = {k: v for k, v in DEFAULTS.items() if not any(chooses(a, k) for a in above)}
     tree = merge(registry, [defaults, *above])
     loss = _chosen(registry, "loss", tree["loss"], "loss")
     layout = registry.get("loss", loss.name).component.factory(loss.options).layout
@@ -225,7 +225,7 @@ def _chosen(registry: Registry, kind: str, table: Tree, where: str) -> Chosen:
     return Chosen(entry.qualified, options(entry.component.options, values, where))
 
 
-def _names(layer: Tree, key: str) -> bool:
+def chooses(layer: Tree, key: str) -> bool:
     """Whether a layer says which component (or which list of them) to use."""
     value = layer.get(key)
     return isinstance(value, str | list) or (isinstance(value, Mapping) and "name" in value)

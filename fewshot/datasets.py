@@ -339,10 +339,15 @@ def image_names(dataset: Dataset) -> list[str]:
     return [f"{dataset.classes[c]}/{i}" for i, c in enumerate(dataset.labels)]
 
 
+def episode_classes(dataset: Dataset, episode: Episode) -> list[str]:
+    """The names of an episode's classes, label 0 first."""
+    return [c if isinstance(c, str) else dataset.classes[c] for c in episode.classes]
+
+
 def write_episode(dataset: Dataset, episode: Episode) -> dict[str, dict[str, list[str]]]:
     """An episode as image names by class, for JSON: {"support": {class: [...]}, "query": ...}."""
     names = image_names(dataset)
-    classes = [c if isinstance(c, str) else dataset.classes[c] for c in episode.classes]
+    classes = episode_classes(dataset, episode)
 
     def by_class(positions: Ints, labels: Ints) -> dict[str, list[str]]:
         return {

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from .checkpoint import write_text
+from .datasets import episode_classes
 from .errors import OutputError
 from .interfaces import Dataset
 from .loader import gather
@@ -119,11 +120,7 @@ def episode(
     dataset: Dataset, task: Episode, answers: Ints, path: Path, rows: int = 10, shown: int = 8
 ) -> None:
     """Part of one episode: per query class a support image, then queries, right and wrong."""
-
-    def name(label: int) -> str:
-        c = task.classes[label]
-        return _plain(c if isinstance(c, str) else dataset.classes[c])
-
+    names = [_plain(name) for name in episode_classes(dataset, task)]
     asked = np.unique(task.query_labels)[:rows]
     figure = Figure(figsize=(1.05 * (shown + 1), 1.25 * len(asked)), layout="constrained")
     grid = figure.subplots(len(asked), shown + 1, squeeze=False)
@@ -132,10 +129,10 @@ def episode(
         queries = np.flatnonzero(task.query_labels == label)
         queries = queries[np.linspace(0, len(queries) - 1, min(shown, len(queries))).astype(int)]
         images = gather(dataset, np.concatenate([first, task.items[task.query[queries]]]))
-        _picture(line[0], images[0], f"support: {name(label)}")
+        _picture(line[0], images[0], f"support: {names[label]}")
         for axes, image, q in zip(line[1:], images[1:], queries, strict=False):
             right = answers[q] == label
-            text = f"✓ {name(answers[q])}" if right else f"✗ {name(answers[q])}"
+            text = f"✓ {names[answers[q]]}" if right else f"✗ {names[answers[q]]}"
             _picture(axes, image, text, _RIGHT if right else _WRONG)
         for axes in line[1 + len(queries) :]:
             axes.axis("off")

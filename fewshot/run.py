@@ -160,7 +160,7 @@ def run(
     except BaseException:
         folder.rmdir()  # nothing is in it yet
         raise
-    config = evolve(config, split=_named(parts.split))
+    config = evolve(config, split=_named(config.split, parts.split))
     checkpoint.write_text(folder / "config.toml", to_toml(config))
     manifest = _manifest(parts, runtime)
 
@@ -234,9 +234,10 @@ def evaluate_run(
 # -------------------------------------------------------------------------------- steps
 
 
-def _named(split: ClassSplit) -> SplitOptions:
+def _named(options: SplitOptions, split: ClassSplit) -> SplitOptions:
     """The split by its names, so that it stays what it was when the data or defaults change."""
-    return SplitOptions(train=split.train, val=split.val, test=split.test)
+    named = attrs.asdict(split, recurse=False)
+    return evolve(options, **named, file=None, draw=False)
 
 
 def _decoded(parts: Parts, progress: Progress) -> Parts:

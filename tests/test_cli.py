@@ -688,3 +688,12 @@ def test_a_misspelt_plugin_in_the_variable_is_said(tmp_path: Path):
     result = subprocess.run(**call, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert result.returncode == 0
     assert "'asll'" in result.stderr
+
+
+def test_a_class_that_a_run_left_out_stays_out_when_it_is_evaluated(tmp_path: Path):
+    counts = {f"class {i}": PER_CLASS for i in range(CLASSES)} | {"lone": 1}
+    data = write_images(tmp_path / "data", counts)
+    words = ("--set", "split.too_small=leave-out", "--set", "split.test_fraction=0.3")
+    quick = ("--steps", "1", "--k-shot", "1", "--set", "evaluation.repeats=2")
+    done("run", "--data", data, *SMALL, *quick, *words, "--out", tmp_path / "run")
+    done("eval", tmp_path / "run", "--k-shot", "2")
