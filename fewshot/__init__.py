@@ -48,6 +48,8 @@ if TYPE_CHECKING:
     from .interfaces import Sampler as Sampler
     from .interfaces import Transform as Transform
     from .layers import BatchNorm as BatchNorm
+    from .layers import Flatten as Flatten
+    from .layers import Sequential as Sequential
     from .losses import ContrastiveOptions as ContrastiveOptions
     from .losses import PrototypicalOptions as PrototypicalOptions
     from .losses import TripletOptions as TripletOptions
@@ -113,7 +115,7 @@ _MODULES = {
     "heads": "NearestSupportOptions nearest_prototype nearest_support",
     "hookspecs": "hookimpl",
     "interfaces": "Backbone Dataset Head Loss Metric Sampler Transform",
-    "layers": "BatchNorm",
+    "layers": "BatchNorm Flatten Sequential",
     "losses": "ContrastiveOptions PrototypicalOptions TripletOptions contrastive "
     "prototypical triplet",
     "metrics": "cosine euclidean manhattan sqeuclidean",

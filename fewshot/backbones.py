@@ -5,7 +5,7 @@ import mlx.nn as nn
 from attrs import frozen
 
 from .errors import ConfigError
-from .layers import BatchNorm
+from .layers import BatchNorm, Flatten, Sequential
 from .records import option, positive
 
 
@@ -36,12 +36,12 @@ class Conv4(nn.Module):
                 nn.ReLU(),
                 nn.MaxPool2d(2),
             ]
-        self.layers = nn.Sequential(*layers)
+        self.layers = Sequential(*layers, Flatten())
         self.embedding_dim = width * (height // 16) * (wide // 16)
 
     def __call__(self, images: mx.array) -> mx.array:
         """Embed a batch."""
-        return self.layers(images).flatten(1)
+        return self.layers(images)
 
 
 def conv4(options: Conv4Options, input_shape: tuple[int, int, int]) -> Conv4:

@@ -1,9 +1,77 @@
-"""Batch norm whose step costs a fraction of what autograd makes of it on the CPU."""
+"""Layers that keep every core busy on the CPU, where MLX runs each operation on one thread."""
 
+import functools
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
+
+from . import runtime
+
+# Fewer images than this are not worth a core of their own.
+_FEWEST_IMAGES = 4
+
+
+class Flatten(nn.Module):
+    """(b, …) -> (b, all the rest)."""
+
+    def __call__(self, x: mx.array) -> mx.array:
+        """Flatten all but the batch."""
+        return x.flatten(1)
+
+
+# Layers that treat every image of a batch by itself.
+_PER_IMAGE = (
+    nn.Conv2d, nn.Linear, nn.MaxPool2d, nn.AvgPool2d, nn.LayerNorm, nn.GroupNorm, nn.InstanceNorm,
+    nn.ReLU, nn.LeakyReLU, nn.PReLU, nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid, nn.Identity, Flatten,
+)  # fmt: skip
+
+
+class Sequential(nn.Sequential):
+    """Layers in order, like `mlx.nn.Sequential`, the batch divided over the CPU's streams.
+
+    The result is that of the undivided batch, but for rounding: `BatchNorm` sums its statistics
+    over all parts, and a layer that is not known to treat every image by itself, such as dropout,
+    gets the whole batch. Divides nothing on a GPU or without `fewshot.prepare()`.
+    """
+
+    def __call__(self, x: mx.array) -> mx.array:
+        """(b, …) -> what the last layer makes of it."""
+        parts = _divide(x)
+        for layer in self.layers:
+            if isinstance(layer, BatchNorm):
+                parts = layer.over(parts)
+            elif isinstance(layer, _PER_IMAGE) or len(parts) == 1:
+                parts = _each(layer, parts)
+            else:
+                parts = _divide(layer(mx.concatenate(parts)))
+        return parts[0] if len(parts) == 1 else mx.concatenate(parts)
+
+
+@functools.cache
+def _stream(number: int) -> Any:
+    return mx.new_stream(mx.cpu)
+
+
+def _divide(batch: mx.array) -> list[mx.array]:
+    """A batch in equal parts, as many as there are streams for; the first may be larger by one."""
+    count = max(1, min(runtime.streams(), batch.shape[0] // _FEWEST_IMAGES))
+    size, larger = divmod(batch.shape[0], count)
+    ends = [size * (i + 1) + min(i + 1, larger) for i in range(count - 1)]
+    return list(mx.split(batch, ends)) if ends else [batch]
+
+
+def _each(function: Callable[..., Any], *lists: Iterable[Any]) -> list[Any]:
+    """`function` of every part, each on its own stream; a single part stays where it is."""
+    rows = list(zip(*lists, strict=True))
+    if len(rows) == 1:
+        return [function(*rows[0])]
+    results = []
+    for number, row in enumerate(rows):
+        with mx.stream(_stream(number)):
+            results.append(function(*row))
+    return results
 
 
 def _column_sums(rows: mx.array) -> mx.array:
@@ -11,41 +79,48 @@ def _column_sums(rows: mx.array) -> mx.array:
     return (mx.ones((1, rows.shape[0])) @ rows)[0]
 
 
+def _total(function: Callable[..., mx.array], *lists: Iterable[mx.array]) -> mx.array:
+    """The column sums of `function` of every part, added up."""
+    first, *rest = _each(lambda *row: _column_sums(function(*row)), *lists)
+    return sum(rest, first)
+
+
 @mx.custom_function
 def _normalised(
-    x: mx.array, weight: mx.array, bias: mx.array, eps: mx.array
-) -> tuple[mx.array, mx.array, mx.array, mx.array]:
-    """(n, c) -> normalised rows, rows about their mean, mean (c,), variance (c,)."""
-    n = x.shape[0]
-    mean = _column_sums(x) / n
-    centred = x - mean
-    variance = _column_sums(centred * centred) / n
-    return centred * (weight * mx.rsqrt(variance + eps)) + bias, centred, mean, variance
+    parts: list[mx.array], weight: mx.array, bias: mx.array, eps: mx.array
+) -> list[mx.array]:
+    """p parts (n_i, c) -> p normalised, p about the mean of all, mean (c,), variance (c,)."""
+    n = sum(len(part) for part in parts)
+    mean = _total(lambda part: part, parts) / n
+    centred = _each(lambda part: part - mean, parts)
+    variance = _total(lambda part: part * part, centred) / n
+    scale = weight * mx.rsqrt(variance + eps)
+    return [*_each(lambda part: part * scale + bias, centred), *centred, mean, variance]
 
 
 @_normalised.vjp
-def _normalised_vjp(primals: Any, cotangents: Any, outputs: Any) -> tuple[mx.array, ...]:
+def _normalised_vjp(primals: Any, cotangents: Any, outputs: Any) -> tuple[Any, ...]:
     """Ioffe & Szegedy 2015, section 3, with the sums over the batch taken once."""
-    _, weight, _, eps = primals
-    gradient, (_, centred, _, variance) = cotangents[0], outputs
-    n = centred.shape[0]
+    parts, weight, _, eps = primals
+    count, n = len(parts), sum(len(part) for part in parts)
+    gradients, centred, variance = cotangents[:count], outputs[count:-2], outputs[-1]
     scale = mx.rsqrt(variance + eps)
-    of_bias = _column_sums(gradient)
-    of_weight = _column_sums(gradient * centred) * scale
-    constant, slope = weight * scale * of_bias / n, weight * scale * scale * of_weight / n
-    return (
-        gradient * (weight * scale) - (centred * slope + constant),
-        of_weight,
-        of_bias,
-        mx.zeros_like(eps),
+    of_bias = _total(lambda gradient: gradient, gradients)
+    of_weight = _total(lambda gradient, part: gradient * part, gradients, centred) * scale
+    slope, constant = weight * scale * scale * of_weight / n, weight * scale * of_bias / n
+    of_parts = _each(
+        lambda gradient, part: gradient * (weight * scale) - (part * slope + constant),
+        gradients,
+        centred,
     )
+    return of_parts, of_weight, of_bias, mx.zeros_like(eps)
 
 
 class BatchNorm(nn.BatchNorm):
     """`mlx.nn.BatchNorm` at its defaults, several times faster on the CPU.
 
     (b, …, c) -> the same shape: normalised over all axes but the last, by the batch's statistics
-    in training, by the running ones otherwise.
+    in training, by the running ones otherwise. Inside a `Sequential` the batch is the whole one.
     """
 
     def __init__(self, num_features: int) -> None:
@@ -53,17 +128,22 @@ class BatchNorm(nn.BatchNorm):
 
     def __call__(self, x: mx.array) -> mx.array:
         """Normalise; ValueError in training for a batch of one value a channel."""
+        return self.over([x])[0]
+
+    def over(self, parts: list[mx.array]) -> list[mx.array]:
+        """Normalise the parts of one batch."""
         if not self.training:
             scale = self.weight * mx.rsqrt(self.running_var + self.eps)
-            return x * scale + (self.bias - self.running_mean * scale)
-        rows = x.reshape(-1, x.shape[-1])
-        n = rows.shape[0]
+            shift = self.bias - self.running_mean * scale
+            return _each(lambda part: part * scale + shift, parts)
+        n = sum(part.size for part in parts) // parts[0].shape[-1]
         if n < 2:
             raise ValueError("batch norm cannot train on one value a channel")
         eps, keep = mx.array(self.eps), 1 - self.momentum
+        rows = _each(lambda part: part.reshape(-1, part.shape[-1]), parts)
         outputs: Any = _normalised(rows, self.weight, self.bias, eps)
-        out, _, mean, variance = outputs
+        mean, variance = outputs[-2:]
         self.running_mean = keep * self.running_mean + self.momentum * mx.stop_gradient(mean)
         unbiased = mx.stop_gradient(variance) * (n / (n - 1))
         self.running_var = keep * self.running_var + self.momentum * unbiased
-        return out.reshape(x.shape)
+        return _each(lambda out, part: out.reshape(part.shape), outputs[: len(parts)], parts)

@@ -1,4 +1,4 @@
-"""What makes MLX's CPU backend fast on Linux: a fast BLAS and a malloc that keeps large blocks.
+"""What makes MLX fast on Linux CPUs: a good BLAS, a malloc that keeps large blocks, all cores.
 
 The ``mlx-cpu`` wheel bundles the reference Netlib BLAS, which runs on one thread and without vector
 kernels. ``libmlx.so`` looks up ``cblas_sgemm`` and its sisters in the process's global symbol
@@ -36,6 +36,10 @@ _ROUTINES: dict[str, tuple[str, Any]] = {
     "dgemm": ("float64", ctypes.c_double),
     "cgemm": ("complex64", ctypes.c_float * 2),
 }
+_THREADS = [
+    ("openblas_set_num_threads", "openblas_get_num_threads"),
+    ("MKL_Set_Num_Threads", "MKL_Get_Max_Threads"),
+]
 _ROW_MAJOR, _NO_TRANSPOSE = 101, 111  # cblas.h; transposed is one more
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
@@ -68,6 +72,7 @@ class Runtime:
     blas: str = "as installed"  # under MLX's products on the CPU, for people
     blas_path: str | None = None  # the library that does the work, None for MLX's own
     threads: int | None = None  # of that library, None where it can't be asked
+    streams: int = 1  # over which a batch is divided, each with a thread of its own
     malloc_tuned: bool = False
     hint: str | None = None  # a line for the user: what is missing, what it costs, how to mend it
     note: str = ""  # why it came out this way
@@ -79,8 +84,8 @@ def prepare() -> Runtime:
 
     Acts only on Linux with MLX's CPU backend: Accelerate, Metal and CUDA are good as they are.
     ``FEWSHOT_RUNTIME=stock`` leaves everything as installed. Prints nothing: show ``hint``. Later
-    calls return the first one's record. Numbers of threads stay the library's own choice, that is
-    ``OPENBLAS_NUM_THREADS`` where it is set.
+    calls return the first one's record. Every core that this process may use gets a stream, and
+    the BLAS one thread on each (NumPy's own products too): ``taskset`` and its kin give fewer.
 
     Costs memory: freed blocks below 2 GB stay with the process, so its resident memory remains at
     its peak (see ``_tune_malloc``).
@@ -97,7 +102,22 @@ def prepare() -> Runtime:
         note = "fewshot.runtime.prepare() came after mlx.core was imported: MLX stays slow"
         warnings.warn(note, RuntimeWarning, stacklevel=2)
         return evolve(found, note=note)
+    found = evolve(found, streams=_cores())
     return evolve(_with_fast_blas(found), malloc_tuned=_tune_malloc())
+
+
+def streams() -> int:
+    """Over how many CPU streams to divide a batch: 1 unless ``prepare`` was called and acted."""
+    return prepare().streams if prepare.cache_info().currsize else 1
+
+
+def _cores(cpu_max: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
+    """Cores that this process may use: its affinity, and its container's share of time."""
+    cores = len(os.sched_getaffinity(0))
+    with contextlib.suppress(OSError, ValueError):
+        quota, period = cpu_max.read_text().split()
+        cores = min(cores, max(1, round(int(quota) / int(period))))
+    return cores
 
 
 def _backend() -> str:
@@ -137,7 +157,7 @@ def _with_fast_blas(found: Runtime) -> Runtime:
                 found,
                 blas=f"{_version(blas)} ({blas.origin}, {how})",
                 blas_path=blas.path,
-                threads=_threads(blas),
+                threads=_use_one_thread(blas),
                 note="; ".join(reasons),
             )
     note = "; ".join(reasons)
@@ -295,9 +315,13 @@ def _version(blas: _Blas) -> str:
     return " ".join(get_config().decode().split()[:2])
 
 
-def _threads(blas: _Blas) -> int | None:
-    get = blas.find("openblas_get_num_threads") or blas.find("MKL_Get_Max_Threads")
-    return int(get()) if get else None
+def _use_one_thread(blas: _Blas) -> int | None:
+    """One thread a product: the streams are the threads, and more would wait for each other."""
+    for choose, ask in _THREADS:
+        if (choose_number := blas.find(choose)) and (ask_number := blas.find(ask)):
+            choose_number(1)
+            return int(ask_number())
+    return None
 
 
 def _address(function: Any) -> int:

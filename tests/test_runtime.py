@@ -162,8 +162,27 @@ print("true" if runtime.prepare() is first else "false")
 
 @linux_cpu
 @needs_compiler
-def test_the_number_of_threads_is_the_users(tmp_path: Path) -> None:
-    assert ask(RECORD, tmp_path, OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1")["threads"] == 1
+@pytest.mark.parametrize("cores", [1, 2])
+def test_every_core_the_process_may_use_has_a_stream_and_one_blas_thread(
+    cores: int, tmp_path: Path
+) -> None:
+    pinned = f"import os; os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:{cores}])"
+    found = ask(pinned + RECORD, tmp_path, OPENBLAS_NUM_THREADS="2", MKL_NUM_THREADS="2")
+    assert found["threads"] == 1
+    assert found["streams"] == min(cores, runtime._cores())
+    assert ask(RECORD, tmp_path, FEWSHOT_RUNTIME="stock")["streams"] == 1
+
+
+@linux_cpu
+@pytest.mark.parametrize(
+    ("quota", "share"),
+    [("max 100000", None), ("50000 100000", 1), ("100000 100000", 1), ("", None), ("x", None)],
+)
+def test_a_containers_share_of_time_counts(quota: str, share: int | None, tmp_path: Path) -> None:
+    (tmp_path / "cpu.max").write_text(quota)
+    every = len(os.sched_getaffinity(0))
+    assert runtime._cores(tmp_path / "cpu.max") == (share or every)
+    assert runtime._cores(tmp_path / "missing") == every
 
 
 PRODUCTS = """

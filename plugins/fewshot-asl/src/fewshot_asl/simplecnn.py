@@ -6,7 +6,17 @@ import mlx.core as mx
 import mlx.nn as nn
 from attrs import frozen, validators
 
-from fewshot import BatchNorm, ConfigError, above, at_least, below, option, within
+from fewshot import (
+    BatchNorm,
+    ConfigError,
+    Flatten,
+    Sequential,
+    above,
+    at_least,
+    below,
+    option,
+    within,
+)
 
 
 @frozen
@@ -56,20 +66,12 @@ class SimpleCNN(nn.Module):
             layers.append(nn.Dropout(options.dropout))
         features = inputs * (height >> pools) * (width >> pools)
         layers.append(nn.Linear(features, options.embedding))
-        self.layers = nn.Sequential(*layers)
+        self.layers = Sequential(*layers)
         self.embedding_dim = options.embedding
 
     def __call__(self, images: mx.array) -> mx.array:
         """Embed a batch."""
         return self.layers(images)
-
-
-class Flatten(nn.Module):
-    """(b, …) -> (b, all the rest)."""
-
-    def __call__(self, x: mx.array) -> mx.array:
-        """Flatten all but the batch."""
-        return x.flatten(1)
 
 
 def simplecnn(options: SimpleCNNOptions, input_shape: tuple[int, int, int]) -> SimpleCNN:
