@@ -14,14 +14,22 @@ def _one_hot(labels: mx.array, n_way: int) -> mx.array:
 def nearest_prototype(_: NoOptions = NoOptions()) -> Head:
     """Minus the distance to each class's prototype, the mean of its support (Snell et al. 2017)."""
 
+    def prototypes(support: mx.array, support_labels: mx.array, n_way: int) -> mx.array:
+        members = _one_hot(support_labels, n_way).swapaxes(-1, -2)
+        return (members @ support) / members.sum(axis=-1, keepdims=True)
+
     def scores(
         support: mx.array, support_labels: mx.array, query: mx.array, metric: Metric, n_way: int
     ) -> mx.array:
-        members = _one_hot(support_labels, n_way).swapaxes(-1, -2)
-        prototypes = (members @ support) / members.sum(axis=-1, keepdims=True)
-        return -metric.table(query, prototypes)
+        return -metric.table(query, prototypes(support, support_labels, n_way))
 
-    return Head(scores=scores, differentiable=True)
+    def condense(
+        support: mx.array, support_labels: mx.array, n_way: int
+    ) -> tuple[mx.array, mx.array]:
+        means = prototypes(support, support_labels, n_way)
+        return means, mx.broadcast_to(mx.arange(n_way), means.shape[:-1])
+
+    return Head(scores=scores, differentiable=True, condense=condense)
 
 
 @frozen
@@ -41,21 +49,35 @@ def nearest_support(options: NearestSupportOptions = NearestSupportOptions()) ->
     def scores(
         support: mx.array, support_labels: mx.array, query: mx.array, metric: Metric, n_way: int
     ) -> mx.array:
-        # Of support images equally far, the class order decides, not the order they came in.
-        in_class_order = mx.argsort(support_labels, axis=-1)
-        support_labels = mx.take_along_axis(support_labels, in_class_order, axis=-1)
-        support = mx.take_along_axis(support, in_class_order[..., None], axis=-2)
         distances = metric.table(query, support)
+        labels = mx.broadcast_to(support_labels, (*distances.shape[:-2], distances.shape[-1]))
+        nearest = _nearest_of_class(distances, labels, n_way)
+        # A stable sort: of classes equally near, class order decides.
+        order = mx.argsort(nearest, axis=-1)
+        places = mx.broadcast_to(mx.arange(n_way, dtype=order.dtype), order.shape)
+        rank = mx.put_along_axis(mx.zeros_like(order), order, places, axis=-1)
         k = min(options.neighbours, distances.shape[-1])
-        labels = mx.broadcast_to(support_labels[..., None, :], distances.shape)
-        of_class = labels[..., None, :] == mx.arange(n_way)[:, None]
-        nearest = mx.where(of_class, distances[..., None, :], mx.inf).min(axis=-1)
-        rank = mx.argsort(mx.argsort(nearest, axis=-1), axis=-1)
-        if k == 1:
-            votes = (rank == 0).astype(mx.float32)
-        else:
-            voters = mx.argsort(distances, axis=-1)[..., :k]
-            votes = _one_hot(mx.take_along_axis(labels, voters, axis=-1), n_way).mean(axis=-2)
+        votes = rank == 0 if k == 1 else _votes(distances, labels, n_way, k) / k
         return votes + (1 - rank / n_way) / (2 * k)
 
     return Head(scores=scores, differentiable=False)
+
+
+def _nearest_of_class(distances: mx.array, labels: mx.array, n_way: int) -> mx.array:
+    """(…, q, s), (…, s) -> (…, q, n_way): the least distance to an image of each class."""
+    *lead, q, s = distances.shape
+    rows = distances.reshape(-1, q, s).swapaxes(-1, -2)
+    episode = mx.arange(rows.shape[0])[:, None]
+    least = mx.full((rows.shape[0], n_way, q), mx.inf)
+    least = least.at[episode, labels.reshape(-1, s)].minimum(rows)
+    return least.swapaxes(-1, -2).reshape(*lead, q, n_way)
+
+
+def _votes(distances: mx.array, labels: mx.array, n_way: int, k: int) -> mx.array:
+    """(…, q, n_way): how many of the k nearest are of each class; of equally far, class order."""
+    last = mx.partition(distances, k - 1, axis=-1)[..., k - 1 : k]
+    of_class = _one_hot(labels, n_way)
+    nearer = (distances < last).astype(mx.float32) @ of_class
+    as_far = (distances == last).astype(mx.float32) @ of_class
+    left = k - nearer.sum(axis=-1, keepdims=True) - (as_far.cumsum(axis=-1) - as_far)
+    return nearer + mx.clip(left, 0, as_far)

@@ -15,14 +15,14 @@ c channels, d embedding dimensions, s support and q query images, `…` leading 
 broadcast. Distances: smaller is closer. Scores: higher is better.
 """
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Generic, Literal, Protocol, TypeVar, runtime_checkable
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
-from attrs import frozen
+from attrs import Factory, field, frozen
 from numpy.typing import NDArray
 
-from .records import Draw, Ints, Layout
+from .records import Draw, EpisodeBlock, Ints, Layout
 
 if TYPE_CHECKING:  # samplers, transforms and datasets read this file and never need MLX
     import mlx.core as mx
@@ -31,7 +31,8 @@ Law = Literal["identity", "symmetry", "triangle", "scale_free"]
 
 # Above this many numbers of support the broadcast form of a distance table is slow and large. The
 # number of queries does not count: a query's distances are the same alone or among a thousand.
-_TABLE_LIMIT = 1 << 14
+# 5 prototypes of 128 numbers: 25 times slower than products; below, exactness near 0 is for free.
+_TABLE_LIMIT = 1 << 8
 
 
 @runtime_checkable
@@ -67,6 +68,11 @@ class Metric:
             return self.matrix(query, support)
         return self.fn(query[..., :, None, :], support[..., None, :, :])
 
+    def width(self, s: int, d: int) -> int:
+        """Numbers that `table` holds at once for one query and a support (s, d)."""
+        products = self.matrix is not None and s * d > _TABLE_LIMIT
+        return max(s, d) if products else s * d
+
 
 @frozen
 class Loss:
@@ -85,16 +91,29 @@ class Loss:
 D = TypeVar("D", bound=Draw, covariant=True)
 
 
+def _one_by_one(sampler: Any) -> Callable[[int, int], Iterator[EpisodeBlock]]:
+    def blocks(seed: int, count: int) -> Iterator[EpisodeBlock]:
+        return (EpisodeBlock.of([sampler.draw(seed, i)]) for i in range(count))
+
+    return blocks
+
+
 @frozen
 class Sampler(Generic[D]):
     """`draw(seed, index)` gives one draw: a pure function, so any order and any process will do.
 
     NumPy only. Its factory checks the counts: a class too small is a DataError with the numbers,
     never sampling with replacement.
+
+    `blocks(seed, count)`, of episodes only, gives draws 0..count-1 many at a time, which is how
+    `evaluate` is fast; a sampler that leaves it out has blocks of one.
     """
 
     draw: Callable[[int, int], D]
     layout: Layout
+    blocks: Callable[[int, int], Iterator[EpisodeBlock]] = field(
+        default=Factory(_one_by_one, takes_self=True)
+    )
 
 
 @frozen
@@ -105,10 +124,15 @@ class Head:
     (…, q, n_way). Pure: the same for one query or a thousand, in any order; leading axes are
     episodes and equal the loop over them. `differentiable`: whether an episode loss can train
     through it.
+
+    `condense(support (…, s, d), support_labels (…, s), n_way)` -> a smaller support (…, s', d) and
+    its labels (…, s') with the same scores, to keep where many queries meet one support. None: the
+    head needs all of it.
     """
 
     scores: "Callable[[mx.array, mx.array, mx.array, Metric, int], mx.array]"
     differentiable: bool
+    condense: "Callable[[mx.array, mx.array, int], tuple[mx.array, mx.array]] | None" = None
 
 
 class Transform(Protocol):

@@ -1,6 +1,6 @@
 """The values that travel between the parts: draws, class splits, components, results. No MLX."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -124,6 +124,117 @@ class Episode:
             query_labels=as_ints([position[name] for name in of_query]),
             classes=classes,
         )
+
+
+@frozen(eq=False)
+class EpisodeBlock:
+    """e episodes of one shape, which evaluation answers together.
+
+    `support` (e, s), `query` (e, q): dataset indices, never negative. `support_labels`,
+    `query_labels`: (e, s), (e, q), or (s,), (q,) where all episodes share them. `classes`
+    (e, n_way): what label i is in the dataset: class ids, or class names.
+
+    Raises DataError for shapes that do not fit and for what an `Episode` refuses.
+    """
+
+    support: Ints
+    support_labels: Ints
+    query: Ints
+    query_labels: Ints
+    classes: NDArray[Any]
+
+    def __attrs_post_init__(self) -> None:
+        e = len(self.classes)
+        for name in ("support", "query"):
+            items, labels = getattr(self, name), getattr(self, f"{name}_labels")
+            if items.ndim != 2 or len(items) != e:
+                raise DataError(f"{name} must be ({e}, …), as there are {e} episodes")
+            if labels.shape not in (items.shape, items.shape[1:]):
+                raise DataError(f"{name}_labels {labels.shape} do not fit {name} {items.shape}")
+            if labels.size and not 0 <= labels.min() <= labels.max() < self.n_way:
+                raise DataError(f"{name} labels must lie in 0..{self.n_way - 1}")
+        of_class = np.atleast_2d(self.support_labels)
+        seen = np.zeros((len(of_class), self.n_way), bool)
+        np.put_along_axis(seen, of_class, True, axis=1)
+        if not seen.all():
+            raise DataError(f"support labels must cover 0..{self.n_way - 1}, every class once")
+        # The side as the lowest bit: the two sides of one image become neighbours when sorted.
+        sides = np.sort(np.concatenate([2 * self.support, 2 * self.query + 1], axis=1), axis=1)
+        both = (np.diff(sides, axis=1) == 1) & (sides[:, :-1] % 2 == 0)
+        if both.any():
+            shared = np.unique(sides[:, :-1][both] // 2)
+            raise DataError(f"images {shared[:5].tolist()} are both support and query")
+
+    def __len__(self) -> int:
+        return len(self.classes)
+
+    @property
+    def n_way(self) -> int:
+        """Number of classes that have support."""
+        return int(self.classes.shape[1])
+
+    @classmethod
+    def of(cls, episodes: Sequence[Episode]) -> "EpisodeBlock":
+        """A block of one or more episodes of one shape, labels shared where they are equal."""
+
+        def labels(rows: list[Ints]) -> Ints:
+            shared = all(np.array_equal(row, rows[0]) for row in rows)
+            return rows[0] if shared else np.stack(rows)
+
+        named = any(isinstance(c, str) for task in episodes for c in task.classes)
+        return cls(
+            support=np.stack([task.items[task.support] for task in episodes]),
+            support_labels=labels([task.support_labels for task in episodes]),
+            query=np.stack([task.items[task.query] for task in episodes]),
+            query_labels=labels([task.query_labels for task in episodes]),
+            classes=np.array([task.classes for task in episodes], object if named else np.int64),
+        )
+
+    def episode(self, index: int) -> Episode:
+        """Episode `index` of the block."""
+        support, query = self.support[index], self.query[index]
+        s, q = len(support), len(query)
+        return Episode(
+            items=np.concatenate([support, query]),
+            support=np.arange(s),
+            support_labels=np.broadcast_to(self.support_labels, (len(self), s))[index],
+            query=np.arange(s, s + q),
+            query_labels=np.broadcast_to(self.query_labels, (len(self), q))[index],
+            classes=self.classes[index].tolist(),
+        )
+
+    def part(self, start: int, stop: int) -> "EpisodeBlock":
+        """Episodes start..stop-1."""
+        rows = slice(start, stop)
+        return EpisodeBlock(
+            self.support[rows],
+            self.support_labels if self.support_labels.ndim == 1 else self.support_labels[rows],
+            self.query[rows],
+            self.query_labels if self.query_labels.ndim == 1 else self.query_labels[rows],
+            self.classes[rows],
+        )
+
+
+def in_blocks(
+    tasks: Iterable[Episode | EpisodeBlock], at_most: int = 256
+) -> Iterator[EpisodeBlock]:
+    """The same episodes in the same order, neighbours of one shape put together."""
+    waiting: list[Episode] = []
+
+    def shape(task: Episode) -> tuple[int, ...]:
+        return len(task.support), len(task.query), task.n_way
+
+    for task in tasks:
+        together = isinstance(task, Episode) and len(waiting) < at_most
+        if waiting and not (together and shape(task) == shape(waiting[0])):
+            yield EpisodeBlock.of(waiting)
+            waiting = []
+        if isinstance(task, Episode):
+            waiting.append(task)
+        else:
+            yield task
+    if waiting:
+        yield EpisodeBlock.of(waiting)
 
 
 Draw = Pairs | Triplets | Episode
@@ -295,6 +406,9 @@ class EvaluationOptions:
     pairs: int = option(4000, "pairs for verification; 0: none", ZeroOr(2))
     seed: int = option(
         0, "of the draws: two runs of one evaluation seed meet the same", at_least(0)
+    )
+    memory: int = option(
+        256, "MB of the largest temporary array; changes memory and speed, no figure", at_least(1)
     )
 
 
