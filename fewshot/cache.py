@@ -18,8 +18,9 @@ import os
 import re
 import struct
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, NamedTuple, TypeVar
@@ -41,7 +42,7 @@ _VERSION = 1  # of the files and of how images are decoded: another one never re
 _RECORD = struct.Struct("<16s32sQQ")
 _CHECK = 32  # bytes of the SHA-256 at the end
 
-_SLAB = 128  # images that wait in memory to be written
+_BATCH = 16  # images that a thread decodes in one go
 _FLUSH = 1024  # images lost at the most when a process is killed
 
 Progress = Callable[[int, int], None]
@@ -118,29 +119,48 @@ def on_all_cores(
     and `put` do not end it, but are raised as one when all else is done.
     """
     errors: list[DataError] = []
-
-    def attempt(row: int) -> T | DataError:
-        try:
-            return read(row)
-        except DataError as error:
-            return error
-
     total = len(rows) if total is None else total
     done = total - len(rows)
-    with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
+
+    def attempt(batch: Sequence[int]) -> list[T | DataError]:
+        results: list[T | DataError] = []
+        for row in batch:
+            try:
+                results.append(read(row))
+            except DataError as error:
+                results.append(error)
+        return results
+
+    def take(batch: Sequence[int], results: list[T | DataError]) -> None:
+        nonlocal done
+        for row, result in zip(batch, results, strict=True):
+            try:
+                if isinstance(result, DataError):
+                    raise result
+                put(row, result)
+            except DataError as error:
+                errors.append(error)
+            done += 1
+            if progress is not None:
+                progress(done, total)
+
+    cores = os.cpu_count() or 1
+    waiting: deque[tuple[Sequence[int], Future[list[T | DataError]]]] = deque()
+    with warnings.catch_warnings(), ThreadPoolExecutor(cores) as pool:
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # max_pixels decides
-        for start in range(0, len(rows), _SLAB):
-            slab = rows[start : start + _SLAB]
-            for row, result in zip(slab, pool.map(attempt, slab), strict=True):
-                try:
-                    if isinstance(result, DataError):
-                        raise result
-                    put(row, result)
-                except DataError as error:
-                    errors.append(error)
-                done += 1
-                if progress is not None:
-                    progress(done, total)
+        try:
+            for start in range(0, len(rows), _BATCH):
+                batch = rows[start : start + _BATCH]
+                waiting.append((batch, pool.submit(attempt, batch)))
+                if len(waiting) > 2 * cores:
+                    batch, future = waiting.popleft()
+                    take(batch, future.result())
+            while waiting:
+                batch, future = waiting.popleft()
+                take(batch, future.result())
+        finally:
+            for _, future in waiting:
+                future.cancel()
     if errors:
         listed = "; ".join(str(error) for error in errors[:5])
         more = f" (and {len(errors) - 5} more)" if len(errors) > 5 else ""
@@ -379,3 +399,6 @@ class _Partial:
         with suppress(OSError), self._pixels, self._journal:
             if isinstance(error, DataError | KeyboardInterrupt):  # the next run goes on from here
                 self.flush()
+                if not self.records:
+                    self._wanted.file("partial").unlink()
+                    self._wanted.file("journal").unlink()
