@@ -13,13 +13,8 @@ if TYPE_CHECKING:
     from .checkpoint import load_weights as load_weights
     from .checkpoint import save_weights as save_weights
     from .datasets import ArrayDataset as ArrayDataset
-    from .datasets import ImageFiles as ImageFiles
-    from .datasets import ImageFolderOptions as ImageFolderOptions
-    from .datasets import class_folders as class_folders
     from .datasets import decode as decode
     from .datasets import from_arrays as from_arrays
-    from .datasets import image_files as image_files
-    from .datasets import image_folder as image_folder
     from .datasets import read_episode as read_episode
     from .datasets import split_classes as split_classes
     from .datasets import write_episode as write_episode
@@ -36,6 +31,11 @@ if TYPE_CHECKING:
     from .evaluation import validation as validation
     from .evaluation import verification_pairs as verification_pairs
     from .evaluation import verify as verify
+    from .folders import ImageFiles as ImageFiles
+    from .folders import ImageFolderOptions as ImageFolderOptions
+    from .folders import class_folders as class_folders
+    from .folders import image_files as image_files
+    from .folders import image_folder as image_folder
     from .heads import NearestSupportOptions as NearestSupportOptions
     from .heads import nearest_prototype as nearest_prototype
     from .heads import nearest_support as nearest_support
@@ -107,11 +107,11 @@ if TYPE_CHECKING:
 _MODULES = {
     "backbones": "Conv4 Conv4Options conv4",
     "checkpoint": "load_weights save_weights",
-    "datasets": "ArrayDataset ImageFiles ImageFolderOptions class_folders decode from_arrays "
-    "image_files image_folder read_episode split_classes write_episode",
+    "datasets": "ArrayDataset decode from_arrays read_episode split_classes write_episode",
     "embedding": "Embedder embed raw_pixels",
     "errors": "ConfigError DataError FewshotError TrainingError",
     "evaluation": "evaluate k_shot_episodes predict validation verification_pairs verify",
+    "folders": "ImageFiles ImageFolderOptions class_folders image_files image_folder",
     "heads": "NearestSupportOptions nearest_prototype nearest_support",
     "hookspecs": "hookimpl",
     "interfaces": "Backbone Dataset Head Loss Metric Sampler Transform",

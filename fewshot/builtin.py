@@ -1,6 +1,6 @@
 """The built-in components, offered through the hooks every plugin uses."""
 
-from . import backbones, datasets, heads, losses, metrics, samplers, transforms
+from . import backbones, datasets, folders, heads, losses, metrics, samplers, transforms
 from .hookspecs import hookimpl
 from .records import Component, Preset
 
@@ -96,8 +96,8 @@ def fewshot_datasets() -> list[Component]:
         ),
         Component(
             "image-folder",
-            datasets.image_folder,
-            datasets.ImageFolderOptions,
+            folders.image_folder,
+            folders.ImageFolderOptions,
             "one's own images: one folder a class, or a zip file of that",
         ),
     ]

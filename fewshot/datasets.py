@@ -1,22 +1,18 @@
-"""Labelled images: arrays in memory, folders of image files, and the split of their classes."""
+"""Labelled images as arrays, decoded from what gives them, and the split of their classes."""
 
 import tomllib
 import warnings
-import weakref
-import zipfile
-import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from os import cpu_count
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from attrs import field, frozen
 from numpy.typing import ArrayLike, NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
 
+from .cache import decode_files, on_all_cores
 from .errors import DataError, choose_from
+from .folders import UNREADABLE, ImageFiles
 from .interfaces import Dataset
 from .records import (
     ClassSplit,
@@ -25,25 +21,16 @@ from .records import (
     SplitOptions,
     as_ints,
     as_names,
-    at_least,
     option,
-    positive,
 )
 from .seeding import generator
-
-# What Pillow and zipfile raise for damaged, encrypted or monstrous files.
-_UNREADABLE = (
-    OSError, ValueError, SyntaxError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile,
-    Image.DecompressionBombError,
-)  # fmt: skip
-
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"})
 
 
 @frozen(eq=False)
 class ArrayDataset:
-    """Images in memory: `images` (n, h, w, c) uint8, `labels` (n,) into `classes`.
+    """Images in memory or mapped: `images` (n, h, w, c) uint8, `labels` (n,) into `classes`.
 
+    `files_sha256` stands for the names and contents of the files they were decoded from.
     Raises DataError for another type or shape, unequal lengths or labels out of range.
     """
 
@@ -53,6 +40,7 @@ class ArrayDataset:
     groups: Ints | None = None
     names: Sequence[str] | None = None
     split: ClassSplit | None = None
+    files_sha256: str | None = None
 
     def __attrs_post_init__(self) -> None:
         if self.images.dtype != np.uint8 or self.images.ndim != 4:
@@ -107,224 +95,63 @@ def arrays(options: ArraysOptions) -> ArrayDataset:
         with np.load(options.path, allow_pickle=False) as file:
             groups = file.get("groups")
             return from_arrays(file["images"], file["labels"], groups)
-    except (*_UNREADABLE, KeyError, TypeError) as error:
+    except (*UNREADABLE, KeyError, TypeError) as error:
         raise DataError(f"{options.path}: not arrays of images and labels: {error}") from error
 
 
-# ------------------------------------------------------------------------- image files
+# -------------------------------------------------------------------------------- decode
 
 
-def _eight_bit(image: Image.Image) -> Image.Image:
-    """Greyscale of 16 bits scaled to 8, which Pillow's own conversion cuts off."""
-    if not image.mode.startswith("I"):
-        return image
-    return Image.fromarray(np.clip(np.asarray(image) // 257, 0, 255).astype(np.uint8))
+def decode(
+    dataset: Dataset,
+    progress: Callable[[int, int], None] | None = None,
+    warn: Callable[[str], None] = warnings.warn,
+) -> ArrayDataset:
+    """All images of a dataset, decoded once on all cores.
 
-
-@frozen(eq=False)
-class ImageFiles:
-    """Image files, decoded when asked for: EXIF orientation applied, RGB, size x size.
-
-    `paths` are `pathlib.Path` or `zipfile.Path`. Item i raises DataError, naming the file, where
-    it is not an image, damaged, or has more than `max_pixels` by its header.
-    """
-
-    paths: Sequence[Any]
-    labels: Ints
-    classes: tuple[str, ...]
-    size: int
-    max_pixels: int = 50_000_000
-    groups: Ints | None = None
-    split: ClassSplit | None = None
-
-    @property
-    def names(self) -> list[str]:
-        """Class and file name of every image, wherever the folder is."""
-        pairs = zip(self.labels, self.paths, strict=True)
-        return [f"{self.classes[label]}/{path.name}" for label, path in pairs]
-
-    def __getitem__(self, index: int) -> NDArray[np.uint8]:
-        path = self.paths[index]
-        try:
-            with path.open("rb") as file, Image.open(file) as image:
-                pixels = image.width * image.height
-                if pixels > self.max_pixels:
-                    raise DataError(
-                        f"{path}: {image.width}x{image.height} pixels are more than max_pixels "
-                        f"{self.max_pixels}; scale it down or raise the limit"
-                    )
-                upright = _eight_bit(ImageOps.exif_transpose(image)).convert("RGB")
-                return np.asarray(upright.resize((self.size, self.size), Image.Resampling.BOX))
-        except UnidentifiedImageError as error:
-            raise DataError(f"{path}: not an image that Pillow knows, or empty") from error
-        except _UNREADABLE as error:
-            raise DataError(f"{path}: not a readable image ({error})") from error
-
-
-@frozen
-class ImageFolderOptions:
-    """Options of an image folder."""
-
-    path: str = option("", "the folder (or zip file): one folder a class, at any depth")
-    size: int = option(64, "images are scaled to size x size pixels", at_least(8))
-    max_pixels: int = option(50_000_000, "larger images are refused before decoding", positive)
-
-
-def image_folder(options: ImageFolderOptions) -> ImageFiles:
-    """A dataset from a folder or zip file with one folder a class.
-
-    Nested roots are found; hidden and non-image files are passed over. Raises DataError where
-    there is no such folder, no class or one class only.
-    """
-    if not options.path:
-        raise DataError("image-folder needs a folder: --data PATH, or path = PATH under [dataset]")
-    folders = class_folders(Path(options.path))
-    return image_files(folders, options.size, options.max_pixels)
-
-
-def image_files(
-    folders: dict[str, list[Any]],
-    size: int,
-    max_pixels: int,
-    group_of: Callable[[str], int] | None = None,
-    split: ClassSplit | None = None,
-) -> ImageFiles:
-    """`ImageFiles` of the given files by class; `group_of(file name)` numbers groups in a class."""
-    classes = tuple(folders)
-    paths = [path for name in classes for path in folders[name]]
-    groups = None
-    if group_of is not None:
-        keys = [(name, group_of(path.name)) for name in classes for path in folders[name]]
-        numbers = {key: i for i, key in enumerate(dict.fromkeys(keys))}
-        groups = np.array([numbers[key] for key in keys])
-    labels = np.repeat(np.arange(len(classes)), [len(folders[name]) for name in classes])
-    return ImageFiles(paths, labels, classes, size, max_pixels, groups, split)
-
-
-def class_folders(root: Path) -> dict[str, list[Any]]:
-    """Image files by class, classes and files in order of name, from a folder or zip file."""
-    if not root.exists():
-        raise DataError(f"{root}: no such file or folder")
-    try:
-        found = _roots(_archive(root) if root.is_file() else root)
-    except zipfile.BadZipFile as error:
-        raise DataError(f"{root}: neither a folder nor a zip file") from error
-    except OSError as error:
-        raise DataError(f"{root}: cannot be read: {error}") from error
-    if not found:
-        raise DataError(f"{root}: no folder with images; it takes one folder of images a class")
-    if len(found) > 1:
-        places = ", ".join(str(place) for place, _ in found)
-        raise DataError(f"{root}: more than one folder of classes ({places}): name one of them")
-    place, folders = found[0]
-    if len(folders) < 2:
-        raise DataError(f"{place}: one class only ({next(iter(folders))}); at least two are needed")
-    return folders
-
-
-def _archive(path: Path) -> zipfile.Path:
-    """The inside of a zip file, which is closed when nothing refers to it any more."""
-    file = path.open("rb")
-    try:
-        archive = zipfile.ZipFile(file)
-    except zipfile.BadZipFile:
-        file.close()
-        raise
-    weakref.finalize(archive, file.close)
-    return zipfile.Path(archive)
-
-
-def _roots(folder: Any) -> list[tuple[Any, dict[str, list[Any]]]]:
-    """The shallowest folders whose sub-folders hold images; those with several classes first."""
-    subfolders = sorted((p for p in _visible(folder) if p.is_dir()), key=lambda p: natural(p.name))
-    images = {p.name: _images(p) for p in subfolders}
-    classes = {name: files for name, files in images.items() if files}
-    deeper = [root for p in subfolders if p.name not in classes for root in _roots(p)]
-    if len(classes) >= 2:
-        if deeper:
-            raise DataError(
-                f"{folder}: '{next(iter(classes))}' holds images, {deeper[0][0]} only folders of "
-                "them: put the images of a class directly into its folder"
-            )
-        return [(folder, classes)]
-    deeper = deeper or [root for p in subfolders if p.name in classes for root in _roots(p)]
-    several = [root for root in deeper if len(root[1]) >= 2]
-    return several or deeper or ([(folder, classes)] if classes else [])
-
-
-def _visible(folder: Any) -> Iterable[Any]:
-    return (p for p in folder.iterdir() if not p.name.startswith((".", "__MACOSX")))
-
-
-def _images(folder: Any) -> list[Any]:
-    files = (p for p in _visible(folder) if Path(p.name).suffix.lower() in IMAGE_SUFFIXES)
-    return sorted((p for p in files if p.is_file()), key=lambda p: natural(p.name))
-
-
-def natural(name: str) -> tuple[tuple[bool, int, str], ...]:
-    """Sort key that puts A2 before A10."""
-    parts: list[str] = []
-    for char in name:
-        if parts and parts[-1].isdecimal() == char.isdecimal():
-            parts[-1] += char
-        else:
-            parts.append(char)
-    return tuple((not p.isdecimal(), int(p) if p.isdecimal() else 0, p) for p in parts)
-
-
-def decode(dataset: Dataset, progress: Callable[[int, int], None] | None = None) -> ArrayDataset:
-    """All images of a dataset in memory, decoded once on all cores.
-
-    A dataset that knows a faster way has a method `load(progress)` -> (n, h, w, c) uint8.
-    `progress(done, total)` is called as it goes. Raises one DataError that names every image that
-    cannot be read (the first five, and how many).
+    Those of `ImageFiles` are kept on disk and mapped (see `fewshot.cache`): `images` is then a
+    read-only `np.memmap`. Where they cannot be kept, `warn` is told why in a line. A dataset that
+    knows a faster way has a method `load(progress)` -> (n, h, w, c) uint8. `progress(done, total)`
+    is called as it goes. Raises one DataError that names every image that cannot be read (the first
+    five, and how many).
     """
     load = getattr(dataset, "load", None)
+    files_sha256 = None
+    if load is not None:
+        images = load(progress)
+    elif isinstance(dataset, ImageFiles):
+        images, files_sha256 = decode_files(dataset, progress, warn)
+    else:
+        images = _decode_items(dataset, progress)
     return ArrayDataset(
-        images=_decode_files(dataset, progress) if load is None else load(progress),
+        images=images,
         labels=dataset.labels,
         classes=dataset.classes,
         groups=dataset.groups,
         names=getattr(dataset, "names", None),
         split=getattr(dataset, "split", None),
+        files_sha256=files_sha256,
     )
 
 
-def _decode_files(
+def _decode_items(
     dataset: Dataset, progress: Callable[[int, int], None] | None
 ) -> NDArray[np.uint8]:
     total = len(dataset.labels)
-
-    def read(index: int) -> NDArray[np.uint8] | DataError:
-        try:
-            return dataset[index]
-        except DataError as error:
-            return error
-
-    images: NDArray[np.uint8] | None = None
-    errors: list[DataError] = []
-    with warnings.catch_warnings(), ThreadPoolExecutor(cpu_count()) as pool:
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # max_pixels decides
-        for i, image in enumerate(pool.map(read, range(total))):
-            if isinstance(image, DataError):
-                errors.append(image)
-            else:
-                if images is None:
-                    images = np.empty((total, *image.shape), np.uint8)
-                if image.shape != images.shape[1:]:
-                    errors.append(
-                        DataError(f"image {i} is {image.shape}, others are {images.shape[1:]}")
-                    )
-                else:
-                    images[i] = image
-            if progress is not None:
-                progress(i + 1, total)
-    if errors:
-        listed = "; ".join(str(error) for error in errors[:5])
-        more = f" (and {len(errors) - 5} more)" if len(errors) > 5 else ""
-        raise DataError(f"{listed}{more}: mend or remove, then run again")
-    if images is None:
+    if not total:
         raise DataError("the dataset has no images")
+    images: NDArray[np.uint8] | None = None
+
+    def put(index: int, image: NDArray[np.uint8]) -> None:
+        nonlocal images
+        if images is None:
+            images = np.empty((total, *image.shape), np.uint8)
+        if image.shape != images.shape[1:]:
+            raise DataError(f"image {index} is {image.shape}, others are {images.shape[1:]}")
+        images[index] = image
+
+    on_all_cores(dataset.__getitem__, range(total), put, progress)
+    assert images is not None
     return images
 
 

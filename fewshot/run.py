@@ -243,7 +243,12 @@ def _named(options: SplitOptions, split: ClassSplit) -> SplitOptions:
 def _decoded(parts: Parts, progress: Progress) -> Parts:
     if isinstance(parts.dataset, ArrayDataset):
         return parts
-    images = decode(parts.dataset, lambda done, total: progress("images", done, total, "", ""))
+    total = len(parts.dataset.labels)
+    images = decode(
+        parts.dataset,
+        lambda done, total: progress("images", done, total, "", ""),
+        lambda line: progress("images", 0, total, "", line),
+    )
     return evolve(parts, dataset=images)
 
 
@@ -409,17 +414,23 @@ def _manifest(parts: Parts, runtime: Runtime | None) -> dict[str, Any]:
         "classes": attrs.asdict(parts.split),
         "parameters": parameter_count(parts.learned),
         "versions": {"python": platform.python_version()} | {p: _version(p) for p in packages},
-        "images": _images(parts.dataset),
+        "data": _data(parts.dataset),
         "machine": f"{platform.system()} {platform.machine()}",
         "device": str(mx.default_device()),
         "runtime": None if runtime is None else attrs.asdict(runtime),
     }
 
 
-def _images(dataset: Dataset) -> dict[str, Any]:
+def _data(dataset: Dataset) -> dict[str, Any]:
+    """Which images: by the names and contents of their files, where there are any, else pixels."""
     assert isinstance(dataset, ArrayDataset)
+    images = dataset.images
+    of_what = {"files_sha256": dataset.files_sha256}
+    if dataset.files_sha256 is None:
+        of_what = {"pixels_sha256": sha256(np.ascontiguousarray(images).data).hexdigest()}
     return {
-        "count": len(dataset.labels),
-        "shape": list(dataset.images.shape[1:]),
-        "sha256": sha256(dataset.images.tobytes()).hexdigest(),
+        "images": len(images),
+        "shape": list(images.shape[1:]),
+        **of_what,
+        "decoded": str(getattr(images, "filename", "memory")),
     }

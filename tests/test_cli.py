@@ -182,8 +182,8 @@ def test_the_results_are_those_of_the_examination_asked_for(run: Path, data: Pat
 def test_the_manifest_says_what_the_figures_depend_on(run: Path):
     manifest = read(run / "manifest.json")
     assert manifest["status"] == "finished"
-    assert manifest["images"]["count"] == CLASSES * PER_CLASS
-    assert manifest["images"]["shape"] == [16, 16, 3]
+    assert manifest["data"]["images"] == CLASSES * PER_CLASS
+    assert manifest["data"]["shape"] == [16, 16, 3]
     digest = hashlib.sha256((run / "weights.safetensors").read_bytes()).hexdigest()
     assert manifest["weights_sha256"] == digest
     parts = [name for classes in manifest["classes"].values() for name in classes]
@@ -286,7 +286,7 @@ def test_the_same_configuration_gives_the_same_figures_in_the_next_numbered_fold
     assert same_figures(run, again)
     one, two = (read(folder / "manifest.json") for folder in (run, again))
     assert one["weights_sha256"] == two["weights_sha256"]
-    assert one["images"] == two["images"]
+    assert one["data"] == two["data"]
 
 
 # --------------------------------------------------------------------------------- eval, compare

@@ -21,17 +21,14 @@ from PIL import Image
 
 from fewshot.datasets import (
     ArrayDataset,
-    ImageFiles,
-    ImageFolderOptions,
     decode,
     from_arrays,
-    image_folder,
-    natural,
     read_episode,
     split_classes,
     write_episode,
 )
 from fewshot.errors import DataError
+from fewshot.folders import ImageFiles, ImageFolderOptions, image_folder, natural
 from fewshot.records import ClassSplit, Episode, SplitOptions
 
 SIZE = 8

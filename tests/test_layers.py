@@ -19,8 +19,8 @@ ORDER = [
     *("errors", "records", "seeding", "runtime", "layers"),
     *("registry", "hookspecs", "config"),
     "interfaces",
-    *("metrics", "losses", "heads", "backbones", "samplers", "transforms", "datasets"),
-    "loader",
+    *("metrics", "losses", "heads", "backbones", "samplers", "transforms"),
+    *("folders", "cache", "datasets", "loader"),
     *("embedding", "training", "evaluation", "checkpoint"),
     *("report", "compare", "show"),
     *("builtin", "plugins"),
@@ -29,7 +29,7 @@ ORDER = [
 
 # At run time none of these may need MLX: data are prepared on threads that must not touch it.
 WITHOUT_MLX = ("errors", "records", "seeding", "registry", "hookspecs", "config", "interfaces")
-WITHOUT_MLX += ("samplers", "transforms", "datasets", "loader")
+WITHOUT_MLX += ("samplers", "transforms", "folders", "cache", "datasets", "loader")
 
 
 def is_for_type_checkers(node: ast.AST) -> bool:

@@ -1,0 +1,404 @@
+"""Decoded images on disk: a file is decoded once, and again when it has changed.
+
+For every folder of images and size there is a folder in the cache. In it, `DIGEST.images` belongs
+to one list of files, by their names, sizes and times:
+
+    pixels (n, size, size, 3) uint8 | a record for every image, in order | SHA-256 of the records
+
+It is made as `DIGEST.partial`, with the records of the images in it in `DIGEST.journal`, and gets
+its name when it is whole. A record follows its pixels, which are on disk by then, so a process may
+end at any point: what has a record is sound, all else is decoded again. What images other lists
+have in common with a new one is copied from their files, which are then removed. One process at a
+time writes to a folder.
+"""
+
+import fcntl
+import hashlib
+import os
+import re
+import struct
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any, NamedTuple, TypeVar
+
+import numpy as np
+import PIL
+from attrs import frozen
+from numpy.typing import NDArray
+from PIL import Image
+
+from .errors import DataError
+from .folders import Decoded, ImageFiles, Member
+
+VARIABLE = "FEWSHOT_CACHE"
+
+_VERSION = 1  # of the files and of how images are decoded: another one never reads these
+
+# Key of the image, SHA-256 of its file, pixels of the file, position in the pixels of the cache.
+_RECORD = struct.Struct("<16s32sQQ")
+_CHECK = 32  # bytes of the SHA-256 at the end
+
+_BATCH = 16  # images that a thread decodes in one go
+_FLUSH = 1024  # images lost at the most when a process is killed
+
+Progress = Callable[[int, int], None]
+T = TypeVar("T")
+
+
+class _Record(NamedTuple):
+    key: bytes
+    sha256: bytes
+    pixels: int
+    row: int
+
+
+def place() -> Path | None:
+    """The folder of the cache; None where it is turned off. Raises OSError without a home."""
+    named = os.environ.get(VARIABLE)
+    if named is not None:
+        return Path(named).absolute() if named else None
+    try:
+        cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    except RuntimeError as error:
+        raise OSError(str(error)) from error
+    return Path(cache, "fewshot", "images")
+
+
+def decode_files(
+    dataset: ImageFiles, progress: Progress | None, warn: Callable[[str], None]
+) -> tuple[NDArray[np.uint8], str]:
+    """All images (n, size, size, 3) uint8 in order, and a SHA-256 of all names and files.
+
+    Mapped from the cache, or in memory where that is off or, which `warn` is told, unusable.
+    Raises one DataError for all images that cannot be read.
+    """
+    if not dataset.paths:
+        raise DataError("the dataset has no images")
+    try:
+        folder = place()
+        wanted = None if folder is None else _wanted(dataset, folder)
+        if wanted is not None:
+            images, digests = _open(wanted, progress) or _make(wanted, progress)
+            return images, _sha256(dataset, digests)
+    except OSError as error:
+        warn(
+            f"decoded images are not kept: {error} ({VARIABLE}=FOLDER names another place, "
+            f"{VARIABLE}= turns this off)"
+        )
+    images = np.empty((len(dataset.paths), dataset.size, dataset.size, 3), np.uint8)
+    digests = [b""] * len(images)
+
+    def put(row: int, decoded: Decoded) -> None:
+        images[row] = decoded.image
+        digests[row] = decoded.sha256
+
+    on_all_cores(dataset.read, range(len(images)), put, progress)
+    return images, _sha256(dataset, digests)
+
+
+def _sha256(dataset: ImageFiles, digests: Sequence[bytes]) -> str:
+    """The same for the same names and contents, in any place and order."""
+    names = [os.fsencode(f"{name}\0") for name in dataset.names]
+    return hashlib.sha256(b"".join(sorted(map(bytes.__add__, names, digests)))).hexdigest()
+
+
+def on_all_cores(
+    read: Callable[[int], T],
+    rows: Sequence[int],
+    put: Callable[[int, T], None],
+    progress: Progress | None,
+    total: int | None = None,
+) -> None:
+    """`put(row, read(row))` for all rows, in order; reading on all cores.
+
+    `progress(done, total)` counts what is done already of a larger `total`. DataErrors of `read`
+    and `put` do not end it, but are raised as one when all else is done.
+    """
+    errors: list[DataError] = []
+    total = len(rows) if total is None else total
+    done = total - len(rows)
+
+    def attempt(batch: Sequence[int]) -> list[T | DataError]:
+        results: list[T | DataError] = []
+        for row in batch:
+            try:
+                results.append(read(row))
+            except DataError as error:
+                results.append(error)
+        return results
+
+    def take(batch: Sequence[int], results: list[T | DataError]) -> None:
+        nonlocal done
+        for row, result in zip(batch, results, strict=True):
+            try:
+                if isinstance(result, DataError):
+                    raise result
+                put(row, result)
+            except DataError as error:
+                errors.append(error)
+            done += 1
+            if progress is not None:
+                progress(done, total)
+
+    cores = os.cpu_count() or 1
+    waiting: deque[tuple[Sequence[int], Future[list[T | DataError]]]] = deque()
+    with warnings.catch_warnings(), ThreadPoolExecutor(cores) as pool:
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # max_pixels decides
+        try:
+            for start in range(0, len(rows), _BATCH):
+                batch = rows[start : start + _BATCH]
+                waiting.append((batch, pool.submit(attempt, batch)))
+                if len(waiting) > 2 * cores:
+                    batch, future = waiting.popleft()
+                    take(batch, future.result())
+            while waiting:
+                batch, future = waiting.popleft()
+                take(batch, future.result())
+        finally:
+            for _, future in waiting:
+                future.cancel()
+    if errors:
+        listed = "; ".join(str(error) for error in errors[:5])
+        more = f" (and {len(errors) - 5} more)" if len(errors) > 5 else ""
+        raise DataError(f"{listed}{more}: mend or remove, then run again")
+
+
+# ------------------------------------------------------------------------ the files kept
+
+
+@frozen
+class _Wanted:
+    """The images of a dataset, as the cache knows them."""
+
+    dataset: ImageFiles
+    folder: Path
+    stamps: list[str]  # name and what changes with the file, for every image
+    digest: str  # of all stamps
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        return len(self.stamps), self.dataset.size, self.dataset.size, 3
+
+    @property
+    def row_bytes(self) -> int:
+        return self.dataset.size**2 * 3
+
+    def file(self, suffix: str) -> Path:
+        return self.folder / f"{self.digest}.{suffix}"
+
+
+def _wanted(dataset: ImageFiles, cache: Path) -> _Wanted | None:
+    """None for files of a kind whose changes cannot be told."""
+    names = [str(path) for path in dataset.paths]
+    prefix = os.path.commonprefix([min(names), max(names)])  # noqa: RUF071 - cut at a slash
+    common, slash, _ = prefix.rpartition("/")
+    root = os.path.realpath(common + slash)
+    start = len(common + slash)
+    stamps = []
+    for name, path in zip(names, dataset.paths, strict=True):
+        stamp = _stamp(path)
+        if stamp is None:
+            return None
+        stamps.append(f"{name[start:]}\0{stamp}")
+    # Another release of Pillow may decode a little differently.
+    digest = hashlib.sha256(os.fsencode("\0".join([PIL.__version__, *stamps]))).hexdigest()
+    folder = hashlib.sha256(os.fsencode(f"{_VERSION}\0{dataset.size}\0{root}")).hexdigest()
+    label = re.sub(r"[^A-Za-z0-9_.-]", "_", os.path.basename(root))[:40]  # noqa: PTH119
+    return _Wanted(dataset, cache / f"{label}-{dataset.size}-{folder[:16]}", stamps, digest[:32])
+
+
+def _stamp(path: Any) -> str | None:
+    if isinstance(path, Member):
+        return f"{path.info.file_size}\0{path.info.CRC}"
+    if not isinstance(path, os.PathLike):
+        return None
+    try:
+        status = os.stat(path)  # noqa: PTH116 - a Path for each takes as long as the rest
+    except OSError:
+        return ""  # reading it will say what is wrong
+    return f"{status.st_size}\0{status.st_mtime_ns}"
+
+
+def _open(
+    wanted: _Wanted, progress: Progress | None = None
+) -> tuple[NDArray[np.uint8], list[bytes]] | None:
+    """The images and the SHA-256 of every file, if the cache has all of them."""
+    n = len(wanted.stamps)
+    try:
+        with wanted.file("images").open("rb") as file:
+            records = _records(file, wanted.row_bytes)
+            if len(records) != n:
+                return None
+            if max(record.pixels for record in records) > wanted.dataset.max_pixels:
+                return None  # to be refused as if there were no cache
+            images = np.memmap(file, np.uint8, "r", shape=wanted.shape)
+    except FileNotFoundError:
+        return None
+    if progress is not None:
+        progress(n, n)
+    return images, [record.sha256 for record in records]
+
+
+def _records(file: IO[bytes], row_bytes: int) -> list[_Record]:
+    """The records of a finished file, none if it is damaged."""
+    n, rest = divmod(os.fstat(file.fileno()).st_size - _CHECK, row_bytes + _RECORD.size)
+    if n < 1 or rest:
+        return []
+    file.seek(n * row_bytes)
+    content = file.read()
+    records, check = content[:-_CHECK], content[-_CHECK:]
+    return list(_unpack(records)) if hashlib.sha256(records).digest() == check else []
+
+
+def _unpack(content: bytes) -> Iterable[_Record]:
+    whole = len(content) - len(content) % _RECORD.size  # the last one may be cut off
+    return map(_Record._make, _RECORD.iter_unpack(content[:whole]))
+
+
+def _make(wanted: _Wanted, progress: Progress | None) -> tuple[NDArray[np.uint8], list[bytes]]:
+    """Decode what is not known, copy what is, and open the file.
+
+    Raises DataError for images that cannot be read, OSError where the cache cannot be written.
+    """
+    wanted.folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    wanted.folder.mkdir(mode=0o700, exist_ok=True)
+    with (wanted.folder / "lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        made = _open(wanted, progress)  # by another process, while this one waited
+        if made is None:
+            try:
+                _fill(wanted, progress)
+            except OSError:
+                for suffix in ("partial", "journal"):  # leave no disk full
+                    with suppress(OSError):
+                        wanted.file(suffix).unlink()
+                raise
+            made = _open(wanted)
+    if made is None:
+        raise OSError(f"{wanted.file('images')} does not hold what was written")
+    return made
+
+
+def _fill(wanted: _Wanted, progress: Progress | None) -> None:
+    """Make the file of the wanted images; the caller holds the lock."""
+    dataset, total = wanted.dataset, len(wanted.stamps)
+    keys = [_key(stamp) for stamp in wanted.stamps]
+
+    def read(row: int) -> Decoded:
+        decoded = dataset.read(row)
+        if not wanted.stamps[row].endswith(f"\0{_stamp(dataset.paths[row])}"):
+            raise DataError(f"{dataset.paths[row]}: changed since the folder was looked through")
+        return decoded
+
+    def put(row: int, decoded: Decoded) -> None:
+        record = _Record(keys[row], decoded.sha256, decoded.pixels, row)
+        partial.put(record, decoded.image.tobytes())
+
+    with _Partial(wanted, keys) as partial:
+        known = _known(wanted)
+        missing = [row for row, key in enumerate(keys) if key not in known]
+        if progress is not None and not missing:
+            progress(total, total)
+        on_all_cores(read, missing, put, progress, total)
+        partial.flush()
+        sources: dict[Path, list[int]] = {}
+        for row in {*range(total)} - partial.records.keys():
+            sources.setdefault(known[keys[row]][0], []).append(row)
+        for path, rows in sources.items():
+            with path.open("rb") as file:
+                for row in sorted(rows):
+                    record = known[keys[row]][1]
+                    file.seek(record.row * wanted.row_bytes)
+                    partial.put(record._replace(row=row), file.read(wanted.row_bytes))
+        partial.finish()
+    for path in wanted.folder.iterdir():
+        if path not in (wanted.folder / "lock", wanted.file("images")):
+            with suppress(OSError):
+                path.unlink()
+
+
+def _key(stamp: str) -> bytes:
+    text = os.fsencode(f"{PIL.__version__}\0{stamp}")
+    return hashlib.blake2b(text, digest_size=16).digest()
+
+
+def _known(wanted: _Wanted) -> dict[bytes, tuple[Path, _Record]]:
+    """By key, where the pixels of an image are: in a finished file or one left half made."""
+    known: dict[bytes, tuple[Path, _Record]] = {}
+    for path in sorted(wanted.folder.iterdir()):
+        if path.suffix == ".images":
+            with path.open("rb") as file:
+                records: Iterable[_Record] = _records(file, wanted.row_bytes)
+            known.update({record.key: (path, record) for record in records})
+        elif path.suffix == ".partial":
+            rows = path.stat().st_size // wanted.row_bytes
+            with suppress(FileNotFoundError):
+                records = _unpack(path.with_suffix(".journal").read_bytes())
+                known.update({r.key: (path, r) for r in records if r.row < rows})
+    limit = wanted.dataset.max_pixels  # beyond it they are read again, to be refused
+    return {key: place for key, place in known.items() if place[1].pixels <= limit}
+
+
+class _Partial:
+    """The file of the wanted images while it is made, with its journal.
+
+    `records`: those of the images in it, by row.
+    """
+
+    def __init__(self, wanted: _Wanted, keys: list[bytes]) -> None:
+        self._wanted = wanted
+        self._fresh: list[_Record] = []
+        self._whole = len(keys) * wanted.row_bytes
+        wanted.file("partial").touch(0o600)
+        self._pixels = wanted.file("partial").open("r+b")
+        self._journal = wanted.file("journal").open("a+b")
+        if os.fstat(self._pixels.fileno()).st_size < self._whole:  # new, or damaged
+            self._journal.truncate(0)
+        self._pixels.truncate(self._whole)
+        self._journal.seek(0)
+        records = list(_unpack(self._journal.read()))
+        self._journal.truncate(len(records) * _RECORD.size)
+        self.records = {r.row: r for r in records if r.row < len(keys) and keys[r.row] == r.key}
+
+    def put(self, record: _Record, pixels: bytes) -> None:
+        if len(pixels) != self._wanted.row_bytes:
+            raise OSError(f"{self._pixels.name}: {len(pixels)} bytes are no image")
+        self._pixels.seek(record.row * self._wanted.row_bytes)
+        self._pixels.write(pixels)
+        self._fresh.append(record)
+        if len(self._fresh) >= _FLUSH:
+            self.flush()
+
+    def flush(self) -> None:
+        """A record only once its pixels are on disk."""
+        self._pixels.flush()
+        os.fsync(self._pixels.fileno())
+        self._journal.write(b"".join(_RECORD.pack(*record) for record in self._fresh))
+        self._journal.flush()
+        self.records.update((record.row, record) for record in self._fresh)
+        self._fresh.clear()
+
+    def finish(self) -> None:
+        """Add the records of all images and give the file its name."""
+        self.flush()
+        records = b"".join(_RECORD.pack(*self.records[row]) for row in sorted(self.records))
+        self._pixels.seek(self._whole)
+        self._pixels.write(records + hashlib.sha256(records).digest())
+        self._pixels.flush()
+        os.fsync(self._pixels.fileno())
+        self._wanted.file("partial").replace(self._wanted.file("images"))
+
+    def __enter__(self) -> "_Partial":
+        return self
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        with suppress(OSError), self._pixels, self._journal:
+            if isinstance(error, DataError | KeyboardInterrupt):  # the next run goes on from here
+                self.flush()
+                if not self.records:
+                    self._wanted.file("partial").unlink()
+                    self._wanted.file("journal").unlink()

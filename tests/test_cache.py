@@ -1,0 +1,603 @@
+"""Images decoded once: the same pixels, whatever happens to files, cache and process in between."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from fewshot.cache import VARIABLE
+from fewshot.datasets import ArrayDataset, decode
+from fewshot.errors import DataError
+from fewshot.folders import ImageFiles, ImageFolderOptions, image_folder
+from fewshot.loader import gather
+
+SIZE = 8
+MANY = 3000  # more than are written at a time
+
+_opened: list[str] | None = None
+
+
+def _listen(event: str, arguments: tuple[object, ...]) -> None:
+    if _opened is not None and event == "open" and str(arguments[0]).endswith(".bmp"):
+        _opened.append(Path(str(arguments[0])).name)
+
+
+sys.addaudithook(_listen)
+
+
+@contextmanager
+def opened() -> Iterator[list[str]]:
+    """The names of the image files that are opened meanwhile, by anything in this process."""
+    global _opened
+    _opened = []
+    try:
+        yield _opened
+    finally:
+        _opened = None
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def write(path: Path, seed: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(seed).integers(0, 256, (SIZE, SIZE, 3)).astype(np.uint8)
+    Image.fromarray(noise).save(path)
+
+
+def write_images(root: Path, count: int = 20) -> Path:
+    for i in range(count):
+        write(root / "ab"[i % 2] / f"{i}.bmp", i)
+    return root
+
+
+def zipped(root: Path, path: Path) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        for file in sorted(root.rglob("*.bmp")):
+            archive.write(file, file.relative_to(root))
+    return path
+
+
+def folder(root: Path, **more: int) -> ImageFiles:
+    return image_folder(ImageFolderOptions(path=str(root), **{"size": SIZE, **more}))
+
+
+def files(cache: Path) -> list[str]:
+    return sorted(path.suffix for path in cache.rglob("*") if path.is_file())
+
+
+def one_by_one(dataset: ImageFiles) -> NDArray[np.uint8]:
+    return np.stack([dataset[i] for i in range(len(dataset.paths))])
+
+
+def check(root: Path) -> list[str]:
+    """Decode a folder through the cache; its pixels are right; the files that were opened for it.
+
+    The cache is left with one finished file.
+    """
+    with opened() as names:
+        arrays = decode(folder(root))
+    assert isinstance(arrays.images, np.memmap)
+    assert files(Path(os.environ[VARIABLE])) == ["", ".images"]
+    np.testing.assert_array_equal(arrays.images, one_by_one(folder(root)))
+    return names
+
+
+# ------------------------------------------------------------------------------ decoded once
+
+
+@pytest.mark.parametrize("pack", [False, True], ids=["folder", "zip"])
+def test_the_second_time_nothing_is_decoded(
+    pack: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    root = write_images(tmp_path / "images")
+    place = zipped(root, tmp_path / "images.zip") if pack else root
+    first = decode(folder(place))
+    with monkeypatch.context() as patch:
+        patch.setattr(Image, "open", None)
+        second = decode(folder(place))
+    expected = one_by_one(folder(root))
+    for arrays in (first, second):
+        assert isinstance(arrays.images, np.memmap)
+        np.testing.assert_array_equal(arrays.images, expected)
+        assert arrays.files_sha256 == first.files_sha256
+        assert list(arrays.names or ()) == folder(root).names
+
+
+def test_no_file_is_even_opened(tmp_path: Path):
+    root = write_images(tmp_path / "images")
+    assert len(check(root)) == 20
+    assert check(root) == []
+
+
+def test_the_mapped_images_cannot_be_written_to_and_batches_of_them_can(tmp_path: Path):
+    arrays = decode(folder(write_images(tmp_path / "images")))
+    with pytest.raises(ValueError, match="read-only"):
+        arrays.images[0] = 0
+    batch = gather(arrays, np.array([3, 1, 3]))
+    assert type(batch) is np.ndarray
+    batch[:] = 0
+    assert arrays.images.any()
+
+
+def test_progress_is_told_of_what_is_there_already(tmp_path: Path):
+    root = write_images(tmp_path / "images")
+    decode(folder(root))
+    write(root / "b" / "new.bmp", 99)
+    told: list[tuple[int, int]] = []
+    for _ in range(2):
+        decode(folder(root), lambda done, total: told.append((done, total)))
+    assert told == [(21, 21), (21, 21)]
+
+
+def same_time(root: Path) -> None:
+    """Other pixels in a file of the same size, a moment later."""
+    time = (root / "a" / "4.bmp").stat().st_mtime_ns
+    write(root / "a" / "4.bmp", 99)
+    os.utime(root / "a" / "4.bmp", ns=(time, time + 1))
+
+
+def other_size(root: Path) -> None:
+    """Another size and the same time."""
+    time = (root / "a" / "4.bmp").stat().st_mtime_ns
+    Image.new("RGB", (9, 9), "red").save(root / "a" / "4.bmp")
+    os.utime(root / "a" / "4.bmp", ns=(time, time))
+
+
+def several(root: Path) -> None:
+    (root / "a" / "0.bmp").unlink()
+    (root / "b" / "1.bmp").rename(root / "b" / "0.bmp")
+    write(root / "c" / "1.bmp", 50)
+    same_time(root)
+
+
+CHANGES: dict[str, tuple[Callable[[Path], object], list[str]]] = {
+    "changed": (same_time, ["4.bmp"]),
+    "grown": (other_size, ["4.bmp"]),
+    "added": (lambda root: write(root / "a" / "3.bmp", 99), ["3.bmp"]),
+    "removed": (lambda root: (root / "a" / "4.bmp").unlink(), []),
+    "renamed": (lambda root: (root / "a" / "4.bmp").rename(root / "a" / "x.bmp"), ["x.bmp"]),
+    "swapped": (lambda root: (root / "a" / "4.bmp").replace(root / "b" / "5.bmp"), ["5.bmp"]),
+    "a new class": (lambda root: write(root / "0" / "0.bmp", 99), ["0.bmp"]),
+    "all of that": (several, ["4.bmp", "0.bmp", "1.bmp"]),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_only_what_changed_is_decoded_again(change: str, tmp_path: Path):
+    root = write_images(tmp_path / "images")
+    check(root)
+    mapped = decode(folder(root)).images
+    before = mapped.copy()
+    make, expected = CHANGES[change]
+    make(root)
+    assert check(root) == expected
+    assert check(root) == []
+    np.testing.assert_array_equal(mapped, before)  # whoever has the former images keeps them
+
+
+def test_only_what_changed_in_a_zip_file_is_decoded_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    root = write_images(tmp_path / "images")
+    place = zipped(root, tmp_path / "images.zip")
+    decode(folder(place))
+    write(root / "a" / "4.bmp", 99)
+    write(root / "b" / "3.bmp", 98)
+    dataset = folder(zipped(root, place))
+    read, count = ImageFiles.read, []
+    monkeypatch.setattr(ImageFiles, "read", lambda self, i: (count.append(i), read(self, i))[1])
+    arrays = decode(dataset)
+    assert [dataset.names[i] for i in count] == ["a/4.bmp", "b/3.bmp"]
+    np.testing.assert_array_equal(arrays.images, one_by_one(folder(root)))
+
+
+def test_sizes_and_folders_do_not_mix(tmp_path: Path, cache: Path):
+    one, two = write_images(tmp_path / "one" / "images"), tmp_path / "two" / "images"
+    shutil.copytree(one, two)  # the same names, sizes and times
+    write(two / "a" / "4.bmp", 99)
+    status = (one / "a" / "4.bmp").stat()
+    os.utime(two / "a" / "4.bmp", ns=(status.st_atime_ns, status.st_mtime_ns))
+    for root in (one, two, one):
+        for size in (SIZE, 2 * SIZE):
+            arrays = decode(folder(root, size=size))
+            np.testing.assert_array_equal(arrays.images, one_by_one(folder(root, size=size)))
+    assert files(cache).count(".images") == 4
+
+
+def test_a_folder_is_the_same_by_any_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    root = write_images(tmp_path / "images")
+    check(root)
+    (tmp_path / "link").symlink_to(root)
+    monkeypatch.chdir(tmp_path)
+    for place in (Path("images"), Path("./images/../images"), tmp_path / "link"):
+        assert check(place) == []
+    monkeypatch.chdir(root)
+    assert check(Path()) == []
+
+
+def test_paths_of_ones_own_are_kept_too(tmp_path: Path):
+    root = write_images(tmp_path / "images")
+    paths = sorted(root.rglob("*.bmp"), reverse=True)
+    dataset = ImageFiles(paths, np.zeros(len(paths), np.int64), ("a",), SIZE)
+    for expected in (20, 0):
+        with opened() as names:
+            arrays = decode(dataset)
+        assert len(names) == expected
+        np.testing.assert_array_equal(arrays.images, one_by_one(dataset))
+
+
+def test_the_digest_is_that_of_names_and_files_in_any_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    root = write_images(tmp_path / "images")
+    digest = decode(folder(root)).files_sha256
+    assert digest is not None
+    assert len(digest) == 64
+    assert decode(folder(zipped(root, tmp_path / "x.zip"))).files_sha256 == digest
+    shutil.copytree(root, tmp_path / "copy" / "deeper")
+    assert decode(folder(tmp_path / "copy")).files_sha256 == digest
+    assert decode(folder(root, size=16)).files_sha256 == digest
+    with monkeypatch.context() as patch:
+        patch.setenv(VARIABLE, "")
+        assert decode(folder(root)).files_sha256 == digest
+    digests = {digest}
+    for number, (make, _) in enumerate(CHANGES.values(), start=2):
+        shutil.copytree(root, tmp_path / str(number))
+        make(tmp_path / str(number))
+        digests.add(decode(folder(tmp_path / str(number))).files_sha256)
+        assert len(digests) == number
+
+
+def test_the_cache_is_private(tmp_path: Path, cache: Path):
+    decode(folder(write_images(tmp_path / "images")))
+    for path in (cache, *cache.rglob("*")):
+        assert path.stat().st_mode & (0o077 if path.is_dir() else 0o022) == 0, path
+
+
+# --------------------------------------------------------------------------------- images amiss
+
+
+def test_after_bad_images_are_mended_only_they_are_decoded(tmp_path: Path, cache: Path):
+    root = write_images(tmp_path / "images")
+    good = {name: (root / "a" / name).read_bytes() for name in ("4.bmp", "8.bmp")}
+    for name in good:
+        (root / "a" / name).write_bytes(b"BM no image")
+    for expected in (20, 2):  # those are tried again
+        with opened() as names, pytest.raises(DataError, match=r"a/4\.bmp.*a/8\.bmp"):
+            decode(folder(root))
+        assert len(names) == expected
+    (root / "a" / "4.bmp").write_bytes(good["4.bmp"])
+    (root / "a" / "8.bmp").unlink()
+    assert check(root) == ["4.bmp"]
+
+
+def test_the_limit_of_pixels_holds_for_what_is_kept(tmp_path: Path, cache: Path):
+    root = write_images(tmp_path / "images")
+    Image.new("RGB", (30, 30)).save(root / "b" / "5.bmp")
+    decode(folder(root))
+    with pytest.raises(DataError, match=r"b/5\.bmp: 30x30 .* max_pixels 100;") as caught:
+        decode(folder(root, max_pixels=100))
+    assert str(caught.value).count("max_pixels") == 1
+    assert check(root) == []
+    shutil.rmtree(cache)
+    for limit, count in ((100, 20), (900, 1)):
+        with opened() as names:
+            try:
+                decode(folder(root, max_pixels=limit))
+            except DataError:
+                assert limit == 100
+        assert len(names) == count
+
+
+def test_an_image_that_changes_meanwhile_is_not_kept_as_it_was(tmp_path: Path):
+    root = write_images(tmp_path / "images", 2000)
+    dataset = folder(root)
+
+    def overwrite(done: int, total: int) -> None:
+        if done == 1:
+            write(root / "b" / "1999.bmp", 5000)
+
+    with pytest.raises(DataError, match=r"1999\.bmp: changed"):
+        decode(dataset, overwrite)
+    assert check(root) == ["1999.bmp"]
+
+
+# ---------------------------------------------------------------------------- the end comes early
+
+
+@pytest.mark.parametrize("at", [1, 7, 20])
+def test_interrupted_by_hand_it_goes_on_where_it_was(at: int, tmp_path: Path):
+    root = write_images(tmp_path / "images")
+
+    def interrupt(done: int, total: int) -> None:
+        if done == at:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        decode(folder(root), interrupt)
+    assert len(check(root)) == 20 - at
+
+
+def child(root: Path, before: str = "", **settings: str) -> "subprocess.Popen[str]":
+    """A process that decodes a folder and says, in JSON, what it opened and what came of it."""
+    code = f"""
+import hashlib, json, os, signal, sys, warnings
+opened = []
+def listen(event, arguments):
+    if event == "open" and str(arguments[0]).endswith(".bmp"):
+        opened.append(arguments[0])
+sys.addaudithook(listen)
+progress = None
+{before}
+from fewshot.datasets import decode
+from fewshot.folders import ImageFolderOptions, image_folder
+warned = []
+dataset = image_folder(ImageFolderOptions(path={str(root)!r}, size={SIZE}))
+arrays = decode(dataset, progress, warned.append)
+pixels = hashlib.sha256(arrays.images.tobytes()).hexdigest()
+print(json.dumps([len(opened), pixels, type(arrays.images).__name__, warned]))
+"""
+    return subprocess.Popen(
+        [sys.executable, "-c", code],
+        env={**os.environ, **settings},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def kill_at(event: str, number: int = 1, ending: str = "") -> str:
+    return f"""
+count = 0
+def kill(event, arguments):
+    global count
+    if event == {event!r} and str(arguments[0]).endswith({ending!r}):
+        count += 1
+        if count == {number}:
+            os.kill(os.getpid(), signal.SIGKILL)
+sys.addaudithook(kill)
+"""
+
+
+def kill_progress(at: int) -> str:
+    return f"""
+def progress(done, total):
+    if done == {at}:
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def killed(process: "subprocess.Popen[str]") -> None:
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGKILL, stderr
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_images(tmp_path_factory.mktemp("many"), MANY)
+
+
+@pytest.mark.parametrize("at", [1, 1500, MANY])
+def test_killed_it_goes_on_from_what_was_written(at: int, many: Path):
+    killed(child(many, kill_progress(at)))
+    again = check(many)
+    assert MANY - at <= len(again) <= MANY - at + 1024
+    assert check(many) == []
+
+
+MOMENTS = {
+    "as the partial file is opened": kill_at("open", ending=".partial"),
+    "as the journal is opened": kill_at("open", ending=".journal"),
+    "before it has its name": kill_at("os.rename"),
+    "before the former is removed": kill_at("os.remove"),
+    "before the journal is removed": kill_at("os.remove", 2),
+}
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_killed_at_any_step_nothing_wrong_is_left(moment: str, tmp_path: Path, cache: Path):
+    root = write_images(tmp_path / "images")
+    check(root)
+    several(root)
+    killed(child(root, MOMENTS[moment]))
+    arrays = decode(folder(root))
+    np.testing.assert_array_equal(arrays.images, one_by_one(folder(root)))
+    write(root / "a" / "new.bmp", 77)
+    assert check(root) == ["new.bmp"]  # and nothing else is left over
+
+
+def test_two_processes_at_once_decode_once(many: Path):
+    both = [child(many), child(many)]
+    told = [json.loads(process.communicate(timeout=60)[0]) for process in both]
+    assert sum(count for count, *_ in told) == MANY
+    assert told[0][1:] == told[1][1:]
+    assert told[0][2:] == ["memmap", []]
+    assert check(many) == []
+
+
+# -------------------------------------------------------------------------- a cache that fails
+
+
+def in_memory(root: Path) -> list[str]:
+    """Decode where nothing can be kept; the warnings."""
+    warned: list[str] = []
+    arrays = decode(folder(root), warn=warned.append)
+    assert not isinstance(arrays.images, np.memmap)
+    np.testing.assert_array_equal(arrays.images, one_by_one(folder(root)))
+    return warned
+
+
+def test_turned_off_nothing_is_kept_and_nothing_said(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv(VARIABLE, "")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    monkeypatch.chdir(tmp_path)
+    assert in_memory(write_images(tmp_path / "images")) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["images"]
+
+
+@pytest.mark.parametrize("variable", ["XDG_CACHE_HOME", "HOME"])
+def test_unless_named_the_cache_is_in_the_usual_place(
+    variable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.delenv(VARIABLE)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv(variable, str(tmp_path / "mine"))
+    images = decode(folder(write_images(tmp_path / "images"))).images
+    assert isinstance(images, np.memmap)
+    usual = tmp_path / "mine" if variable == "XDG_CACHE_HOME" else tmp_path / "mine" / ".cache"
+    assert usual / "fewshot" / "images" in Path(str(images.filename)).parents
+
+
+def test_where_nothing_can_be_written_a_line_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    root = write_images(tmp_path / "images")
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "file" / "cache"))
+    (line,) = in_memory(root)
+    assert str(tmp_path / "file" / "cache") in line
+    assert VARIABLE in line
+    assert "\n" not in line
+    with pytest.warns(UserWarning, match="not kept"):
+        decode(folder(root))
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_read_only_cache_is_read(tmp_path: Path, cache: Path):
+    root = write_images(tmp_path / "images")
+    check(root)
+    (inner,) = cache.iterdir()
+    for path in (inner, cache):
+        path.chmod(0o500)
+    try:
+        assert check(root) == []
+        write(root / "a" / "4.bmp", 99)
+        assert len(in_memory(root)) == 1
+    finally:
+        for path in (cache, inner):
+            path.chmod(0o700)
+
+
+def test_what_is_kept_is_read_without_a_write(tmp_path: Path, cache: Path):
+    root = write_images(tmp_path / "images")
+    check(root)
+
+    def times() -> dict[Path, int]:
+        return {path: path.stat().st_mtime_ns for path in (cache, *cache.rglob("*"))}
+
+    (lock,) = cache.rglob("lock")
+    lock.unlink()
+    before = times()
+    assert isinstance(decode(folder(root)).images, np.memmap)
+    assert times() == before
+
+
+def test_a_full_disk_ends_in_memory_and_leaves_nothing_behind(many: Path, cache: Path):
+    limit = f"""
+import resource
+resource.setrlimit(resource.RLIMIT_FSIZE, (2**30, 2**30))
+def progress(done, total):
+    if done == 1500:
+        resource.setrlimit(resource.RLIMIT_FSIZE, ({1000 * SIZE * SIZE * 3}, 2**30))
+"""
+    stdout, stderr = child(many, limit).communicate(timeout=60)
+    count, _, kind, warned = json.loads(stdout or pytest.fail(stderr))
+    assert (kind, len(warned)) == ("ndarray", 1)
+    assert MANY < count <= 2 * MANY
+    assert files(cache) == [""]
+    assert len(check(many)) == MANY
+
+
+def damage(cut: slice | None = None, flip: int | None = None) -> Callable[[Path], None]:
+    def apply(path: Path) -> None:
+        content = bytearray(path.read_bytes())
+        if flip is not None:
+            content[flip] ^= 1
+        path.write_bytes(content if cut is None else content[cut])
+
+    return apply
+
+
+ROW = SIZE * SIZE * 3
+DAMAGES = {
+    "empty": damage(slice(0)),
+    "a byte": damage(slice(1)),
+    "cut by a byte": damage(slice(-1)),
+    "cut by a record": damage(slice(-64)),
+    "cut by an image": damage(slice(-64 - ROW)),
+    "cut in half": damage(slice(10 * ROW)),
+    "grown": lambda path: path.write_bytes(path.read_bytes() + bytes(64 + ROW)),
+    "a record changed": damage(flip=20 * ROW + 3 * 64 + 5),
+    "the check changed": damage(flip=-1),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGES)
+def test_a_damaged_file_is_made_again(kind: str, tmp_path: Path, cache: Path):
+    root = write_images(tmp_path / "images")
+    check(root)
+    (path,) = cache.rglob("*.images")
+    DAMAGES[kind](path)
+    assert len(check(root)) == 20
+    assert check(root) == []
+    (path,) = cache.rglob("*.images")
+    DAMAGES[kind](path)
+    write(root / "a" / "new.bmp", 7)  # nor is anything copied from it
+    assert len(check(root)) == 21
+
+
+HALVES = {
+    "journal cut": ("journal", damage(slice(-1)), 21 - 9),
+    "journal lost": ("journal", Path.unlink, 20),
+    "journal of zeros": ("journal", lambda p: p.write_bytes(bytes(p.stat().st_size)), 20),
+    "partial lost": ("partial", Path.unlink, 20),
+    "partial cut": ("partial", damage(slice(5 * ROW)), 20),
+    "partial grown": ("partial", lambda p: p.write_bytes(p.read_bytes() + b"x" * 99), 20 - 9),
+}
+
+
+@pytest.mark.parametrize("change", [False, True], ids=["the same", "another list"])
+@pytest.mark.parametrize("kind", HALVES)
+def test_of_a_damaged_half_nothing_wrong_is_taken(
+    kind: str, change: bool, tmp_path: Path, cache: Path
+):
+    root = write_images(tmp_path / "images")
+
+    def interrupt(done: int, total: int) -> None:
+        if done == 9:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        decode(folder(root), interrupt)
+    suffix, apply, expected = HALVES[kind]
+    (path,) = cache.rglob(f"*.{suffix}")
+    apply(path)
+    if change:
+        write(root / "c" / "new.bmp", 7)
+        names = check(root)
+        rest = 15 if kind == "partial cut" else expected  # the first five are there
+        assert len(names) == rest + 1
+    else:
+        assert len(check(root)) == expected
+
+
+def test_other_arrays_say_nothing_of_files():
+    images = np.zeros((2, 4, 4, 3), np.uint8)
+    assert ArrayDataset(images, [0, 1], ("a", "b")).files_sha256 is None
