@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from .folders import class_folders as class_folders
     from .folders import image_files as image_files
     from .folders import image_folder as image_folder
+    from .folding import folded as folded
     from .heads import NearestSupportOptions as NearestSupportOptions
     from .heads import nearest_prototype as nearest_prototype
     from .heads import nearest_support as nearest_support
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
     from .metrics import manhattan as manhattan
     from .metrics import sqeuclidean as sqeuclidean
     from .plugins import build_registry as build_registry
+    from .prediction import Classifier as Classifier
     from .records import ClassSplit as ClassSplit
     from .records import Component as Component
     from .records import Episode as Episode
@@ -112,6 +114,7 @@ _MODULES = {
     "errors": "ConfigError DataError FewshotError TrainingError",
     "evaluation": "evaluate k_shot_episodes predict validation verification_pairs verify",
     "folders": "ImageFiles ImageFolderOptions class_folders image_files image_folder",
+    "folding": "folded",
     "heads": "NearestSupportOptions nearest_prototype nearest_support",
     "hookspecs": "hookimpl",
     "interfaces": "Backbone Dataset Head Loss Metric Sampler Transform",
@@ -120,6 +123,7 @@ _MODULES = {
     "prototypical triplet",
     "metrics": "cosine euclidean manhattan sqeuclidean",
     "plugins": "build_registry",
+    "prediction": "Classifier",
     "records": "ClassSplit Component Episode Evaluation EvaluationOptions History Ints "
     "Pairs Preset SplitOptions TrainingOptions Triplets Verification above "
     "at_least at_most below option within",

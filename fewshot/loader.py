@@ -26,10 +26,17 @@ def load(
     dataset: Dataset, indices: Ints, transforms: Sequence[Transform], rng: np.random.Generator
 ) -> NDArray[np.float32]:
     """Images `indices` as float32 in [0, 1], transformed in order."""
-    images = gather(dataset, indices).astype(np.float32) / np.float32(255)
+    return prepared(gather(dataset, indices), transforms, rng)
+
+
+def prepared(
+    images: NDArray[np.uint8], transforms: Sequence[Transform], rng: np.random.Generator
+) -> NDArray[np.float32]:
+    """Images (b, h, w, c) uint8 as float32 in [0, 1], transformed in order."""
+    out: NDArray[np.float32] = images.astype(np.float32) / np.float32(255)
     for transform in transforms:
-        images = transform(images, rng)
-    return images.astype(np.float32, copy=False)
+        out = transform(out, rng)
+    return out.astype(np.float32, copy=False)
 
 
 def ahead(make: Callable[[int], T], count: int, depth: int = 2) -> Iterator[T]:

@@ -1,0 +1,167 @@
+"""Folded networks compute the same embeddings; a classifier answers alike however it is asked."""
+
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from mlx.utils import tree_flatten
+
+import fewshot as fs
+
+seeds = st.integers(0, 2**32 - 1)
+CHANNELS = 3
+SHAPE = (8, 8, CHANNELS)
+
+
+def blocks() -> dict[str, nn.Module]:
+    return {
+        "convolution": nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1),
+        "no bias": nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1, bias=False),
+        "norm": fs.BatchNorm(CHANNELS),
+        "mlx's norm": nn.BatchNorm(CHANNELS),
+        "relu": nn.ReLU(),
+        "pool": nn.MaxPool2d(2),
+        "dropout": nn.Dropout(0.5),
+    }
+
+
+def network(names: list[str], seed: int) -> nn.Module:
+    """Layers of these names, as many pools as the image has halves, and a linear layer or two."""
+    mx.random.seed(seed)
+    pools = 0
+    layers: list[nn.Module] = []
+    for name in names:
+        pools += name == "pool"
+        if name != "pool" or pools <= 2:
+            layers.append(blocks()[name])
+    features = CHANNELS * (8 >> min(pools, 2)) ** 2
+    layers += [fs.Flatten(), nn.Linear(features, 6), fs.BatchNorm(6), nn.Linear(6, 5, bias=False)]
+    for layer in layers:
+        if isinstance(layer, nn.BatchNorm):  # as training may leave it: negative scales too
+            for name in ("weight", "bias", "running_mean"):
+                setattr(layer, name, mx.random.normal(layer[name].shape))
+            layer.running_var = mx.random.uniform(0.2, 3, layer.running_var.shape)
+    return fs.Sequential(*layers)
+
+
+@given(names=st.lists(st.sampled_from(sorted(blocks())), max_size=8), seed=seeds)
+def test_a_folded_network_computes_the_same_and_leaves_the_original(names: list[str], seed: int):
+    original = network(names, seed)
+    before = [(k, np.array(v)) for k, v in tree_flatten(original.parameters())]
+    folded = fs.folded(original)
+    images = mx.random.normal((3, *SHAPE))
+    assert original.training
+    original.eval()
+    expected, found = np.array(original(images)), np.array(folded(images))
+    np.testing.assert_allclose(found, expected, atol=2e-5 * max(1, np.abs(expected).max()))
+    for (name, old), (_, new) in zip(before, tree_flatten(original.parameters()), strict=True):
+        assert np.array_equal(old, np.array(new)), name
+
+
+def kinds(module: Any) -> list[str]:
+    return [type(layer).__name__ for layer in module.layers.layers]
+
+
+def test_batch_norm_directly_after_a_convolution_goes():
+    network = fs.conv4(fs.Conv4Options(width=4), (16, 16, 3))
+    assert kinds(network).count("BatchNorm") == 4
+    assert "BatchNorm" not in kinds(fs.folded(network))
+
+
+def test_a_pool_comes_before_the_norm_only_where_they_commute():
+    layers = [nn.ReLU(), fs.BatchNorm(3), nn.MaxPool2d(2)]
+    orders = []
+    for sign in (1, -1):
+        layers[1].weight = mx.array([1.0, 2.0, sign])
+        orders.append([type(x).__name__ for x in fs.folded(fs.Sequential(*layers)).layers])
+    assert orders == [["ReLU", "MaxPool2d", "BatchNorm"], ["ReLU", "BatchNorm", "MaxPool2d"]]
+
+
+# -------------------------------------------------------------------------- classifier
+
+
+def embedder(seed: int = 0) -> fs.Embedder:
+    mx.random.seed(seed)
+    return fs.Embedder(fs.conv4(fs.Conv4Options(width=4), (16, 16, 3)))
+
+
+def photos(rng: np.random.Generator, n: int) -> Any:
+    return rng.integers(0, 256, (n, 16, 16, 3), np.uint8)
+
+
+HEADS = [fs.nearest_prototype(), fs.nearest_support(fs.NearestSupportOptions(neighbours=3))]
+
+
+@given(seed=seeds, counts=st.lists(st.integers(1, 5), min_size=1, max_size=4))
+@pytest.mark.parametrize("head", HEADS, ids=["prototype", "support"])
+def test_one_image_or_many_in_any_order_gets_the_same_answer(
+    head: fs.Head, seed: int, counts: list[int]
+):
+    rng = np.random.default_rng(seed)
+    of = {f"class {i}": photos(rng, n) for i, n in enumerate(counts)}
+    classifier = fs.Classifier.of(embedder(), head, fs.euclidean(), of)
+    images = photos(rng, 7)
+    together = classifier.scores(images)
+    assert together.shape == (7, len(counts))
+    order = rng.permutation(7)
+    np.testing.assert_allclose(classifier.scores(images[order]), together[order], atol=1e-5)
+    alone = np.concatenate([classifier.scores(images[i : i + 1]) for i in range(7)])
+    np.testing.assert_allclose(alone, together, atol=1e-5)
+    assert classifier.predict(images) == [list(of)[i] for i in together.argmax(axis=1)]
+
+
+@given(seed=seeds)
+@pytest.mark.parametrize("head", HEADS, ids=["prototype", "support"])
+def test_its_scores_are_those_of_the_same_episode(head: fs.Head, seed: int):
+    rng = np.random.default_rng(seed)
+    of, images, ours = {name: photos(rng, 4) for name in "ab"}, photos(rng, 5), embedder()
+    found = fs.Classifier.of(ours, head, fs.cosine(), of).scores(images)
+    every = np.concatenate([of["a"], of["b"], images])
+    labels = np.repeat([0, 1, 0], [4, 4, 5])
+    rows = mx.array(fs.embed(ours, fs.ArrayDataset(every, labels, ["a", "b"])))
+    expected = head.scores(rows[:8], mx.array(labels[:8]), rows[8:], fs.cosine(), 2)
+    np.testing.assert_allclose(found, np.array(expected), atol=1e-4)
+
+
+def test_its_cost_does_not_grow_with_the_support_of_prototypes():
+    rng = np.random.default_rng(0)
+    for k in (1, 9):
+        of = {name: photos(rng, k) for name in "abc"}
+        small = fs.Classifier.of(embedder(), fs.nearest_prototype(), fs.euclidean(), of)
+        assert small.support.shape[0] == 3
+        every = fs.Classifier.of(embedder(), fs.nearest_support(), fs.euclidean(), of)
+        assert every.support.shape[0] == 3 * k
+
+
+def test_no_images_no_answers():
+    classifier = fs.Classifier.of(
+        embedder(), HEADS[0], fs.euclidean(), {"a": photos(np.random.default_rng(0), 1)}
+    )
+    assert classifier.scores(np.empty((0, 16, 16, 3), np.uint8)).shape == (0, 1)
+    assert classifier.predict(np.empty((0, 16, 16, 3), np.uint8)) == []
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        ({}, "at least one class"),
+        ({"a": np.empty((0, 16, 16, 3), np.uint8)}, "class 'a' has no image"),
+        ({"a": np.zeros((1, 16, 16, 3))}, "uint8"),
+        ({"a": np.zeros((1, 16, 16, 3), "u1"), "b": np.zeros((1, 8, 8, 3), "u1")}, "one size"),
+    ],
+)
+def test_a_wrong_support_is_refused(images: Any, message: str):
+    with pytest.raises(fs.DataError, match=message):
+        fs.Classifier.of(embedder(), HEADS[0], fs.euclidean(), images)
+
+
+def test_a_wrong_query_is_refused():
+    classifier = fs.Classifier.of(
+        embedder(), HEADS[0], fs.euclidean(), {"a": photos(np.random.default_rng(0), 1)}
+    )
+    with pytest.raises(fs.DataError, match=r"\(b, h, w, c\) uint8, not \(16, 16, 3\) uint8"):
+        classifier.predict(np.zeros((16, 16, 3), np.uint8))
