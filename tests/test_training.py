@@ -1,6 +1,7 @@
 """What training promises: the same weights again, the best ones, and the true gradient."""
 
 import itertools
+import shutil
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,6 +17,8 @@ from numpy.typing import NDArray
 from scipy.special import log_softmax
 from strategies import REGISTRY, make
 
+import fewshot as fs
+from fewshot import training
 from fewshot.backbones import Conv4Options, conv4
 from fewshot.datasets import ArrayDataset
 from fewshot.embedding import Embedder, embed
@@ -689,3 +692,31 @@ def test_an_episode_loss_is_refused_without_a_head_to_train_through(head: Head |
     sampler = Sampler(draw=lambda seed, index: None, layout="episode")
     with pytest.raises(ConfigError, match="head"):
         check_fits(Embedder(Linear(4, 2)), sampler, prototypical(), euclidean(), head)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="mx.compile on the CPU wants g++")
+def test_a_compiled_step_trains_as_the_plain_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What GPUs are given; dropout and the learning rate must not be frozen into it."""
+
+    class Tiny(nn.Module):
+        embedding_dim = 3
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = fs.Sequential(fs.Flatten(), nn.Linear(12, 3), nn.Dropout(0.5))
+
+        def __call__(self, images: mx.array) -> mx.array:
+            return self.layers(images)
+
+    images = np.random.default_rng(0).integers(0, 256, (40, 2, 2, 3), np.uint8)
+    data = fs.ArrayDataset(images, np.arange(40) % 4, list("abcd"))
+    sampler = fs.all_pairs(fs.AllPairsOptions(classes=3, per_class=3), data.labels)
+    weights = []
+    for compiled in (False, True):
+        monkeypatch.setattr(training, "_compiles", lambda compiled=compiled: compiled)
+        mx.random.seed(0)
+        embedder = fs.Embedder(Tiny(), normalize="none")
+        options = fs.TrainingOptions(steps=4, warmup=2, optimizer="sgd", momentum=0.0)
+        fs.fit(embedder, data, sampler, fs.contrastive(), fs.euclidean(), options=options)
+        weights.append(np.array(embedder.backbone.layers.layers[1].weight))
+    np.testing.assert_allclose(*weights, atol=1e-6)
