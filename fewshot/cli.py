@@ -1,7 +1,7 @@
 """The command line: parsing and printing only. Commands load the heavy modules they need.
 
 Exit codes: 0 done; 2 wrong option or combination; 3 plugin (with --strict-plugins); 4 data; 5 run
-folder; 6 training; 130 interrupted; 1 anything else.
+folder; 6 training; 130 interrupted; 1 anything else, a failed `doctor` too.
 """
 
 from __future__ import annotations
