@@ -206,7 +206,7 @@ def _wanted(dataset: ImageFiles, cache: Path) -> _Wanted | None:
         stamps.append(f"{name[start:]}\0{stamp}")
     # Another release of Pillow may decode a little differently.
     digest = hashlib.sha256(os.fsencode("\0".join([PIL.__version__, *stamps]))).hexdigest()
-    folder = hashlib.sha256(os.fsencode(f"{_VERSION}\0{dataset.size}\0{root}")).hexdigest()
+    folder = hashlib.sha256(os.fsencode(f"{_VERSION}\0{root}")).hexdigest()
     label = re.sub(r"[^A-Za-z0-9_.-]", "_", os.path.basename(root))[:40]  # noqa: PTH119
     return _Wanted(dataset, cache / f"{label}-{dataset.size}-{folder[:16]}", stamps, digest[:32])
 
@@ -245,10 +245,8 @@ def _open(
 
 def _records(file: IO[bytes], row_bytes: int) -> list[_Record]:
     """The records of a finished file, none if it is damaged."""
-    n, rest = divmod(os.fstat(file.fileno()).st_size - _CHECK, row_bytes + _RECORD.size)
-    if n < 1 or rest:
-        return []
-    file.seek(n * row_bytes)
+    n = (os.fstat(file.fileno()).st_size - _CHECK) // (row_bytes + _RECORD.size)
+    file.seek(max(0, n * row_bytes))
     content = file.read()
     records, check = content[:-_CHECK], content[-_CHECK:]
     return list(_unpack(records)) if hashlib.sha256(records).digest() == check else []

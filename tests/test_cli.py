@@ -184,6 +184,8 @@ def test_the_manifest_says_what_the_figures_depend_on(run: Path):
     assert manifest["status"] == "finished"
     assert manifest["data"]["images"] == CLASSES * PER_CLASS
     assert manifest["data"]["shape"] == [16, 16, 3]
+    assert len(manifest["data"]["files_sha256"]) == 64
+    assert Path(manifest["data"]["decoded"]).suffix == ".images"
     digest = hashlib.sha256((run / "weights.safetensors").read_bytes()).hexdigest()
     assert manifest["weights_sha256"] == digest
     parts = [name for classes in manifest["classes"].values() for name in classes]
@@ -697,3 +699,14 @@ def test_a_class_that_a_run_left_out_stays_out_when_it_is_evaluated(tmp_path: Pa
     quick = ("--steps", "1", "--k-shot", "1", "--set", "evaluation.repeats=2")
     done("run", "--data", data, *SMALL, *quick, *words, "--out", tmp_path / "run")
     done("eval", tmp_path / "run", "--k-shot", "2")
+
+
+def test_a_cache_that_cannot_be_written_to_is_one_line_and_no_obstacle(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("FEWSHOT_CACHE", str(tmp_path / "file" / "cache"))
+    result = done("run", "--data", data, *SMALL, *QUICK, "--out", tmp_path / "run", start=fewshot)
+    (line,) = (line for line in result.stderr.splitlines() if "cache" in line.lower())
+    assert "not kept" in line
+    assert read(tmp_path / "run" / "manifest.json")["data"]["decoded"] == "memory"
