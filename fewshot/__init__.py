@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     from .records import ClassSplit as ClassSplit
     from .records import Component as Component
     from .records import Episode as Episode
+    from .records import EpisodeBlock as EpisodeBlock
     from .records import Evaluation as Evaluation
     from .records import EvaluationOptions as EvaluationOptions
     from .records import History as History
@@ -118,8 +119,8 @@ _MODULES = {
     "prototypical triplet",
     "metrics": "cosine euclidean manhattan sqeuclidean",
     "plugins": "build_registry",
-    "records": "ClassSplit Component Episode Evaluation EvaluationOptions History Ints "
-    "Pairs Preset SplitOptions TrainingOptions Triplets Verification above "
+    "records": "ClassSplit Component Episode EpisodeBlock Evaluation EvaluationOptions History "
+    "Ints Pairs Preset SplitOptions TrainingOptions Triplets Verification above "
     "at_least at_most below option within",
     "runtime": "prepare",
     "samplers": "AllPairsOptions EpisodesOptions PairsOptions TripletsOptions all_pairs "

@@ -167,6 +167,8 @@ class EpisodeBlock:
             items, labels = getattr(self, name), getattr(self, f"{name}_labels")
             if items.ndim != 2 or len(items) != e:
                 raise DataError(f"{name} must be ({e}, …), as there are {e} episodes")
+            if items.size and items.min() < 0:
+                raise DataError(f"{name} has the index {items.min()}: none is negative")
             if labels.shape not in (items.shape, items.shape[1:]):
                 raise DataError(f"{name}_labels {labels.shape} do not fit {name} {items.shape}")
             if labels.size and not 0 <= labels.min() <= labels.max() < self.n_way:
@@ -424,7 +426,7 @@ class EvaluationOptions:
         0, "of the draws: two runs of one evaluation seed meet the same", at_least(0)
     )
     memory: int = option(
-        256, "MB of the largest temporary array; changes memory and speed, no figure", at_least(1)
+        256, "MB that temporary arrays take, about; changes speed, no figure", at_least(1)
     )
 
 
