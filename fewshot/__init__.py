@@ -66,6 +66,7 @@ if TYPE_CHECKING:
     from .records import ClassSplit as ClassSplit
     from .records import Component as Component
     from .records import Episode as Episode
+    from .records import EpisodeBlock as EpisodeBlock
     from .records import Evaluation as Evaluation
     from .records import EvaluationOptions as EvaluationOptions
     from .records import History as History
@@ -124,8 +125,8 @@ _MODULES = {
     "metrics": "cosine euclidean manhattan sqeuclidean",
     "plugins": "build_registry",
     "prediction": "Classifier",
-    "records": "ClassSplit Component Episode Evaluation EvaluationOptions History Ints "
-    "Pairs Preset SplitOptions TrainingOptions Triplets Verification above "
+    "records": "ClassSplit Component Episode EpisodeBlock Evaluation EvaluationOptions History "
+    "Ints Pairs Preset SplitOptions TrainingOptions Triplets Verification above "
     "at_least at_most below option within",
     "runtime": "prepare",
     "samplers": "AllPairsOptions EpisodesOptions PairsOptions TripletsOptions all_pairs "

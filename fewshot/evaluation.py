@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import mlx.core as mx
@@ -16,20 +16,22 @@ from .interfaces import Dataset, Head, Metric, Sampler
 from .records import (
     ClassSplit,
     Episode,
+    EpisodeBlock,
     Evaluation,
     EvaluationOptions,
     Grouping,
     Ints,
     Pairs,
     Verification,
+    in_blocks,
 )
 from .samplers import EpisodesOptions, PairsOptions, all_way, episodes, pairs
 from .seeding import generator
 
 Floats = NDArray[np.float64]
 
-# Numbers in the largest temporary of one block of queries: 64 MB of float32.
-_BLOCK = 1 << 24
+# How many arrays of the largest size are alive at once, in the built-in heads and metrics.
+_ALIVE = 4
 
 
 def t_interval(values: Floats) -> tuple[float, float]:
@@ -54,90 +56,193 @@ def bootstrap_interval(values: Floats, draws: int = 2000) -> tuple[float, float]
     return float(low), float(high)
 
 
-def predict(embeddings: NDArray[np.float32], episode: Episode, head: Head, metric: Metric) -> Ints:
+def _unembedded(embeddings: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Which rows (n,) hold a NaN; no temporary of the size of `embeddings`."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        missing = np.isnan(embeddings.sum(axis=1))
+    suspects = np.flatnonzero(missing)  # a sum over infinities is NaN too
+    for i in range(0, len(suspects), 4096):
+        rows = suspects[i : i + 4096]
+        missing[rows] = np.isnan(embeddings[rows]).any(axis=1)
+    return missing
+
+
+def _require_embedded(missing: NDArray[np.bool_]) -> None:
+    if missing.any():
+        raise ConfigError("an episode uses images that were not embedded (their rows are NaN)")
+
+
+def _gather(rows: Any, indices: Ints) -> mx.array:
+    """Embeddings (…, d) of images (…)."""
+    return rows[mx.array(indices)] if isinstance(rows, mx.array) else mx.array(rows[indices])
+
+
+def _numbers(memory: int) -> int:
+    """Float32 numbers in the largest array, where all of them together take `memory` MB."""
+    return max(1, memory * (1 << 20) // 4 // _ALIVE)
+
+
+def _width(metric: Metric, s: int, d: int, n_way: int) -> int:
+    """Numbers that a head holds at once for one query: distances to all support or to n_way."""
+    return max(d, metric.width(s, d), metric.width(n_way, d))
+
+
+def _ask(rows: Any, block: EpisodeBlock, head: Head, metric: Metric, numbers: int) -> mx.array:
+    """Labels (e, q) of a block's queries; where one episode is too large, its queries in parts."""
+    (e, q), n_way = block.query.shape, block.n_way
+    support = _gather(rows, block.support)
+    labels = mx.broadcast_to(mx.array(block.support_labels), support.shape[:-1])
+    s, d = support.shape[1:]
+    at_once = max(1, numbers // _width(metric, s, d, n_way)) if e == 1 else q
+    if at_once < q and head.condense is not None:
+        support, labels = head.condense(support, labels, n_way)
+        at_once = max(1, numbers // _width(metric, support.shape[1], d, n_way))
+    answers = [mx.zeros((e, 0), mx.uint32)]
+    for i in range(0, q, at_once):
+        query = _gather(rows, block.query[:, i : i + at_once])
+        answers.append(head.scores(support, labels, query, metric, n_way).argmax(axis=-1))
+        if at_once < q:
+            mx.eval(answers)  # or the parts would be in memory together
+    return mx.concatenate(answers, axis=1)
+
+
+def _parts(block: EpisodeBlock, metric: Metric, d: int, numbers: int) -> Iterator[EpisodeBlock]:
+    """As many episodes at a time as fit, at least one."""
+    (e, q), s = block.query.shape, block.support.shape[1]
+    at_once = max(1, numbers // max(1, s * d, q * _width(metric, s, d, block.n_way)))
+    if at_once >= e:
+        return iter([block])
+    return (block.part(i, i + at_once) for i in range(0, e, at_once))
+
+
+def predict(
+    embeddings: NDArray[np.float32],
+    episode: Episode,
+    head: Head,
+    metric: Metric,
+    memory: int = 256,
+) -> Ints:
     """Labels (q,) in 0..n_way-1 of an episode's queries; the first of equal scores wins.
 
-    Queries are answered in blocks, so memory does not grow with their number. Raises ConfigError
-    for an image that was not embedded.
+    Queries are answered in parts, so that temporary arrays take about `memory` MB whatever their
+    number. Raises ConfigError for an image that was not embedded.
     """
-    support = mx.array(embeddings[episode.items[episode.support]])
-    labels = mx.array(episode.support_labels)
-    query = embeddings[episode.items[episode.query]]
-    if np.isnan(embeddings[episode.items]).any():
-        raise ConfigError("an episode uses images that were not embedded (their rows are NaN)")
-    wide = episode.n_way if metric.matrix is not None else max(episode.n_way, query.shape[1])
-    block = max(1, _BLOCK // (len(episode.support) * wide))
-    answers = [
-        np.array(
-            head.scores(
-                support, labels, mx.array(query[i : i + block]), metric, episode.n_way
-            ).argmax(axis=-1)
-        )
-        for i in range(0, len(query), block)
-    ]
-    return np.concatenate([np.empty(0, np.int64), *answers]).astype(np.int64)
+    block = EpisodeBlock.of([episode])
+    _require_embedded(np.isnan(embeddings[episode.items]))
+    return np.array(_ask(embeddings, block, head, metric, _numbers(memory))[0]).astype(np.int64)
 
 
-def _class_ids(task: Episode, classes: Sequence[str]) -> Ints:
-    """The dataset's ids of an episode's classes, which are names or ids."""
+def _class_ids(block: EpisodeBlock, classes: Sequence[str]) -> Ints:
+    """The dataset's ids (e, n_way) of a block's classes, which are names or ids."""
     position: dict[Any, int] = {name: i for i, name in enumerate(classes)}
     position |= {i: i for i in range(len(classes))}
-    strangers = [c for c in task.classes if c not in position]
+    strangers = [c for c in dict.fromkeys(block.classes.ravel().tolist()) if c not in position]
     if strangers:
         raise DataError(f"an episode has class {strangers[0]!r}, which the dataset does not have")
-    return np.array([position[c] for c in task.classes], dtype=np.int64)
+    if block.classes.dtype != object:
+        return block.classes
+    return np.array([[position[c] for c in row] for row in block.classes], dtype=np.int64)
+
+
+def _image_keys(names: Sequence[str]) -> Ints:
+    """64 bits (n,) of a hash of each name."""
+    hashes = (hashlib.blake2b(name.encode(), digest_size=8).digest() for name in names)
+    return np.frombuffer(b"".join(hashes), "<i8").astype(np.int64)
 
 
 def evaluate(
     embeddings: NDArray[np.float32],
-    tasks: Iterable[Episode],
+    tasks: Iterable[Episode | EpisodeBlock],
     head: Head,
     metric: Metric,
     classes: Sequence[str],
     names: Sequence[str] | None = None,
+    memory: int = 256,
 ) -> Evaluation:
-    """Accuracy of `head` on episodes over embedded images (n, d), any iterable of `Episode`.
+    """Accuracy of `head` on episodes over embedded images (n, d).
 
-    An episode's accuracy is the mean over its query classes. `classes` are the dataset's; an
-    episode's classes are names among them or ids. `names` of the images, where given, are part of
-    the digest. Raises ConfigError for no episode or one without queries, DataError for a class that
-    the dataset does not have.
+    `tasks`: any iterable of `Episode` or of `EpisodeBlock` (`sampler.blocks(seed, count)` is the
+    fastest); how episodes are put together changes no figure. An episode's accuracy is the mean
+    over its query classes. `classes` are the dataset's; an episode's classes are names among them
+    or ids. `names` of the images, where given, are part of the digest. `memory`: MB that temporary
+    arrays take, about. Raises ConfigError for no episode, one without queries or an image that was
+    not embedded, DataError for a class that the dataset does not have.
     """
     confusion = np.zeros((len(classes), len(classes)), np.int64)
     digest = hashlib.sha256("\0".join(classes).encode())
-    accuracies: list[float] = []
-    for task in tasks:
-        if not len(task.query):
-            raise ConfigError("an episode without queries has no accuracy")
-        ids = _class_ids(task, classes)
-        answers = predict(embeddings, task, head, metric)
-        _, of_class = np.unique(task.query_labels, return_inverse=True)
-        right = np.bincount(of_class, answers == task.query_labels) / np.bincount(of_class)
-        accuracies.append(float(right.mean()))
-        np.add.at(confusion, (ids[task.query_labels], ids[answers]), 1)
-        digest.update(np.array([len(task.support), len(task.query)]).tobytes())
-        for part in (task.support, task.query):
-            items = task.items[part]
-            digest.update(
-                items.tobytes() if names is None else "\0".join(names[i] for i in items).encode()
-            )
-        digest.update(ids[task.support_labels].tobytes())
-        digest.update(ids[task.query_labels].tobytes())
+    keys = None if names is None else _image_keys(names)
+    missing = _unembedded(embeddings)
+    accuracies: list[Floats] = []
+
+    def count(block: EpisodeBlock, answers: Ints) -> None:
+        e, n_way = block.classes.shape
+        ids = _class_ids(block, classes)
+        support_labels = np.broadcast_to(block.support_labels, block.support.shape)
+        query_labels = np.broadcast_to(block.query_labels, block.query.shape)
+        of_class = query_labels + n_way * np.arange(e)[:, None]
+        asked, right = (
+            np.bincount(found.ravel(), minlength=e * n_way).reshape(e, n_way)
+            for found in (of_class, of_class[answers == query_labels])
+        )
+        accuracies.append((right / np.maximum(asked, 1)).sum(axis=1) / (asked > 0).sum(axis=1))
+        truth = np.take_along_axis(ids, query_labels, axis=1)
+        np.add.at(confusion, (truth, np.take_along_axis(ids, answers, axis=1)), 1)
+        support, query = (
+            items if keys is None else keys[items] for items in (block.support, block.query)
+        )
+        shape = np.broadcast_to([block.support.shape[1], block.query.shape[1]], (e, 2))
+        known = np.take_along_axis(ids, support_labels, axis=1)
+        rows = np.concatenate([shape, support, query, known, truth], axis=1)
+        digest.update(rows.astype("<i8", copy=False).tobytes())
+
+    for block, answers in _answered(embeddings, tasks, head, metric, missing, memory):
+        count(block, answers)
     if not accuracies:
         raise ConfigError("nothing to evaluate: no episode was given")
-    per_episode = np.array(accuracies)
-    asked = np.flatnonzero(confusion.sum(axis=1)).tolist()
-    per_class = confusion[asked, asked] / confusion[asked].sum(axis=1)
+    per_episode = np.concatenate(accuracies)
+    seen = np.flatnonzero(confusion.sum(axis=1)).tolist()
+    per_class = confusion[seen, seen] / confusion[seen].sum(axis=1)
     return Evaluation(
         accuracy=float(per_episode.mean()),
         ci95=t_interval(per_episode),
         ci95_classes=bootstrap_interval(per_class),
         per_episode=per_episode,
-        per_class={classes[i]: float(a) for i, a in zip(asked, per_class, strict=True)},
+        per_class={classes[i]: float(a) for i, a in zip(seen, per_class, strict=True)},
         confusion=confusion,
         classes=tuple(classes),
         digest=digest.hexdigest(),
     )
+
+
+def _answered(
+    embeddings: NDArray[np.float32],
+    tasks: Iterable[Episode | EpisodeBlock],
+    head: Head,
+    metric: Metric,
+    missing: NDArray[np.bool_],
+    memory: int,
+) -> Iterator[tuple[EpisodeBlock, Ints]]:
+    """Blocks of the episodes and their answers (e, q), in order.
+
+    MLX answers a block while NumPy draws the next and counts the last.
+    """
+    numbers, d = _numbers(memory), embeddings.shape[1]
+    # Gathering in MLX is three times faster, but needs a copy.
+    rows: Any = mx.array(embeddings) if embeddings.size <= numbers else embeddings
+    asked: tuple[EpisodeBlock, mx.array] | None = None
+    for whole in in_blocks(tasks):
+        if not whole.query.shape[1]:
+            raise ConfigError("an episode without queries has no accuracy")
+        for items in (whole.support, whole.query):
+            _require_embedded(missing[items])
+        for block in _parts(whole, metric, d, numbers):
+            answers = _ask(rows, block, head, metric, numbers)
+            mx.async_eval(answers)
+            if asked is not None:
+                yield asked[0], np.array(asked[1]).astype(np.int64)
+            asked = block, answers
+    if asked is not None:
+        yield asked[0], np.array(asked[1]).astype(np.int64)
 
 
 # -------------------------------------------------------------------- the run's episodes
@@ -159,7 +264,7 @@ def _groups(dataset: Dataset, grouping: Grouping) -> Ints | None:
 
 def k_shot_episodes(
     dataset: Dataset, split: ClassSplit, options: EvaluationOptions
-) -> dict[int, list[Episode]]:
+) -> dict[int, list[EpisodeBlock]]:
     """The episodes on the test classes for every k_shot, drawn with the evaluation's own seed.
 
     n_way 0: support of all classes of the split, queries all other images of the test classes,
@@ -178,7 +283,7 @@ def k_shot_episodes(
 
     count = options.repeats if options.n_way == 0 else options.episodes
     samplers = {k: sampler(k) for k in options.k_shot}
-    return {k: [s.draw(options.seed, i) for i in range(count)] for k, s in samplers.items()}
+    return {k: list(s.blocks(options.seed, count)) for k, s in samplers.items()}
 
 
 def verification_pairs(
@@ -201,9 +306,16 @@ def verification_pairs(
     return tuning, test
 
 
-def needed(tasks: Iterable[Episode | Pairs]) -> Ints:
+def needed(tasks: Iterable[Episode | EpisodeBlock | Pairs]) -> Ints:
     """Every image that some draw uses, once."""
-    return np.unique(np.concatenate([task.items for task in tasks]))
+    parts = [
+        np.unique(items)
+        for task in tasks
+        for items in (
+            (task.support, task.query) if isinstance(task, EpisodeBlock) else (task.items,)
+        )
+    ]
+    return np.unique(np.concatenate(parts))
 
 
 # -------------------------------------------------------------------- pair verification
@@ -306,7 +418,7 @@ def validation(
         smallest = min(smallest, len(chosen))
     groups = _groups(dataset, grouping)
     sampler = all_way(labels, groups, asked, max(1, min(5, smallest // 2)))
-    tasks = [sampler.draw(seed, i) for i in range(draws)]
+    tasks = list(sampler.blocks(seed, draws))
     verification = None
     if len(asked) >= 2:
         verification = pairs(PairsOptions(1000, groups=grouping), only(labels, asked), groups)

@@ -115,13 +115,31 @@ class Episode:
         strangers = sorted({name for name in of_query if name not in position})
         if strangers:
             raise DataError(f"query labels without support: {', '.join(strangers)}")
+        return cls.joined(
+            as_ints(support),
+            as_ints([position[name] for name in of_support]),
+            as_ints(query),
+            as_ints([position[name] for name in of_query]),
+            classes,
+        )
+
+    @classmethod
+    def joined(
+        cls,
+        support: Ints,
+        support_labels: Ints,
+        query: Ints,
+        query_labels: Ints,
+        classes: Sequence[int | str],
+    ) -> "Episode":
+        """An episode from dataset indices (s,), (q,) and labels 0..n_way-1."""
         s, q = len(support), len(query)
         return cls(
-            items=as_ints([*support, *query]),
-            support=as_ints(range(s)),
-            support_labels=as_ints([position[name] for name in of_support]),
-            query=as_ints(range(s, s + q)),
-            query_labels=as_ints([position[name] for name in of_query]),
+            items=np.concatenate([support, query]),
+            support=np.arange(s),
+            support_labels=support_labels,
+            query=np.arange(s, s + q),
+            query_labels=query_labels,
             classes=classes,
         )
 
@@ -149,6 +167,8 @@ class EpisodeBlock:
             items, labels = getattr(self, name), getattr(self, f"{name}_labels")
             if items.ndim != 2 or len(items) != e:
                 raise DataError(f"{name} must be ({e}, …), as there are {e} episodes")
+            if items.size and items.min() < 0:
+                raise DataError(f"{name} has the index {items.min()}: none is negative")
             if labels.shape not in (items.shape, items.shape[1:]):
                 raise DataError(f"{name}_labels {labels.shape} do not fit {name} {items.shape}")
             if labels.size and not 0 <= labels.min() <= labels.max() < self.n_way:
@@ -192,15 +212,13 @@ class EpisodeBlock:
 
     def episode(self, index: int) -> Episode:
         """Episode `index` of the block."""
-        support, query = self.support[index], self.query[index]
-        s, q = len(support), len(query)
-        return Episode(
-            items=np.concatenate([support, query]),
-            support=np.arange(s),
-            support_labels=np.broadcast_to(self.support_labels, (len(self), s))[index],
-            query=np.arange(s, s + q),
-            query_labels=np.broadcast_to(self.query_labels, (len(self), q))[index],
-            classes=self.classes[index].tolist(),
+        e, s, q = len(self), self.support.shape[1], self.query.shape[1]
+        return Episode.joined(
+            self.support[index],
+            np.broadcast_to(self.support_labels, (e, s))[index],
+            self.query[index],
+            np.broadcast_to(self.query_labels, (e, q))[index],
+            self.classes[index].tolist(),
         )
 
     def part(self, start: int, stop: int) -> "EpisodeBlock":
@@ -221,18 +239,18 @@ def in_blocks(
     """The same episodes in the same order, neighbours of one shape put together."""
     waiting: list[Episode] = []
 
-    def shape(task: Episode) -> tuple[int, ...]:
-        return len(task.support), len(task.query), task.n_way
+    def shape(task: Episode | EpisodeBlock) -> tuple[int, ...]:
+        return task.support.shape[-1], task.query.shape[-1], task.n_way
 
     for task in tasks:
-        together = isinstance(task, Episode) and len(waiting) < at_most
-        if waiting and not (together and shape(task) == shape(waiting[0])):
+        alone = isinstance(task, EpisodeBlock) or len(waiting) == at_most
+        if waiting and (alone or shape(task) != shape(waiting[0])):
             yield EpisodeBlock.of(waiting)
             waiting = []
-        if isinstance(task, Episode):
-            waiting.append(task)
-        else:
+        if isinstance(task, EpisodeBlock):
             yield task
+        else:
+            waiting.append(task)
     if waiting:
         yield EpisodeBlock.of(waiting)
 
@@ -408,7 +426,7 @@ class EvaluationOptions:
         0, "of the draws: two runs of one evaluation seed meet the same", at_least(0)
     )
     memory: int = option(
-        256, "MB of the largest temporary array; changes memory and speed, no figure", at_least(1)
+        256, "MB that temporary arrays take, about; changes speed, no figure", at_least(1)
     )
 
 

@@ -34,7 +34,7 @@ from .evaluation import (
 )
 from .interfaces import Dataset, Head, Loss, Metric, Sampler, Transform
 from .metrics import euclidean
-from .records import ClassSplit, Draw, Episode, Evaluation, History, Pairs, SplitOptions
+from .records import ClassSplit, Draw, EpisodeBlock, Evaluation, History, Pairs, SplitOptions
 from .registry import Registry
 from .runtime import Runtime
 from .seeding import generator, mlx_seed
@@ -62,7 +62,7 @@ class Parts:
     head: Head
     sampler: Sampler[Draw]
     augment: tuple[Transform, ...]
-    episodes: dict[int, list[Episode]]
+    episodes: dict[int, list[EpisodeBlock]]
     pairs: tuple[Pairs, Pairs] | None
     shape: tuple[int, int, int]
 
@@ -323,11 +323,11 @@ def _examine(
     untrained = _embeddings(parts, "untrained backbone", progress)
     parts.learned.load_weights(weights)
     pixels = raw_pixels(dataset, needed(t for k in parts.episodes for t in parts.episodes[k]))
-    rows = []
+    rows, memory = [], parts.config.evaluation.memory
     for done, (k, tasks) in enumerate(parts.episodes.items()):
         progress("episodes", done, len(parts.episodes), "", "")
         ours, floor, start = (
-            evaluate(rows_of, tasks, parts.head, metric, dataset.classes, names)
+            evaluate(rows_of, tasks, parts.head, metric, dataset.classes, names, memory)
             for rows_of, metric in (
                 (trained, parts.metric),
                 (pixels, euclidean()),
@@ -338,10 +338,11 @@ def _examine(
         report.confusion(ours, f"K = {k}", folder / f"confusion_k{k}.png")
     progress("episodes", len(parts.episodes), len(parts.episodes), "", "")
     report.k_shot(rows, folder / "k_shot.png")
-    first = {str(k): write_episode(dataset, parts.episodes[k][0]) for k in parts.episodes}
-    checkpoint.write_json(folder / "episodes.json", first)
-    shown = parts.episodes[min(parts.episodes, key=lambda k: abs(k - 5))][0]
-    answers = predict(trained, shown, parts.head, parts.metric)
+    first = {k: blocks[0].episode(0) for k, blocks in parts.episodes.items()}
+    written = {str(k): write_episode(dataset, task) for k, task in first.items()}
+    checkpoint.write_json(folder / "episodes.json", written)
+    shown = first[min(first, key=lambda k: abs(k - 5))]
+    answers = predict(trained, shown, parts.head, parts.metric, memory)
     report.episode(dataset, shown, answers, folder / "episodes.png")
     verification = None
     if parts.pairs is not None:
@@ -356,7 +357,7 @@ def _examine(
 
 def _row(
     k: int,
-    tasks: list[Episode],
+    tasks: list[EpisodeBlock],
     ours: Evaluation,
     floor: Evaluation,
     untrained: Evaluation,
@@ -374,8 +375,8 @@ def _row(
         "untrained": untrained.accuracy,
         "untrained_ci95": untrained.ci95,
         "groups": parts.config.evaluation.groups if has_groups else "none",
-        "episodes": len(tasks),
-        "queries": sum(len(task.query) for task in tasks),
+        "episodes": sum(len(block) for block in tasks),
+        "queries": sum(block.query.size for block in tasks),
         "per_class": ours.per_class,
         "per_episode": ours.per_episode.tolist(),
         "confusion": {

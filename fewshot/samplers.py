@@ -4,14 +4,28 @@ Every factory takes (options, labels (n,), groups (n,) or None) and returns a `S
 indices in a draw are positions in `labels`; entries labelled -1 are never drawn.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
 
 import numpy as np
 from attrs import frozen
+from numpy.typing import NDArray
 
 from .errors import ClassTooSmallError, DataError
 from .interfaces import Sampler
-from .records import Episode, Grouping, Ints, Pairs, Triplets, at_least, option, positive, share
+from .records import (
+    Episode,
+    EpisodeBlock,
+    Grouping,
+    Ints,
+    Pairs,
+    Triplets,
+    at_least,
+    in_blocks,
+    option,
+    positive,
+    share,
+)
 from .seeding import generator
 
 _GROUPS_HELP = (
@@ -58,51 +72,6 @@ def _apart(rng: np.random.Generator, pool: Ints, groups: Ints | None, count: int
         _, first = np.unique(groups[order], return_index=True)
         order = order[np.sort(first)]
     return order[:count]
-
-
-def _deal(
-    rng: np.random.Generator, pool: Ints, groups: Ints | None, rank: Ints, k_shot: int
-) -> tuple[Ints, Ints]:
-    """k_shot support images of a pool, and the images that may be queries, both shuffled.
-
-    With groups, the first half of the pool's groups by `rank` (more where k_shot needs them) are
-    dealt to the support and the queries are the images of the others, so that none is a near copy
-    of a support image. One rank serves all classes of an episode: a signer who signs every class is
-    on one side.
-    """
-    order = rng.permutation(pool)
-    if groups is None:
-        return order[:k_shot], order[k_shot:]
-    dealt, sizes = np.unique(groups[pool], return_counts=True)
-    by_rank = np.argsort(rank[dealt])
-    needed = int(np.searchsorted(np.cumsum(sizes[by_rank]), k_shot)) + 1
-    chosen = dealt[by_rank][: max(needed, len(dealt) // 2)]
-    on_support_side = np.isin(groups[order], chosen)
-    return order[on_support_side][:k_shot], order[~on_support_side]
-
-
-def _deal_all(
-    rng: np.random.Generator, pools: dict[int, Ints], groups: Ints | None, k_shot: int
-) -> dict[int, tuple[Ints, Ints]]:
-    """`_deal` for every class; no query is of a group that is in any class's support."""
-    rank = np.empty(0, np.int64) if groups is None else rng.permutation(groups.max() + 1)
-    dealt = {c: _deal(rng, pool, groups, rank, k_shot) for c, pool in pools.items()}
-    if groups is None:
-        return dealt
-    taken = np.unique(groups[np.concatenate([support for support, _ in dealt.values()])])
-    return {
-        c: (support, rest[~np.isin(groups[rest], taken)]) for c, (support, rest) in dealt.items()
-    }
-
-
-def _require_queries(class_id: int, rest: Ints, n_query: int) -> None:
-    """Raise DataError where groups that span classes leave a class short of queries."""
-    if len(rest) < n_query:
-        raise ClassTooSmallError(
-            class_id,
-            f"has {len(rest)} images apart from the groups of the support, {n_query} queries are "
-            "needed; ask for fewer, or let groups mix (groups = mixed)",
-        )
 
 
 def _check_deal(pools: dict[int, Ints], groups: Ints | None, k_shot: int, n_query: int) -> None:
@@ -243,19 +212,123 @@ def triplets(
 
 # ---------------------------------------------------------------------------- episodes
 
+# Episodes are drawn a block at a time, keyed by (seed, index // block), in tables with an entry for
+# every image of every class of every episode: at most this many entries and this many episodes.
+_ENTRIES, _EPISODES = 1 << 20, 256
 
-def _episode(
-    supports: Sequence[Ints], queries: Sequence[Ints], query_labels: Sequence[int], classes: Ints
-) -> Episode:
-    """An episode from support images of every class and query images of some."""
-    support, query = np.concatenate(supports), np.concatenate(queries)
-    return Episode(
-        items=np.concatenate([support, query]),
-        support=np.arange(len(support)),
-        support_labels=np.repeat(np.arange(len(supports)), [len(s) for s in supports]),
-        query=len(support) + np.arange(len(query)),
-        query_labels=np.repeat(query_labels, [len(q) for q in queries]),
-        classes=classes.tolist(),
+
+def _shuffle(rng: np.random.Generator, table: Ints, sizes: Ints, count: int) -> None:
+    """Draw without replacement in every column of a table (n, r), in place.
+
+    The first `count` rows become a draw, in random order, from a column's first `sizes` (r,)
+    entries; the others of these come after. The first steps of a Fisher-Yates shuffle (Knuth,
+    Algorithm P); a column smaller than `count` comes out wrong, but stays a permutation.
+    """
+    columns = len(sizes)
+    step = np.arange(count)[:, None]
+    left = np.maximum(sizes - step, 1)
+    other = step + (rng.random((count, columns)) * left).astype(np.int64)
+    other = np.minimum(other, len(table) - 1) * columns + np.arange(columns)
+    flat = table.reshape(-1)
+    for i in range(min(count, len(table))):
+        chosen = flat[other[i]]
+        flat[other[i]] = table[i]
+        table[i] = chosen
+
+
+def _first(mask: NDArray[np.bool_]) -> tuple[Ints, Ints]:
+    """Where (…, n) is true: positions (n, …) flattened, the true ones first, and how many (…)."""
+    order = np.argsort(~mask, axis=-1, kind="stable").reshape(-1, mask.shape[-1])
+    return np.ascontiguousarray(order.T), mask.sum(axis=-1).ravel()
+
+
+def _padded(rows: Sequence[Ints]) -> Ints:
+    """Vectors of any lengths as rows of one table, padded with 0."""
+    table = np.zeros((len(rows), max(map(len, rows), default=0)), np.int64)
+    for line, row in zip(table, rows, strict=True):
+        line[: len(row)] = row
+    return table
+
+
+@frozen(eq=False)
+class _Pools:
+    """Images, and groups of images, of c classes as padded tables."""
+
+    ids: Ints  # (c,)
+    images: Ints  # (c, n)
+    sizes: Ints  # (c,)
+    groups: Ints | None  # (c, n), of each image
+    dealt: Ints  # (c, g): the groups of each class
+    dealt_sizes: Ints  # (c, g): images in each, 0 for padding
+    place: Ints  # (c, n): where in `dealt` each image's group is
+
+    @classmethod
+    def of(cls, pools: dict[int, Ints], groups: Ints | None) -> "_Pools":
+        members = list(pools.values())
+        of = [] if groups is None else [groups[pool] for pool in members]
+        found = [np.unique(row, return_inverse=True, return_counts=True) for row in of]
+        return cls(
+            ids=np.array(list(pools), np.int64),
+            images=_padded(members),
+            sizes=np.array([len(pool) for pool in members], np.int64),
+            groups=None if groups is None else _padded(of),
+            dealt=_padded([f[0] for f in found]),
+            dealt_sizes=_padded([f[2] for f in found]),
+            place=_padded([f[1] for f in found]),
+        )
+
+    def block(self, n_way: int, at_most: int) -> int:
+        """How many episodes to draw together."""
+        groups = 0 if self.groups is None else int(self.groups.max(initial=0))
+        return max(1, min(at_most, _ENTRIES // (n_way * self.images.shape[1] + groups + 1)))
+
+    def deal(self, rng: np.random.Generator, classes: Ints, k_shot: int) -> tuple[Ints, Ints, Ints]:
+        """Support and possible queries of the classes (e, w), positions in `ids`, of e episodes.
+
+        Returns positions in the classes' images, one column (of e · w) for every class of every
+        episode: support (k_shot, e · w), possible queries (n', e · w) and how many these are.
+
+        With groups, the first half of a class's groups by a random rank (more where k_shot needs
+        them) are dealt to the support and the queries are the images of the others, so that none is
+        a near copy of a support image. One rank serves all classes of an episode: a signer who
+        signs every class is on one side. No query is of a group that is in any class's support.
+        """
+        sizes = self.sizes[classes].ravel()
+        if self.groups is None:
+            table = np.repeat(np.arange(self.images.shape[1])[:, None], len(sizes), axis=1)
+            _shuffle(rng, table, sizes, k_shot)
+            return table[:k_shot], table[k_shot:], sizes - k_shot
+        e, w = classes.shape
+        episode = np.arange(e)[:, None, None]
+        count = int(self.groups.max()) + 1
+        rank = rng.permuted(np.tile(np.arange(count), (e, 1)), axis=1)
+        in_group = self.dealt_sizes[classes]
+        order = np.argsort(
+            np.where(in_group > 0, rank[episode, self.dealt[classes]], count), axis=-1
+        )
+        so_far = np.take_along_axis(in_group, order, axis=-1).cumsum(axis=-1)
+        half = (in_group > 0).sum(axis=-1) // 2
+        chosen = np.maximum((so_far < k_shot).sum(axis=-1) + 1, half)
+        side = np.zeros(in_group.shape, bool)
+        np.put_along_axis(side, order, np.arange(in_group.shape[-1]) < chosen[..., None], axis=-1)
+        ours = np.take_along_axis(side, self.place[classes], axis=-1)
+        real = np.arange(self.images.shape[1]) < self.sizes[classes][..., None]
+        table, on_support_side = _first(ours & real)
+        _shuffle(rng, table, on_support_side, k_shot)
+        support = table[:k_shot]
+        taken = np.zeros((e, count), bool)
+        of_support = self.groups[classes.ravel(), support].reshape(-1, e, w)
+        taken[episode[:, :, 0], of_support] = True
+        rest, n_rest = _first(real & ~ours & ~taken[episode, self.groups[classes]])
+        return support, rest, n_rest
+
+
+def _short(class_id: int, have: int, n_query: int) -> ClassTooSmallError:
+    """Groups that span classes leave a class short of queries."""
+    return ClassTooSmallError(
+        class_id,
+        f"has {have} images apart from the groups of the support, {n_query} queries are "
+        "needed; ask for fewer, or let groups mix (groups = mixed)",
     )
 
 
@@ -273,26 +346,48 @@ def episodes(
     options: EpisodesOptions, labels: Ints, groups: Ints | None = None
 ) -> Sampler[Episode]:
     """N-way K-shot episodes (Vinyals et al. 2016): support and query share no image, nor group."""
-    pools = _pools(labels)
+    by_class = _pools(labels)
     groups = _used(groups, options.groups)
-    _require_classes(pools, options.n_way, f"n_way {options.n_way}")
-    _check_deal(pools, groups, options.k_shot, options.n_query)
-    ids = np.array(list(pools))
+    _require_classes(by_class, options.n_way, f"n_way {options.n_way}")
+    _check_deal(by_class, groups, options.k_shot, options.n_query)
+    pools = _Pools.of(by_class, groups)
+    n_way, k_shot, n_query = options.n_way, options.k_shot, options.n_query
+    size = pools.block(n_way, _EPISODES)
+    support_labels, query_labels = (np.repeat(np.arange(n_way), k) for k in (k_shot, n_query))
+
+    @lru_cache(maxsize=1)
+    def dealt(seed: int, number: int) -> tuple[Ints, Ints, Ints, Ints]:
+        """Support (e, s), query (e, q), possible queries (e, n_way) and classes (e, n_way)."""
+        rng = generator(seed, "episodes", number)
+        every = np.repeat(np.arange(len(pools.ids))[:, None], size, axis=1)
+        _shuffle(rng, every, np.full(size, len(pools.ids)), n_way)
+        classes = np.ascontiguousarray(every[:n_way].T)
+        support, rest, n_rest = pools.deal(rng, classes, k_shot)
+        _shuffle(rng, rest, n_rest, n_query)
+        chosen = [
+            pools.images[classes.ravel(), rows].reshape(-1, size, n_way).transpose(1, 2, 0)
+            for rows in (support, rest[:n_query])
+        ]
+        s, q = (rows.reshape(size, -1) for rows in chosen)
+        return s, q, n_rest.reshape(size, n_way), pools.ids[classes]
+
+    def part(seed: int, number: int, episodes: slice) -> tuple[Ints, Ints, Ints]:
+        support, query, n_rest, classes = (rows[episodes] for rows in dealt(seed, number))
+        for e, w in np.argwhere(n_rest < n_query):
+            raise _short(int(classes[e, w]), int(n_rest[e, w]), n_query)
+        return support, query, classes
 
     def draw(seed: int, index: int) -> Episode:
-        rng = generator(seed, "episodes", index)
-        classes = rng.choice(ids, options.n_way, replace=False)
-        dealt = _deal_all(rng, {c: pools[c] for c in classes}, groups, options.k_shot)
-        for c, (_, rest) in dealt.items():
-            _require_queries(c, rest, options.n_query)
-        return _episode(
-            [support for support, _ in dealt.values()],
-            [rest[: options.n_query] for _, rest in dealt.values()],
-            range(options.n_way),
-            classes,
-        )
+        number, at = divmod(index, size)
+        support, query, classes = (rows[0] for rows in part(seed, number, slice(at, at + 1)))
+        return Episode.joined(support, support_labels, query, query_labels, classes.tolist())
 
-    return Sampler(draw=draw, layout="episode")
+    def blocks(seed: int, count: int) -> Iterator[EpisodeBlock]:
+        for start in range(0, count, size):
+            support, query, classes = part(seed, start // size, slice(0, count - start))
+            yield EpisodeBlock(support, support_labels, query, query_labels, classes)
+
+    return Sampler(draw=draw, layout="episode", blocks=blocks)
 
 
 def all_way(
@@ -302,22 +397,45 @@ def all_way(
 
     The reference experiment's test: new classes must be told from each other and from the known.
     """
-    pools = _pools(labels)
+    by_class = _pools(labels)
     groups = _used(groups, "separate")
-    asked = {c: pools.get(c, np.empty(0, np.int64)) for c in query_classes}
+    asked = {c: by_class.get(c, np.empty(0, np.int64)) for c in query_classes}
     _check_deal(asked, groups, k_shot, 1)
-    _check_deal({c: p for c, p in pools.items() if c not in asked}, groups, k_shot, 0)
-    ids = np.array(list(pools))
+    _check_deal({c: p for c, p in by_class.items() if c not in asked}, groups, k_shot, 0)
+    pools = _Pools.of(by_class, groups)
+    n_way = len(pools.ids)
+    size = pools.block(n_way, 16)
+    asked_labels = np.searchsorted(pools.ids, list(asked))
+    support_labels = np.repeat(np.arange(n_way), k_shot)
 
-    def draw(seed: int, index: int) -> Episode:
-        dealt = _deal_all(generator(seed, "all-way", index), pools, groups, k_shot)
-        for c in asked:
-            _require_queries(c, dealt[c][1], 1)
-        return _episode(
-            [support for support, _ in dealt.values()],
-            [dealt[c][1] for c in asked],
-            [int(np.flatnonzero(ids == c)[0]) for c in asked],
-            ids,
+    @lru_cache(maxsize=1)
+    def dealt(seed: int, number: int) -> tuple[Ints, Ints, Ints]:
+        """Support (e, s), possible queries (e, asked, n), and how many these are (e, asked)."""
+        rng = generator(seed, "all-way", number)
+        classes = np.tile(np.arange(n_way), (size, 1))
+        support, rest, n_rest = pools.deal(rng, classes, k_shot)
+        rest = rest.reshape(len(rest), size, n_way)[..., asked_labels]
+        return (
+            pools.images[classes.ravel(), support].T.reshape(size, -1),
+            pools.images[asked_labels, rest].transpose(1, 2, 0),
+            n_rest.reshape(size, n_way)[:, asked_labels],
         )
 
-    return Sampler(draw=draw, layout="episode")
+    def draw(seed: int, index: int) -> Episode:
+        number, at = divmod(index, size)
+        support, rest, n_rest = (rows[at] for rows in dealt(seed, number))
+        for c, have in zip(asked, n_rest, strict=True):
+            if not have:
+                raise _short(c, 0, 1)
+        queries = [row[:have] for row, have in zip(rest, n_rest, strict=True)]
+        query_labels = np.repeat(asked_labels, n_rest)
+        classes = pools.ids.tolist()
+        return Episode.joined(
+            support, support_labels, np.concatenate(queries), query_labels, classes
+        )
+
+    def blocks(seed: int, count: int) -> Iterator[EpisodeBlock]:
+        # With groups, episodes differ in their number of queries.
+        return in_blocks((draw(seed, i) for i in range(count)), at_most=size)
+
+    return Sampler(draw=draw, layout="episode", blocks=blocks)

@@ -294,7 +294,7 @@ def test_answers_do_not_depend_on_the_size_of_a_block(entry: Any, seed: int, num
     for metric in (euclidean(), evolve(euclidean(), matrix=None)):
         whole = predict(rows, task, make(entry), metric)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(evaluation, "_BLOCK", numbers)
+            patch.setattr(evaluation, "_numbers", lambda _: numbers)
             assert np.array_equal(predict(rows, task, make(entry), metric), whole)
 
 
