@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .settings import Settings
-from .sides import Result, Skipped
+from .sides import Result, SkippedError
 
 # 29-way accuracy at K = 10 on the six signs that training has not seen, groups mixed.
 WANTED = 0.676
@@ -35,7 +35,7 @@ def run(photos: Path, out: Path, *more: str) -> tuple[float, dict[str, Any]]:
 
 def measure(settings: Settings) -> Result:
     if settings.photos is None:
-        raise Skipped("needs the photos: --photos PATH or FEWSHOT_ASL_DATA=PATH")
+        raise SkippedError("needs the photos: --photos PATH or FEWSHOT_ASL_DATA=PATH")
     with tempfile.TemporaryDirectory() as place:
         run(settings.photos, Path(place, "warm"), "--steps", "1")  # fills the caches
         took, results = run(settings.photos, Path(place, "run"))

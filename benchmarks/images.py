@@ -45,14 +45,25 @@ def jpeg_folder(folder: Path, classes: int, per_class: int, size: int = 200) -> 
 def random_pairs(
     rng: np.random.Generator, labels: NDArray[np.int64], count: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
-    """As a PyTorch or MLX user would draw them: left, right, same; half of one class."""
-    classes = labels.max() + 1
-    per_class = len(labels) // classes  # class after class, equally many of each
+    """As a PyTorch or MLX user would draw them: left, right, same; half of one class.
+
+    The labels are in order, class after class.
+    """
+    sizes = np.bincount(labels)
+    starts = np.cumsum(sizes) - sizes
     same = np.arange(count) < count // 2
-    of_left = rng.integers(classes, size=count)
-    of_right = np.where(same, of_left, (of_left + rng.integers(1, classes, count)) % classes)
-    left, right = (of * per_class + rng.integers(per_class, size=count) for of in (of_left, of_right))
+    of_left = rng.integers(len(sizes), size=count)
+    other = (of_left + rng.integers(1, len(sizes), count)) % len(sizes)
+    left, right = (
+        starts[of] + rng.integers(sizes[of]) for of in (of_left, np.where(same, of_left, other))
+    )
     return left, right, same
+
+
+def folder_of_classes(photos: Path) -> Path:
+    """The first folder from `photos` down that holds more than one folder."""
+    inside = [path for path in photos.iterdir() if path.is_dir()]
+    return folder_of_classes(inside[0]) if len(inside) == 1 else photos
 
 
 def close_up(embeddings: Any) -> list[float]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from .images import jpeg_folder
 from .settings import Settings
-from .sides import Result, Ratio, side
+from .sides import Ratio, Result, side
 from .worker import Turn
 
 CLASSES, ORIGINALS = 29, 10  # of each class

@@ -1,4 +1,4 @@
-"""The training step from a folder of 200x200 JPEGs with all transforms, from the second epoch on."""
+"""The training step from a folder of JPEGs with all transforms, from the second epoch on."""
 
 import itertools
 import tempfile
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from . import network
-from .images import jpeg_folder, random_pairs
+from .images import folder_of_classes, jpeg_folder, random_pairs
 from .settings import Settings
 from .sides import (
     Result,
@@ -164,7 +164,10 @@ def in_torch(
 def measure(settings: Settings) -> Result:
     """Against a DataLoader with torchvision's transforms, at its better number of workers."""
     with tempfile.TemporaryDirectory() as place:
-        folder = settings.photos or jpeg_folder(Path(place), CLASSES, 200 if settings.turn else 6)
+        if settings.photos is None:
+            folder = jpeg_folder(Path(place), CLASSES, 200 if settings.turn else 6)
+        else:
+            folder = folder_of_classes(settings.photos)
         given = {"folder": str(folder), "pairs": settings.pairs}
         ways = [(workers, last) for workers in WORKERS for last in (False, True)]
         peers_wanted = [
@@ -178,7 +181,6 @@ def measure(settings: Settings) -> Result:
                 checked += require_falling([mine, *peers])
             facts = parts[1].facts
     best = fastest(peers)
-    workers, last = ways[best]
     names = [f"{w} workers, {'channels last' if c else 'contiguous'}" for w, c in ways]
     images = 2 * settings.pairs
     return Result(

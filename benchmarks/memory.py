@@ -11,7 +11,7 @@ import numpy as np
 
 from . import network
 from .settings import Settings
-from .sides import Result, Skipped, side
+from .sides import Result, SkippedError, side
 from .worker import Turn
 
 CLASSES, TEST_CLASSES, REPEATS = 29, 6, 5
@@ -75,12 +75,15 @@ def ours(path: str, k_shot: int) -> tuple[dict[str, Any], Turn]:
             "accuracy": with_episodes.accuracy,
         }
 
-    return {"images": len(images), "embeddings MB": len(images) * network.EMBEDDING * 4 / 2**20}, turn
+    return {
+        "images": len(images),
+        "embeddings MB": len(images) * network.EMBEDDING * 4 / 2**20,
+    }, turn
 
 
 def measure(settings: Settings) -> Result:
     if sys.platform != "linux":
-        raise Skipped("reads /proc/self/status, which only Linux has")
+        raise SkippedError("reads /proc/self/status, which only Linux has")
     with tempfile.TemporaryDirectory() as place:
         path = Path(place, "images.npy")
         shape = (settings.images, network.SIZE, network.SIZE, 3)

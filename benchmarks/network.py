@@ -4,6 +4,7 @@
 pool, one linear layer to 336 numbers: 2,994,384 parameters at 64x64.
 """
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ def shared_weights() -> tuple[list[Float], Float]:
         return rng.uniform(-bound, bound, shape).astype(np.float32)
 
     ends = (3, *CHANNELS)
-    convolutions = [uniform((o, 3, 3, i)) for i, o in zip(ends, ends[1:], strict=False)]
+    convolutions = [uniform((o, 3, 3, i)) for i, o in pairwise(ends)]
     return convolutions, uniform((EMBEDDING, (SIZE // 8) ** 2 * CHANNELS[-1]))
 
 
@@ -49,9 +50,7 @@ def in_mlx() -> Any:
         def __init__(self) -> None:
             super().__init__()
             ends = (3, *CHANNELS)
-            self.convolutions = [
-                nn.Conv2d(i, o, 3, padding=1) for i, o in zip(ends, ends[1:], strict=False)
-            ]
+            self.convolutions = [nn.Conv2d(i, o, 3, padding=1) for i, o in pairwise(ends)]
             self.norms = [nn.BatchNorm(channels) for channels in CHANNELS]
             self.pool = nn.MaxPool2d(2)
             self.linear = nn.Linear((SIZE // 8) ** 2 * CHANNELS[-1], EMBEDDING)

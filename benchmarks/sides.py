@@ -18,11 +18,11 @@ from .settings import Settings
 ROOT = Path(__file__).parents[1]
 
 
-class Skipped(Exception):
+class SkippedError(Exception):
     """A row cannot be measured here; the text says why."""
 
 
-class Unlike(Exception):
+class UnlikeError(Exception):
     """Two sides do not compute the same thing."""
 
 
@@ -52,7 +52,10 @@ def _reply(process: "subprocess.Popen[str]", target: str) -> dict[str, Any]:
 
 @contextmanager
 def side(target: str, env: Mapping[str, str] | None = None, **options: Any) -> Iterator[Side]:
-    """Start `module:function` of this package in its own process; Skipped where a peer is missing."""
+    """Start `module:function` of this package in its own process.
+
+    Raises SkippedError where a peer is missing.
+    """
     process = subprocess.Popen(
         [sys.executable, "-m", "benchmarks.worker", target, json.dumps(options)],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT,
@@ -61,7 +64,7 @@ def side(target: str, env: Mapping[str, str] | None = None, **options: Any) -> I
     try:
         first = _reply(process, target)
         if "missing" in first:
-            raise Skipped(first["missing"])
+            raise SkippedError(first["missing"])
         yield Side(target, first["facts"], process)
     finally:
         assert process.stdin is not None
@@ -146,12 +149,12 @@ def fastest(peers: Sequence[list[dict[str, Any]]]) -> int:
 
 
 def require_same(sides_: Sequence[Side], *names: str) -> tuple[str, ...]:
-    """Unlike where the sides differ in a fact; else what was found the same, for the record."""
+    """UnlikeError where the sides differ in a fact; else what was found the same."""
     first = sides_[0]
     for name in names:
         for other in sides_[1:]:
             if first.facts[name] != other.facts[name]:
-                raise Unlike(
+                raise UnlikeError(
                     f"{name}: {first.target} has {first.facts[name]}, "
                     f"{other.target} {other.facts[name]}"
                 )
@@ -166,13 +169,13 @@ def require_close(sides_: Sequence[Side], name: str, tolerance: float) -> tuple[
         pairs = zip(first.facts[name], other.facts[name], strict=True)
         worst = max(worst, *(abs(a - b) for a, b in pairs))
         if not worst <= tolerance:
-            raise Unlike(f"{name}: {first.target} and {other.target} differ by {worst:g}")
+            raise UnlikeError(f"{name}: {first.target} and {other.target} differ by {worst:g}")
     return (f"{name} equal to {tolerance:g}",)
 
 
 def require_falling(replies: Sequence[Sequence[Mapping[str, Any]]]) -> tuple[str, ...]:
-    """Unlike where the loss of a side's last turn is not below that of its very first."""
+    """UnlikeError where the loss of a side's last turn is not below that of its very first."""
     for own in replies:
         if not own[-1]["loss"] < own[-1]["first loss"]:
-            raise Unlike(f"a loss does not fall: {[reply['loss'] for reply in own]}")
+            raise UnlikeError(f"a loss does not fall: {[reply['loss'] for reply in own]}")
     return ("loss falls on every side",)

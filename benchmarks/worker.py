@@ -3,8 +3,8 @@
     python -m benchmarks.worker MODULE:FUNCTION '{"option": value}'
 
 The function returns facts (what was set up, for the driver to check) and `turn(n)`, which does n
-iterations and returns {"each": seconds per iteration, ...}. One JSON line goes out for the facts and
-one for each line that comes in, which is n.
+iterations and returns {"each": seconds per iteration, ...}. One JSON line goes out for the facts
+and one for each line that comes in, which is n.
 """
 
 import importlib
@@ -17,16 +17,17 @@ from typing import Any
 Turn = Callable[[int], dict[str, Any]]
 
 
-class PeerMissing(Exception):
+class PeerMissingError(Exception):
     """What a side is made with cannot be imported."""
 
 
 def need(name: str) -> Any:
-    """The module of a peer; PeerMissing where it cannot be imported, for whatever reason."""
+    """The module of a peer; PeerMissingError where it cannot be imported, for whatever reason."""
     try:
         return importlib.import_module(name)
     except Exception as error:  # a build that does not fit raises other errors than ImportError
-        raise PeerMissing(f"{name} cannot be imported ({str(error).splitlines()[0]})") from error
+        reason = str(error).partition("\n")[0]
+        raise PeerMissingError(f"{name} cannot be imported ({reason})") from error
 
 
 def main() -> None:
@@ -44,7 +45,7 @@ def main() -> None:
     module, _, function = target.partition(":")
     try:
         facts, turn = getattr(importlib.import_module(f"benchmarks.{module}"), function)(**options)
-    except PeerMissing as error:
+    except PeerMissingError as error:
         say({"missing": str(error)})
         return
     say({"facts": facts})
