@@ -5,10 +5,11 @@ from typing import Any
 
 from . import network
 from .images import close_up, smooth_images
+from .peers import need
 from .settings import Settings
 from .sides import Result, alternate, fastest, ratio, require_close, require_same, seconds, sides
 from .step import rate
-from .worker import Turn, need
+from .worker import Turn
 
 BATCH, BATCHES = 128, 4  # one iteration embeds 512 images
 

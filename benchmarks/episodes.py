@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .peers import need
 from .settings import Settings
 from .sides import Result, UnlikeError, alternate, fastest, ratio, require_same, seconds, sides
-from .worker import Turn, need
+from .worker import Turn
 
 CLASSES, PER_CLASS, DIMENSIONS = 20, 600, 128
 N_WAY, K_SHOT, N_QUERY = 5, 5, 15

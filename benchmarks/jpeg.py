@@ -11,6 +11,7 @@ import numpy as np
 
 from . import network
 from .images import folder_of_classes, jpeg_folder, random_pairs
+from .peers import need
 from .settings import Settings
 from .sides import (
     Result,
@@ -23,7 +24,7 @@ from .sides import (
     sides,
 )
 from .step import LEAST, MARGIN, RATE, rate
-from .worker import Turn, need
+from .worker import Turn
 
 CLASSES = 10
 WORKERS = (0, 2)  # of the DataLoader

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from . import network
 from .images import smooth_images
+from .peers import need
 from .settings import Settings
 from .sides import Result, alternate, fastest, ratio, require_same, seconds, sides
-from .worker import Turn, need
+from .worker import Turn
 
 CLASSES, K_SHOT, PROBES = 29, 10, 29
 LEAST = 20

@@ -76,7 +76,8 @@ def _ratios(speeds: Mapping[str, Mapping[str, Any]], path: Path) -> Path:
         axes.plot(ratio["median"], y, "o", color="tab:blue")
     axes.axvline(1, color="grey", linewidth=1)
     axes.set_xscale("log")
-    axes.xaxis.set_major_formatter("{x:g}")
+    for ticks in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
+        ticks("{x:g}")
     axes.set_yticks(range(len(speeds)), list(speeds))
     axes.set_ylim(len(speeds) - 0.5, -0.5)
     axes.set_xlabel("speed of fewshot / speed of the peer (median, lowest to highest round)")

@@ -9,6 +9,7 @@ import numpy as np
 
 from . import network
 from .images import close_up, random_pairs, smooth_images
+from .peers import need
 from .settings import Settings
 from .sides import (
     Result,
@@ -22,7 +23,7 @@ from .sides import (
     side,
     sides,
 )
-from .worker import Turn, need
+from .worker import Turn
 
 CLASSES, PER_CLASS, MARGIN, RATE = 20, 60, 1.0, 1e-3
 LEAST = 10  # steps in a turn: ours is a whole `fit`, with its start
