@@ -1,0 +1,130 @@
+"""Evaluation: 5-way 5-shot episodes on given embeddings, sampling included."""
+
+import itertools
+import time
+from statistics import mean, median
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .peers import need
+from .settings import Settings
+from .sides import Result, UnlikeError, alternate, fastest, ratio, require_same, seconds, sides
+from .worker import Turn
+
+CLASSES, PER_CLASS, DIMENSIONS = 20, 600, 128
+N_WAY, K_SHOT, N_QUERY = 5, 5, 15
+LEAST = 100
+WORKERS = (0, 2)  # of the DataLoader
+
+
+def clusters(
+    classes: int = CLASSES, per_class: int = PER_CLASS, dimensions: int = DIMENSIONS
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Random embeddings about random centres, class after class; overlapping."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(classes), per_class)
+    centres = 0.2 * rng.standard_normal((classes, dimensions))
+    embeddings = centres[labels] + rng.standard_normal((len(labels), dimensions))
+    return embeddings.astype(np.float32), labels
+
+
+def tasks(sampler: Any, seed: int, count: int) -> Any:
+    """What `evaluate` takes: whole blocks of episodes where the sampler draws them so."""
+    if hasattr(sampler, "blocks"):
+        return sampler.blocks(seed, count)
+    return (sampler.draw(seed, i) for i in range(count))
+
+
+def ours() -> tuple[dict[str, Any], Turn]:
+    import fewshot as fs
+
+    fs.prepare()
+    embeddings, labels = clusters()
+    classes = [str(c) for c in range(CLASSES)]
+    sampler = fs.episodes(fs.EpisodesOptions(n_way=N_WAY, k_shot=K_SHOT, n_query=N_QUERY), labels)
+    head, metric = fs.nearest_prototype(), fs.euclidean()
+    seeds = itertools.count()
+    example = sampler.draw(0, 0)
+    facts = {
+        "support": len(example.support),
+        "queries": len(example.query),
+        "dimensions": embeddings.shape[1],
+        "least": LEAST,
+    }
+
+    def turn(n: int) -> dict[str, Any]:
+        began = time.perf_counter()
+        result = fs.evaluate(embeddings, tasks(sampler, next(seeds), n), head, metric, classes)
+        took = time.perf_counter() - began
+        return {"each": took / n, "accuracy": result.accuracy}
+
+    return facts, turn
+
+
+def in_easyfsl(workers: int) -> tuple[dict[str, Any], Turn]:
+    """Its way for embeddings that are there already: FeaturesDataset and no backbone."""
+    torch = need("torch")
+    need("torchvision")
+    version = need("importlib.metadata").version
+    need("easyfsl.utils")
+    from easyfsl.datasets import FeaturesDataset
+    from easyfsl.methods import PrototypicalNetworks
+    from easyfsl.samplers import TaskSampler
+    from easyfsl.utils import evaluate
+
+    # easyfsl 1.5 hands PyTorch's Sampler an argument that newer ones no longer take.
+    torch.utils.data.Sampler.__init__ = lambda self, data_source=None: None
+    embeddings, labels = clusters()
+    data = FeaturesDataset(labels.tolist(), torch.from_numpy(embeddings), [*map(str, range(20))])
+    sampler = TaskSampler(data, n_way=N_WAY, n_shot=K_SHOT, n_query=N_QUERY, n_tasks=1)
+    loader = torch.utils.data.DataLoader(
+        data, batch_sampler=sampler, collate_fn=sampler.episodic_collate_fn, num_workers=workers
+    )
+    model = PrototypicalNetworks()
+    (support, _, query, _, _), *_ = loader
+    facts = {
+        "peer": f"easyfsl {version('easyfsl')}, PyTorch {torch.__version__}",
+        "support": len(support),
+        "queries": len(query),
+        "dimensions": support.shape[1],
+        "least": LEAST,
+    }
+
+    def turn(n: int) -> dict[str, Any]:
+        sampler.n_tasks = n
+        began = time.perf_counter()
+        accuracy = evaluate(model, loader, device="cpu", use_tqdm=False)
+        return {"each": (time.perf_counter() - began) / n, "accuracy": accuracy}
+
+    return facts, turn
+
+
+def measure(settings: Settings) -> Result:
+    """Against easyfsl, at the better number of its DataLoader's workers."""
+    peers_wanted = [("episodes:in_easyfsl", {"workers": workers}) for workers in WORKERS]
+    with sides(("episodes:ours", {}), *peers_wanted) as parts:
+        checked = require_same(parts, "support", "queries", "dimensions")
+        mine, *peers = alternate(parts, settings)
+        facts = parts[1].facts
+    best = fastest(peers)
+    theirs = peers[best]
+    accuracies = [mean(reply["accuracy"] for reply in replies) for replies in (mine, theirs)]
+    if settings.turn:
+        if abs(accuracies[0] - accuracies[1]) > 0.03:
+            raise UnlikeError(f"accuracies {accuracies} of the two sides")
+        checked += (f"accuracies {accuracies[0]:.3f} and {accuracies[1]:.3f}",)
+    own, other = seconds(mine), seconds(theirs)
+    return Result(
+        what=f"{N_WAY}-way {K_SHOT}-shot {N_QUERY}-query episodes on {DIMENSIONS}-d embeddings",
+        ours=f"{1 / median(own):.0f} episodes/s",
+        peer=f"{1 / median(other):.0f} episodes/s",
+        against=f"{facts['peer']}, {WORKERS[best]} workers",
+        ratio=ratio("speed", other, own),
+        checked=checked,
+        figures={
+            "ours": own,
+            **{f"{w} workers": seconds(p) for w, p in zip(WORKERS, peers, strict=True)},
+        },
+    )
