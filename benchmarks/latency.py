@@ -22,26 +22,6 @@ NAMES = [f"class{c:02d}" for c in range(CLASSES)]
 Predict = Callable[[NDArray[np.uint8]], list[str]]
 
 
-def classifier(
-    embedder: Any, head: Any, metric: Any, support: NDArray[np.float32], labels: NDArray[np.int64]
-) -> Predict:
-    """uint8 images (b, h, w, c) -> names, from embedded support (s, d): the one place to change."""
-    import mlx.core as mx
-
-    embedder.backbone.eval()
-    support_, labels_ = mx.array(support), mx.array(labels)
-    rng = np.random.default_rng(0)  # which the fixed transforms do not draw from
-
-    def predict(images: NDArray[np.uint8]) -> list[str]:
-        batch = images.astype(np.float32) / np.float32(255)
-        for transform in embedder.preprocess:
-            batch = transform(batch, rng)
-        scores = head.scores(support_, labels_, embedder(mx.array(batch)), metric, len(NAMES))
-        return [NAMES[i] for i in scores.argmax(axis=-1).tolist()]
-
-    return predict
-
-
 def _one_by_one(predict: Predict, images: NDArray[np.uint8]) -> Turn:
     """Turns that give the median of n single calls."""
 
@@ -69,8 +49,9 @@ def ours() -> tuple[dict[str, Any], Turn]:
 
     embedder, _ = network.in_fewshot()
     support, labels, probes = _task()
-    embedded = fs.embed(embedder, fs.from_arrays(support, labels))
-    predict = classifier(embedder, fs.nearest_prototype(), fs.euclidean(), embedded, labels)
+    of_class = {name: support[labels == c] for c, name in enumerate(NAMES)}
+    head, metric = fs.nearest_prototype(), fs.euclidean()
+    predict = fs.Classifier.of(embedder, head, metric, of_class).predict
     answers = [predict(probe[None])[0] for probe in probes]
     return {"answers": answers, "least": LEAST}, _one_by_one(predict, probes)
 
@@ -143,8 +124,10 @@ def with_k(k_shot: int, head: str) -> tuple[dict[str, Any], Turn]:
     support /= np.linalg.norm(support, axis=1, keepdims=True)
     labels = np.repeat(np.arange(CLASSES), k_shot)
     chosen = fs.nearest_prototype() if head == "nearest prototype" else fs.nearest_support()
-    predict = classifier(embedder, chosen, fs.euclidean(), support, labels)
-    return {"least": LEAST}, _one_by_one(predict, _task()[2])
+    classifier = fs.Classifier.of_embeddings(
+        embedder, chosen, fs.euclidean(), NAMES, support, labels
+    )
+    return {"least": LEAST}, _one_by_one(classifier.predict, _task()[2])
 
 
 def measure_growth(settings: Settings) -> Result:

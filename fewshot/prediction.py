@@ -1,6 +1,6 @@
 """From images to class names: an embedder, a head and a support that stays."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import mlx.core as mx
 import numpy as np
@@ -13,7 +13,7 @@ from .errors import DataError
 from .folding import folded
 from .interfaces import Head, Metric
 from .loader import prepared
-from .records import as_names
+from .records import Ints, as_names
 from .seeding import generator
 
 _BATCH = 128
@@ -56,12 +56,26 @@ class Classifier:
             raise DataError("images of different classes must have one size (h, w, c)")
         labels = np.repeat(np.arange(len(images)), [len(of_class) for of_class in images.values()])
         dataset = ArrayDataset(np.concatenate(list(images.values())), labels, list(images))
-        embedder = evolve(embedder, backbone=folded(embedder.backbone))
-        support, of_support = mx.array(embed(embedder, dataset)), mx.array(labels)
+        support = embed(embedder, dataset)
+        return cls.of_embeddings(embedder, head, metric, list(images), support, labels)
+
+    @classmethod
+    def of_embeddings(
+        cls,
+        embedder: Embedder,
+        head: Head,
+        metric: Metric,
+        classes: Sequence[str],
+        support: NDArray[np.float32],
+        labels: Ints,
+    ) -> "Classifier":
+        """The same from embedded images (s, d), with labels (s,) into `classes`."""
+        kept, of_kept = mx.array(support), mx.array(labels)
         if head.condense is not None:
-            support, of_support = head.condense(support, of_support, len(images))
-        mx.eval(support, of_support)
-        return cls(embedder, head, metric, list(images), support, of_support)
+            kept, of_kept = head.condense(kept, of_kept, len(classes))
+        mx.eval(kept, of_kept)
+        embedder = evolve(embedder, backbone=folded(embedder.backbone))
+        return cls(embedder, head, metric, classes, kept, of_kept)
 
     def scores(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Scores (b, n_way) of images (b, h, w, c) uint8; higher is better."""
