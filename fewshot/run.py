@@ -315,41 +315,47 @@ def _examine(
 
     `blank`: the learned parts' weights before training.
     """
-    dataset = parts.dataset
+    dataset, memory = parts.dataset, parts.config.evaluation.memory
     names = image_names(dataset)
-    trained = _embeddings(parts, "trained backbone", progress)
-    weights = snapshot(parts.learned)
-    parts.learned.load_weights(blank)
-    untrained = _embeddings(parts, "untrained backbone", progress)
-    parts.learned.load_weights(weights)
-    pixels = raw_pixels(dataset, needed(t for k in parts.episodes for t in parts.episodes[k]))
-    rows, memory = [], parts.config.evaluation.memory
-    for done, (k, tasks) in enumerate(parts.episodes.items()):
-        progress("episodes", done, len(parts.episodes), "", "")
-        ours, floor, start = (
-            evaluate(rows_of, tasks, parts.head, metric, dataset.classes, names, memory)
-            for rows_of, metric in (
-                (trained, parts.metric),
-                (pixels, euclidean()),
-                (untrained, parts.metric),
-            )
-        )
-        rows.append(_row(k, tasks, ours, floor, start, parts))
-        report.confusion(ours, f"K = {k}", folder / f"confusion_k{k}.png")
-    progress("episodes", len(parts.episodes), len(parts.episodes), "", "")
-    report.k_shot(rows, folder / "k_shot.png")
+    total = 3 * len(parts.episodes)
+
+    def evaluations(rows: Any, metric: Metric, before: int) -> dict[int, Evaluation]:
+        found = {}
+        for done, (k, tasks) in enumerate(parts.episodes.items(), start=1):
+            found[k] = evaluate(rows, tasks, parts.head, metric, dataset.classes, names, memory)
+            progress("episodes", before * len(parts.episodes) + done, total, "", "")
+        return found
+
+    # One after the other: of many images each table is large.
+    rows = _embeddings(parts, "trained backbone", progress)
+    ours = evaluations(rows, parts.metric, 0)
     first = {k: blocks[0].episode(0) for k, blocks in parts.episodes.items()}
-    written = {str(k): write_episode(dataset, task) for k, task in first.items()}
-    checkpoint.write_json(folder / "episodes.json", written)
     shown = first[min(first, key=lambda k: abs(k - 5))]
-    answers = predict(trained, shown, parts.head, parts.metric, memory)
-    report.episode(dataset, shown, answers, folder / "episodes.png")
+    answers = predict(rows, shown, parts.head, parts.metric, memory)
     verification = None
     if parts.pairs is not None:
         margin = parts.loss.margin if parts.loss.layout == "pairs" else None
-        verification = attrs.asdict(verify(trained, *parts.pairs, parts.metric, margin))
+        verification = attrs.asdict(verify(rows, *parts.pairs, parts.metric, margin))
+    weights = snapshot(parts.learned)
+    parts.learned.load_weights(blank)
+    rows = _embeddings(parts, "untrained backbone", progress)
+    untrained = evaluations(rows, parts.metric, 1)
+    parts.learned.load_weights(weights)
+    rows = raw_pixels(dataset, needed(t for k in parts.episodes for t in parts.episodes[k]))
+    floor = evaluations(rows, euclidean(), 2)
+
+    table = [
+        _row(k, tasks, ours[k], floor[k], untrained[k], parts)
+        for k, tasks in parts.episodes.items()
+    ]
+    for k, evaluation in ours.items():
+        report.confusion(evaluation, f"K = {k}", folder / f"confusion_k{k}.png")
+    report.k_shot(table, folder / "k_shot.png")
+    report.episode(dataset, shown, answers, folder / "episodes.png")
+    written = {str(k): write_episode(dataset, task) for k, task in first.items()}
+    checkpoint.write_json(folder / "episodes.json", written)
     return {
-        "k_shot": rows,
+        "k_shot": table,
         "verification": verification,
         "speed": embedding_speed(parts.embedder, parts.shape),
     }
