@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from .interfaces import Transform as Transform
     from .layers import BatchNorm as BatchNorm
     from .layers import Flatten as Flatten
+    from .layers import MaxPool2x2 as MaxPool2x2
     from .layers import Sequential as Sequential
     from .losses import ContrastiveOptions as ContrastiveOptions
     from .losses import PrototypicalOptions as PrototypicalOptions
@@ -119,7 +120,7 @@ _MODULES = {
     "heads": "NearestSupportOptions nearest_prototype nearest_support",
     "hookspecs": "hookimpl",
     "interfaces": "Backbone Dataset Head Loss Metric Sampler Transform",
-    "layers": "BatchNorm Flatten Sequential",
+    "layers": "BatchNorm Flatten MaxPool2x2 Sequential",
     "losses": "ContrastiveOptions PrototypicalOptions TripletOptions contrastive "
     "prototypical triplet",
     "metrics": "cosine euclidean manhattan sqeuclidean",

@@ -5,7 +5,7 @@ import mlx.nn as nn
 from attrs import frozen
 
 from .errors import ConfigError
-from .layers import BatchNorm, Flatten, Sequential
+from .layers import BatchNorm, Flatten, MaxPool2x2, Sequential
 from .records import option, positive
 
 
@@ -34,7 +34,7 @@ class Conv4(nn.Module):
                 nn.Conv2d(inputs, width, 3, padding=1, bias=False),
                 BatchNorm(width),
                 nn.ReLU(),
-                nn.MaxPool2d(2),
+                MaxPool2x2(),
             ]
         self.layers = Sequential(*layers, Flatten())
         self.embedding_dim = width * (height // 16) * (wide // 16)

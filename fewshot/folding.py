@@ -8,7 +8,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from . import runtime
-from .layers import Flatten, Sequential, divide, each
+from .layers import Flatten, MaxPool2x2, Sequential, divide, each
 
 
 def folded(backbone: Any) -> Any:
@@ -51,7 +51,7 @@ def _folded(layers: Layers[nn.Module]) -> list[nn.Module]:
             continue
         if isinstance(layer, nn.BatchNorm) and type(previous) in (nn.Conv2d, nn.Linear):
             done[-1] = _then_scaled(previous, *_affine(layer))
-        elif isinstance(layer, nn.MaxPool2d) and isinstance(previous, nn.BatchNorm):
+        elif isinstance(layer, nn.MaxPool2d | MaxPool2x2) and isinstance(previous, nn.BatchNorm):
             commutes = bool((_affine(previous)[0] >= 0).all())
             done.insert(len(done) - commutes, layer)
         elif type(layer) is nn.Linear and isinstance(previous, nn.BatchNorm):

@@ -21,9 +21,40 @@ class Flatten(nn.Module):
         return x.flatten(1)
 
 
+@mx.custom_function
+def _pooled(x: mx.array) -> mx.array:
+    b, h, w, c = x.shape
+    rows = x.reshape(b, h // 2, 2, w, c)
+    columns = mx.maximum(rows[:, :, 0], rows[:, :, 1]).reshape(b, h // 2, w // 2, 2, c)
+    return mx.maximum(columns[:, :, :, 0], columns[:, :, :, 1])
+
+
+@_pooled.vjp
+def _pooled_vjp(x: Any, cotangent: Any, out: Any) -> mx.array:
+    """To the largest of a window, in equal shares where there are several, as MLX does."""
+    b, h, w, c = x.shape
+    windows = x.reshape(b, h // 2, 2, w // 2, 2, c)
+    largest = windows == out[:, :, None, :, None]
+    ones = largest.view(mx.uint8)
+    top, bottom = (ones[:, :, i, :, 0] + ones[:, :, i, :, 1] for i in (0, 1))
+    share = cotangent / (top + bottom)
+    return (largest * share[:, :, None, :, None]).reshape(x.shape)
+
+
+class MaxPool2x2(nn.Module):
+    """`mlx.nn.MaxPool2d(2)`, forward and backward about twice as fast on the CPU."""
+
+    def __call__(self, x: mx.array) -> mx.array:
+        """(b, h, w, c) -> (b, ⌊h/2⌋, ⌊w/2⌋, c)."""
+        _, h, w, _ = x.shape
+        out: Any = _pooled(x[:, : h // 2 * 2, : w // 2 * 2])
+        return out
+
+
 # Layers that treat every image of a batch by itself.
 _PER_IMAGE = (
-    nn.Conv2d, nn.Linear, nn.MaxPool2d, nn.AvgPool2d, nn.LayerNorm, nn.GroupNorm, nn.InstanceNorm,
+    nn.Conv2d, nn.Linear, MaxPool2x2, nn.MaxPool2d, nn.AvgPool2d,
+    nn.LayerNorm, nn.GroupNorm, nn.InstanceNorm,
     nn.ReLU, nn.LeakyReLU, nn.PReLU, nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid, nn.Identity, Flatten,
 )  # fmt: skip
 

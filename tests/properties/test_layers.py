@@ -121,3 +121,14 @@ def test_batch_norms_gradient_is_that_of_finite_differences(seed: int, n: int, c
 def test_batch_norm_cannot_train_on_one_value_a_channel():
     with pytest.raises(ValueError, match="one value a channel"):
         fs.BatchNorm(2)(mx.zeros((1, 2)))
+
+
+@given(seed=seeds, h=st.integers(2, 7), w=st.integers(2, 7), levels=st.integers(1, 5))
+def test_the_pool_and_its_gradient_are_mlxs_ties_included(seed: int, h: int, w: int, levels: int):
+    rng = np.random.default_rng(seed)
+    x = mx.array(rng.integers(levels, size=(2, h, w, 3)), mx.float32)  # few levels: many ties
+    pull = mx.array(rng.normal(size=(2, h // 2, w // 2, 3)), mx.float32)
+    (ours,), (gradient,) = mx.vjp(fs.MaxPool2x2(), [x], [pull])
+    (theirs,), (expected,) = mx.vjp(nn.MaxPool2d(2), [x], [pull])
+    assert mx.array_equal(ours, theirs)
+    np.testing.assert_allclose(np.array(gradient), np.array(expected), atol=1e-6)

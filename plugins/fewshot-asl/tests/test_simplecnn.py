@@ -77,7 +77,7 @@ def test_the_order_of_layers(order: Any, pair: list[str], dropout: float):
     model = simplecnn(SimpleCNNOptions(order=order, dropout=dropout), (64, 64, 3))
     block = ["Conv2d", *pair]
     last = ["Dropout"] if dropout else []
-    pooled = [*block, "MaxPool2d"]
+    pooled = [*block, "MaxPool2x2"]
     assert kinds(model) == [*pooled * 3, *block, "Flatten", *last, "Linear"]
 
 

@@ -10,6 +10,7 @@ from fewshot import (
     BatchNorm,
     ConfigError,
     Flatten,
+    MaxPool2x2,
     Sequential,
     above,
     at_least,
@@ -59,7 +60,7 @@ class SimpleCNN(nn.Module):
             pair = [nn.ReLU(), BatchNorm(channels)]
             layers += pair if relu_first else pair[::-1]
             if i < pools:
-                layers.append(nn.MaxPool2d(2))
+                layers.append(MaxPool2x2())
             inputs = channels
         layers.append(Flatten())
         if options.dropout:
