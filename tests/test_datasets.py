@@ -260,6 +260,26 @@ def test_an_image_is_scaled_to_size_by_averaging(tmp_path: Path):
     np.testing.assert_allclose(got, mean, atol=1)
 
 
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_large_jpeg_is_averaged_too(turned: bool, tmp_path: Path):
+    smooth = Image.fromarray(picture()).resize((800, 600), Image.Resampling.BICUBIC)
+    exif = Image.Exif()
+    exif[0x0112] = 6 if turned else 1
+    got = as_saved(tmp_path, smooth, suffix="jpg", quality=95, exif=exif).astype(int)
+    upright = smooth.rotate(-90, expand=True) if turned else smooth
+    exact = np.asarray(upright.resize((SIZE, SIZE), Image.Resampling.BOX))
+    assert np.abs(got - exact).mean() < 2.5  # JPEG's own loss with it
+    assert np.abs(got - exact).max() < 12
+
+
+def test_a_file_larger_than_its_pixels_can_be_is_not_read_to_its_end(tmp_path: Path):
+    root = two_classes(tmp_path)
+    with (root / "a" / "2.png").open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(DataError, match=r"a/2\.png: more than .* bytes .*max_pixels"):
+        _ = folder(root, max_pixels=1000)[1]
+
+
 @pytest.mark.parametrize("shape", [(3, 31), (31, 3), (1, 1)])
 def test_every_image_has_the_asked_for_shape(shape: tuple[int, int], tmp_path: Path):
     assert as_saved(tmp_path, Image.new("RGB", shape)).shape == (SIZE, SIZE, 3)

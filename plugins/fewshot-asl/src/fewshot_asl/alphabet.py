@@ -61,7 +61,7 @@ def alphabet(options: AlphabetOptions) -> ImageFiles:
         raise DataError(f"{root}: not the ASL alphabet, classes are missing: {', '.join(missing)}")
 
     def group(name: str) -> int:
-        number = re.search(r"(\d+)\D*$", Path(name).stem)
+        number = re.search(r"(\d+)\D*$", name.rpartition(".")[0])
         return (int(number[1]) - 1) // options.run_length if number else -1
 
     ordered = {name: folders[name] for name in CLASSES}
