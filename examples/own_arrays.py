@@ -33,6 +33,6 @@ fs.fit(
 )
 
 test = fs.episodes(fs.EpisodesOptions(n_way=5, k_shot=1, n_query=10), unseen)
-tasks = [test.draw(0, i) for i in range(100)]
+tasks = test.blocks(0, 100)
 result = fs.evaluate(fs.embed(embedder, data), tasks, head, metric, data.classes)
 print(f"5-way 1-shot on unseen classes: {result.accuracy:.1%}, 95 % {result.ci95}")

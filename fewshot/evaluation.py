@@ -56,15 +56,12 @@ def bootstrap_interval(values: Floats, draws: int = 2000) -> tuple[float, float]
     return float(low), float(high)
 
 
-def _unembedded(embeddings: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Which rows (n,) hold a NaN; no temporary of the size of `embeddings`."""
-    with np.errstate(invalid="ignore", over="ignore"):
-        missing = np.isnan(embeddings.sum(axis=1))
-    suspects = np.flatnonzero(missing)  # a sum over infinities is NaN too
-    for i in range(0, len(suspects), 4096):
-        rows = suspects[i : i + 4096]
-        missing[rows] = np.isnan(embeddings[rows]).any(axis=1)
-    return missing
+def _unembedded(embeddings: NDArray[np.float32], items: Ints | None = None) -> NDArray[np.bool_]:
+    """Which rows, of these images or of all, hold a NaN; a few thousand rows at a time."""
+    n, step = len(embeddings if items is None else items), 4096
+    parts = [slice(i, i + step) for i in range(0, n, step)]
+    found = [np.isnan(embeddings[p if items is None else items[p]]).any(axis=1) for p in parts]
+    return np.concatenate([np.empty(0, bool), *found])
 
 
 def _require_embedded(missing: NDArray[np.bool_]) -> None:
@@ -128,7 +125,7 @@ def predict(
     number. Raises ConfigError for an image that was not embedded.
     """
     block = EpisodeBlock.of([episode])
-    _require_embedded(np.isnan(embeddings[episode.items]))
+    _require_embedded(_unembedded(embeddings, episode.items))
     return np.array(_ask(embeddings, block, head, metric, _numbers(memory))[0]).astype(np.int64)
 
 

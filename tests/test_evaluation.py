@@ -38,8 +38,9 @@ from fewshot.evaluation import (
     verify,
 )
 from fewshot.heads import nearest_prototype, nearest_support
-from fewshot.metrics import cosine, euclidean, sqeuclidean
-from fewshot.records import ClassSplit, Episode, EvaluationOptions, Pairs
+from fewshot.metrics import cosine, euclidean, manhattan, sqeuclidean
+from fewshot.records import ClassSplit, Episode, EpisodeBlock, EvaluationOptions, Pairs
+from fewshot.samplers import EpisodesOptions, all_way, episodes
 
 Array = NDArray[Any]
 
@@ -75,6 +76,10 @@ def episode(rng: np.random.Generator, labels: Array, n_way: int = 4, k_shot: int
     return Episode.of(
         support.tolist(), [named[i] for i in support], query.tolist(), [named[i] for i in query]
     )
+
+
+def one_by_one(blocks: list[EpisodeBlock]) -> list[Episode]:
+    return [block.episode(i) for block in blocks for i in range(len(block))]
 
 
 # ------------------------------------------------------------------------------ intervals
@@ -298,6 +303,81 @@ def test_answers_do_not_depend_on_the_size_of_a_block(entry: Any, seed: int, num
             assert np.array_equal(predict(rows, task, make(entry), metric), whole)
 
 
+def same_figures(a: Any, b: Any) -> None:
+    assert a.per_episode.tolist() == pytest.approx(b.per_episode.tolist(), abs=1e-12)
+    assert np.array_equal(a.confusion, b.confusion)
+    assert (a.digest, a.classes) == (b.digest, b.classes)
+    assert a.per_class == b.per_class
+    assert a.accuracy == pytest.approx(b.accuracy, abs=1e-12)
+    assert a.ci95 == pytest.approx(b.ci95, abs=1e-12)
+
+
+@every("head")
+@given(seed=seeds, count=st.integers(1, 40), grouped=st.booleans(), data=st.data())
+def test_figures_do_not_depend_on_how_episodes_are_put_together(
+    entry: Any, seed: int, count: int, grouped: bool, data: Any
+) -> None:
+    rng, images = np.random.default_rng(seed), toy(per_class=8)
+    rows = rng.normal(size=(len(images.labels), 3)).astype(np.float32)
+    groups = images.groups if grouped else None
+    # With groups the second sampler's episodes differ in their number of queries.
+    uneven = None if groups is None else np.where(np.arange(48) % 8 < 3, 0, np.arange(48))
+    names = data.draw(st.sampled_from([None, [f"{i}.png" for i in range(48)]]))
+    head = make(entry)
+    for sampler in (
+        episodes(EpisodesOptions(3, 2, 2), images.labels, groups),
+        all_way(images.labels, uneven, [1, 4], 2),
+    ):
+        single = [sampler.draw(seed, i) for i in range(count)]
+        given = [head, euclidean(), NAMES, names]
+        expected = evaluate(rows, single, *given)
+        same_figures(evaluate(rows, sampler.blocks(seed, count), *given), expected)
+        at = data.draw(st.integers(0, count))
+        mixed = [*single[:at], *(EpisodeBlock.of([task]) for task in single[at:])]
+        same_figures(evaluate(rows, iter(mixed), *given), expected)
+        for numbers in data.draw(st.lists(st.integers(1, 5000), min_size=1, max_size=2)):
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(evaluation, "_numbers", lambda _, numbers=numbers: numbers)
+                same_figures(evaluate(rows, sampler.blocks(seed, count), *given), expected)
+
+
+@given(seed=seeds)
+def test_figures_agree_with_a_loop_in_float64(seed: int) -> None:
+    rng, labels = np.random.default_rng(seed), toy().labels
+    rows = rng.normal(size=(len(labels), 4)).astype(np.float32)
+    single = [episode(rng, labels, n_way) for n_way in (3, 3, 2, 2, 2, 4)]
+    single += [lopsided()[1]]
+    confusion, shares_right = np.zeros((6, 6), np.int64), []
+    for task in single:
+        support, query = (rows[task.items[x]].astype(float) for x in (task.support, task.query))
+        answers = []
+        for image in query:
+            means = [support[task.support_labels == c].mean(axis=0) for c in range(task.n_way)]
+            answers.append(int(np.argmin([np.linalg.norm(image - mean) for mean in means])))
+        right: dict[int, list[bool]] = {}
+        for truth, answer in zip(task.query_labels, answers, strict=True):
+            right.setdefault(int(truth), []).append(truth == answer)
+            row, column = (NAMES.index(str(task.classes[y])) for y in (truth, answer))
+            confusion[row, column] += 1
+        shares_right.append(np.mean([np.mean(r) for r in right.values()]))
+    found = evaluate(rows, single, nearest_prototype(), euclidean(), NAMES)
+    assert np.array_equal(found.confusion, confusion)
+    assert found.per_episode.tolist() == pytest.approx(shares_right)
+
+
+@pytest.mark.parametrize("metric", [euclidean(), manhattan()], ids=["products", "broadcast"])
+@every("head")
+def test_no_array_is_larger_than_the_memory_allows(entry: Any, metric: Any) -> None:
+    rng, images = np.random.default_rng(0), toy(per_class=60)
+    rows = rng.normal(size=(360, 300)).astype(np.float32)
+    drawn = list(all_way(images.labels, None, [0, 1, 2], 20).blocks(0, 4))
+    evaluate(rows, drawn, make(entry), metric, NAMES, memory=8)  # what is made once
+    before = mx.get_active_memory()
+    mx.reset_peak_memory()
+    evaluate(rows, drawn, make(entry), metric, NAMES, memory=8)
+    assert mx.get_peak_memory() - before < 8 << 20
+
+
 @pytest.mark.parametrize(
     "change", ["query label", "support label", "query", "support", "class", "more"]
 )
@@ -363,6 +443,28 @@ def test_a_row_that_was_never_embedded_does_not_pass_for_an_answer(entry: Any, s
     rows[task.items[getattr(task, side)[0]]] = np.nan
     with pytest.raises((ConfigError, DataError, ValueError), match=r"(?i)nan|embed"):
         predict(rows, task, make(entry), euclidean())
+    with pytest.raises((ConfigError, DataError, ValueError), match=r"(?i)nan|embed"):
+        evaluate(rows, [episode(rng, labels), task], make(entry), euclidean(), NAMES)
+
+
+def test_a_row_that_no_episode_uses_may_be_missing_and_infinities_are_numbers() -> None:
+    rng, labels = np.random.default_rng(0), toy().labels
+    rows, task = corners(labels, rng), episode(rng, labels)
+    expected = evaluate(rows, [task], nearest_support(), euclidean(), NAMES)
+    rows[np.setdiff1d(np.arange(len(rows)), task.items)] = np.nan
+    same_figures(evaluate(rows, [task], nearest_support(), euclidean(), NAMES), expected)
+    rows[task.items[task.query[0]], :2] = [np.inf, -np.inf]
+    evaluate(rows, [task], nearest_support(), euclidean(), NAMES)
+
+
+def test_an_image_beyond_the_embeddings_is_an_error() -> None:
+    rng, labels = np.random.default_rng(0), toy().labels
+    task = episode(rng, labels)
+    rows = corners(labels, rng)[: task.items.max()]
+    with pytest.raises(IndexError):
+        predict(rows, task, nearest_support(), euclidean())
+    with pytest.raises(IndexError):
+        evaluate(rows, [task], nearest_support(), euclidean(), NAMES)
 
 
 # -------------------------------------------------------------------------- the run's tasks
@@ -372,7 +474,8 @@ def test_a_row_that_was_never_embedded_does_not_pass_for_an_answer(entry: Any, s
 def test_all_way_tasks_support_every_class_and_query_the_test_classes(groups: Any) -> None:
     data, split = toy(), ClassSplit("ab", "c", "ef")  # d is in no part
     options = EvaluationOptions(k_shot=(1, 3, 5), repeats=4, groups=groups)
-    found = k_shot_episodes(data, split, options)
+    blocks = k_shot_episodes(data, split, options)
+    found = {k: one_by_one(blocks[k]) for k in blocks}
     assert list(found) == [1, 3, 5]
     for k, tasks in found.items():
         assert len(tasks) == 4
@@ -383,16 +486,16 @@ def test_all_way_tasks_support_every_class_and_query_the_test_classes(groups: An
             assert {NAMES[task.classes[y]] for y in task.query_labels} == {"e", "f"}
             if groups == "mixed":
                 assert len(task.query) == 2 * (12 - k)
-    assert np.array_equal(
-        needed([task for tasks in found.values() for task in tasks]),
-        np.unique([i for tasks in found.values() for task in tasks for i in task.items]),
-    )
+    images = np.unique([i for tasks in found.values() for task in tasks for i in task.items])
+    for tasks in (found, blocks):
+        assert np.array_equal(needed([task for k in tasks for task in tasks[k]]), images)
 
 
 def test_standard_tasks_are_of_test_classes_with_the_counts_asked_for() -> None:
     options = EvaluationOptions(k_shot=(1, 2), n_way=2, n_query=4, episodes=5)
     found = k_shot_episodes(toy(), ClassSplit("ab", "c", "def"), options)
-    for k, tasks in found.items():
+    for k, blocks in found.items():
+        tasks = one_by_one(blocks)
         assert len(tasks) == 5
         for task in tasks:
             assert {NAMES[c] for c in task.classes} < set("def")
@@ -405,7 +508,8 @@ def test_two_evaluations_of_one_seed_meet_the_same_tasks_and_others_do_not() -> 
 
     def images(seed: int, grouping: Any = "mixed", k_shot: tuple[int, ...] = (1, 2)) -> list[Any]:
         options = EvaluationOptions(k_shot, repeats=2, seed=seed, groups=grouping)
-        return [task.items.tolist() for task in k_shot_episodes(toy(), split, options)[2]]
+        tasks = one_by_one(k_shot_episodes(toy(), split, options)[2])
+        return [task.items.tolist() for task in tasks]
 
     assert images(3) == images(3)
     assert images(3) == images(3, k_shot=(2,))  # other shots asked for beside it change nothing
@@ -414,7 +518,8 @@ def test_two_evaluations_of_one_seed_meet_the_same_tasks_and_others_do_not() -> 
 
 def test_a_hundred_shots_work_and_one_more_image_is_needed() -> None:
     split, options = ClassSplit("a", "", "b"), EvaluationOptions(k_shot=(100,), repeats=2)
-    tasks = k_shot_episodes(toy(101, 2, 2, group=1), split, evolve(options, groups="mixed"))[100]
+    data = toy(101, 2, 2, group=1)
+    tasks = one_by_one(k_shot_episodes(data, split, evolve(options, groups="mixed"))[100])
     assert all(np.bincount(task.support_labels).tolist() == [100, 100] for task in tasks)
     assert all(len(task.query) == 1 for task in tasks)
     rows = corners(toy(101, 2, 2).labels, np.random.default_rng(0))
@@ -433,6 +538,7 @@ def test_a_hundred_shots_work_and_one_more_image_is_needed() -> None:
         {"episodes": 1},
         {"repeats": 1},
         {"pairs": -1},
+        {"memory": 0},
     ],
 )
 def test_an_evaluation_that_measures_nothing_is_refused(change: dict[str, Any]) -> None:

@@ -149,6 +149,35 @@ def test_leading_axes_equal_the_loop_over_episodes(
 
 @every("head")
 @METRICS
+@given(tasks=st.lists(tasks(), min_size=1, max_size=3))
+def test_a_condensed_support_is_no_larger_and_has_the_same_scores(
+    entry: Any, metric: Any, tasks: Any
+) -> None:
+    for head in heads_of(entry):
+        if head.condense is None:
+            continue
+        for support, labels, query, n_way in tasks:
+            less, of = head.condense(mx.array(support), mx.array(labels), n_way)
+            assert less.shape[0] == of.shape[0] <= len(labels)
+            scores = np.array(head.scores(less, of, mx.array(query), metric, n_way))
+            assert same(scores, ask(head, metric, support, labels, query, n_way))
+
+
+@given(seed=st.integers(0, 2**32 - 1), lead=st.sampled_from([(3,), (2, 2)]))
+def test_condensing_episodes_equals_the_loop(seed: int, lead: Any) -> None:
+    rng, condense = np.random.default_rng(seed), nearest_prototype().condense
+    assert condense is not None
+    support = rng.normal(size=(*lead, 9, 4)).astype(np.float32)
+    labels = rng.permuted(np.broadcast_to(np.arange(9) % 3, (*lead, 9)), axis=-1)
+    found, of = (np.array(x) for x in condense(mx.array(support), mx.array(labels), 3))
+    assert np.array_equal(of, np.broadcast_to(np.arange(3), (*lead, 3)))
+    for e in np.ndindex(*lead):
+        means = [support[e][labels[e] == c].mean(axis=0, dtype=np.float64) for c in range(3)]
+        assert np.allclose(found[e], means, atol=100 * ULP)
+
+
+@every("head")
+@METRICS
 @given(seed=st.integers(0, 2**32 - 1), n_way=st.integers(2, 6), k_shot=st.integers(1, 6))
 def test_clusters_that_are_far_apart_are_told_apart(
     entry: Any, metric: Any, seed: int, n_way: int, k_shot: int
@@ -238,6 +267,26 @@ def test_nearest_support_ranks_by_votes_then_nearness_then_class_order(
     for scores, distances in zip(found, table, strict=True):
         assert np.argsort(-scores, kind="stable").tolist() == by_vote(distances, labels, n_way, k)
         assert len(set(scores.tolist())) == n_way  # ranks leave no tie to the reader
+
+
+@exact
+@given(
+    rows=arrays(np.int64, (3, 12, 2), elements=st.integers(-2, 2)),
+    n_way=st.integers(2, 4),
+    k=st.integers(1, 8),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_ties_are_broken_in_every_episode_of_a_block(
+    scipys: str, rows: Array, n_way: int, k: int, seed: int
+) -> None:
+    rows, rng = rows.astype(np.float32), np.random.default_rng(seed)
+    labels = rng.permuted(np.broadcast_to(np.arange(8) % n_way, (3, 8)), axis=-1)
+    head = nearest_support(NearestSupportOptions(k))
+    block = ask(head, EXACT[scipys], rows[:, :8], labels, rows[:, 8:], n_way)
+    for scores, row, of in zip(block, rows.astype(np.float64), labels, strict=True):
+        for found, distances in zip(scores, cdist(row[8:], row[:8], scipys), strict=True):
+            expected = by_vote(distances, of, n_way, k)
+            assert np.argsort(-found, kind="stable").tolist() == expected
 
 
 @METRICS

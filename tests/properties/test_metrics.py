@@ -302,3 +302,32 @@ def test_gradients_of_tables_are_finite_where_points_coincide(
         patch.setattr(interfaces, "_TABLE_LIMIT", limit)
         both = mx.grad(lambda q, s: metric.table(q, s).sum(), argnums=(0, 1))
         assert all(np.isfinite(np.array(g)).all() for g in both(mx.array(x), mx.array(x)))
+
+
+@every("metric")
+@pytest.mark.parametrize("limit", [0, 1 << 60], ids=["matrix", "broadcast"])
+@pytest.mark.parametrize("power", [-30, -20, -15, -10, -5, 0, 5])
+def test_gradients_of_tables_are_finite_where_points_almost_coincide(
+    entry: Any, limit: int, power: int
+) -> None:
+    metric, rng = make(entry), np.random.default_rng(0)
+    support = (10.0**power * rng.normal(size=(5, 8))).astype(np.float32)
+    query = np.nextafter(support, np.float32(np.inf))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(interfaces, "_TABLE_LIMIT", limit)
+        both = mx.grad(lambda q, s: metric.table(q, s).sum(), argnums=(0, 1))
+        assert all(np.isfinite(np.array(g)).all() for g in both(mx.array(query), mx.array(support)))
+
+
+@given(d=st.integers(1, 200), s=st.integers(1, 40), seed=st.integers(0, 2**32 - 1))
+def test_a_query_has_the_same_distances_alone_and_among_many(d: int, s: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    query, support = (mx.array(rng.normal(size=(n, d)).astype(np.float32)) for n in (50, s))
+    for name in TWINS:
+        together = np.array(built_in(name).table(query, support))
+        alone = np.array(built_in(name).table(query[:1], support))
+        assert np.allclose(alone[0], together[0], rtol=4 * (d + 8) * ULP, atol=4 * (d + 8) * ULP)
+        # Random vectors are far apart, so that the root does not magnify the rounding.
+        if d > 2:
+            expected = twin(name, np.array(query), np.array(support))
+            assert np.allclose(together, expected, rtol=1e-3, atol=4 * (d + 8) * ULP)
