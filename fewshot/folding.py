@@ -7,8 +7,7 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from . import runtime
-from .layers import Flatten, MaxPool2x2, Sequential, divide, each
+from .layers import Flatten, MaxPool2x2, Sequential
 
 
 def folded(backbone: Any) -> Any:
@@ -64,7 +63,7 @@ def _folded(layers: Layers[nn.Module]) -> list[nn.Module]:
             done[-2:] = [previous, _once_scaled(layer, *_affine(before))]
         else:
             done.append(layer)
-    return [_AcrossStreams(layer) if type(layer) is nn.Linear else layer for layer in done]
+    return [_transposed(layer) if type(layer) is nn.Linear else layer for layer in done]
 
 
 def _affine(norm: Any) -> tuple[mx.array, mx.array]:
@@ -92,15 +91,8 @@ def _once_scaled(layer: Any, scale: mx.array, shift: mx.array) -> Any:
     return _with(layer, layer.weight * scale, layer.get("bias", 0) + layer.weight @ shift)
 
 
-class _AcrossStreams(nn.Module):
-    """A linear layer, its weights divided: with one image, reading them is all the work."""
-
-    def __init__(self, linear: Any) -> None:
-        super().__init__()
-        parts = divide(linear.weight.T, runtime.streams(), axis=1)
-        self.parts = [mx.contiguous(part) for part in parts]
-        self.bias = linear.get("bias", mx.zeros(1))
-
-    def __call__(self, x: mx.array) -> mx.array:
-        """(b, inputs) -> (b, outputs)."""
-        return mx.concatenate(each(lambda part: x @ part, self.parts), axis=-1) + self.bias
+def _transposed(layer: Any) -> Any:
+    """The same linear layer, its weights laid out as a product with a few rows reads them best."""
+    layer = copy(layer)
+    layer.weight = mx.contiguous(layer.weight.T).T
+    return layer

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import mlx.core as mx
@@ -74,7 +75,7 @@ class Sequential(nn.Sequential):
             if isinstance(layer, BatchNorm):
                 parts = layer.over(parts)
             elif isinstance(layer, _PER_IMAGE) or len(parts) == 1:
-                parts = each(layer, parts)
+                parts = _each(layer, parts)
             else:
                 parts = _divide(layer(mx.concatenate(parts)))
         return parts[0] if len(parts) == 1 else mx.concatenate(parts)
@@ -85,19 +86,23 @@ def _stream(number: int) -> Any:
     return mx.new_stream(mx.cpu)
 
 
+def all_cores(images: int) -> AbstractContextManager[None]:
+    """Products inside use every core where a batch of so many images is not divided."""
+    return runtime.undivided() if _parts(images) == 1 else nullcontext()
+
+
+def _parts(images: int) -> int:
+    return max(1, min(runtime.streams(), images // _FEWEST_IMAGES))
+
+
 def _divide(batch: mx.array) -> list[mx.array]:
-    """A batch in as many parts as it is worth streams for."""
-    return divide(batch, max(1, min(runtime.streams(), batch.shape[0] // _FEWEST_IMAGES)))
+    """A batch in as many parts as it is worth streams for, the first ones larger by one or none."""
+    size, larger = divmod(batch.shape[0], _parts(batch.shape[0]))
+    ends = [size * (i + 1) + min(i + 1, larger) for i in range(_parts(batch.shape[0]) - 1)]
+    return list(mx.split(batch, ends)) if ends else [batch]
 
 
-def divide(x: mx.array, count: int, axis: int = 0) -> list[mx.array]:
-    """An array in `count` parts along an axis, the first ones larger by one where need be."""
-    size, larger = divmod(x.shape[axis], count)
-    ends = [size * (i + 1) + min(i + 1, larger) for i in range(count - 1)]
-    return list(mx.split(x, ends, axis=axis)) if ends else [x]
-
-
-def each(function: Callable[..., Any], *lists: Iterable[Any]) -> list[Any]:
+def _each(function: Callable[..., Any], *lists: Iterable[Any]) -> list[Any]:
     """`function` of every part, each on its own stream; a single part stays where it is."""
     rows = list(zip(*lists, strict=True))
     if len(rows) == 1:
@@ -116,7 +121,7 @@ def _column_sums(rows: mx.array) -> mx.array:
 
 def _total(function: Callable[..., mx.array], *lists: Iterable[mx.array]) -> mx.array:
     """The column sums of `function` of every part, added up."""
-    first, *rest = each(lambda *row: _column_sums(function(*row)), *lists)
+    first, *rest = _each(lambda *row: _column_sums(function(*row)), *lists)
     return sum(rest, first)
 
 
@@ -127,10 +132,10 @@ def _normalised(
     """p parts (n_i, c) -> p normalised, p about the mean of all, mean (c,), variance (c,)."""
     n = sum(len(part) for part in parts)
     mean = _total(lambda part: part, parts) / n
-    centred = each(lambda part: part - mean, parts)
+    centred = _each(lambda part: part - mean, parts)
     variance = _total(lambda part: part * part, centred) / n
     scale = weight * mx.rsqrt(variance + eps)
-    return [*each(lambda part: part * scale + bias, centred), *centred, mean, variance]
+    return [*_each(lambda part: part * scale + bias, centred), *centred, mean, variance]
 
 
 @_normalised.vjp
@@ -143,7 +148,7 @@ def _normalised_vjp(primals: Any, cotangents: Any, outputs: Any) -> tuple[Any, .
     of_bias = _total(lambda gradient: gradient, gradients)
     of_weight = _total(lambda gradient, part: gradient * part, gradients, centred) * scale
     slope, constant = weight * scale * scale * of_weight / n, weight * scale * of_bias / n
-    of_parts = each(
+    of_parts = _each(
         lambda gradient, part: gradient * (weight * scale) - (part * slope + constant),
         gradients,
         centred,
@@ -170,15 +175,15 @@ class BatchNorm(nn.BatchNorm):
         if not self.training:
             scale = self.weight * mx.rsqrt(self.running_var + self.eps)
             shift = self.bias - self.running_mean * scale
-            return each(lambda part: part * scale + shift, parts)
+            return _each(lambda part: part * scale + shift, parts)
         n = sum(part.size for part in parts) // parts[0].shape[-1]
         if n < 2:
             raise ValueError("batch norm cannot train on one value a channel")
         eps, keep = mx.array(self.eps), 1 - self.momentum
-        rows = each(lambda part: part.reshape(-1, part.shape[-1]), parts)
+        rows = _each(lambda part: part.reshape(-1, part.shape[-1]), parts)
         outputs: Any = _normalised(rows, self.weight, self.bias, eps)
         mean, variance = outputs[-2:]
         self.running_mean = keep * self.running_mean + self.momentum * mx.stop_gradient(mean)
         unbiased = mx.stop_gradient(variance) * (n / (n - 1))
         self.running_var = keep * self.running_var + self.momentum * unbiased
-        return each(lambda out, part: out.reshape(part.shape), outputs[: len(parts)], parts)
+        return _each(lambda out, part: out.reshape(part.shape), outputs[: len(parts)], parts)

@@ -12,6 +12,7 @@ from .embedding import Embedder, embed
 from .errors import DataError
 from .folding import folded
 from .interfaces import Head, Metric
+from .layers import all_cores
 from .loader import prepared
 from .records import Ints, as_names
 from .seeding import generator
@@ -85,8 +86,8 @@ class Classifier:
         answers = [np.empty((0, len(self.classes)), np.float32)]
         for start in range(0, len(images), _BATCH):
             batch = prepared(images[start : start + _BATCH], self.embedder.preprocess, rng)
-            query = self.embedder(mx.array(batch))
-            answers.append(np.array(self._scores(query)))
+            with all_cores(len(batch)):
+                answers.append(np.array(self._scores(self.embedder(mx.array(batch)))))
         return np.concatenate(answers)
 
     def _scores(self, query: mx.array) -> mx.array:

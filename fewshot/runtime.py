@@ -16,6 +16,7 @@ import os
 import platform
 import sys
 import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -59,6 +60,8 @@ FORWARD(sgemm, float)
 FORWARD(dgemm, double)
 FORWARD(cgemm, const void *)
 """
+
+_set_threads: list[Callable[[int], object]] = []  # of the BLAS in use, if it can be told
 
 _FAILURES = (OSError, AttributeError, RuntimeError, ValueError)
 
@@ -109,6 +112,18 @@ def prepare() -> Runtime:
 def streams() -> int:
     """Over how many CPU streams to divide a batch: 1 unless ``prepare`` was called and acted."""
     return prepare().streams if prepare.cache_info().currsize else 1
+
+
+@contextlib.contextmanager
+def undivided() -> Iterator[None]:
+    """Inside, one product uses every core: for a batch too small to be divided over streams."""
+    for set_threads in _set_threads:
+        set_threads(streams())
+    try:
+        yield
+    finally:
+        for set_threads in _set_threads:
+            set_threads(1)
 
 
 def _cores(cpu_max: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
@@ -320,6 +335,7 @@ def _use_one_thread(blas: _Blas) -> int | None:
     for choose, ask in _THREADS:
         if (choose_number := blas.find(choose)) and (ask_number := blas.find(ask)):
             choose_number(1)
+            _set_threads.append(choose_number)
             return int(ask_number())
     return None
 

@@ -410,3 +410,27 @@ def test_a_system_library_that_fails_the_check_is_not_used(
     assert found["blas_path"] not in (None, built)
     if not has_system_blas():
         assert "cblas_sgemm disagrees with NumPy" in found["note"]
+
+
+@linux_cpu
+@needs_compiler
+def test_undivided_work_has_all_threads_and_gives_them_back(tmp_path: Path) -> None:
+    code = """
+import ctypes, json, os
+os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
+from fewshot import runtime
+found = runtime.prepare()
+ask = ctypes.CDLL(found.blas_path).scipy_openblas_get_num_threads64_
+seen = [ask()]
+try:
+    with runtime.undivided():
+        seen.append(ask())
+        raise ValueError
+except ValueError:
+    seen.append(ask())
+print(json.dumps([seen, found.streams]))
+"""
+    if has_system_blas():
+        pytest.skip("the names of a system library are another's")
+    seen, streams = ask(code, tmp_path)
+    assert seen == [1, streams, 1]
