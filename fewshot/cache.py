@@ -33,6 +33,7 @@ from PIL import Image
 
 from .errors import DataError
 from .folders import Decoded, ImageFiles, Member
+from .runtime import user_cache
 
 VARIABLE = "FEWSHOT_CACHE"
 
@@ -61,11 +62,7 @@ def place() -> Path | None:
     named = os.environ.get(VARIABLE)
     if named is not None:
         return Path(named).absolute() if named else None
-    try:
-        cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    except RuntimeError as error:
-        raise OSError(str(error)) from error
-    return Path(cache, "fewshot", "images")
+    return user_cache() / "images"
 
 
 def decode_files(

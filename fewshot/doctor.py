@@ -1,6 +1,5 @@
 """Whether MLX computes rightly on this machine, and how fast."""
 
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 from .backbones import Conv4Options, conv4
 from .datasets import ArrayDataset
 from .embedding import Embedder
-from .evaluation import embedding_speed
+from .evaluation import embedding_speed, median_time
 from .layers import BatchNorm, Sequential
 from .losses import contrastive
 from .metrics import euclidean
@@ -111,8 +110,8 @@ def speeds(
     """
     share, figures = seconds / 4, {}
     a = mx.random.normal((2048, 2048))
-    rates = [1 / t * 2 * 2048**3 / 1e9 for t in _times(lambda: mx.eval(a @ a), share)]
-    figures["matrix product on one core, GFLOP/s"] = f"{np.median(rates):.0f}"
+    rate = 2 * 2048**3 / 1e9 / median_time(lambda: mx.eval(a @ a), share)
+    figures["matrix product on one core, GFLOP/s"] = f"{rate:.0f}"
     progress(1, 4)
     images = generator(0, "doctor").integers(0, 256, (640, 64, 64, 3), np.uint8)
     data = ArrayDataset(images, np.arange(640) % 16, [str(i) for i in range(16)])
@@ -130,13 +129,3 @@ def speeds(
     figures["one image, ms"] = f"{speed['single_latency_ms']:.1f}"
     progress(4, 4)
     return figures
-
-
-def _times(function: Callable[[], None], seconds: float) -> list[float]:
-    function()
-    times: list[float] = []
-    while len(times) < 3 or sum(times) < seconds:
-        began = time.perf_counter()
-        function()
-        times.append(time.perf_counter() - began)
-    return times

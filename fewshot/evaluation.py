@@ -3,6 +3,7 @@
 import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import mlx.core as mx
@@ -436,6 +437,17 @@ def validation(
 # -------------------------------------------------------------------------------- speed
 
 
+def median_time(function: Callable[[], object], seconds: float) -> float:
+    """Seconds of a call: the median of as many as fit in `seconds`, at least three."""
+    function()  # the first call sets up
+    times: list[float] = []
+    while len(times) < 3 or sum(times) < seconds:
+        began = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - began)
+    return float(np.median(times))
+
+
 def embedding_speed(
     embedder: Embedder, shape: tuple[int, int, int], batch: int = 128, seconds: float = 1.0
 ) -> dict[str, float]:
@@ -444,16 +456,15 @@ def embedding_speed(
     The median of as many rounds as fit in `seconds` each, at least three.
     """
     rng = generator(0, "speed")
+
+    def embed_all(images: mx.array) -> None:
+        mx.eval(embedder(images))
+
     with evaluating(embedder.backbone):
         figures: dict[str, float] = {}
         for name, size in (("batch", batch), ("single", 1)):
             images = mx.array(rng.random((size, *shape), dtype=np.float32))
-            mx.eval(embedder(images))  # the first call sets up
-            times: list[float] = []
-            while len(times) < 3 or sum(times) < seconds:
-                began = time.perf_counter()
-                mx.eval(embedder(images))
-                times.append(time.perf_counter() - began)
-            figures[f"{name}_images_per_second"] = size / float(np.median(times))
+            took = median_time(partial(embed_all, images), seconds)
+            figures[f"{name}_images_per_second"] = size / took
         figures["single_latency_ms"] = 1000 / figures["single_images_per_second"]
     return {**figures, "batch": float(batch)}

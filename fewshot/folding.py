@@ -1,13 +1,12 @@
 """A network for evaluation only: the same function in fewer steps."""
 
-from collections.abc import Sequence as Layers
 from copy import copy
 from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
 
-from .layers import Flatten, MaxPool2x2, Sequential
+from .layers import Flatten, MaxPool2x2, Sequential, affine
 
 
 def folded(backbone: Any) -> Any:
@@ -41,7 +40,7 @@ def _copied(part: Any) -> Any:
     return part
 
 
-def _folded(layers: Layers[nn.Module]) -> list[nn.Module]:
+def _folded(layers: list[nn.Module]) -> list[nn.Module]:
     done: list[nn.Module] = []
     for layer in layers:
         previous = done[-1] if done else None
@@ -49,27 +48,21 @@ def _folded(layers: Layers[nn.Module]) -> list[nn.Module]:
         if isinstance(layer, nn.Dropout):
             continue
         if isinstance(layer, nn.BatchNorm) and type(previous) in (nn.Conv2d, nn.Linear):
-            done[-1] = _then_scaled(previous, *_affine(layer))
+            done[-1] = _then_scaled(previous, *affine(layer))
         elif isinstance(layer, nn.MaxPool2d | MaxPool2x2) and isinstance(previous, nn.BatchNorm):
-            commutes = bool((_affine(previous)[0] >= 0).all())
+            commutes = bool((affine(previous)[0] >= 0).all())
             done.insert(len(done) - commutes, layer)
         elif type(layer) is nn.Linear and isinstance(previous, nn.BatchNorm):
-            done[-1] = _once_scaled(layer, *_affine(previous))
+            done[-1] = _once_scaled(layer, *affine(previous))
         elif (
             type(layer) is nn.Linear
             and isinstance(previous, Flatten)
             and isinstance(before, nn.BatchNorm)
         ):
-            done[-2:] = [previous, _once_scaled(layer, *_affine(before))]
+            done[-2:] = [previous, _once_scaled(layer, *affine(before))]
         else:
             done.append(layer)
     return [_transposed(layer) if type(layer) is nn.Linear else layer for layer in done]
-
-
-def _affine(norm: Any) -> tuple[mx.array, mx.array]:
-    """What batch norm does in eval mode: x · scale + shift, (c,) each."""
-    scale = norm.weight * mx.rsqrt(norm.running_var + norm.eps)
-    return scale, norm.bias - norm.running_mean * scale
 
 
 def _with(layer: Any, weight: mx.array, bias: mx.array) -> Any:

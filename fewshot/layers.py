@@ -97,8 +97,9 @@ def _parts(images: int) -> int:
 
 def _divide(batch: mx.array) -> list[mx.array]:
     """A batch in as many parts as it is worth streams for, the first ones larger by one or none."""
-    size, larger = divmod(batch.shape[0], _parts(batch.shape[0]))
-    ends = [size * (i + 1) + min(i + 1, larger) for i in range(_parts(batch.shape[0]) - 1)]
+    count = _parts(batch.shape[0])
+    size, larger = divmod(batch.shape[0], count)
+    ends = [size * (i + 1) + min(i + 1, larger) for i in range(count - 1)]
     return list(mx.split(batch, ends)) if ends else [batch]
 
 
@@ -156,6 +157,12 @@ def _normalised_vjp(primals: Any, cotangents: Any, outputs: Any) -> tuple[Any, .
     return of_parts, of_weight, of_bias, mx.zeros_like(eps)
 
 
+def affine(norm: Any) -> tuple[mx.array, mx.array]:
+    """What batch norm does in eval mode: x · scale + shift, (c,) each."""
+    scale = norm.weight * mx.rsqrt(norm.running_var + norm.eps)
+    return scale, norm.bias - norm.running_mean * scale
+
+
 class BatchNorm(nn.BatchNorm):
     """`mlx.nn.BatchNorm` at its defaults, several times faster on the CPU.
 
@@ -173,8 +180,7 @@ class BatchNorm(nn.BatchNorm):
     def over(self, parts: list[mx.array]) -> list[mx.array]:
         """Normalise the parts of one batch."""
         if not self.training:
-            scale = self.weight * mx.rsqrt(self.running_var + self.eps)
-            shift = self.bias - self.running_mean * scale
+            scale, shift = affine(self)
             return _each(lambda part: part * scale + shift, parts)
         n = sum(part.size for part in parts) // parts[0].shape[-1]
         if n < 2:

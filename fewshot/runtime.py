@@ -274,10 +274,17 @@ def _build_shim(path: Path) -> None:
         built.replace(path)  # other processes may be at it too
 
 
+def user_cache() -> Path:
+    """Where this user's caches belong, made or not. Raises OSError without a home."""
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "fewshot")
+    except RuntimeError as error:
+        raise OSError(str(error)) from error
+
+
 def _cache_folder() -> Path:
     """The user's own folder for built libraries, that no one else can write to."""
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    folder = Path(cache, "fewshot", "runtime")
+    folder = user_cache() / "runtime"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     status = folder.stat()
     if status.st_uid != os.geteuid() or status.st_mode & 0o022:
