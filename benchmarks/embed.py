@@ -1,13 +1,14 @@
 """Embedding images in batches of 128, eval mode, from uint8 arrays."""
 
 import time
+from functools import partial
 from typing import Any
 
 from . import network
 from .images import close_up, smooth_images
 from .peers import need
 from .settings import Settings
-from .sides import Result, alternate, fastest, ratio, require_close, require_same, seconds, sides
+from .sides import Result, alternate, in_two_formats, require_close, require_same, sides
 from .step import rate
 from .worker import Turn
 
@@ -73,20 +74,6 @@ def measure(settings: Settings) -> Result:
         ("embed:in_torch", {**given, "channels_last": True}),
     ) as parts:
         checked = require_same(parts, "shape") + require_close(parts, "embeddings", 1e-4)
-        mine, *peers = alternate(parts, settings)
-        facts = parts[1].facts
-    best = fastest(peers)
-    form = ("contiguous", "channels last")[best]
-    return Result(
-        what=f"embedding 64x64 images in batches of {BATCH}",
-        ours=rate(mine, BATCH * batches),
-        peer=rate(peers[best], BATCH * batches),
-        against=f"{facts['peer']}, {facts['threads']} threads, {form}",
-        ratio=ratio("speed", seconds(peers[best]), seconds(mine)),
-        checked=checked,
-        figures={
-            "ours": seconds(mine),
-            "contiguous": seconds(peers[0]),
-            "channels last": seconds(peers[1]),
-        },
-    )
+        replies = alternate(parts, settings)
+    what = f"embedding 64x64 images in batches of {BATCH}"
+    return in_two_formats(what, parts, replies, partial(rate, images=BATCH * batches), checked)

@@ -30,13 +30,6 @@ def clusters(
     return embeddings.astype(np.float32), labels
 
 
-def tasks(sampler: Any, seed: int, count: int) -> Any:
-    """What `evaluate` takes: whole blocks of episodes where the sampler draws them so."""
-    if hasattr(sampler, "blocks"):
-        return sampler.blocks(seed, count)
-    return (sampler.draw(seed, i) for i in range(count))
-
-
 def ours() -> tuple[dict[str, Any], Turn]:
     import fewshot as fs
 
@@ -56,7 +49,7 @@ def ours() -> tuple[dict[str, Any], Turn]:
 
     def turn(n: int) -> dict[str, Any]:
         began = time.perf_counter()
-        result = fs.evaluate(embeddings, tasks(sampler, next(seeds), n), head, metric, classes)
+        result = fs.evaluate(embeddings, sampler.blocks(next(seeds), n), head, metric, classes)
         took = time.perf_counter() - began
         return {"each": took / n, "accuracy": result.accuracy}
 

@@ -61,7 +61,7 @@ def measure(settings: Settings) -> Result:
         root = Path(place)
         originals = jpeg_folder(root / "originals", CLASSES, ORIGINALS)
         folder = numbered_links(root / "images", originals, settings.files)
-        env = {"XDG_CACHE_HOME": str(root / "cache")}  # the user's own cache is left alone
+        env = {"FEWSHOT_CACHE": str(root / "cache")}  # the user's own cache is left alone
         replies = []
         for _ in range(2):
             with side("index:ours", env=env, folder=str(folder)) as part:

@@ -1,8 +1,6 @@
 """The training step from a folder of JPEGs with all transforms, from the second epoch on."""
 
-import itertools
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,7 +21,7 @@ from .sides import (
     seconds,
     sides,
 )
-from .step import LEAST, MARGIN, RATE, rate
+from .step import LEAST, RATE, by_fit, rate, torch_step, training
 from .worker import Turn
 
 CLASSES = 10
@@ -45,9 +43,6 @@ def ours(folder: str, pairs: int) -> tuple[dict[str, Any], Turn]:
         fs.colour_jitter(fs.ColourOptions(brightness=0.3, contrast=0.3, saturation=0.3)),
         fs.gaussian_blur(fs.BlurOptions(sigma=1.0, probability=0.5)),
     ]
-    loss = fs.contrastive(fs.ContrastiveOptions(margin=MARGIN))
-    seeds = itertools.count()
-    losses: list[float] = []
     facts = {
         "least": LEAST,
         "parameters": network.mlx_parameters(embedder.backbone),
@@ -55,20 +50,7 @@ def ours(folder: str, pairs: int) -> tuple[dict[str, Any], Turn]:
         "batch": [2 * pairs, *data.images.shape[1:]],
     }
 
-    def turn(n: int) -> dict[str, Any]:
-        options = fs.TrainingOptions(
-            steps=n, learning_rate=RATE, schedule="constant", validate_every=n
-        )
-        began = time.perf_counter()
-        history = fs.fit(
-            embedder, data, sampler, loss, fs.euclidean(),
-            options=options, augment=augment, seed=next(seeds),
-        )  # fmt: skip
-        took = time.perf_counter() - began
-        losses.append(history.records[-1]["loss"])
-        return {"each": took / n, "loss": losses[-1], "first loss": losses[0]}
-
-    return facts, turn
+    return facts, by_fit(embedder, data, sampler, augment)
 
 
 # ------------------------------------------------------------------------------------- peer
@@ -109,7 +91,6 @@ def in_torch(
     from torchvision import transforms
     from torchvision.datasets import ImageFolder
 
-    functional = torch.nn.functional
     transform = transforms.Compose(
         [
             transforms.RandomResizedCrop(network.SIZE, scale=(0.6, 1.0), ratio=(1 / 1.2, 1.2)),
@@ -129,7 +110,6 @@ def in_torch(
     model = network.in_torch(channels_last)
     optimizer = torch.optim.Adam(model.parameters(), lr=RATE)
     form = torch.channels_last if channels_last else torch.contiguous_format
-    losses: list[float] = []
     facts = {
         **network.torch_facts(),
         "least": LEAST,
@@ -138,25 +118,13 @@ def in_torch(
         "batch": [2 * pairs, network.SIZE, network.SIZE, 3],
     }
 
-    def step(left: Any, right: Any, same: Any) -> float:
-        optimizer.zero_grad()
-        batch = torch.cat([left, right]).contiguous(memory_format=form)
-        embeddings = functional.normalize(model(batch))
-        distances = functional.pairwise_distance(embeddings[:pairs], embeddings[pairs:])
-        shortfall = (MARGIN - distances).clamp(min=0)
-        loss = torch.where(same, distances.square(), shortfall.square()).mean()
-        loss.backward()
-        optimizer.step()
-        return loss.item()
-
-    def turn(n: int) -> dict[str, Any]:
+    def train(n: int) -> Iterator[float]:
         batches.count = n
-        began = time.perf_counter()
-        losses.append(float(np.mean([step(*batch) for batch in loader])))
-        took = time.perf_counter() - began
-        return {"each": took / n, "loss": losses[-1], "first loss": losses[0]}
+        for left, right, same in loader:
+            batch = torch.cat([left, right]).contiguous(memory_format=form)
+            yield torch_step(model, optimizer, batch, same)
 
-    return facts, turn
+    return facts, training(train)
 
 
 # ---------------------------------------------------------------------------------- the row

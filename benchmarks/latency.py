@@ -12,7 +12,7 @@ from . import network
 from .images import smooth_images
 from .peers import need
 from .settings import Settings
-from .sides import Result, alternate, fastest, ratio, require_same, seconds, sides
+from .sides import Result, alternate, in_two_formats, ratio, require_same, seconds, sides
 from .worker import Turn
 
 CLASSES, K_SHOT, PROBES = 29, 10, 29
@@ -88,23 +88,10 @@ def measure(settings: Settings) -> Result:
         ("latency:in_torch", {"channels_last": True}),
     ) as parts:
         require_same(parts, "answers")
-        mine, *peers = alternate(parts, settings)
-        facts = parts[1].facts
-    best = fastest(peers)
-    form = ("contiguous", "channels last")[best]
-    return Result(
-        what=f"one image to its label, {CLASSES} classes, K = {K_SHOT}, nearest prototype",
-        ours=_milliseconds(mine),
-        peer=_milliseconds(peers[best]),
-        against=f"{facts['peer']}, {facts['threads']} threads, {form}",
-        ratio=ratio("speed", seconds(peers[best]), seconds(mine)),
-        checked=(f"the same answers to {PROBES} images",),
-        figures={
-            "ours": seconds(mine),
-            "contiguous": seconds(peers[0]),
-            "channels last": seconds(peers[1]),
-        },
-    )
+        replies = alternate(parts, settings)
+    what = f"one image to its label, {CLASSES} classes, K = {K_SHOT}, nearest prototype"
+    checked = (f"the same answers to {PROBES} images",)
+    return in_two_formats(what, parts, replies, _milliseconds, checked)
 
 
 def _milliseconds(replies: list[dict[str, Any]]) -> str:

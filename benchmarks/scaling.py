@@ -10,7 +10,7 @@ import numpy as np
 from attrs import frozen
 
 from . import network
-from .episodes import clusters, tasks
+from .episodes import clusters
 from .images import smooth_images
 from .settings import Settings
 from .sides import Result, alternate, seconds, side
@@ -45,7 +45,7 @@ def _evaluation(n_way: int, k_shot: int, count: int) -> dict[str, Any]:
     sampler = fs.episodes(options, labels)
     began = time.perf_counter()
     fs.evaluate(
-        embeddings, tasks(sampler, 0, count), fs.nearest_prototype(), fs.euclidean(), classes
+        embeddings, sampler.blocks(0, count), fs.nearest_prototype(), fs.euclidean(), classes
     )
     return {"each": time.perf_counter() - began}
 

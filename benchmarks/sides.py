@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from statistics import median
@@ -146,6 +146,27 @@ def fastest(peers: Sequence[list[dict[str, Any]]]) -> int:
     """Which of the peer's ways to compare with: the one with the lowest median."""
     medians = [median(seconds(replies)) for replies in peers]
     return medians.index(min(medians))
+
+
+def in_two_formats(
+    what: str,
+    parts: Sequence[Side],
+    replies: Sequence[list[dict[str, Any]]],
+    shown: Callable[[list[dict[str, Any]]], str],
+    checked: tuple[str, ...],
+) -> Result:
+    """Ours against PyTorch, contiguous and channels last, in the faster of the two."""
+    mine, *peers = replies
+    facts, best, names = parts[1].facts, fastest(peers), ("contiguous", "channels last")
+    return Result(
+        what=what,
+        ours=shown(mine),
+        peer=shown(peers[best]),
+        against=f"{facts['peer']}, {facts['threads']} threads, {names[best]}",
+        ratio=ratio("speed", seconds(peers[best]), seconds(mine)),
+        checked=checked,
+        figures={"ours": seconds(mine), **dict(zip(names, map(seconds, peers), strict=True))},
+    )
 
 
 def require_same(sides_: Sequence[Side], *names: str) -> tuple[str, ...]:

@@ -2,6 +2,8 @@
 
 import itertools
 import time
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -14,7 +16,7 @@ from .settings import Settings
 from .sides import (
     Result,
     alternate,
-    fastest,
+    in_two_formats,
     ratio,
     require_close,
     require_falling,
@@ -39,9 +41,6 @@ def ours(pairs: int) -> tuple[dict[str, Any], Turn]:
     images, labels = smooth_images(CLASSES, PER_CLASS)
     data = fs.from_arrays(images, labels)
     sampler = fs.pairs(fs.PairsOptions(pairs=pairs), data.labels)
-    loss = fs.contrastive(fs.ContrastiveOptions(margin=MARGIN))
-    seeds = itertools.count()
-    losses: list[float] = []
     facts = {
         "least": LEAST,
         "parameters": network.mlx_parameters(embedder.backbone),
@@ -50,36 +49,70 @@ def ours(pairs: int) -> tuple[dict[str, Any], Turn]:
         "blas": runtime.blas,
     }
 
-    def turn(n: int) -> dict[str, Any]:
+    return facts, by_fit(embedder, data, sampler)
+
+
+def by_fit(embedder: Any, data: Any, sampler: Any, augment: Sequence[Any] = ()) -> Turn:
+    """Turns that are one `fewshot.fit` of n steps each."""
+    import fewshot as fs
+
+    loss = fs.contrastive(fs.ContrastiveOptions(margin=MARGIN))
+    seeds = itertools.count()
+
+    def train(n: int) -> list[float]:
         options = fs.TrainingOptions(
             steps=n, learning_rate=RATE, schedule="constant", validate_every=n
         )
-        began = time.perf_counter()
         history = fs.fit(
-            embedder, data, sampler, loss, fs.euclidean(), options=options, seed=next(seeds)
-        )
+            embedder, data, sampler, loss, fs.euclidean(),
+            options=options, augment=augment, seed=next(seeds),
+        )  # fmt: skip
+        return [history.records[-1]["loss"]]
+
+    return training(train)
+
+
+def training(train: Callable[[int], Iterable[float]]) -> Turn:
+    """Turns of `train(n)`, which takes n steps and gives their losses."""
+    losses: list[float] = []
+
+    def turn(n: int) -> dict[str, Any]:
+        began = time.perf_counter()
+        losses.append(float(np.mean(list(train(n)))))
         took = time.perf_counter() - began
-        losses.append(history.records[-1]["loss"])
         return {"each": took / n, "loss": losses[-1], "first loss": losses[0]}
 
-    return facts, turn
+    return turn
 
 
 # ------------------------------------------------------------------------------------ peers
 
 
-def in_torch(pairs: int, channels_last: bool) -> tuple[dict[str, Any], Turn]:
+def torch_step(model: Any, optimizer: Any, batch: Any, same: Any) -> float:
+    """One step on p pairs, the left images (p, …) before the right ones; its loss."""
     torch = need("torch")
     functional = torch.nn.functional
 
+    pairs = len(same)
+    optimizer.zero_grad()
+    embeddings = functional.normalize(model(batch))
+    distances = functional.pairwise_distance(embeddings[:pairs], embeddings[pairs:])
+    shortfall = (MARGIN - distances).clamp(min=0)
+    loss = torch.where(same, distances.square(), shortfall.square()).mean()
+    loss.backward()
+    optimizer.step()
+    return loss.item()
+
+
+def in_torch(pairs: int, channels_last: bool) -> tuple[dict[str, Any], Turn]:
+    torch = need("torch")
     model = network.in_torch(channels_last)
     optimizer = torch.optim.Adam(model.parameters(), lr=RATE)
     images, labels = smooth_images(CLASSES, PER_CLASS)
     rng = np.random.default_rng(0)
-    losses: list[float] = []
     model.eval()
     with torch.no_grad():
-        known = functional.normalize(model(network.torch_batch(images[:4], channels_last)))
+        known = torch.nn.functional.normalize(model(network.torch_batch(images[:4], channels_last)))
     model.train()
     facts = {
         **network.torch_facts(),
@@ -91,23 +124,9 @@ def in_torch(pairs: int, channels_last: bool) -> tuple[dict[str, Any], Turn]:
     def step() -> float:
         left, right, same = random_pairs(rng, labels, pairs)
         batch = network.torch_batch(images[np.concatenate([left, right])], channels_last)
-        of_one_class = torch.from_numpy(same)
-        optimizer.zero_grad()
-        embeddings = functional.normalize(model(batch))
-        distances = functional.pairwise_distance(embeddings[:pairs], embeddings[pairs:])
-        shortfall = (MARGIN - distances).clamp(min=0)
-        loss = torch.where(of_one_class, distances.square(), shortfall.square()).mean()
-        loss.backward()
-        optimizer.step()
-        return loss.item()
+        return torch_step(model, optimizer, batch, torch.from_numpy(same))
 
-    def turn(n: int) -> dict[str, Any]:
-        began = time.perf_counter()
-        losses.append(float(np.mean([step() for _ in range(n)])))
-        took = time.perf_counter() - began
-        return {"each": took / n, "loss": losses[-1], "first loss": losses[0]}
-
-    return facts, turn
+    return facts, training(lambda n: (step() for _ in range(n)))
 
 
 def in_mlx(pairs: int) -> tuple[dict[str, Any], Turn]:
@@ -120,7 +139,6 @@ def in_mlx(pairs: int) -> tuple[dict[str, Any], Turn]:
     optimizer = optimizers.Adam(RATE, bias_correction=True)
     images, labels = smooth_images(CLASSES, PER_CLASS)
     rng = np.random.default_rng(0)
-    losses: list[float] = []
 
     def embed(x: Any) -> Any:
         y = model(x)
@@ -152,13 +170,7 @@ def in_mlx(pairs: int) -> tuple[dict[str, Any], Turn]:
         mx.eval(model.parameters(), optimizer.state, loss)
         return loss.item()
 
-    def turn(n: int) -> dict[str, Any]:
-        began = time.perf_counter()
-        losses.append(float(np.mean([step() for _ in range(n)])))
-        took = time.perf_counter() - began
-        return {"each": took / n, "loss": losses[-1], "first loss": losses[0]}
-
-    return facts, turn
+    return facts, training(lambda n: (step() for _ in range(n)))
 
 
 # --------------------------------------------------------------------------------- the rows
@@ -174,26 +186,11 @@ def measure(settings: Settings) -> Result:
     ) as parts:
         checked = require_same(parts, "parameters", "images a step")
         checked += require_close(parts, "embeddings", 1e-4)
-        mine, *peers = alternate(parts, settings)
+        replies = alternate(parts, settings)
         if settings.turn:
-            checked += require_falling([mine, *peers])
-        best = fastest(peers)
-        facts = parts[1].facts
-    images = 2 * settings.pairs
-    form = ("contiguous", "channels last")[best]
-    return Result(
-        what=f"training step, {settings.pairs} pairs of 64x64 from memory",
-        ours=rate(mine, images),
-        peer=rate(peers[best], images),
-        against=f"{facts['peer']}, {facts['threads']} threads, {form}",
-        ratio=ratio("speed", seconds(peers[best]), seconds(mine)),
-        checked=checked,
-        figures={
-            "ours": seconds(mine),
-            "contiguous": seconds(peers[0]),
-            "channels last": seconds(peers[1]),
-        },
-    )
+            checked += require_falling(replies)
+    what = f"training step, {settings.pairs} pairs of 64x64 from memory"
+    return in_two_formats(what, parts, replies, partial(rate, images=2 * settings.pairs), checked)
 
 
 def measure_stock(settings: Settings) -> Result:
