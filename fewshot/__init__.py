@@ -18,6 +18,11 @@ if TYPE_CHECKING:
     from .datasets import read_episode as read_episode
     from .datasets import split_classes as split_classes
     from .datasets import write_episode as write_episode
+    from .draws import Episode as Episode
+    from .draws import EpisodeBlock as EpisodeBlock
+    from .draws import Ints as Ints
+    from .draws import Pairs as Pairs
+    from .draws import Triplets as Triplets
     from .embedding import Embedder as Embedder
     from .embedding import embed as embed
     from .embedding import raw_pixels as raw_pixels
@@ -29,8 +34,6 @@ if TYPE_CHECKING:
     from .evaluation import k_shot_episodes as k_shot_episodes
     from .evaluation import predict as predict
     from .evaluation import validation as validation
-    from .evaluation import verification_pairs as verification_pairs
-    from .evaluation import verify as verify
     from .folders import ImageFiles as ImageFiles
     from .folders import ImageFolderOptions as ImageFolderOptions
     from .folders import class_folders as class_folders
@@ -66,17 +69,12 @@ if TYPE_CHECKING:
     from .prediction import Classifier as Classifier
     from .records import ClassSplit as ClassSplit
     from .records import Component as Component
-    from .records import Episode as Episode
-    from .records import EpisodeBlock as EpisodeBlock
     from .records import Evaluation as Evaluation
     from .records import EvaluationOptions as EvaluationOptions
     from .records import History as History
-    from .records import Ints as Ints
-    from .records import Pairs as Pairs
     from .records import Preset as Preset
     from .records import SplitOptions as SplitOptions
     from .records import TrainingOptions as TrainingOptions
-    from .records import Triplets as Triplets
     from .records import Verification as Verification
     from .records import above as above
     from .records import at_least as at_least
@@ -107,6 +105,8 @@ if TYPE_CHECKING:
     from .transforms import horizontal_flip as horizontal_flip
     from .transforms import normalise as normalise
     from .transforms import random_resized_crop as random_resized_crop
+    from .verification import verification_pairs as verification_pairs
+    from .verification import verify as verify
 
 _MODULES = {
     "backbones": "Conv4 Conv4Options conv4",
@@ -114,7 +114,7 @@ _MODULES = {
     "datasets": "ArrayDataset decode from_arrays read_episode split_classes write_episode",
     "embedding": "Embedder embed raw_pixels",
     "errors": "ConfigError DataError FewshotError TrainingError",
-    "evaluation": "evaluate k_shot_episodes predict validation verification_pairs verify",
+    "evaluation": "evaluate k_shot_episodes predict validation",
     "folders": "ImageFiles ImageFolderOptions class_folders image_files image_folder",
     "folding": "folded",
     "heads": "NearestSupportOptions nearest_prototype nearest_support",
@@ -126,14 +126,16 @@ _MODULES = {
     "metrics": "cosine euclidean manhattan sqeuclidean",
     "plugins": "build_registry",
     "prediction": "Classifier",
-    "records": "ClassSplit Component Episode EpisodeBlock Evaluation EvaluationOptions History "
-    "Ints Pairs Preset SplitOptions TrainingOptions Triplets Verification above "
+    "draws": "Episode EpisodeBlock Ints Pairs Triplets",
+    "records": "ClassSplit Component Evaluation EvaluationOptions History "
+    "Preset SplitOptions TrainingOptions Verification above "
     "at_least at_most below option within",
     "runtime": "prepare",
     "samplers": "AllPairsOptions EpisodesOptions PairsOptions TripletsOptions all_pairs "
     "all_way episodes pairs triplets",
     "seeding": "generator",
     "training": "Learned fit",
+    "verification": "verification_pairs verify",
     "transforms": "BlurOptions ColourOptions CropOptions FlipOptions NormaliseOptions "
     "colour_jitter gaussian_blur horizontal_flip normalise "
     "random_resized_crop",

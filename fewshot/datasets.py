@@ -2,7 +2,7 @@
 
 import tomllib
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +11,11 @@ from attrs import field, frozen
 from numpy.typing import ArrayLike, NDArray
 
 from .cache import decode_files, on_all_cores
+from .draws import Episode, Ints, as_ints
 from .errors import DataError, choose_from
 from .folders import UNREADABLE, ImageFiles
 from .interfaces import Dataset
-from .records import (
-    ClassSplit,
-    Episode,
-    Ints,
-    SplitOptions,
-    as_ints,
-    as_names,
-    option,
-)
+from .records import ClassSplit, SplitOptions, as_names, option
 from .seeding import generator
 
 
@@ -281,3 +274,13 @@ def _draw_split(classes: Sequence[str], options: SplitOptions) -> ClassSplit:
     n_val = max(0, min(wanted, len(order) - n_test - 2))  # two classes are left to train on
     test, val, train = order[:n_test], order[n_test : n_test + n_val], order[n_test + n_val :]
     return ClassSplit(sorted(train), sorted(val), sorted(test))
+
+
+def class_ids(dataset: Dataset, names: Iterable[str]) -> list[int]:
+    """Ids of the named classes."""
+    return [dataset.classes.index(name) for name in names]
+
+
+def only(labels: Ints, ids: Iterable[int]) -> Ints:
+    """Labels with every class but these at -1, which no sampler draws."""
+    return np.where(np.isin(labels, list(ids)), labels, -1)

@@ -10,11 +10,11 @@ import numpy as np
 from attrs import field, frozen
 from numpy.typing import NDArray
 
+from .draws import Ints
 from .errors import TrainingError
 from .interfaces import Dataset, Transform
 from .loader import ahead, gather, load
 from .metrics import unit
-from .records import Ints
 from .seeding import generator
 from .transforms import normalise
 

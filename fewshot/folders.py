@@ -16,8 +16,9 @@ from attrs import frozen
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from .draws import Ints
 from .errors import DataError
-from .records import ClassSplit, Ints, at_least, option, positive
+from .records import ClassSplit, at_least, option, positive
 
 # What Pillow and zipfile raise for damaged, encrypted or monstrous files.
 UNREADABLE = (

@@ -22,7 +22,7 @@ import numpy as np
 from attrs import Factory, field, frozen
 from numpy.typing import NDArray
 
-from .records import Draw, EpisodeBlock, Ints, Layout
+from .draws import Draw, EpisodeBlock, Ints, Layout
 
 if TYPE_CHECKING:  # samplers, transforms and datasets read this file and never need MLX
     import mlx.core as mx

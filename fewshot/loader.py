@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .datasets import ArrayDataset
+from .draws import Ints
 from .interfaces import Dataset, Transform
-from .records import Ints
 
 T = TypeVar("T")
 

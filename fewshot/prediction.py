@@ -8,13 +8,14 @@ from attrs import evolve, field, frozen
 from numpy.typing import NDArray
 
 from .datasets import ArrayDataset
+from .draws import Ints
 from .embedding import Embedder, embed
 from .errors import DataError
 from .folding import folded
 from .interfaces import Head, Metric
 from .layers import all_cores
 from .loader import prepared
-from .records import Ints, as_names
+from .records import as_names
 from .seeding import generator
 
 _BATCH = 128

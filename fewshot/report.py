@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 from .checkpoint import write_text
 from .datasets import episode_classes
+from .draws import Episode, Ints
 from .errors import OutputError
 from .interfaces import Dataset
 from .loader import gather
-from .records import Episode, Evaluation, Ints
+from .records import Evaluation
 
 _OURS, _FLOOR, _UNTRAINED, _RIGHT, _WRONG = "#1f6feb", "#8c959f", "#d4a72c", "#1a7f37", "#cf222e"
 

@@ -11,21 +11,10 @@ import numpy as np
 from attrs import frozen
 from numpy.typing import NDArray
 
+from .draws import Episode, EpisodeBlock, Grouping, Ints, Pairs, Triplets, in_blocks
 from .errors import ClassTooSmallError, DataError
 from .interfaces import Sampler
-from .records import (
-    Episode,
-    EpisodeBlock,
-    Grouping,
-    Ints,
-    Pairs,
-    Triplets,
-    at_least,
-    in_blocks,
-    option,
-    positive,
-    share,
-)
+from .records import at_least, option, positive, share
 from .seeding import generator
 
 _GROUPS_HELP = (

@@ -11,11 +11,12 @@ import numpy as np
 from mlx.utils import tree_flatten
 from numpy.typing import NDArray
 
+from .draws import Draw, Episode, Layout
 from .embedding import Embedder
 from .errors import ConfigError, TrainingError
 from .interfaces import Dataset, Head, Loss, Metric, Sampler, Transform
 from .loader import ahead, load
-from .records import Draw, Episode, History, Layout, TrainingOptions
+from .records import History, TrainingOptions
 from .seeding import generator, mlx_seed
 
 Arrays = Mapping[str, mx.array]

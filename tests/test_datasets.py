@@ -27,9 +27,10 @@ from fewshot.datasets import (
     split_classes,
     write_episode,
 )
+from fewshot.draws import Episode
 from fewshot.errors import DataError
 from fewshot.folders import ImageFiles, ImageFolderOptions, image_folder, natural
-from fewshot.records import ClassSplit, Episode, SplitOptions
+from fewshot.records import ClassSplit, SplitOptions
 
 SIZE = 8
 

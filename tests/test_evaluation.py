@@ -20,27 +20,24 @@ from strategies import ULP, every, make
 from fewshot import evaluation
 from fewshot.backbones import Conv4Options, conv4
 from fewshot.datasets import ArrayDataset
+from fewshot.draws import Episode, EpisodeBlock, Pairs
 from fewshot.embedding import Embedder, embed, evaluating, raw_pixels
 from fewshot.errors import ConfigError, DataError
 from fewshot.evaluation import (
-    best_threshold,
     bootstrap_interval,
     embedding_speed,
     evaluate,
     k_shot_episodes,
     needed,
-    pair_distances,
     predict,
-    roc_auc,
     t_interval,
     validation,
-    verification_pairs,
-    verify,
 )
 from fewshot.heads import nearest_prototype, nearest_support
 from fewshot.metrics import cosine, euclidean, manhattan, sqeuclidean
-from fewshot.records import ClassSplit, Episode, EpisodeBlock, EvaluationOptions, Pairs
+from fewshot.records import ClassSplit, EvaluationOptions
 from fewshot.samplers import EpisodesOptions, all_way, episodes
+from fewshot.verification import best_threshold, pair_distances, roc_auc, verification_pairs, verify
 
 Array = NDArray[Any]
 

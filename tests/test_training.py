@@ -21,6 +21,7 @@ import fewshot as fs
 from fewshot import training
 from fewshot.backbones import Conv4Options, conv4
 from fewshot.datasets import ArrayDataset
+from fewshot.draws import Episode, Pairs, Triplets
 from fewshot.embedding import Embedder, embed
 from fewshot.errors import ConfigError, TrainingError
 from fewshot.heads import nearest_prototype, nearest_support
@@ -34,7 +35,7 @@ from fewshot.losses import (
     triplet,
 )
 from fewshot.metrics import cosine, euclidean, manhattan, sqeuclidean
-from fewshot.records import Episode, History, Pairs, TrainingOptions, Triplets
+from fewshot.records import History, TrainingOptions
 from fewshot.samplers import (
     EpisodesOptions,
     PairsOptions,

@@ -19,9 +19,10 @@ from scipy.stats import chisquare
 from strategies import every, make
 
 from fewshot import samplers
+from fewshot.draws import Episode, EpisodeBlock, Pairs, Triplets
 from fewshot.errors import ClassTooSmallError, DataError
 from fewshot.interfaces import Sampler
-from fewshot.records import ClassSplit, Episode, EpisodeBlock, Pairs, Triplets
+from fewshot.records import ClassSplit
 from fewshot.samplers import (
     AllPairsOptions,
     EpisodesOptions,

@@ -1,0 +1,130 @@
+"""From a configuration to the parts it names, checked before anything is decoded."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+from attrs import frozen
+
+from .config import LISTS, Chosen, RunConfig
+from .datasets import class_ids, only, split_classes
+from .draws import Draw, EpisodeBlock, Pairs
+from .embedding import Embedder
+from .errors import ClassTooSmallError, ConfigError
+from .evaluation import k_shot_episodes, validation
+from .interfaces import Dataset, Head, Loss, Metric, Sampler, Transform
+from .records import ClassSplit
+from .registry import Registry
+from .seeding import generator, mlx_seed
+from .training import Learned, check_fits, make_optimizer
+from .verification import verification_pairs
+
+
+@frozen
+class Parts:
+    """Everything a configuration names, made."""
+
+    config: RunConfig
+    origins: dict[str, str]
+    dataset: Dataset
+    split: ClassSplit
+    embedder: Embedder
+    metric: Metric
+    loss: Loss
+    head: Head
+    sampler: Sampler[Draw]
+    augment: tuple[Transform, ...]
+    episodes: dict[int, list[EpisodeBlock]]
+    pairs: tuple[Pairs, Pairs] | None
+    shape: tuple[int, int, int]
+
+    @property
+    def learned(self) -> nn.Module:
+        """What the weights file holds."""
+        return Learned(self.embedder.backbone, self.metric, self.loss)
+
+
+@contextmanager
+def _naming(classes: tuple[str, ...]) -> Iterator[None]:
+    """A class too small is named, not numbered."""
+    try:
+        yield
+    except ClassTooSmallError as error:
+        raise error.named(classes) from error
+
+
+def build(config: RunConfig, registry: Registry) -> Parts:
+    """Make every part; nothing is decoded yet.
+
+    Raises ConfigError for what a part refuses, DataError for classes too small.
+    """
+    origins: dict[str, str] = {}
+
+    def make(kind: str, chosen: Chosen, *arguments: Any) -> Any:
+        entry = registry.get(kind, chosen.name)
+        origins[f"{kind} {entry.qualified}"] = f"{entry.provider} {entry.version}"
+        return entry.component.factory(chosen.options, *arguments)
+
+    metric, loss, head = (make(kind, getattr(config, kind)) for kind in ("metric", "loss", "head"))
+    augment, preprocess = (
+        tuple(make("transform", chosen) for chosen in getattr(config, key)) for key in LISTS
+    )
+    dataset = make("dataset", config.dataset)
+    split = split_classes(dataset, config.split)
+    with _naming(dataset.classes):
+        training = only(dataset.labels, class_ids(dataset, split.train))
+        sampler = make("sampler", config.sampler, training, dataset.groups)
+        episodes = k_shot_episodes(dataset, split, config.evaluation)
+        pairs = verification_pairs(dataset, split, config.evaluation)
+    shape = dataset[0].shape
+    mx.random.seed(mlx_seed(config.seed, "backbone"))
+    backbone = make("backbone", config.backbone, shape)
+    mx.eval(backbone.parameters())
+    embedder = Embedder(backbone, preprocess, config.embedding.normalize)
+    return Parts(
+        config, origins, dataset, split, embedder, metric, loss, head, sampler, augment,
+        episodes, pairs, shape,
+    )  # fmt: skip
+
+
+def check(parts: Parts) -> None:
+    """Refuse, before anything is decoded, what cannot be trained.
+
+    Raises ConfigError for parts that do not fit and for transforms in the wrong list, DataError for
+    classes too small to validate on.
+    """
+    try:
+        check_fits(parts.embedder, parts.sampler, parts.loss, parts.metric, parts.head)
+    except ConfigError as error:
+        named = ("loss", "sampler", "metric", "head")
+        listed = ", ".join(f"{kind} '{getattr(parts.config, kind).name}'" for kind in named)
+        raise ConfigError(f"{listed}: {error}") from error
+    make_optimizer(parts.config.training)
+    validation_of(parts)
+    copies = np.repeat(parts.dataset[0][None], 8, axis=0).astype(np.float32) / np.float32(255)
+    for chosen, transform in zip(parts.config.augment, parts.augment, strict=True):
+        changed = transform(copies, generator(0, "check"))
+        if changed.min() < 0 or changed.max() > 1:
+            raise ConfigError(f"augment: '{chosen.name}' leaves [0, 1]; it belongs in preprocess")
+    for chosen, transform in zip(parts.config.preprocess, parts.embedder.preprocess, strict=True):
+        changed = transform(copies, generator(0, "check"))
+        if not np.array_equal(changed, transform(copies, generator(1, "check"))):
+            raise ConfigError(f"preprocess: '{chosen.name}' is random; it belongs in augment")
+
+
+def validation_of(parts: Parts) -> Callable[[], Mapping[str, float]] | None:
+    """What early stopping asks of these parts; None without validation classes."""
+    config = parts.config
+    with _naming(parts.dataset.classes):
+        return validation(
+            parts.embedder,
+            parts.dataset,
+            parts.split,
+            parts.head,
+            parts.metric,
+            config.evaluation.groups,
+            config.training.validation_pool,
+        )

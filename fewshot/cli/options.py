@@ -1,0 +1,94 @@
+"""Options that several commands share, and the layer of a configuration that they make."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from ..config import Tree
+
+
+def choices(command: Callable[..., None]) -> Callable[..., None]:
+    """Options that name a configuration's parts."""
+    for decorate in reversed(
+        [
+            click.option("--config", type=click.Path(path_type=Path), help="A TOML file."),
+            click.option("--preset", metavar="NAME", help="A preset to start from."),
+            click.option("--dataset", metavar="NAME", help="Data set."),
+            click.option(
+                "--data", metavar="PATH", help="Images: a folder, a zip file or an .npz file."
+            ),
+            click.option("--backbone", metavar="NAME", help="Network."),
+            click.option("--metric", metavar="NAME", help="Distance."),
+            click.option("--loss", metavar="NAME", help="Loss."),
+            click.option("--sampler", metavar="NAME", help="Sampler; else one that fits the loss."),
+            click.option("--augment", metavar="NAMES", help="Random transforms, comma-separated."),
+            click.option("--steps", type=int, help="Optimizer steps at the most."),
+            click.option("--seed", type=int, help="Of weights, draws and transforms."),
+        ]
+    ):
+        command = decorate(command)
+    return command
+
+
+def examination(command: Callable[..., None]) -> Callable[..., None]:
+    """Options that change how a backbone is examined."""
+    for decorate in reversed(
+        [
+            click.option("--head", metavar="NAME", help="Few-shot classifier."),
+            click.option("--k-shot", metavar="LIST", help="Support sizes, e.g. 1,5,100."),
+            click.option("--n-way", type=int, help="Classes of an episode; 0: all, query unseen."),
+            click.option(
+                "--groups",
+                type=click.Choice(["separate", "mixed"]),
+                help="May support and query share a shot or signer?",
+            ),
+            click.option(
+                "--set", "settings", metavar="KEY=VALUE", multiple=True,
+                help="Any option, e.g. --set backbone.dropout=0.2.",
+            ),
+            click.option(
+                "--strict-plugins", is_flag=True, help="Stop at a plugin that fails to load."
+            ),
+        ]
+    ):  # fmt: skip
+        command = decorate(command)
+    return command
+
+
+def flag_layer(given: dict[str, Any]) -> Tree:
+    """Flags as the topmost layer."""
+    layer: Tree = {
+        kind: {"name": given[kind]}
+        for kind in ("dataset", "backbone", "metric", "loss", "sampler", "head")
+        if given.get(kind) is not None
+    }
+    if given.get("data") is not None:
+        name = "arrays" if given["data"].endswith(".npz") else "image-folder"
+        layer.setdefault("dataset", {"name": name})["path"] = given["data"]
+    if given.get("augment") is not None:
+        names = [name.strip() for name in given["augment"].split(",")]
+        layer["augment"] = [{"name": name} for name in names if name and name != "none"]
+    if given.get("steps") is not None:
+        layer["training"] = {"steps": given["steps"]}
+    for key in ("seed", "preset"):
+        if given.get(key) is not None:
+            layer[key] = given[key]
+    evaluation = {key: given[key] for key in ("n_way", "groups") if given.get(key) is not None}
+    if given.get("k_shot") is not None:
+        try:
+            evaluation["k_shot"] = [int(k) for k in given["k_shot"].split(",")]
+        except ValueError:
+            raise click.UsageError(
+                f"--k-shot wants whole numbers such as 1,5,10, got '{given['k_shot']}'"
+            ) from None
+    return {**layer, **({"evaluation": evaluation} if evaluation else {})}
+
+
+def topmost(settings: Tree, flags: Tree) -> list[Tree]:
+    """`--set` and flags as layers: flags win, and what they name is there for `--set` to change."""
+    return [flags, settings, {key: value for key, value in flags.items() if key != "augment"}]

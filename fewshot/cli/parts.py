@@ -1,0 +1,84 @@
+"""Commands that show what there is to choose from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .terminal import fast_mlx, load_registry, print_table
+
+_KINDS = ("backbone", "metric", "loss", "sampler", "head", "dataset", "transform", "preset")
+
+
+@click.command("list")
+@click.argument("kind", required=False, type=click.Choice(_KINDS))
+def list_components(kind: str | None) -> None:
+    """What there is to choose from."""
+    registry, _ = load_registry(strict=False)
+    rows = [
+        [entry.kind, name, entry.provider, entry.part.summary]
+        for each in ([kind] if kind else _KINDS)
+        for name in registry.names(each)
+        for entry in [registry.get(each, name)]
+    ]
+    print_table(["kind", "name", "from", "what"], rows)
+
+
+@click.command()
+@click.argument("kind", type=click.Choice(_KINDS))
+@click.argument("name")
+@click.option("--set", "settings", metavar="KEY=VALUE", multiple=True, help="E.g. dropout=0.2.")
+@click.option(
+    "--save", type=click.Path(path_type=Path), help="PNG: a backbone's layers, a data set's images."
+)
+@click.option("--size", default=64, show_default=True, help="Image size for a backbone's layers.")
+def show(kind: str, name: str, settings: tuple[str, ...], save: Path | None, size: int) -> None:
+    """A component's options; --save draws a backbone's layers or a data set's examples."""
+    from ..config import options, settings_layer, show_options
+
+    if save is not None:
+        fast_mlx()
+    registry, _ = load_registry(strict=False)
+    entry = registry.get(kind, name)
+    click.echo(f"{entry.kind} {entry.qualified} ({entry.provider} {entry.version})")
+    click.echo(entry.part.summary)
+    if kind == "preset":
+        if settings or save is not None:
+            raise click.UsageError("a preset has no options to set and no picture")
+        import tomli_w
+
+        click.echo("\n" + tomli_w.dumps(dict(entry.preset.values)))
+        return
+    header, rows = show_options(entry.component.options)
+    print_table(header, rows) if rows else click.echo("no options")
+    chosen: Any = options(entry.component.options, settings_layer(settings), name)
+    if save is not None:
+        from ..show import draw
+
+        draw(entry, chosen, save, size)
+        click.echo(f"saved {save}")
+
+
+@click.command()
+@click.option("-v", "--verbose", is_flag=True, help="The whole traceback of a plugin that failed.")
+def plugins(verbose: bool) -> None:
+    """Which plugins are loaded, from where, and what failed and why."""
+    from ..plugins import build_registry
+
+    _, statuses = build_registry()
+    if not statuses:
+        click.echo("no plugins; the ASL experiment is in fewshot-asl")
+        return
+    rows = [
+        [s.name, s.origin, s.version, f"failed: {s.error}" if s.error else f"{s.components} parts"]
+        for s in statuses
+    ]
+    print_table(["plugin", "from", "version", "status"], rows)
+    for status in statuses:
+        if verbose and status.details:
+            click.echo(f"{status.name}:\n{status.details}")
+
+
+COMMANDS = (list_components, show, plugins)

@@ -1,0 +1,69 @@
+"""Commands that train, evaluate and compare."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .options import choices, examination, flag_layer, topmost
+from .terminal import fast_mlx, load_registry, print_results, print_table, showing_progress
+
+
+@click.command()
+@choices
+@examination
+@click.option("--out", type=click.Path(path_type=Path), help="Run folder; else the next in runs/.")
+def run(**given: Any) -> None:
+    """Train and evaluate; writes a run folder with weights, figures, pictures and report.html."""
+    runtime = fast_mlx()
+    registry, _ = load_registry(given["strict_plugins"])
+    from ..config import chooses, read_toml, resolve, settings_layer
+    from ..run import run as train_and_evaluate
+
+    layers = [read_toml(given["config"])] if given["config"] is not None else []
+    layers += topmost(settings_layer(given["settings"]), flag_layer(given))
+    config = resolve(registry, layers)
+    named = any(chooses(layer, "dataset") for layer in layers)
+    if config.dataset.name == "asl/asl-synthetic" and not named:
+        click.echo("no data set named: asl-synthetic, drawn by program", err=True)
+    with showing_progress() as progress:
+        folder = train_and_evaluate(config, registry, given["out"], runtime, progress)
+    print_results(folder)
+
+
+@click.command("eval")
+@click.argument("folder", metavar="RUN", type=click.Path(path_type=Path))
+@click.option("--metric", metavar="NAME", help="Distance.")
+@click.option("--data", metavar="PATH", help="The images, where they have moved.")
+@examination
+def evaluate(folder: Path, **given: Any) -> None:
+    """Evaluate a run again with other K, n_way, head or metric; no training."""
+    fast_mlx()
+    registry, _ = load_registry(given["strict_plugins"])
+    from ..config import resolve, settings_layer
+    from ..run import evaluate_run, load_run
+
+    flags = flag_layer({**given, "data": None})
+    if given["data"] is not None:
+        flags["dataset"] = {"path": given["data"]}
+    layers = [load_run(folder), *topmost(settings_layer(given["settings"]), flags)]
+    config = resolve(registry, layers)
+    with showing_progress() as progress:
+        out = evaluate_run(folder, config, registry, progress)
+    print_results(out)
+
+
+@click.command()
+@click.argument("folders", metavar="RUN RUN...", nargs=-1, type=click.Path(path_type=Path))
+def compare(folders: tuple[Path, ...]) -> None:
+    """Compare runs on the same episodes, with a paired test against the first."""
+    from ..compare import compare_runs
+
+    if len(folders) < 2:
+        raise click.UsageError("compare wants two run folders or more")
+    print_table(*compare_runs(folders), right=True)
+
+
+COMMANDS = (run, evaluate, compare)

@@ -1,0 +1,116 @@
+"""What commands print, and what they do first. Progress and complaints go to stderr."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from ..examination import Progress
+    from ..plugins import PluginStatus
+    from ..registry import Registry
+    from ..runtime import Runtime
+
+
+def load_registry(strict: bool) -> tuple[Registry, list[PluginStatus]]:
+    """The registry; a plugin that failed is one line on stderr."""
+    from ..plugins import build_registry
+
+    registry, statuses = build_registry(strict)
+    for status in statuses:
+        if status.error is not None:
+            click.echo(
+                f"plugin '{status.name}' from {status.origin} failed to load: {status.error} "
+                "(`fewshot plugins` tells more)",
+                err=True,
+            )
+    return registry, statuses
+
+
+def fast_mlx() -> Runtime:
+    """Make MLX fast, before anything imports it; what is missing is one line on stderr."""
+    from ..runtime import prepare
+
+    runtime = prepare()
+    if runtime.hint:
+        click.echo(runtime.hint, err=True)
+    return runtime
+
+
+@contextmanager
+def showing_progress() -> Iterator[Progress]:
+    """Bars on a terminal; otherwise a line for every stage and every validation."""
+    if not sys.stderr.isatty():
+        stages: dict[str, float] = {}
+
+        def lines(stage: str, done: int, total: int, status: str, line: str) -> None:
+            began = stages.setdefault(stage, time.monotonic())
+            if line:
+                click.echo(f"{stage} {done}/{total}: {line}", err=True)
+            elif done == total and stage != "training":
+                click.echo(f"{stage}: {time.monotonic() - began:.1f} s", err=True)
+
+        yield lines
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+        TextColumn("{task.fields[status]}"),
+    )  # fmt: skip
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        tasks: dict[str, Any] = {}
+
+        def bars(stage: str, done: int, total: int, status: str, line: str) -> None:
+            if stage not in tasks:
+                tasks[stage] = bar.add_task(stage, total=total, status="")
+            bar.update(tasks[stage], completed=done)
+            if status:
+                bar.update(tasks[stage], status=status)
+            if line:
+                bar.console.print(f"{done}/{total}: {line}", highlight=False)
+
+        yield bars
+
+
+def print_results(folder: Path) -> None:
+    """The table and the facts of a run folder."""
+    from ..checkpoint import read_json
+    from ..report import facts, table
+
+    results = read_json(folder / "results.json")
+    header, rows = table(results["k_shot"])
+    print_table(header, rows, right=True)
+    for line in facts(results):
+        click.echo(line)
+    click.echo(f"everything else: {folder / 'report.html'}")
+
+
+def print_table(header: Sequence[str], rows: Sequence[Sequence[str]], right: bool = False) -> None:
+    """A table, wide enough for its cells where nobody watches."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in header:
+        table.add_column(name, justify="right" if right else "left", no_wrap=right)
+    for row in rows:
+        table.add_row(*row)
+    console = Console(highlight=False, markup=False)
+    if not console.is_terminal:
+        console.width = 200  # a pipe has no width to fit
+    console.print(table)
