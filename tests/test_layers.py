@@ -30,8 +30,8 @@ ORDER = [
 ]
 
 # At run time none of these may need MLX: data are prepared on threads that must not touch it.
-WITHOUT_MLX = ("errors", "draws", "records", "seeding", "registry", "hookspecs", "config", "interfaces")
-WITHOUT_MLX += ("samplers", "transforms", "folders", "cache", "datasets", "loader")
+WITHOUT_MLX = ("errors", "draws", "records", "seeding", "registry", "hookspecs", "config")
+WITHOUT_MLX += ("interfaces", "samplers", "transforms", "folders", "cache", "datasets", "loader")
 
 
 def is_for_type_checkers(node: ast.AST) -> bool:
