@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from .evaluation import evaluate as evaluate
     from .evaluation import k_shot_episodes as k_shot_episodes
     from .evaluation import predict as predict
+    from .evaluation import unembedded as unembedded
     from .evaluation import validation as validation
     from .folders import ImageFiles as ImageFiles
     from .folders import ImageFolderOptions as ImageFolderOptions
@@ -114,7 +115,7 @@ _MODULES = {
     "datasets": "ArrayDataset decode from_arrays read_episode split_classes write_episode",
     "embedding": "Embedder embed raw_pixels",
     "errors": "ConfigError DataError FewshotError TrainingError",
-    "evaluation": "evaluate k_shot_episodes predict validation",
+    "evaluation": "evaluate k_shot_episodes predict unembedded validation",
     "folders": "ImageFiles ImageFolderOptions class_folders image_files image_folder",
     "folding": "folded",
     "heads": "NearestSupportOptions nearest_prototype nearest_support",

@@ -13,7 +13,7 @@ from .assembly import Parts
 from .datasets import image_names, write_episode
 from .draws import EpisodeBlock
 from .embedding import embed, raw_pixels
-from .evaluation import embedding_speed, evaluate, needed, predict
+from .evaluation import embedding_speed, evaluate, needed, predict, unembedded
 from .interfaces import Metric
 from .metrics import euclidean
 from .records import Evaluation
@@ -51,9 +51,11 @@ def examine(
     total = 3 * len(parts.episodes)
 
     def evaluations(rows: Any, metric: Metric, before: int) -> dict[int, Evaluation]:
-        found = {}
+        found, missing = {}, unembedded(rows)
         for done, (k, tasks) in enumerate(parts.episodes.items(), start=1):
-            found[k] = evaluate(rows, tasks, parts.head, metric, dataset.classes, names, memory)
+            found[k] = evaluate(
+                rows, tasks, parts.head, metric, dataset.classes, names, memory, missing
+            )
             progress("episodes", before * len(parts.episodes) + done, total, "", "")
         return found
 

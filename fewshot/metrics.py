@@ -30,8 +30,17 @@ def _squares_matrix(query: mx.array, points: mx.array) -> mx.array:
     """|q|² + |p|² - 2qp about the points' mean, which keeps the cancellation small."""
     centre = points.mean(axis=-2, keepdims=True)
     q, p = query - centre, points - centre
-    lengths = (q * q).sum(axis=-1)[..., :, None] + (p * p).sum(axis=-1)[..., None, :]
+    lengths = _lengths(q) + _lengths(p).swapaxes(-1, -2)
     return mx.maximum(lengths - 2 * (q @ p.swapaxes(-1, -2)), 0)
+
+
+def _lengths(x: mx.array) -> mx.array:
+    """|x|² (…, n, 1) of (…, n, d), as products: on the CPU twice as fast as a sum.
+
+    One product for every leading index, so that others beside it do not change its rounding.
+    """
+    ones = mx.broadcast_to(mx.ones((x.shape[-1], 1)), (*x.shape[:-2], x.shape[-1], 1))
+    return (x * x) @ ones
 
 
 def euclidean(_: NoOptions = NoOptions()) -> Metric:

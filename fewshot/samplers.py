@@ -17,6 +17,8 @@ from .interfaces import Sampler
 from .records import at_least, option, positive, share
 from .seeding import generator
 
+Places = NDArray[np.int32] | Ints  # positions in a table
+
 _GROUPS_HELP = (
     "separate: images drawn as alike, or as support and query, share no group, where the dataset "
     "has groups"
@@ -206,7 +208,7 @@ def triplets(
 _ENTRIES, _EPISODES = 1 << 20, 256
 
 
-def _shuffle(rng: np.random.Generator, table: Ints, sizes: Ints, count: int) -> None:
+def _shuffle(rng: np.random.Generator, table: Places, sizes: Ints, count: int) -> None:
     """Draw without replacement in every column of a table (n, r), in place.
 
     The first `count` rows become a draw, in random order, from a column's first `sizes` (r,)
@@ -220,7 +222,7 @@ def _shuffle(rng: np.random.Generator, table: Ints, sizes: Ints, count: int) -> 
     other = np.minimum(other, len(table) - 1) * columns + np.arange(columns)
     flat = table.reshape(-1)
     for i in range(min(count, len(table))):
-        chosen = flat[other[i]]
+        chosen = flat.take(other[i])
         flat[other[i]] = table[i]
         table[i] = chosen
 
@@ -271,7 +273,9 @@ class _Pools:
         groups = 0 if self.groups is None else int(self.groups.max(initial=0))
         return max(1, min(at_most, _ENTRIES // (n_way * self.images.shape[1] + groups + 1)))
 
-    def deal(self, rng: np.random.Generator, classes: Ints, k_shot: int) -> tuple[Ints, Ints, Ints]:
+    def deal(
+        self, rng: np.random.Generator, classes: Ints, k_shot: int
+    ) -> tuple[Places, Places, Ints]:
         """Support and possible queries of the classes (e, w), positions in `ids`, of e episodes.
 
         Returns positions in the classes' images, one column (of e · w) for every class of every
@@ -284,9 +288,10 @@ class _Pools:
         """
         sizes = self.sizes[classes].ravel()
         if self.groups is None:
-            table = np.repeat(np.arange(self.images.shape[1])[:, None], len(sizes), axis=1)
-            _shuffle(rng, table, sizes, k_shot)
-            return table[:k_shot], table[k_shot:], sizes - k_shot
+            places = np.arange(self.images.shape[1], dtype=np.int32)  # half as much to move
+            every = np.repeat(places[:, None], len(sizes), axis=1)
+            _shuffle(rng, every, sizes, k_shot)
+            return every[:k_shot], every[k_shot:], sizes - k_shot
         e, w = classes.shape
         episode = np.arange(e)[:, None, None]
         count = int(self.groups.max()) + 1

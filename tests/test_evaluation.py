@@ -31,6 +31,7 @@ from fewshot.evaluation import (
     needed,
     predict,
     t_interval,
+    unembedded,
     validation,
 )
 from fewshot.heads import nearest_prototype, nearest_support
@@ -452,6 +453,20 @@ def test_a_row_that_no_episode_uses_may_be_missing_and_infinities_are_numbers() 
     same_figures(evaluate(rows, [task], nearest_support(), euclidean(), NAMES), expected)
     rows[task.items[task.query[0]], :2] = [np.inf, -np.inf]
     evaluate(rows, [task], nearest_support(), euclidean(), NAMES)
+
+
+def test_rows_known_to_be_missing_are_not_looked_for_again() -> None:
+    rng, labels = np.random.default_rng(0), toy().labels
+    rows, task = corners(labels, rng), episode(rng, labels)
+    given = ([task], nearest_prototype(), euclidean(), NAMES)
+    missing = unembedded(rows)
+    assert not missing.any()
+    same_figures(evaluate(rows, *given, missing=missing), evaluate(rows, *given))
+    rows[task.query[0], 1] = np.nan
+    assert np.flatnonzero(unembedded(rows)).tolist() == [task.query[0]]
+    missing[task.items[task.support[0]]] = True
+    with pytest.raises(ConfigError, match="not embedded"):
+        evaluate(corners(labels, rng), *given, missing=missing)
 
 
 def test_an_image_beyond_the_embeddings_is_an_error() -> None:
