@@ -33,7 +33,7 @@ from PIL import Image
 
 from .errors import DataError
 from .folders import Decoded, ImageFiles, Member
-from .runtime import user_cache
+from .runtime import cores, user_cache
 
 VARIABLE = "FEWSHOT_CACHE"
 
@@ -65,12 +65,20 @@ def place() -> Path | None:
     return user_cache() / "images"
 
 
+def kept() -> int:
+    """Bytes in the files of the cache. Raises OSError where it cannot be looked through."""
+    folder = place()
+    files = filter(Path.is_file, folder.rglob("*")) if folder else ()
+    return sum(path.stat().st_size for path in files)
+
+
 def decode_files(
     dataset: ImageFiles, progress: Progress | None, warn: Callable[[str], None]
 ) -> tuple[NDArray[np.uint8], str]:
     """All images (n, size, size, 3) uint8 in order, and a SHA-256 of all names and files.
 
-    Mapped from the cache, or in memory where that is off or, which `warn` is told, unusable.
+    Mapped from the cache, or in memory where that is off or, which `warn` is told, unusable. It is
+    told too when another process has to be waited for.
     Raises one DataError for all images that cannot be read.
     """
     if not dataset.paths:
@@ -79,7 +87,7 @@ def decode_files(
         folder = place()
         wanted = None if folder is None else _wanted(dataset, folder)
         if wanted is not None:
-            images, digests = _open(wanted, progress) or _make(wanted, progress)
+            images, digests = _open(wanted, progress) or _make(wanted, progress, warn)
             return images, _sha256(dataset, digests)
     except OSError as error:
         warn(
@@ -141,15 +149,15 @@ def on_all_cores(
             if progress is not None:
                 progress(done, total)
 
-    cores = os.cpu_count() or 1
+    count = cores()
     waiting: deque[tuple[Sequence[int], Future[list[T | DataError]]]] = deque()
-    with warnings.catch_warnings(), ThreadPoolExecutor(cores) as pool:
+    with warnings.catch_warnings(), ThreadPoolExecutor(count) as pool:
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # max_pixels decides
         try:
             for start in range(0, len(rows), _BATCH):
                 batch = rows[start : start + _BATCH]
                 waiting.append((batch, pool.submit(attempt, batch)))
-                if len(waiting) > 2 * cores:
+                if len(waiting) > 2 * count:
                     batch, future = waiting.popleft()
                     take(batch, future.result())
             while waiting:
@@ -254,7 +262,9 @@ def _unpack(content: bytes) -> Iterable[_Record]:
     return map(_Record._make, _RECORD.iter_unpack(content[:whole]))
 
 
-def _make(wanted: _Wanted, progress: Progress | None) -> tuple[NDArray[np.uint8], list[bytes]]:
+def _make(
+    wanted: _Wanted, progress: Progress | None, warn: Callable[[str], None]
+) -> tuple[NDArray[np.uint8], list[bytes]]:
     """Decode what is not known, copy what is, and open the file.
 
     Raises DataError for images that cannot be read, OSError where the cache cannot be written.
@@ -262,7 +272,11 @@ def _make(wanted: _Wanted, progress: Progress | None) -> tuple[NDArray[np.uint8]
     wanted.folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     wanted.folder.mkdir(mode=0o700, exist_ok=True)
     with (wanted.folder / "lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            warn(f"another process is decoding into {wanted.folder}: waiting until it is done")
+            fcntl.flock(lock, fcntl.LOCK_EX)
         made = _open(wanted, progress)  # by another process, while this one waited
         if made is None:
             try:

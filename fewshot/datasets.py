@@ -103,10 +103,10 @@ def decode(
     """All images of a dataset, decoded once on all cores.
 
     Those of `ImageFiles` are kept on disk and mapped (see `fewshot.cache`): `images` is then a
-    read-only `np.memmap`. Where they cannot be kept, `warn` is told why in a line. A dataset that
-    knows a faster way has a method `load(progress)` -> (n, h, w, c) uint8. `progress(done, total)`
-    is called as it goes. Raises one DataError that names every image that cannot be read (the first
-    five, and how many).
+    read-only `np.memmap`. Where they cannot be kept, or another process is decoding them, `warn` is
+    told in a line. A dataset that knows a faster way has a method `load(progress)` -> (n, h, w, c)
+    uint8. `progress(done, total)` is called as it goes. Raises one DataError that names every image
+    that cannot be read (the first five, and how many).
     """
     load = getattr(dataset, "load", None)
     files_sha256 = None

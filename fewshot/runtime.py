@@ -105,7 +105,7 @@ def prepare() -> Runtime:
         note = "fewshot.runtime.prepare() came after mlx.core was imported: MLX stays slow"
         warnings.warn(note, RuntimeWarning, stacklevel=2)
         return evolve(found, note=note)
-    found = evolve(found, streams=_cores())
+    found = evolve(found, streams=cores())
     return evolve(_with_fast_blas(found), malloc_tuned=_tune_malloc())
 
 
@@ -126,13 +126,14 @@ def undivided() -> Iterator[None]:
             set_threads(1)
 
 
-def _cores(cpu_max: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
+def cores(cpu_max: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
     """Cores that this process may use: its affinity, and its container's share of time."""
-    cores = len(os.sched_getaffinity(0))
+    linux = hasattr(os, "sched_getaffinity")
+    count = len(os.sched_getaffinity(0)) if linux else os.cpu_count() or 1
     with contextlib.suppress(OSError, ValueError):
         quota, period = cpu_max.read_text().split()
-        cores = min(cores, max(1, round(int(quota) / int(period))))
-    return cores
+        count = min(count, max(1, round(int(quota) / int(period))))
+    return count
 
 
 def _backend() -> str:

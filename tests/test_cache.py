@@ -1,5 +1,6 @@
 """Images decoded once: the same pixels, whatever happens to files, cache and process in between."""
 
+import fcntl
 import json
 import os
 import shutil
@@ -16,7 +17,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from fewshot.cache import VARIABLE
+from fewshot.cache import VARIABLE, kept
 from fewshot.datasets import ArrayDataset, decode
 from fewshot.errors import DataError
 from fewshot.folders import ImageFiles, ImageFolderOptions, image_folder
@@ -458,9 +459,30 @@ def test_two_processes_at_once_decode_once(many: Path):
     told = [json.loads(process.communicate(timeout=60)[0]) for process in both]
     assert sum(count for count, *_ in told) == MANY
     assert 0 in (told[0][1], told[1][1])  # one finds the other's file
-    assert told[0][2:] == told[1][2:]
-    assert told[0][3:] == ["memmap", []]
+    assert told[0][2] == told[1][2]  # the same pixels
+    for *_, kind, warned in told:
+        assert kind == "memmap"
+        assert all("another process" in line for line in warned)
     assert check(many) == []
+
+
+def test_a_process_that_waits_for_another_says_so_in_one_line(tmp_path: Path, cache: Path):
+    root = write_images(tmp_path / "images")
+    check(root)
+    write(root / "a" / "new.bmp", 77)
+    (place,) = cache.iterdir()
+    with (place / "lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        warned: list[str] = []
+
+        def let_go(line: str) -> None:
+            warned.append(line)
+            fcntl.flock(lock, fcntl.LOCK_UN)
+
+        arrays = decode(folder(root), warn=let_go)
+    np.testing.assert_array_equal(arrays.images, one_by_one(folder(root)))
+    assert warned == [f"another process is decoding into {place}: waiting until it is done"]
+    assert kept() == sum(len(path.read_bytes()) for path in place.iterdir()) > arrays.images.nbytes
 
 
 # -------------------------------------------------------------------------- a cache that fails

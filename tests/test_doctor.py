@@ -28,5 +28,12 @@ def test_a_wrong_computation_is_found(factor: float, monkeypatch: pytest.MonkeyP
 def test_the_command_measures_and_says_what_is_used():
     result = CliRunner().invoke(cli.commands, ["doctor", "--seconds", "0.1"])
     assert result.exit_code == 0, result.output
-    for word in ("streams", "blas", "malloc tuned", "convolution", "training, images/s"):
+    for word in (
+        "decoded images",
+        "streams",
+        "blas",
+        "malloc tuned",
+        "convolution",
+        "training, images/s",
+    ):
         assert word in result.output

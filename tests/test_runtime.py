@@ -169,7 +169,7 @@ def test_every_core_the_process_may_use_has_a_stream_and_one_blas_thread(
     pinned = f"import os; os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:{cores}])"
     found = ask(pinned + RECORD, tmp_path, OPENBLAS_NUM_THREADS="2", MKL_NUM_THREADS="2")
     assert found["threads"] == 1
-    assert found["streams"] == min(cores, runtime._cores())
+    assert found["streams"] == min(cores, runtime.cores())
     assert ask(RECORD, tmp_path, FEWSHOT_RUNTIME="stock")["streams"] == 1
 
 
@@ -181,8 +181,8 @@ def test_every_core_the_process_may_use_has_a_stream_and_one_blas_thread(
 def test_a_containers_share_of_time_counts(quota: str, share: int | None, tmp_path: Path) -> None:
     (tmp_path / "cpu.max").write_text(quota)
     every = len(os.sched_getaffinity(0))
-    assert runtime._cores(tmp_path / "cpu.max") == (share or every)
-    assert runtime._cores(tmp_path / "missing") == every
+    assert runtime.cores(tmp_path / "cpu.max") == (share or every)
+    assert runtime.cores(tmp_path / "missing") == every
 
 
 PRODUCTS = """

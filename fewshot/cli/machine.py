@@ -17,10 +17,15 @@ def doctor(seconds: float) -> None:
     import attrs
     import mlx.core as mx
 
+    from .. import cache
     from ..doctor import checks, speeds
 
     facts = {"mlx": version("mlx"), "device": str(mx.default_device()), **attrs.asdict(runtime)}
     facts.pop("hint")  # already on stderr
+    try:
+        facts["decoded images"] = f"{cache.place() or 'not kept'}, {cache.kept() / 1e6:.0f} MB"
+    except OSError as error:
+        facts["decoded images"] = f"not kept: {error}"
     print_table(
         ["runtime", ""], [[name.replace("_", " "), str(facts[name] or "-")] for name in facts]
     )
