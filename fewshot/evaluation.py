@@ -75,8 +75,8 @@ def _gather(rows: Any, indices: Ints) -> mx.array:
 
 
 def _waiting() -> int:
-    """How many parts of the work may be under way at once."""
-    return 2 * runtime.streams()
+    """How many parts may be under way at once: more would push each other out of the caches."""
+    return max(2, runtime.streams())
 
 
 def _numbers(memory: int) -> int:
