@@ -141,14 +141,14 @@ def predict(
 
 def _class_ids(block: EpisodeBlock, classes: Sequence[str]) -> Ints:
     """The dataset's ids (e, n_way) of a block's classes, which are names or ids."""
-    if block.classes.dtype != object:
-        strangers = block.classes[(block.classes < 0) | (block.classes >= len(classes))].tolist()
-        ids = block.classes
+    ids = block.classes
+    if ids.dtype.kind in "iu":
+        strangers = ids[(ids < 0) | (ids >= len(classes))].tolist()
     else:
         position: dict[Any, int] = {name: i for i, name in enumerate(classes)}
         position |= {i: i for i in range(len(classes))}
-        strangers = [c for c in block.classes.flat if c not in position]
-        ids = np.vectorize(lambda c: position.get(c, -1), otypes=[np.int64])(block.classes)
+        strangers = [c for c in ids.flat if c not in position]
+        ids = np.array([[position.get(c, -1) for c in row] for row in ids], dtype=np.int64)
     if strangers:
         raise DataError(f"an episode has class {strangers[0]!r}, which the dataset does not have")
     return ids

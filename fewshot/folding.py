@@ -90,7 +90,8 @@ def _scales_into_next(layers: list[nn.Module]) -> list[nn.Module]:
     """Scales and shifts as part of a linear layer after them, flattened between them or not."""
     done: list[nn.Module] = []
     for layer in layers:
-        before = len(done) - (1 + isinstance(done[-1], Flatten) if done else 0)
+        flattened = bool(done) and isinstance(done[-1], Flatten)
+        before = len(done) - 1 - flattened
         if type(layer) is nn.Linear and before >= 0 and isinstance(done[before], Affine):
             layer = _once_scaled(layer, done.pop(before))
         done.append(layer)

@@ -75,8 +75,9 @@ class FixedLinear(nn.Module):
         self.weight, self.bias = weight, bias
 
     def __call__(self, x: mx.array) -> mx.array:
-        """(b, inputs) -> (b, outputs)."""
-        return (self.weight @ x.T).T + self.bias
+        """(…, inputs) -> (…, outputs)."""
+        rows = (self.weight @ x.flatten(0, -2).T).T + self.bias
+        return rows.reshape(*x.shape[:-1], len(self.bias))
 
 
 # Layers that treat every image of a batch by itself.

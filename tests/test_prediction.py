@@ -63,6 +63,15 @@ def test_a_folded_network_computes_the_same_and_leaves_the_original(names: list[
         assert np.array_equal(old, np.array(new)), name
 
 
+@pytest.mark.parametrize("shape", [(3, 6), (2, 4, 5, 6)])
+def test_a_folded_network_may_be_linear_from_the_start(shape: tuple[int, ...]):
+    network = fs.Sequential(nn.Linear(6, 4), nn.ReLU(), fs.BatchNorm(4), nn.Linear(4, 2)).eval()
+    network.layers[2].running_mean = mx.random.normal((4,))
+    images = mx.random.normal(shape)
+    expected = np.array(network(images))
+    np.testing.assert_allclose(np.array(fs.folded(network)(images)), expected, atol=1e-5)
+
+
 def kinds(module: Any) -> list[str]:
     return [type(layer).__name__ for layer in module.layers.layers]
 
