@@ -1,18 +1,14 @@
 """The command as its users meet it: what a run leaves, what a mistake says, what Ctrl-C keeps."""
 
-import contextlib
 import hashlib
 import json
-import os
 import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
 import tomllib
 from html.parser import HTMLParser
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +16,10 @@ import attrs
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from commands import command, done, fewshot, here
 from PIL import Image
 
-from fewshot.cli import commands, main
+from fewshot.cli import commands
 from fewshot.plugins import build_registry
 from fewshot.registry import KINDS
 
@@ -37,48 +34,6 @@ QUICK = (
     *("--set", "split.test_fraction=0.3", "--set", "split.val_fraction=0.3"),
 )
 REGISTRY = build_registry()[0]
-
-
-def command(*arguments: object) -> dict[str, Any]:
-    unset = ("FEWSHOT_PLUGINS", "FORCE_COLOR", "TTY_COMPATIBLE", "COLUMNS", "FEWSHOT_ASL_DATA")
-    env = {name: value for name, value in os.environ.items() if name not in unset}
-    return {"args": [sys.executable, "-m", "fewshot", *map(str, arguments)], "env": env}
-
-
-def fewshot(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        **command(*arguments), cwd=cwd, capture_output=True, text=True, check=False, timeout=100
-    )
-
-
-def here(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """The same command in this process, which has everything imported: a fraction of the time."""
-    words = ["fewshot", *map(str, arguments)]
-    out, err, code = StringIO(), StringIO(), None
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        contextlib.redirect_stdout(out),
-        contextlib.redirect_stderr(err),
-        contextlib.chdir(cwd or "."),
-    ):
-        patch.setattr(sys, "argv", words)
-        patch.delenv("FEWSHOT_PLUGINS", raising=False)
-        patch.delenv("FEWSHOT_ASL_DATA", raising=False)
-        try:
-            main()
-        except SystemExit as end:
-            code = end.code
-    assert isinstance(code, int)
-    return subprocess.CompletedProcess(words, code, out.getvalue(), err.getvalue())
-
-
-def done(
-    *arguments: object, cwd: Path | None = None, start: Any = here
-) -> subprocess.CompletedProcess[str]:
-    result = start(*arguments, cwd=cwd)
-    assert result.returncode == 0, result.stderr
-    assert "Traceback" not in result.stderr
-    return result
 
 
 def error(code: int, *arguments: object, cwd: Path | None = None, start: Any = here) -> str:

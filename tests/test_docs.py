@@ -1,58 +1,201 @@
-"""What the documents say is so: links lead somewhere, names exist, examples of code run."""
+"""What the documents say is so: links lead somewhere, commands and blocks of code run."""
 
+import os
 import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
+from click.testing import CliRunner
+from commands import here
+from PIL import Image
 
+from docs.blocks import Block, blocks, commands
+from fewshot.cli import commands as group
 from fewshot.plugins import build_registry
 from fewshot.registry import KINDS
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted(
-    [
-        *ROOT.glob("*.md"),
-        *ROOT.glob("docs/**/*.md"),
-        *ROOT.glob("benchmarks/*.md"),
-        *ROOT.glob("plugins/*/*.md"),
-    ]
-)
+GENERATED = {"commands", "components", "configuration", "hooks", "errors", "api"}
+PAGES = [
+    page
+    for pattern in ("*.md", "docs/**/*.md", "benchmarks/*.md", "plugins/*/*.md", "examples/**/*.md")
+    for page in sorted(ROOT.glob(pattern))
+]
+WRITTEN = [p for p in PAGES if not (p.parent.name == "reference" and p.stem in GENERATED)]
+
+# Commands that other tests run as they stand, or that change the machine.
+ELSEWHERE = ("python3 -m venv", "uv ", "pip ", "ruff ", "python -m pytest", "HYPOTHESIS_PROFILE")
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def title(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=title)
 def test_every_relative_link_leads_to_a_file(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
         if not target.startswith(("http", "mailto")):
             assert (page.parent / target).exists(), target
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+@pytest.mark.parametrize("page", WRITTEN, ids=title)
 def test_every_component_named_by_a_flag_exists(page: Path) -> None:
     registry, _ = build_registry()
-    own = {"chebyshev"}  # the plugin that the how-to makes
-    for kind, name in re.findall(r"--(\w+) ([a-z0-9-]+)\b", page.read_text()):
+    own = {"chebyshev"}  # the plugin that the tutorial makes
+    for kind, name in re.findall(r"--(\w+) ([a-z0-9-]+)\b", page.read_text(encoding="utf-8")):
         if kind in KINDS and name not in own:
             registry.get(kind, name)
 
 
-def test_the_plugin_of_the_how_to_offers_its_metric() -> None:
-    page = (ROOT / "docs/how-to/plugin.md").read_text()
-    code = re.findall(r"```python\n(.*?)```", page, re.DOTALL)[0]
-    namespace: dict[str, object] = {}
-    exec(code, namespace)
-    hook = namespace["fewshot_metrics"]
-    assert callable(hook)
-    (component,) = hook()
-    metric = component.factory(component.options())
-    import mlx.core as mx
+# ----------------------------------------------------------------------- the blocks run
 
-    x, y = mx.array([0.0, 3.0, -1.0]), mx.array([1.0, -2.0, -1.0])
-    assert metric.fn(x, y).item() == 5.0
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight classes of fourteen photos each, as a user may have them."""
+    folder = tmp_path_factory.mktemp("data") / "photos"
+    rng = np.random.default_rng(0)
+    for name in ("crow", "finch", "gull", "jay", "owl", "robin", "tern", "wren"):
+        (folder / name).mkdir(parents=True)
+        tint = rng.integers(0, 200, 3)
+        for i in range(14):
+            pixels = np.clip(rng.normal(tint, 40, (40, 48, 3)), 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{i}.jpg")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def workshop(tmp_path_factory: pytest.TempPathFactory, photos: Path) -> Path:
+    """A folder with photos and two finished runs."""
+    place = tmp_path_factory.mktemp("workshop")
+    shutil.copytree(photos, place / "photos")
+    for seed in (0, 1):
+        done = here(
+            *("run", "--data", "photos", "--backbone", "conv4", "--seed", seed, "--steps", 4),
+            *("--set", "backbone.width=8", "--set", "dataset.size=32", "--k-shot", "1,2,5"),
+            *("--set", "training.validate_every=2", "--set", "evaluation.repeats=3"),
+            *("--set", "evaluation.pairs=50"),
+            cwd=place,
+        )
+        assert done.returncode == 0, done.stderr
+    return place
+
+
+def shell(line: str, place: Path) -> None:
+    """One line as a user types it; the command itself in this process, where it stands alone."""
+    words = shlex.split(line)
+    if words[0] == "fewshot" and not set("|<>&;$") & set(line):
+        done = here(*words[1:], cwd=place)
+    else:
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        done = subprocess.run(
+            ["bash", "-ec", line], cwd=place, env={**os.environ, "PATH": path},
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+    assert done.returncode == 0, f"{line}\n{done.stderr}"
+
+
+def parsed(line: str) -> None:
+    """A `fewshot` line's words are options and arguments that exist; nothing is run."""
+    words = shlex.split(line)
+    if words[0].rpartition("/")[2] != "fewshot":
+        return
+    command, name = group, "fewshot"
+    rest = words[1:]
+    while hasattr(command, "commands") and rest and rest[0] in command.commands:
+        command, name, rest = command.commands[rest[0]], rest[0], rest[1:]
+    command.make_context(name, rest, resilient_parsing=False)
+
+
+def what_a_reader_has() -> dict[str, object]:
+    """Images and labels, for blocks that go on from there."""
+    rng = np.random.default_rng(0)
+    images, cups, keys, more = (
+        rng.integers(0, 256, (n, 32, 32, 3), dtype=np.uint8) for n in (160, 3, 2, 4)
+    )
+    labels = np.repeat(np.arange(8), 20)
+    return {"images": images, "labels": labels, "cups": cups, "keys": keys, "more": more}
+
+
+def run_block(block: Block, place: Path, names: dict[str, object]) -> None:
+    if block.file is not None:
+        (place / block.file).parent.mkdir(parents=True, exist_ok=True)
+        (place / block.file).write_text(block.code, encoding="utf-8")
+    if block.language == "toml":
+        tomllib.loads(block.code)
+    elif block.language == "python":
+        code = compile("\n" * block.line + block.code, block.page.name, "exec")
+        if block.file is None and not block.untested:
+            exec(code, names)
+    elif block.language == "sh":
+        for line in commands(block):
+            if block.untested:
+                parsed(line)
+            elif not line.startswith(ELSEWHERE):
+                shell(line, place)
+
+
+PAGES_WITH_CODE = [page for page in WRITTEN if any(blocks(page))]
+
+
+@pytest.mark.parametrize("page", PAGES_WITH_CODE, ids=title)
+def test_every_block_of_the_page_runs_in_order(
+    page: Path, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "place"
+    begins = page.parent.name == "tutorial" or page.name == "README.md"
+    if begins:  # a reader who has nothing but photos
+        shutil.copytree(request.getfixturevalue("photos"), place / "photos")
+    else:
+        shutil.copytree(request.getfixturevalue("workshop"), place)
+    monkeypatch.chdir(place)
+    names = what_a_reader_has()
+    for block in blocks(page):
+        try:
+            run_block(block, place, names)
+        except Exception as error:
+            raise AssertionError(f"{title(page)}:{block.line}: {error}") from error
+
+
+# --------------------------------------------------------------------- what must be there
+
+
+def test_the_generated_pages_are_what_the_code_says() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "docs", "--check"], cwd=ROOT, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_the_readme_has_its_two_commands() -> None:
-    lines = (ROOT / "README.md").read_text().splitlines()
-    commands = [line for line in lines if line.startswith("python3 -m venv")]
-    assert len(commands) == 2
-    assert "fewshot run --backbone simplecnn --metric euclidean" in commands[0]
-    assert commands[1].endswith("-m pytest")
+    lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    found = [line for line in lines if line.startswith("python3 -m venv")]
+    assert len(found) == 2
+    assert "fewshot run --backbone simplecnn --metric euclidean" in found[0]
+    assert found[1].endswith("-m pytest")
+
+
+def test_every_command_answers_to_help() -> None:
+    for name in group.commands:
+        assert CliRunner().invoke(group, [name, "--help"]).exit_code == 0
+
+
+@pytest.mark.parametrize("page", WRITTEN, ids=title)
+def test_a_block_of_commands_says_that_it_is_one(page: Path) -> None:
+    for block in blocks(page):
+        assert block.language in ("", "sh", "python", "toml"), f"{title(page)}:{block.line}"
+        if block.language == "":
+            assert not re.search(r"^(\S*/)?(fewshot|python3?|pip) ", block.code, re.MULTILINE)
+
+
+def test_a_block_that_is_only_parsed_still_names_real_options() -> None:
+    parsed("fewshot run --metric cosine")
+    with pytest.raises(Exception, match="metrik"):
+        parsed("fewshot run --metrik cosine")

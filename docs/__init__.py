@@ -1,0 +1,1 @@
+"""The documents: `python -m docs` makes their generated parts and the site."""

@@ -1,0 +1,210 @@
+"""The pages that are made from the code: commands, components, configuration, hooks and so on."""
+
+import inspect
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+import fewshot
+from fewshot import errors, hookspecs
+from fewshot.cli import commands as group
+from fewshot.config import PLAIN, show_options
+from fewshot.plugins import build_registry
+from fewshot.registry import KINDS, Registered, Registry
+
+FOLDER = Path(__file__).parent / "reference"
+_MADE = "<!-- made by `python -m docs`: change the code, not this page -->"
+
+Cells = Sequence[str]
+
+
+def pages() -> dict[Path, str]:
+    """The generated pages by path, of the built-ins and the bundle fewshot-asl."""
+    os.environ["FEWSHOT_PLUGINS"] = "asl"
+    registry, _ = build_registry(strict=True)
+    texts = {
+        "commands": _commands(),
+        "components": _components(registry),
+        "configuration": _configuration(),
+        "hooks": _hooks(),
+        "errors": _errors(),
+        "api": _api(),
+    }
+    return {FOLDER / f"{name}.md": f"{_MADE}\n\n{text.rstrip()}\n" for name, text in texts.items()}
+
+
+def _table(header: Cells, rows: Iterable[Cells]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    cells = [[" ".join(cell.split()).replace("|", "\\|") for cell in line] for line in lines]
+    return "\n".join(f"| {' | '.join(line)} |" for line in cells) + "\n"
+
+
+def _code(text: str) -> str:
+    return f"`{text}`" if text else ""
+
+
+# ------------------------------------------------------------------------------ commands
+
+
+def _leaves(command: click.Command, path: str) -> Iterator[tuple[str, click.Command]]:
+    if isinstance(command, click.Group):
+        for name in sorted(command.commands):
+            yield from _leaves(command.commands[name], f"{path} {name}")
+    else:
+        yield path, command
+
+
+def _commands() -> str:
+    parts = ["# Commands\n"]
+    for path, command in _leaves(group, "fewshot"):
+        context = click.Context(command, info_name=path)
+        usage = " ".join([path, *command.collect_usage_pieces(context)])
+        rows = [
+            [", ".join(map(_code, option.opts + option.secondary_opts)), *_wants(option, context)]
+            for option in command.get_params(context)
+            if isinstance(option, click.Option) and not option.hidden
+        ]
+        help_text = inspect.cleandoc(command.help or "").replace("\b\n", "")
+        parts += [f"## {path}\n", f"    {usage}\n", f"{help_text}\n"]
+        parts += [_table(["option", "wants", "what"], rows)]
+    return "\n".join(parts)
+
+
+def _wants(option: click.Option, context: click.Context) -> tuple[str, str]:
+    if option.is_flag:
+        wants = ""
+    elif isinstance(option.type, click.Choice):
+        wants = "one of " + ", ".join(map(_code, option.type.choices))
+    else:
+        wants = _code(option.make_metavar(context))
+    default = f" Default: {option.default}." if option.show_default else ""
+    return wants, (option.help or "") + default
+
+
+# ---------------------------------------------------------------------------- components
+
+
+def _options(cls: type, name: str) -> str:
+    header, rows = show_options(cls)
+    if not rows:
+        return f"{name} has no options.\n"
+    return _table(
+        header, [[_code(option), _code(default), *rest] for option, default, *rest in rows]
+    )
+
+
+def _components(registry: Registry) -> str:
+    parts = ["# Components", "", "`fewshot list` and `fewshot show KIND NAME` print the same.", ""]
+    for kind in KINDS:
+        parts += [f"## {kind}", ""]
+        for entry in sorted(registry.all(kind), key=lambda entry: (entry.provider, entry.name)):
+            parts += [*_component(entry), ""]
+    return "\n".join(parts)
+
+
+def _component(entry: Registered) -> list[str]:
+    lines = [f"### {entry.name}", "", f"{entry.part.summary} (from `{entry.provider}`)", ""]
+    if not hasattr(entry.part, "options"):
+        import tomli_w
+
+        return [*lines, "```toml", tomli_w.dumps(dict(entry.part.values)).strip(), "```"]
+    doc = inspect.getdoc(entry.component.factory)
+    return [*lines, *([doc, ""] if doc else []), _options(entry.component.options, entry.name)]
+
+
+def _configuration() -> str:
+    parts = [
+        "# Configuration",
+        "",
+        "Sections of plain options, for `--set SECTION.OPTION=VALUE` and the TOML file. The",
+        "sections `dataset`, `backbone`, `metric`, `loss`, `sampler` and `head`, and the lists",
+        "`augment` and `preprocess`, take the options of the [component](components.md) they name.",
+        "",
+    ]
+    for name, cls in PLAIN.items():
+        parts += [f"## {name}", "", inspect.getdoc(cls) or "", "", _options(cls, name)]
+    return "\n".join(parts)
+
+
+# -------------------------------------------------------------------------- for authors
+
+
+def _hooks() -> str:
+    parts = ["# Hooks", "", inspect.getdoc(hookspecs) or "", ""]
+    parts[2] = _fenced(parts[2])
+    for name, hook in vars(hookspecs).items():
+        if name.startswith("fewshot_"):
+            returns = inspect.formatannotation(inspect.signature(hook).return_annotation)
+            returns = re.sub(r"[\w.]+\.(\w+)", r"\1", returns)
+            parts += [f"## {name}", "", f"    def {name}() -> {returns}", ""]
+            parts += [_fenced(inspect.getdoc(hook) or ""), ""]
+    return "\n".join(parts)
+
+
+def _fenced(doc: str) -> str:
+    """A docstring whose lines of code are shown as such."""
+    return re.sub(r"^(?=return \[)", "    ", doc, flags=re.MULTILINE)
+
+
+def _errors() -> str:
+    found = [
+        (cls.exit_code, name, cls)
+        for name, cls in vars(errors).items()
+        if isinstance(cls, type) and issubclass(cls, errors.FewshotError)
+    ]
+    rows = [
+        [_code(name), _code(cls.__bases__[0].__name__), str(code), inspect.getdoc(cls) or ""]
+        for code, name, cls in sorted(found, key=lambda row: (row[0], row[1]))
+    ]
+    return "\n".join(
+        [
+            "# Errors and exit codes",
+            "",
+            "Every error that a user can cause is a `FewshotError`. On the command line it is one",
+            "line on stderr, and the command ends with the error's exit code; 0 is success, 130 an",
+            "interruption, 1 a fault of fewshot itself.",
+            "",
+            _table(["error", "is a", "exit code", "when"], rows),
+        ]
+    )
+
+
+def _api() -> str:
+    parts = [
+        "# Python",
+        "",
+        "Every public name; `import fewshot as fs` loads none until it is used.",
+        "",
+    ]
+    for module, names in fewshot._MODULES.items():
+        parts += [f"## {module}", ""]
+        for name in names.split():
+            parts += [*_public(name, getattr(fewshot, name)), ""]
+    return "\n".join(parts)
+
+
+def _public(name: str, value: Any) -> list[str]:
+    doc = (inspect.getdoc(value) or "") if callable(value) else ""
+    if doc.startswith(("Method generated by attrs", "partial(")):
+        doc = ""
+    return [f"### {name}", "", f"    {name}{_signature(value)}", "", doc]
+
+
+def _signature(value: Any) -> str:
+    if not callable(value):
+        return ""
+    try:
+        parameters = inspect.signature(value).parameters.values()
+    except (TypeError, ValueError):
+        return "(…)"
+    shown = [
+        ("*" if p.kind is p.VAR_POSITIONAL else "")
+        + p.name
+        + ("=…" if p.default is not p.empty else "")
+        for p in parameters
+    ]
+    return f"({', '.join(shown)})"
