@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from .errors import ConfigError as ConfigError
     from .errors import DataError as DataError
     from .errors import FewshotError as FewshotError
+    from .errors import OutputError as OutputError
     from .errors import TrainingError as TrainingError
     from .evaluation import evaluate as evaluate
     from .evaluation import k_shot_episodes as k_shot_episodes
@@ -67,6 +68,9 @@ if TYPE_CHECKING:
     from .metrics import sqeuclidean as sqeuclidean
     from .plugins import build_registry as build_registry
     from .prediction import Classifier as Classifier
+    from .prediction import Neighbour as Neighbour
+    from .prediction import Prediction as Prediction
+    from .prediction import Support as Support
     from .records import ClassSplit as ClassSplit
     from .records import Component as Component
     from .records import Evaluation as Evaluation
@@ -113,7 +117,7 @@ _MODULES = {
     "checkpoint": "load_weights save_weights",
     "datasets": "ArrayDataset decode from_arrays read_episode split_classes write_episode",
     "embedding": "Embedder embed raw_pixels",
-    "errors": "ConfigError DataError FewshotError TrainingError",
+    "errors": "ConfigError DataError FewshotError OutputError TrainingError",
     "evaluation": "evaluate k_shot_episodes predict validation",
     "folders": "ImageFiles ImageFolderOptions class_folders image_files image_folder",
     "folding": "folded",
@@ -125,7 +129,7 @@ _MODULES = {
     "prototypical triplet",
     "metrics": "cosine euclidean manhattan sqeuclidean",
     "plugins": "build_registry",
-    "prediction": "Classifier",
+    "prediction": "Classifier Neighbour Prediction Support",
     "draws": "Episode EpisodeBlock Ints Pairs Triplets",
     "records": "ClassSplit Component Evaluation EvaluationOptions History "
     "Preset SplitOptions TrainingOptions Verification above "

@@ -44,11 +44,16 @@ def named_folder(folder: Path) -> Path:
 
 
 def write_text(path: Path, text: str) -> None:
+    """Write a file of text atomically."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
     """Write a file atomically: a reader, or a crash, sees the old one or the new one."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
+        with temporary.open("wb") as file:
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -99,6 +104,14 @@ def save_weights(module: nn.Module, path: Path) -> str:
 def load_weights(module: nn.Module, path: Path, sha256: str | None = None) -> None:
     """Load what `save_weights` saved. Raises OutputError for a damaged or unfitting file."""
     try:
+        module.load_weights(list(read_weights(path, sha256).items()))
+    except ValueError as error:
+        raise OutputError(f"{path}: weights do not fit this backbone: {error}") from error
+
+
+def read_weights(path: Path, sha256: str | None = None) -> dict[str, mx.array]:
+    """What `save_weights` saved, by name. Raises OutputError for a damaged file."""
+    try:
         with path.open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
@@ -106,7 +119,8 @@ def load_weights(module: nn.Module, path: Path, sha256: str | None = None) -> No
     if sha256 is not None and found != sha256:
         raise OutputError(f"{path}: damaged: its SHA-256 is not the one in the manifest")
     try:
-        module.load_weights(str(path))
-        mx.eval(module.parameters())  # loading is lazy
+        weights: Any = mx.load(str(path))
+        mx.eval(weights)  # loading is lazy
     except (RuntimeError, ValueError, KeyError) as error:
-        raise OutputError(f"{path}: weights do not fit this backbone: {error}") from error
+        raise OutputError(f"{path}: not weights: {error}") from error
+    return weights
