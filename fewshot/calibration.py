@@ -4,12 +4,13 @@ Every query of an episode is asked twice: once with its class among the support,
 class left out, when it is of none of them. Both need one table of distances.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import mlx.core as mx
 import numpy as np
-from attrs import frozen
+from attrs import asdict, frozen
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
@@ -19,7 +20,7 @@ from .draws import EpisodeBlock
 from .errors import DataError
 from .heads import nearest_of_class
 from .interfaces import Dataset, Head, Metric
-from .records import EvaluationOptions
+from .records import ClassSplit, EvaluationOptions
 from .samplers import EpisodesOptions, episodes
 from .verification import roc_auc
 
@@ -70,25 +71,31 @@ def by_class(
 # ------------------------------------------------------------------------------ episodes
 
 
-def calibration_episodes(
+def held_out_episodes(
+    dataset: Dataset, split: ClassSplit, options: EvaluationOptions
+) -> dict[int, tuple[list[EpisodeBlock], list[EpisodeBlock]]]:
+    """By K: episodes among the validation classes, to calibrate on, and the test classes.
+
+    Only the K for which two classes or more of either have enough images.
+    """
+    validation, test = (_episodes(dataset, part, options) for part in (split.val, split.test))
+    return {k: (validation[k], test[k]) for k in validation if k in test}
+
+
+def _episodes(
     dataset: Dataset, classes: Sequence[str], options: EvaluationOptions
 ) -> dict[int, list[EpisodeBlock]]:
-    """Episodes among some classes for every k_shot of which each has enough images.
-
-    None at all for fewer than two classes.
-    """
     found: dict[int, list[EpisodeBlock]] = {}
     ids = class_ids(dataset, classes)
     labels = only(dataset.labels, ids)
-    n_way = min(_N_WAY, len(ids))
     smallest = min((int((labels == c).sum()) for c in ids), default=0)
+    n_way = min(_N_WAY, len(ids))
     for k in options.k_shot if n_way >= 2 else ():
-        spec = EpisodesOptions(n_way, k, max(1, min(_N_QUERY, smallest // 2 - k)), options.groups)
-        try:
+        n_query = max(1, min(_N_QUERY, smallest // 2 - k))
+        spec = EpisodesOptions(n_way, k, n_query, options.groups)
+        with suppress(DataError):  # too few images for this K
             sampler = episodes(spec, labels, dataset.groups)
             found[k] = list(sampler.blocks(options.seed, _EPISODES))
-        except DataError:
-            continue  # too few images for this K
     return found
 
 
@@ -173,8 +180,10 @@ def figures(calibration: Calibration, found: Answers) -> dict[str, Any]:
     """How a calibration does on queries: AUROC of known against unknown, errors, reliability."""
     n = len(found.known)
     distances = np.concatenate([found.known, found.unknown])
+    edges = np.linspace(0, distances.max(), 41)
     at_recall = np.quantile(found.known, RECALL, method="higher")
     bins, ece = reliability(found.logits / calibration.temperature, found.labels)
+    before, ece_before = reliability(found.logits, found.labels)
     return {
         "n_way": found.logits.shape[1],
         "queries": n,
@@ -183,6 +192,36 @@ def figures(calibration: Calibration, found: Answers) -> dict[str, Any]:
         "recall": float((found.known <= calibration.threshold).mean()),
         "false_accepts": float((found.unknown <= calibration.threshold).mean()),
         "ece": ece,
-        "ece_uncalibrated": reliability(found.logits, found.labels)[1],
+        "ece_uncalibrated": ece_before,
         "reliability": bins,
+        "reliability_uncalibrated": before,
+        "distances": {
+            "edges": edges.tolist(),
+            "known": np.histogram(found.known, edges)[0].tolist(),
+            "unknown": np.histogram(found.unknown, edges)[0].tolist(),
+        },
     }
+
+
+def calibrated(
+    embeddings: NDArray[np.float32],
+    held_out: Mapping[int, tuple[list[EpisodeBlock], list[EpisodeBlock]]],
+    head: Head,
+    metric: Metric,
+) -> list[dict[str, Any]]:
+    """A row for each K: the calibration, its figures on the classes it was found on, and on test.
+
+    The test classes decide nothing.
+    """
+    rows = []
+    for k, (validation, test) in held_out.items():
+        found = answers(embeddings, validation, head, metric)
+        calibration = calibrate(k, found)
+        rows.append(
+            {
+                **asdict(calibration),
+                "validation": figures(calibration, found),
+                "test": figures(calibration, answers(embeddings, test, head, metric)),
+            }
+        )
+    return rows
