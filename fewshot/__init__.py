@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from .evaluation import k_shot_episodes as k_shot_episodes
     from .evaluation import predict as predict
     from .evaluation import validation as validation
+    from .exporting import export as export
     from .folders import ImageFiles as ImageFiles
     from .folders import ImageFolderOptions as ImageFolderOptions
     from .folders import class_folders as class_folders
@@ -119,6 +120,7 @@ _MODULES = {
     "embedding": "Embedder embed raw_pixels",
     "errors": "ConfigError DataError FewshotError OutputError TrainingError",
     "evaluation": "evaluate k_shot_episodes predict validation",
+    "exporting": "export",
     "folders": "ImageFiles ImageFolderOptions class_folders image_files image_folder",
     "folding": "folded",
     "heads": "NearestSupportOptions nearest_prototype nearest_support",

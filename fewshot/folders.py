@@ -4,7 +4,7 @@ import os
 import re
 import weakref
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -128,11 +128,11 @@ def image_files(
 _Listing = tuple[dict[str, str], list[Any]]
 
 
-def class_folders(root: Path) -> dict[str, list[Any]]:
+def class_folders(root: Path, fewest: int = 2) -> dict[str, list[Any]]:
     """Image files by class, classes and files in order of name, from a folder or zip file.
 
     A file has `name` and `open("rb")`. Raises DataError where there is no such folder, or not one
-    place in it with two classes or more.
+    place in it with `fewest` classes or more.
     """
     if not root.exists():
         raise DataError(f"{root}: no such file or folder")
@@ -149,9 +149,17 @@ def class_folders(root: Path) -> dict[str, list[Any]]:
         places = ", ".join(place for place, _ in found)
         raise DataError(f"{root}: more than one folder of classes ({places}): name one of them")
     place, folders = found[0]
-    if len(folders) < 2:
+    if len(folders) < fewest:
         raise DataError(f"{place}: one class only ({next(iter(folders))}); at least two are needed")
     return folders
+
+
+def files_below(root: Path) -> Iterator[Path]:
+    """Every image file in a folder, at any depth, in order of name; hidden ones passed over."""
+    folders, files = _on_disk(str(root))
+    yield from (Path(file.path) for file in sorted(files, key=lambda file: natural(file.name)))
+    for name in sorted(folders, key=natural):
+        yield from files_below(Path(folders[name]))
 
 
 def _hidden(name: str) -> bool:

@@ -51,9 +51,10 @@ class Picture(NamedTuple):
 
 
 def picture(image: Any, shape: Shape, max_pixels: int = MAX_PIXELS) -> Picture:
-    """An image file (its path), Pillow image, array (h, w[, c]) uint8 or `Picture` at `shape`.
+    """An image file, Pillow image, array (h, w[, c]) uint8 or `Picture` at `shape`.
 
-    Images of `shape` are taken as they are, all others scaled as in training. Raises DataError,
+    A file is a path, or anything with `open("rb")`. Arrays of `shape` are taken as they are, all
+    other images scaled as in training. Raises DataError,
     naming the file, for what is no image, damaged, or above `max_pixels`.
     """
     if isinstance(image, Picture):
@@ -67,15 +68,15 @@ def picture(image: Any, shape: Shape, max_pixels: int = MAX_PIXELS) -> Picture:
             return Picture(_upright(image, shape), name)
         except UNREADABLE as error:
             raise DataError(f"{name}: not a readable image ({error})") from error
-    if not isinstance(image, str | Path):
+    file = Path(image) if isinstance(image, str) else image
+    if isinstance(file, Path) and not file.is_file():
+        raise DataError(f"{image}: {'not a file' if file.exists() else 'no such file'}")
+    if not hasattr(file, "open"):
         raise DataError(
-            f"an image is a path, a Pillow image or an array (h, w, c) uint8, "
+            "an image is a path, a Pillow image or an array (h, w, c) uint8, "
             f"not {type(image).__name__}"
         )
-    path = Path(image)
-    if not path.is_file():
-        raise DataError(f"{image}: {'not a file' if path.exists() else 'no such file'}")
-    decoded = read(path, shape, max_pixels)
+    decoded = read(file, shape, max_pixels)
     return Picture(decoded.image, str(image), decoded.sha256)
 
 
@@ -89,7 +90,7 @@ def pictures(images: Sequence[Any], shape: Shape) -> list[Picture | DataError]:
             return error
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # max_pixels decides
+        warnings.simplefilter("ignore")  # max_pixels decides on size; odd metadata do no harm
         if len(images) == 1:
             return [attempt(images[0])]
         with ThreadPoolExecutor(os.cpu_count()) as pool:

@@ -108,10 +108,11 @@ class Neighbour:
 class Prediction:
     """The answer for one image.
 
-    `label`: the class, None where nothing is near enough; `best`: the class that it is most like in
-    any case, of which `score` (higher is better) and `confidence` speak: how likely `best` is right
-    if the image is of any enrolled class, None for a classifier without calibration. `distance`: to
+    `label`: the class, None where nothing is near enough. `best`: the class that it is most like
+    in any case, of which `score` (higher is better) and `confidence` speak: how likely it is right
+    if the image is of any enrolled class; None for a classifier without calibration. `distance`: to
     the nearest prototype, or support image, as the head compares. `nearest`: support images.
+    `pixels` (h, w, c): the image as the network sees it.
     """
 
     image: str
@@ -121,6 +122,7 @@ class Prediction:
     confidence: float | None
     distance: float
     nearest: tuple[Neighbour, ...]
+    pixels: NDArray[np.uint8] = field(eq=False, repr=False)
 
 
 @frozen(eq=False)
@@ -246,7 +248,7 @@ class Classifier:
                     rows,
                     np.array(self._embeddings(rows)),
                     np.full(len(new), label),
-                    [image.name for image in new.values()],
+                    [Path(image.name).name for image in new.values()],
                     list(new),
                 )
             )
@@ -307,7 +309,9 @@ class Classifier:
         An image that cannot be used gives its DataError in its place.
         """
         self._require_classes()
-        waiting = iter(images)
+        return self._stream(iter(images), nearest)
+
+    def _stream(self, waiting: Iterator[Any], nearest: int) -> Iterator[Prediction | DataError]:
         while batch := list(islice(waiting, _BATCH)):
             read = pictures(batch, self.shape)
             good = [each for each in read if isinstance(each, Picture)]
@@ -351,6 +355,7 @@ class Classifier:
                 confidence=None if sure is None else float(sure[i, best[i]]),
                 distance=float(least[i]),
                 nearest=tuple(self._neighbour(int(row), to_each[i, row]) for row in order[i]),
+                pixels=image.image,
             )
             for i, image in enumerate(images)
         ]

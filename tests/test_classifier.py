@@ -15,10 +15,8 @@ from PIL import Image
 
 import fewshot as fs
 from fewshot import archive
-from fewshot.config import resolve
 from fewshot.images import picture
 from fewshot.plugins import build_registry
-from fewshot.run import run
 
 REGISTRY = build_registry()[0]
 SIZE = 16
@@ -27,24 +25,6 @@ seeds = st.integers(0, 2**32 - 1)
 
 def photo(rng: np.random.Generator, size: int = SIZE) -> Any:
     return rng.integers(0, 256, (size, size, 3), np.uint8)
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of two steps on noise with a tint of the class."""
-    folder = tmp_path_factory.mktemp("trained")
-    rng = np.random.default_rng(0)
-    labels = np.repeat(np.arange(8), 12)
-    images = rng.integers(0, 160, (96, SIZE, SIZE, 3)) + 12 * labels[:, None, None, None]
-    np.savez(folder / "data.npz", images=images.astype(np.uint8), labels=labels)
-    layer = {
-        "dataset": {"name": "arrays", "path": str(folder / "data.npz")},
-        "backbone": {"name": "conv4", "width": 4},
-        "split": {"val_fraction": 0.4, "test_fraction": 0.3},
-        "training": {"steps": 2},
-        "evaluation": {"k_shot": [1, 3], "repeats": 2, "pairs": 50},
-    }
-    return run(resolve(REGISTRY, [layer]), REGISTRY, folder / "run")
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,7 @@ ORDER = [
     *("verification", "training", "evaluation", "calibration", "checkpoint", "archive", "doctor"),
     *("report", "compare", "show"),
     *("builtin", "plugins"),
-    *("recipe", "prediction"),
+    *("recipe", "prediction", "gallery", "exporting"),
     *("assembly", "examination", "run", "__main__"),
 ]
 
