@@ -2,10 +2,12 @@
 
 import time
 from collections.abc import Callable
+from functools import partial
 from statistics import median
 from typing import Any
 
 import numpy as np
+from attrs import evolve
 from numpy.typing import NDArray
 
 from . import network
@@ -19,7 +21,7 @@ CLASSES, K_SHOT, PROBES = 29, 10, 29
 LEAST = 20
 NAMES = [f"class{c:02d}" for c in range(CLASSES)]
 
-Predict = Callable[[NDArray[np.uint8]], list[str]]
+Predict = Callable[[NDArray[np.uint8]], object]
 
 
 def _one_by_one(predict: Predict, images: NDArray[np.uint8]) -> Turn:
@@ -52,7 +54,7 @@ def ours() -> tuple[dict[str, Any], Turn]:
     of_class = {name: support[labels == c] for c, name in enumerate(NAMES)}
     head, metric = fs.nearest_prototype(), fs.euclidean()
     predict = fs.Classifier.of(embedder, head, metric, of_class).predict
-    answers = [predict(probe[None])[0] for probe in probes]
+    answers = [predict(probe)[0].label for probe in probes]
     return {"answers": answers, "least": LEAST}, _one_by_one(predict, probes)
 
 
@@ -111,10 +113,13 @@ def with_k(k_shot: int, head: str) -> tuple[dict[str, Any], Turn]:
     support /= np.linalg.norm(support, axis=1, keepdims=True)
     labels = np.repeat(np.arange(CLASSES), k_shot)
     chosen = fs.nearest_prototype() if head == "nearest prototype" else fs.nearest_support()
-    classifier = fs.Classifier.of_embeddings(
-        embedder, chosen, fs.euclidean(), NAMES, support, labels
-    )
-    return {"least": LEAST}, _one_by_one(classifier.predict, _task()[2])
+    images, own, probes = _task()
+    one_each = {name: images[own == c][:1] for c, name in enumerate(NAMES)}
+    classifier = fs.Classifier.of(embedder, chosen, fs.euclidean(), one_each)
+    rows = np.broadcast_to(images[:1], (len(labels), *images.shape[1:]))
+    names = [str(i) for i in range(len(labels))]
+    classifier = evolve(classifier, support=fs.Support(rows, support, labels, names, names))
+    return {"least": LEAST}, _one_by_one(partial(classifier.predict, nearest=0), probes)
 
 
 def measure_growth(settings: Settings) -> Result:

@@ -29,12 +29,14 @@ if TYPE_CHECKING:
     from .errors import ConfigError as ConfigError
     from .errors import DataError as DataError
     from .errors import FewshotError as FewshotError
+    from .errors import OutputError as OutputError
     from .errors import TrainingError as TrainingError
     from .evaluation import evaluate as evaluate
     from .evaluation import k_shot_episodes as k_shot_episodes
     from .evaluation import predict as predict
     from .evaluation import unembedded as unembedded
     from .evaluation import validation as validation
+    from .exporting import export as export
     from .folders import ImageFiles as ImageFiles
     from .folders import ImageFolderOptions as ImageFolderOptions
     from .folders import class_folders as class_folders
@@ -68,6 +70,9 @@ if TYPE_CHECKING:
     from .metrics import sqeuclidean as sqeuclidean
     from .plugins import build_registry as build_registry
     from .prediction import Classifier as Classifier
+    from .prediction import Neighbour as Neighbour
+    from .prediction import Prediction as Prediction
+    from .prediction import Support as Support
     from .records import ClassSplit as ClassSplit
     from .records import Component as Component
     from .records import Evaluation as Evaluation
@@ -114,8 +119,9 @@ _MODULES = {
     "checkpoint": "load_weights save_weights",
     "datasets": "ArrayDataset decode from_arrays read_episode split_classes write_episode",
     "embedding": "Embedder embed raw_pixels",
-    "errors": "ConfigError DataError FewshotError TrainingError",
+    "errors": "ConfigError DataError FewshotError OutputError TrainingError",
     "evaluation": "evaluate k_shot_episodes predict unembedded validation",
+    "exporting": "export",
     "folders": "ImageFiles ImageFolderOptions class_folders image_files image_folder",
     "folding": "folded",
     "heads": "NearestSupportOptions nearest_prototype nearest_support",
@@ -126,7 +132,7 @@ _MODULES = {
     "prototypical triplet",
     "metrics": "cosine euclidean manhattan sqeuclidean",
     "plugins": "build_registry",
-    "prediction": "Classifier",
+    "prediction": "Classifier Neighbour Prediction Support",
     "draws": "Episode EpisodeBlock Ints Pairs Triplets",
     "records": "ClassSplit Component Evaluation EvaluationOptions History "
     "Preset SplitOptions TrainingOptions Verification above "

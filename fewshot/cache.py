@@ -32,7 +32,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from .errors import DataError
-from .folders import Decoded, ImageFiles, Member
+from .folders import ImageFiles, Member
+from .images import Decoded
 from .runtime import cores, user_cache
 
 VARIABLE = "FEWSHOT_CACHE"

@@ -3,7 +3,8 @@
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -44,16 +45,31 @@ def named_folder(folder: Path) -> Path:
 
 
 def write_text(path: Path, text: str) -> None:
+    """Write a file of text atomically."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
     """Write a file atomically: a reader, or a crash, sees the old one or the new one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        with replacing(path) as temporary:
+            temporary.write_bytes(content)
     except OSError as error:
         raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path for a file that becomes `path` when all went well, and is on disk by then.
+
+    Raises OSError where it cannot be written.
+    """
+    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -82,22 +98,25 @@ def append_line(path: Path, value: Mapping[str, Any]) -> None:
 
 def save_weights(module: nn.Module, path: Path) -> str:
     """Save all parameters and buffers as safetensors, atomically; returns the file's SHA-256."""
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
     try:
-        module.save_weights(str(temporary))
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        temporary.replace(path)
+        with replacing(path) as temporary:
+            module.save_weights(str(temporary))
+            with temporary.open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
     except (OSError, RuntimeError) as error:
         raise OutputError(f"{path}: weights cannot be written: {error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
-    return digest
 
 
 def load_weights(module: nn.Module, path: Path, sha256: str | None = None) -> None:
     """Load what `save_weights` saved. Raises OutputError for a damaged or unfitting file."""
+    try:
+        module.load_weights(list(read_weights(path, sha256).items()))
+    except ValueError as error:
+        raise OutputError(f"{path}: weights do not fit this backbone: {error}") from error
+
+
+def read_weights(path: Path, sha256: str | None = None) -> dict[str, mx.array]:
+    """What `save_weights` saved, by name. Raises OutputError for a damaged file."""
     try:
         with path.open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
@@ -106,7 +125,8 @@ def load_weights(module: nn.Module, path: Path, sha256: str | None = None) -> No
     if sha256 is not None and found != sha256:
         raise OutputError(f"{path}: damaged: its SHA-256 is not the one in the manifest")
     try:
-        module.load_weights(str(path))
-        mx.eval(module.parameters())  # loading is lazy
+        weights: Any = mx.load(str(path))
+        mx.eval(weights)  # loading is lazy
     except (RuntimeError, ValueError, KeyError) as error:
-        raise OutputError(f"{path}: weights do not fit this backbone: {error}") from error
+        raise OutputError(f"{path}: not weights: {error}") from error
+    return weights

@@ -202,24 +202,26 @@ def resolve(registry: Registry, layers: Iterable[Tree]) -> RunConfig:
     # A default that a layer replaces need not exist: the bundle may not be installed.
     defaults = {k: v for k, v in DEFAULTS.items() if not any(chooses(a, k) for a in above)}
     tree = merge(registry, [defaults, *above])
-    loss = _chosen(registry, "loss", tree["loss"], "loss")
+    loss = from_table(registry, "loss", tree["loss"], "loss")
     layout = registry.get("loss", loss.name).component.factory(loss.options).layout
     for kind, name in zip(("sampler", "head"), _FOR_LAYOUT[layout], strict=True):
         tree[kind] = {"name": name, **tree.get(kind, {})}
     seed = tree.get("seed", 0)
     if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
         raise ConfigError(f"seed wants a whole number from 0, got {seed!r}")
-    every: dict[str, Any] = {kind: _chosen(registry, kind, tree[kind], kind) for kind in PARTS}
+    every: dict[str, Any] = {kind: from_table(registry, kind, tree[kind], kind) for kind in PARTS}
     for key in LISTS:
         every[key] = tuple(
-            _chosen(registry, "transform", table, f"{key}.{table['name']}") for table in tree[key]
+            from_table(registry, "transform", table, f"{key}.{table['name']}")
+            for table in tree[key]
         )
     for key, cls in PLAIN.items():
         every[key] = options(cls, tree.get(key, {}), key)
     return RunConfig(**every, seed=seed)
 
 
-def _chosen(registry: Registry, kind: str, table: Tree, where: str) -> Chosen:
+def from_table(registry: Registry, kind: str, table: Tree, where: str) -> Chosen:
+    """A named component and its options, checked; `where` they stand, for messages."""
     entry = registry.get(kind, table["name"])
     values = {key: value for key, value in table.items() if key != "name"}
     return Chosen(entry.qualified, options(entry.component.options, values, where))
@@ -303,16 +305,17 @@ _CONVERTER = _strict_converter()
 
 def to_tree(config: RunConfig) -> Tree:
     """The configuration as a tree that `resolve` takes again and that means the same."""
-
-    def part(chosen: Chosen) -> Tree:
-        return {"name": chosen.name, **_plain(chosen.options)}
-
     return {
         "seed": config.seed,
-        **{kind: part(getattr(config, kind)) for kind in PARTS},
-        **{key: [part(entry) for entry in getattr(config, key)] for key in LISTS},
+        **{kind: to_table(getattr(config, kind)) for kind in PARTS},
+        **{key: [to_table(entry) for entry in getattr(config, key)] for key in LISTS},
         **{key: _plain(getattr(config, key)) for key in PLAIN},
     }
+
+
+def to_table(chosen: Chosen) -> Tree:
+    """A component's name and all its options in one table."""
+    return {"name": chosen.name, **_plain(chosen.options)}
 
 
 def to_toml(config: RunConfig) -> str:

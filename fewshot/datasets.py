@@ -13,7 +13,8 @@ from numpy.typing import ArrayLike, NDArray
 from .cache import decode_files, on_all_cores
 from .draws import Episode, Ints, as_ints
 from .errors import DataError, choose_from
-from .folders import UNREADABLE, ImageFiles
+from .folders import ImageFiles
+from .images import UNREADABLE
 from .interfaces import Dataset
 from .records import ClassSplit, SplitOptions, as_names, option
 from .seeding import generator

@@ -50,7 +50,7 @@ class ClassTooSmallError(DataError):
 
 
 class OutputError(FewshotError):
-    """A run folder that cannot be written or read."""
+    """A run folder or file that cannot be written or read."""
 
     exit_code = 5
 

@@ -1,6 +1,6 @@
 """Everything that is found out about trained parts: figures, floors, pictures."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from . import checkpoint, report
 from .assembly import Parts
+from .calibration import calibrated, held_out_episodes
 from .datasets import image_names, write_episode
 from .draws import EpisodeBlock
 from .embedding import embed, raw_pixels
@@ -28,9 +29,12 @@ def silent(stage: str, done: int, total: int, status: str, line: str) -> None:
     """No progress shown."""
 
 
-def _embeddings(parts: Parts, what: str, progress: Progress) -> Any:
-    """Embeddings of every image that the evaluation needs."""
+def _embeddings(
+    parts: Parts, what: str, progress: Progress, more: Sequence[EpisodeBlock] = ()
+) -> Any:
+    """Embeddings of every image that the evaluation, and `more`, needs."""
     tasks = [task for k in parts.episodes for task in parts.episodes[k]]
+    tasks += more
     return embed(
         parts.embedder,
         parts.dataset,
@@ -60,7 +64,10 @@ def examine(
         return found
 
     # One after the other: of many images each table is large.
-    rows = _embeddings(parts, "trained backbone", progress)
+    held_out = held_out_episodes(dataset, parts.split, parts.config.evaluation)
+    asked = [block for both in held_out.values() for blocks in both for block in blocks]
+    rows = _embeddings(parts, "trained backbone", progress, asked)
+    unknown = calibrated(rows, held_out, parts.head, parts.metric)
     ours = evaluations(rows, parts.metric, 0)
     first = {k: blocks[0].episode(0) for k, blocks in parts.episodes.items()}
     shown = first[min(first, key=lambda k: abs(k - 5))]
@@ -84,12 +91,15 @@ def examine(
     for k, evaluation in ours.items():
         report.confusion(evaluation, f"K = {k}", folder / f"confusion_k{k}.png")
     report.k_shot(table, folder / "k_shot.png")
+    if unknown:
+        report.calibration(min(unknown, key=lambda row: abs(row["k_shot"] - 5)), folder)
     report.episode(dataset, shown, answers, folder / "episodes.png")
     written = {str(k): write_episode(dataset, task) for k, task in first.items()}
     checkpoint.write_json(folder / "episodes.json", written)
     return {
         "k_shot": table,
         "verification": verification,
+        "unknown": unknown,
         "speed": embedding_speed(parts.embedder, parts.shape),
     }
 

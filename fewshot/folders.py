@@ -4,27 +4,18 @@ import os
 import re
 import weakref
 import zipfile
-import zlib
-from collections.abc import Callable, Mapping, Sequence
-from hashlib import sha256
-from io import BytesIO
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import numpy as np
 from attrs import frozen
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
 
 from .draws import Ints
 from .errors import DataError
+from .images import MAX_PIXELS, Decoded, read
 from .records import ClassSplit, at_least, option, positive
-
-# What Pillow and zipfile raise for damaged, encrypted or monstrous files.
-UNREADABLE = (
-    OSError, ValueError, SyntaxError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile,
-    Image.DecompressionBombError,
-)  # fmt: skip
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 
@@ -61,21 +52,6 @@ class Member(NamedTuple):
         return f"{self.archive.filename}/{self.info.filename}"
 
 
-class Decoded(NamedTuple):
-    """One image (size, size, 3) uint8, the SHA-256 of its file, and the pixels of the file."""
-
-    image: NDArray[np.uint8]
-    sha256: bytes
-    pixels: int
-
-
-def _eight_bit(image: Image.Image) -> Image.Image:
-    """Greyscale of 16 bits scaled to 8, which Pillow's own conversion cuts off."""
-    if not image.mode.startswith("I"):
-        return image
-    return Image.fromarray(np.clip(np.asarray(image) // 257, 0, 255).astype(np.uint8))
-
-
 @frozen(eq=False)
 class ImageFiles:
     """Image files, decoded when asked for: EXIF orientation applied, RGB, size x size.
@@ -88,7 +64,7 @@ class ImageFiles:
     labels: Ints
     classes: tuple[str, ...]
     size: int
-    max_pixels: int = 50_000_000
+    max_pixels: int = MAX_PIXELS
     groups: Ints | None = None
     split: ClassSplit | None = None
 
@@ -103,40 +79,7 @@ class ImageFiles:
 
     def read(self, index: int) -> Decoded:
         """Item `index` and what its file is known by, from one reading of the file."""
-        path = self.paths[index]
-        try:
-            with path.open("rb") as file:
-                content = self._content(file, path)
-            with Image.open(BytesIO(content)) as image:
-                pixels = image.width * image.height
-                if pixels > self.max_pixels:
-                    raise DataError(
-                        f"{path}: {image.width}x{image.height} pixels are more than max_pixels "
-                        f"{self.max_pixels}; scale it down or raise the limit"
-                    )
-                # Large JPEGs decode to an eighth at best, 12 times as fast; at four times the size
-                # or more, photos stay within 1.5 levels of 255 on average.
-                image.draft(None, (4 * self.size, 4 * self.size))
-                upright = _eight_bit(ImageOps.exif_transpose(image)).convert("RGB")
-                scaled = upright.resize((self.size, self.size), Image.Resampling.BOX)
-                return Decoded(np.asarray(scaled), sha256(content).digest(), pixels)
-        except UnidentifiedImageError as error:
-            raise DataError(f"{path}: not an image that Pillow knows, or empty") from error
-        except UNREADABLE as error:
-            raise DataError(f"{path}: not a readable image ({error})") from error
-
-    def _content(self, file: IO[bytes], path: Any) -> bytes:
-        """The whole file, but no more of it than an image within the limits can need."""
-        most = 8 * self.max_pixels + (1 << 20)  # 16 bits RGBA, not compressed, and metadata
-        blocks: list[bytes] = []
-        while block := file.read(1 << 18):
-            blocks.append(block)
-            if sum(map(len, blocks)) > most:
-                raise DataError(
-                    f"{path}: more than the {most} bytes that {self.max_pixels} pixels can take "
-                    "(max_pixels); scale it down or raise the limit"
-                )
-        return b"".join(blocks)
+        return read(self.paths[index], (self.size, self.size, 3), self.max_pixels)
 
 
 @frozen
@@ -145,7 +88,7 @@ class ImageFolderOptions:
 
     path: str = option("", "the folder (or zip file): one folder a class, at any depth")
     size: int = option(64, "images are scaled to size x size pixels", at_least(8))
-    max_pixels: int = option(50_000_000, "larger images are refused before decoding", positive)
+    max_pixels: int = option(MAX_PIXELS, "larger images are refused before decoding", positive)
 
 
 def image_folder(options: ImageFolderOptions) -> ImageFiles:
@@ -185,11 +128,11 @@ def image_files(
 _Listing = tuple[dict[str, str], list[Any]]
 
 
-def class_folders(root: Path) -> dict[str, list[Any]]:
+def class_folders(root: Path, fewest: int = 2) -> dict[str, list[Any]]:
     """Image files by class, classes and files in order of name, from a folder or zip file.
 
     A file has `name` and `open("rb")`. Raises DataError where there is no such folder, or not one
-    place in it with two classes or more.
+    place in it with `fewest` classes or more.
     """
     if not root.exists():
         raise DataError(f"{root}: no such file or folder")
@@ -206,9 +149,17 @@ def class_folders(root: Path) -> dict[str, list[Any]]:
         places = ", ".join(place for place, _ in found)
         raise DataError(f"{root}: more than one folder of classes ({places}): name one of them")
     place, folders = found[0]
-    if len(folders) < 2:
+    if len(folders) < fewest:
         raise DataError(f"{place}: one class only ({next(iter(folders))}); at least two are needed")
     return folders
+
+
+def files_below(root: Path) -> Iterator[Path]:
+    """Every image file in a folder, at any depth, in order of name; hidden ones passed over."""
+    folders, files = _on_disk(str(root))
+    yield from (Path(file.path) for file in sorted(files, key=lambda file: natural(file.name)))
+    for name in sorted(folders, key=natural):
+        yield from files_below(Path(folders[name]))
 
 
 def _hidden(name: str) -> bool:

@@ -54,7 +54,7 @@ def nearest_support(options: NearestSupportOptions = NearestSupportOptions()) ->
     ) -> mx.array:
         distances = metric.table(query, support)
         labels = mx.broadcast_to(support_labels, (*distances.shape[:-2], distances.shape[-1]))
-        nearest = _nearest_of_class(distances, labels, n_way)
+        nearest = nearest_of_class(distances, labels, n_way)
         # A stable sort: of classes equally near, class order decides.
         order = mx.argsort(nearest, axis=-1)
         places = mx.broadcast_to(mx.arange(n_way, dtype=order.dtype), order.shape)
@@ -66,7 +66,7 @@ def nearest_support(options: NearestSupportOptions = NearestSupportOptions()) ->
     return Head(scores=scores, differentiable=False)
 
 
-def _nearest_of_class(distances: mx.array, labels: mx.array, n_way: int) -> mx.array:
+def nearest_of_class(distances: mx.array, labels: mx.array, n_way: int) -> mx.array:
     """(…, q, s), (…, s) -> (…, q, n_way): the least distance to an image of each class."""
     *lead, q, s = distances.shape
     rows = distances.reshape(-1, q, s).swapaxes(-1, -2)

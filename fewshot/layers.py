@@ -194,8 +194,8 @@ def _normalised_vjp(primals: Any, cotangents: Any, outputs: Any) -> tuple[Any, .
 
 def affine(norm: Any) -> tuple[mx.array, mx.array]:
     """What batch norm does in eval mode: x · scale + shift, (c,) each."""
-    scale = norm.weight * mx.rsqrt(norm.running_var + norm.eps)
-    return scale, norm.bias - norm.running_mean * scale
+    scale = norm.get("weight", 1) * mx.rsqrt(norm.running_var + norm.eps)
+    return scale, norm.get("bias", 0) - norm.running_mean * scale
 
 
 class BatchNorm(nn.BatchNorm):

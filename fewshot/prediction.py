@@ -1,40 +1,157 @@
-"""From images to class names: an embedder, a head and a support that stays."""
+"""From images to class names, and "unknown": a trained network with a support of one's own."""
 
-from collections.abc import Mapping, Sequence
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from importlib.metadata import version
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeVar
 
+import attrs
 import mlx.core as mx
 import numpy as np
-from attrs import evolve, field, frozen
+import tomli_w
+from attrs import Factory, evolve, field, frozen
 from numpy.typing import NDArray
+from PIL.Image import Image
+from scipy.special import softmax
 
-from .datasets import ArrayDataset
+from . import archive, recipe
+from .calibration import Calibration, by_class, for_counts
+from .checkpoint import read_json
 from .draws import Ints
-from .embedding import Embedder, embed
-from .errors import DataError
+from .embedding import Embedder
+from .errors import (
+    ConfigError,
+    DataError,
+    FewshotError,
+    OutputError,
+    UnknownComponentError,
+    choose_from,
+)
 from .folding import folded
+from .images import Picture, Shape, pictures
 from .interfaces import Head, Metric
 from .layers import all_cores
 from .loader import prepared
+from .plugins import build_registry
+from .recipe import Recipe
 from .records import as_names
+from .registry import Registry
 from .seeding import generator
 
+_FORMAT = 1  # of the classifier file
 _BATCH = 128
+
+# What the reader, and parts made with a stranger's options, raise for a malformed document.
+_UNREADABLE = (LookupError, AttributeError, TypeError, ValueError, ArithmeticError, RuntimeError)
+
+
+@frozen(eq=False)
+class Support:
+    """n support images in the order they were enrolled.
+
+    `images` (n, h, w, c) uint8 as the network sees them, `embeddings` (n, d), `labels` (n,) into
+    the classifier's classes, `names` and SHA-256 of the images' files, or of their pixels.
+    """
+
+    images: NDArray[np.uint8]
+    embeddings: NDArray[np.float32]
+    labels: Ints
+    names: tuple[str, ...] = field(converter=as_names)
+    sha256: tuple[str, ...] = field(converter=as_names)
+
+    def __attrs_post_init__(self) -> None:
+        lengths = {len(value) for value in attrs.asdict(self, recurse=False).values()}
+        if len(lengths) != 1:
+            raise DataError(f"a support has one entry an image in all its parts, not {lengths}")
+        if not np.isfinite(self.embeddings).all():
+            raise DataError("a support embedding is not finite")
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def only(self, rows: NDArray[np.bool_], labels: Ints) -> "Support":
+        """Some of the rows (n,), with other labels (n,)."""
+        kept = np.flatnonzero(rows)
+        return Support(
+            self.images[kept],
+            self.embeddings[kept],
+            labels[kept],
+            [self.names[i] for i in kept],
+            [self.sha256[i] for i in kept],
+        )
+
+    def joined(self, more: "Support") -> "Support":
+        """This support, then another."""
+        return Support(
+            np.concatenate([self.images, more.images]),
+            np.concatenate([self.embeddings, more.embeddings]),
+            np.concatenate([self.labels, more.labels]),
+            self.names + more.names,
+            self.sha256 + more.sha256,
+        )
+
+
+@frozen
+class Neighbour:
+    """A support image near a query: its row in the support, class, name, SHA-256 and distance."""
+
+    row: int
+    label: str
+    name: str
+    sha256: str
+    distance: float
+
+
+@frozen
+class Prediction:
+    """The answer for one image.
+
+    `label`: the class, None where nothing is near enough. `best`: the class that it is most like
+    in any case, of which `score` (higher is better) and `confidence` speak: how likely it is right
+    if the image is of any enrolled class; None for a classifier without calibration. `distance`: to
+    the nearest prototype, or support image, as the head compares. `nearest`: support images.
+    `pixels` (h, w, c): the image as the network sees it.
+    """
+
+    image: str
+    label: str | None
+    best: str
+    score: float
+    confidence: float | None
+    distance: float
+    nearest: tuple[Neighbour, ...]
+    pixels: NDArray[np.uint8] = field(eq=False, repr=False)
 
 
 @frozen(eq=False)
 class Classifier:
-    """A few-shot classifier with a fixed support; make one with `Classifier.of`.
+    """A few-shot classifier: a trained network, and a support that grows and shrinks.
 
-    `support` (s, d) with `labels` (s,) into `classes`: embeddings, already condensed where the head
-    can, so that an answer costs the same however many images a class was given.
+    A value: `enrol` and `remove` give another one. Made with `Classifier.load` or `Classifier.of`.
+    `embedder` has a folded backbone and takes images of `shape` (h, w, c). `threshold`: the
+    distance beyond which an image is unknown, where the calibrated one is not wanted.
     """
 
     embedder: Embedder
-    head: Head
     metric: Metric
-    classes: tuple[str, ...] = field(converter=as_names)
-    support: mx.array
-    labels: mx.array
+    head: Head
+    support: Support
+    shape: Shape
+    classes: tuple[str, ...] = field(default=(), converter=as_names)
+    calibrations: tuple[Calibration, ...] = ()
+    threshold: float | None = None
+    recipe: Recipe | None = None
+    # Condensed where the head can: a score costs the same however many images a class has.
+    _kept: tuple[mx.array, mx.array] = field(
+        init=False, repr=False, default=Factory(lambda self: self._condensed(), takes_self=True)
+    )
+    _every: mx.array = field(
+        init=False,
+        repr=False,
+        default=Factory(lambda self: mx.array(self.support.embeddings), takes_self=True),
+    )
 
     @classmethod
     def of(
@@ -46,55 +163,322 @@ class Classifier:
     ) -> "Classifier":
         """A classifier of the named classes from images (k, h, w, c) uint8 of each, any k >= 1.
 
-        The embedder is copied: training it on changes nothing. Raises DataError for no class, a
-        class without images, or images that are not uint8 or not of one size.
+        The embedder is copied: training it on changes nothing. Such a classifier has no
+        calibration, and cannot be saved, as nothing names its parts. Raises DataError for no class,
+        a class without images, or images that are not uint8 or not of one size.
         """
         if not images:
             raise DataError("a classifier needs at least one class")
-        empty = [name for name, of_class in images.items() if len(of_class) == 0]
-        if empty:
-            raise DataError(f"class '{empty[0]}' has no image")
-        if len({np.shape(of_class)[1:] for of_class in images.values()}) > 1:
+        shapes = {np.shape(of_class)[1:] for of_class in images.values()}
+        if len(shapes) > 1:
             raise DataError("images of different classes must have one size (h, w, c)")
-        labels = np.repeat(np.arange(len(images)), [len(of_class) for of_class in images.values()])
-        dataset = ArrayDataset(np.concatenate(list(images.values())), labels, list(images))
-        support = embed(embedder, dataset)
-        return cls.of_embeddings(embedder, head, metric, list(images), support, labels)
+        (shape,) = shapes
+        return _blank(embedder, metric, head, shape).enrol(images)
 
     @classmethod
-    def of_embeddings(
-        cls,
-        embedder: Embedder,
-        head: Head,
-        metric: Metric,
-        classes: Sequence[str],
-        support: NDArray[np.float32],
-        labels: Ints,
-    ) -> "Classifier":
-        """The same from embedded images (s, d), with labels (s,) into `classes`."""
-        kept, of_kept = mx.array(support), mx.array(labels)
-        if head.condense is not None:
-            kept, of_kept = head.condense(kept, of_kept, len(classes))
-        mx.eval(kept, of_kept)
-        embedder = evolve(embedder, backbone=folded(embedder.backbone))
-        return cls(embedder, head, metric, classes, kept, of_kept)
+    def load(cls, path: str | Path, registry: Registry | None = None) -> "Classifier":
+        """A classifier from its file, or one without any class from a run folder.
+
+        Raises OutputError, naming the file, where it is damaged, of another version or no
+        classifier; UnknownComponentError where a plugin it needs is not installed.
+        """
+        path = Path(path)
+        registry = build_registry()[0] if registry is None else registry
+        if path.is_dir():
+            blank = _of_recipe(recipe.of_run(path, registry), registry)
+            return evolve(blank, calibrations=_of_results(path / "results.json"))
+        document, arrays = archive.read(path)
+        try:
+            return _from_file(tomllib.loads(document), arrays, registry)
+        except UnknownComponentError as error:
+            raise UnknownComponentError(f"{path}: {error}") from error
+        except FewshotError as error:
+            raise OutputError(f"{path}: {error}") from error
+        except _UNREADABLE as error:
+            raise OutputError(f"{path}: not a classifier file: {error!r}") from error
+
+    def save(self, path: str | Path) -> None:
+        """Write everything to one file, atomically; the same classifier gives the same bytes.
+
+        Raises ConfigError for a classifier whose parts have no names, OutputError where the file
+        cannot be written.
+        """
+        if self.recipe is None:
+            raise ConfigError(
+                "this classifier was made of parts without names and cannot be saved: train with "
+                "fewshot.run and load the run folder"
+            )
+        tree = {
+            "format": _FORMAT,
+            "versions": {name: version(name) for name in ("fewshot", "mlx")},
+            "classes": list(self.classes),
+            **({} if self.threshold is None else {"threshold": self.threshold}),
+            "recipe": recipe.to_tree(self.recipe),
+            "calibrations": [attrs.asdict(each) for each in self.calibrations],
+            "support": {"names": list(self.support.names), "sha256": list(self.support.sha256)},
+        }
+        arrays = {f"support.{name}": getattr(self.support, name) for name in _ARRAYS}
+        archive.write(Path(path), tomli_w.dumps(tree), {**arrays, **self.recipe.weights})
+
+    # ------------------------------------------------------------------------ the support
+
+    def enrol(self, images: Mapping[str, Any]) -> "Classifier":
+        """With more images of some classes, new or known: paths, Pillow images or arrays of each.
+
+        An image that its class has already is passed over. Raises DataError for a class without
+        images, a name that cannot be printed and an image that cannot be used.
+        """
+        classes, support = list(self.classes), self.support
+        for name, given in images.items():
+            of_class = _or_raise(pictures(_listed(given), self.shape))
+            if not of_class:
+                raise DataError(f"class '{name}' has no image")
+            if not name.strip() or not name.isprintable():
+                raise DataError(f"a class needs a name that can be printed, not {name!r}")
+            if name not in classes:
+                classes.append(name)
+            label = classes.index(name)
+            there = {support.sha256[i] for i in np.flatnonzero(support.labels == label)}
+            new = {image.sha256(): image for image in of_class if image.sha256() not in there}
+            if not new:
+                continue
+            rows = np.stack([image.image for image in new.values()])
+            support = support.joined(
+                Support(
+                    rows,
+                    np.array(self._embeddings(rows)),
+                    np.full(len(new), label),
+                    [Path(image.name).name for image in new.values()],
+                    list(new),
+                )
+            )
+        return evolve(self, classes=classes, support=support)
+
+    def remove(self, name: str) -> "Classifier":
+        """Without a class. Raises DataError where there is none of that name."""
+        label = self._label(name)
+        labels = self.support.labels
+        rest = self.support.only(labels != label, labels - (labels > label))
+        classes = [other for other in self.classes if other != name]
+        return evolve(self, classes=classes, support=rest)
+
+    def remove_image(self, name: str, sha256: str) -> "Classifier":
+        """Without one support image of a class; without its last one the class goes too.
+
+        Raises DataError where the class has no such image.
+        """
+        labels = self.support.labels
+        of_class = labels == self._label(name)
+        same = of_class & (np.array(self.support.sha256) == sha256)
+        if not same.any():
+            raise DataError(f"class '{name}' has no image with the SHA-256 {sha256}")
+        if same.sum() == of_class.sum():
+            return self.remove(name)
+        return evolve(self, support=self.support.only(~same, labels))
+
+    def _label(self, name: str) -> int:
+        if name not in self.classes:
+            raise DataError(f"no class '{name}': {choose_from(name, self.classes)}")
+        return self.classes.index(name)
+
+    def counts(self) -> dict[str, int]:
+        """How many support images every class has."""
+        found = np.bincount(self.support.labels, minlength=len(self.classes))
+        return dict(zip(self.classes, found.tolist(), strict=True))
+
+    def calibration(self) -> Calibration | None:
+        """The calibration for as many images as the classes have; with `threshold`, where given."""
+        found = for_counts(self.calibrations, list(self.counts().values()))
+        if found is None or self.threshold is None:
+            return found
+        return evolve(found, threshold=self.threshold)
+
+    # ------------------------------------------------------------------------ the answers
+
+    def predict(self, images: Any, nearest: int = 3) -> list[Prediction]:
+        """An answer for every image: paths, Pillow images, arrays (h, w, c) or one (b, h, w, c).
+
+        The same answer, but for rounding, whatever other images are asked about. `nearest`: how
+        many support images are told. Raises DataError for an image that cannot be used.
+        """
+        return _or_raise(list(self.stream(_listed(images), nearest)))
+
+    def stream(self, images: Iterable[Any], nearest: int = 3) -> Iterator[Prediction | DataError]:
+        """`predict` for any number of images, read a hundred at a time.
+
+        An image that cannot be used gives its DataError in its place.
+        """
+        self._require_classes()
+        return self._stream(iter(images), nearest)
+
+    def _stream(self, waiting: Iterator[Any], nearest: int) -> Iterator[Prediction | DataError]:
+        while batch := list(islice(waiting, _BATCH)):
+            read = pictures(batch, self.shape)
+            good = [each for each in read if isinstance(each, Picture)]
+            found = iter(self._predict(good, nearest))
+            yield from (next(found) if isinstance(each, Picture) else each for each in read)
 
     def scores(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Scores (b, n_way) of images (b, h, w, c) uint8; higher is better."""
+        """The head's scores (b, n_way) of images (b, h, w, c) uint8; higher is better."""
+        self._require_classes()
         if images.ndim != 4 or images.dtype != np.uint8:
             raise DataError(f"images must be (b, h, w, c) uint8, not {images.shape} {images.dtype}")
-        rng = generator(0, "preprocess")
         answers = [np.empty((0, len(self.classes)), np.float32)]
+        for start in range(0, len(images), _BATCH):
+            query = self._embeddings(images[start : start + _BATCH])
+            found = self.head.scores(*self._kept, query, self.metric, len(self.classes))
+            answers.append(np.array(found))
+        return np.concatenate(answers)
+
+    def _predict(self, images: list[Picture], nearest: int) -> list[Prediction]:
+        if not images:
+            return []
+        query = self._embeddings(np.stack([image.image for image in images]))
+        rows = by_class(*self._kept, query, self.head, self.metric, len(self.classes))
+        if nearest:
+            to_support = self.metric.table(query, self._every)
+        else:
+            to_support = mx.zeros((len(images), 0))
+        mx.eval(rows, to_support)
+        scores, logits, distances, to_each = map(np.array, (*rows, to_support))
+        best, least = scores.argmax(axis=1), distances.min(axis=1)
+        order = np.argsort(to_each, axis=1, kind="stable")[:, :nearest]
+        calibration = self.calibration()
+        limit = self.threshold if calibration is None else calibration.threshold
+        sure = None if calibration is None else softmax(logits / calibration.temperature, axis=1)
+        return [
+            Prediction(
+                image=image.name,
+                label=None if limit is not None and least[i] > limit else self.classes[best[i]],
+                best=self.classes[best[i]],
+                score=float(scores[i, best[i]]),
+                confidence=None if sure is None else float(sure[i, best[i]]),
+                distance=float(least[i]),
+                nearest=tuple(self._neighbour(int(row), to_each[i, row]) for row in order[i]),
+                pixels=image.image,
+            )
+            for i, image in enumerate(images)
+        ]
+
+    def _neighbour(self, row: int, distance: float) -> Neighbour:
+        label = self.classes[self.support.labels[row]]
+        name, sha256 = self.support.names[row], self.support.sha256[row]
+        return Neighbour(row, label, name, sha256, float(distance))
+
+    def _embeddings(self, images: NDArray[np.uint8]) -> mx.array:
+        """Of images (b, h, w, c) of the network's size, a batch at a time."""
+        rng = generator(0, "preprocess")
+        done = []
         for start in range(0, len(images), _BATCH):
             batch = prepared(images[start : start + _BATCH], self.embedder.preprocess, rng)
             with all_cores(len(batch)):
-                answers.append(np.array(self._scores(self.embedder(mx.array(batch)))))
-        return np.concatenate(answers)
+                done.append(self.embedder(mx.array(batch)))
+                mx.eval(done)
+        return done[0] if len(done) == 1 else mx.concatenate(done)
 
-    def _scores(self, query: mx.array) -> mx.array:
-        n_way = len(self.classes)
-        return self.head.scores(self.support, self.labels, query, self.metric, n_way)
+    def _condensed(self) -> tuple[mx.array, mx.array]:
+        kept = mx.array(self.support.embeddings), mx.array(self.support.labels)
+        if self.classes and self.head.condense is not None:
+            kept = self.head.condense(*kept, len(self.classes))
+        mx.eval(kept)
+        return kept
 
-    def predict(self, images: NDArray[np.uint8]) -> list[str]:
-        """The class of every image (b, h, w, c) uint8; the first of equal scores wins."""
-        return [self.classes[i] for i in self.scores(images).argmax(axis=-1)]
+    def _require_classes(self) -> None:
+        if not self.classes:
+            raise DataError("no class is enrolled yet: enrol some images first")
+
+
+# -------------------------------------------------------------------------- how it is made
+
+_ARRAYS = ("images", "embeddings", "labels")  # of the support
+
+
+def _blank(embedder: Embedder, metric: Metric, head: Head, shape: Shape) -> Classifier:
+    """Without any class."""
+    embedder = evolve(embedder, backbone=folded(embedder.backbone))
+    support = Support(
+        np.empty((0, *shape), np.uint8),
+        np.empty((0, embedder.backbone.embedding_dim), np.float32),
+        np.empty(0, np.int64),
+        (),
+        (),
+    )
+    return Classifier(embedder, metric, head, support, shape)
+
+
+def _of_recipe(made: Recipe, registry: Registry) -> Classifier:
+    embedder, metric, head = recipe.make(made, registry)
+    return evolve(_blank(embedder, metric, head, made.shape), recipe=made)
+
+
+def _of_results(path: Path) -> tuple[Calibration, ...]:
+    """The calibrations of a run; none for a run that was interrupted or made without them."""
+    if not path.is_file():
+        return ()
+    names = [each.name for each in attrs.fields(Calibration)]
+    rows = read_json(path).get("unknown", [])
+    return tuple(Calibration(**{name: row[name] for name in names}) for row in rows)
+
+
+def _from_file(
+    tree: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], registry: Registry
+) -> Classifier:
+    if tree["format"] != _FORMAT:
+        raise OutputError(
+            f"its format is {tree['format']}, this fewshot {version('fewshot')} reads {_FORMAT}: "
+            f"it was written by fewshot {tree['versions']['fewshot']}"
+        )
+    weights = {name: array for name, array in arrays.items() if not name.startswith("support.")}
+    blank = _of_recipe(recipe.from_tree(tree["recipe"], weights, registry), registry)
+    parts = {name: arrays[f"support.{name}"] for name in _ARRAYS}
+    support = Support(**parts, names=tree["support"]["names"], sha256=tree["support"]["sha256"])
+    classes = [str(name) for name in tree["classes"]]
+    for name, own in (("images", blank.support.images), ("embeddings", blank.support.embeddings)):
+        if parts[name].shape[1:] != own.shape[1:] or parts[name].dtype != own.dtype:
+            raise OutputError(f"its support {name} are {parts[name].shape}, not {own.shape[1:]}")
+    if len(set(classes)) != len(classes) or {*support.labels.tolist()} != {*range(len(classes))}:
+        raise OutputError("its classes are not those of its support images")
+    calibrations = tuple(
+        Calibration(int(row["k_shot"]), float(row["threshold"]), float(row["temperature"]))
+        for row in tree["calibrations"]
+    )
+    threshold = float(tree["threshold"]) if "threshold" in tree else None
+    made = evolve(
+        blank, support=support, classes=classes, calibrations=calibrations, threshold=threshold
+    )
+    _require_same_embeddings(made)
+    return made
+
+
+def _require_same_embeddings(classifier: Classifier) -> None:
+    """Another release of a plugin may embed differently: the support would be worth nothing."""
+    stored = classifier.support.embeddings[:1]
+    found = (
+        np.array(classifier._embeddings(classifier.support.images[:1])) if len(stored) else stored
+    )
+    if np.linalg.norm(found - stored) > 0.01 * max(1.0, float(np.linalg.norm(stored))):
+        assert classifier.recipe is not None
+        by = ", ".join(f"{part} of {who}" for part, who in classifier.recipe.components.items())
+        raise OutputError(
+            f"its images embed differently now than when enrolled, by {by}: enrol again"
+        )
+
+
+def _listed(images: Any) -> list[Any]:
+    """One image or many, as a list."""
+    one = isinstance(images, str | Path | Image | Picture)
+    if one or (isinstance(images, np.ndarray) and images.ndim < 4):
+        return [images]
+    return list(images)
+
+
+T = TypeVar("T")
+
+
+def _or_raise(results: Sequence[T | DataError]) -> list[T]:
+    """All results, or one DataError for those that are none."""
+    errors = [each for each in results if isinstance(each, DataError)]
+    if errors:
+        more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+        raise DataError(f"{errors[0]}{more}")
+    return [each for each in results if not isinstance(each, DataError)]

@@ -177,6 +177,36 @@ def layers(title: str, rows: Sequence[tuple[str, str, int]], path: Path) -> None
     _save(figure, path)
 
 
+def calibration(row: Mapping[str, Any], folder: Path) -> None:
+    """`calibration.png`, of test classes: distances of known and unknown, and reliability."""
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=[1.5, 1])
+    test = row["test"]
+    for name, colour in (("known", _OURS), ("unknown", _WRONG)):
+        counts = np.array(test["distances"][name]) / test["queries"]
+        left.stairs(counts, test["distances"]["edges"], fill=True, alpha=0.45, color=colour)
+        left.stairs(counts, test["distances"]["edges"], color=colour, label=f"{name} class")
+    left.axvline(row["threshold"], color="black", linestyle=":", label="threshold")
+    left.set(
+        xlabel="distance to the nearest class", ylabel="share of queries",
+        title=f"K = {row['k_shot']}, test classes: AUROC {test['auroc']:.3f}",
+    )  # fmt: skip
+    left.legend(fontsize=8)
+    right.plot([0, 1], [0, 1], color="black", linestyle=":")
+    for name, label, colour in (
+        ("_uncalibrated", "as the scores are", _FLOOR),
+        ("", "calibrated", _OURS),
+    ):
+        sure, accuracy, _ = zip(*test[f"reliability{name}"], strict=True)
+        label = f"{label}: ECE {percent(test[f'ece{name}'])}"
+        right.plot(sure, accuracy, "o-", color=colour, label=label, markersize=3)
+    right.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
+    right.legend(fontsize=8, loc="upper left")
+    for axes in (left, right):
+        axes.grid(alpha=0.25)
+    _save(figure, folder / "calibration.png")
+
+
 # ------------------------------------------------------------------------------ the page
 
 
@@ -228,6 +258,18 @@ def facts(results: Mapping[str, Any]) -> list[str]:
             f"{percent(v['accuracy'])} right at the threshold {v['threshold']:.3f} chosen on "
             f"other classes{at_margin}"
         )
+    unknown = results.get("unknown", [])
+    if unknown:
+        row = min(unknown, key=lambda row: abs(row["k_shot"] - 5))
+        test = row["test"]
+        lines.append(
+            f"known or unknown class, K = {row['k_shot']}, {test['n_way']}-way: "
+            f"AUROC {test['auroc']:.3f}, {percent(test['false_accepts_at_95_recall'])} of the "
+            f"unknown accepted at 95 % recall; at the threshold {row['threshold']:.3g} chosen on "
+            f"other classes {percent(test['recall'])} recall, {percent(test['false_accepts'])} "
+            f"accepted; ECE {percent(test['ece'])} ({percent(test['ece_uncalibrated'])} "
+            "uncalibrated)"
+        )
     if "training" in results:
         t = results["training"]
         lines.append(
@@ -243,6 +285,42 @@ def facts(results: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+def unknown_table(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """The rows of `unknown` as a header and cells of text."""
+    header = ["K", "classes", "threshold", "temperature", "AUROC", "accepted at 95 % recall"]
+    header += ["recall", "accepted", "ECE", "ECE uncalibrated"]
+    cells = [
+        [
+            str(row["k_shot"]),
+            part,
+            f"{row['threshold']:.3g}",
+            f"{row['temperature']:.3g}",
+            f"{row[part]['auroc']:.3f}",
+            *(
+                percent(row[part][name])
+                for name in (
+                    "false_accepts_at_95_recall",
+                    "recall",
+                    "false_accepts",
+                    "ece",
+                    "ece_uncalibrated",
+                )
+            ),
+        ]
+        for row in rows
+        for part in ("validation", "test")
+    ]
+    return header, cells
+
+
+def _html_table(header: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
+    rows = "".join(
+        f"<tr>{''.join(f'<{tag}>{html.escape(cell)}</{tag}>' for cell in line)}</tr>"
+        for tag, line in [("th", header), *(("td", line) for line in cells)]
+    )
+    return f"<table>{rows}</table>"
+
+
 _STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem}
 table{border-collapse:collapse}td,th{padding:.25rem .7rem;border-bottom:1px solid #d0d7de;
 text-align:right}img{max-width:100%}pre{background:#f6f8fa;padding:1rem;overflow:auto}"""
@@ -256,12 +334,15 @@ def page(
     config: str,
 ) -> None:
     """`report.html`: tables, pictures and configuration in one file that needs no other."""
-    header, cells = table(results["k_shot"])
-    rows = "".join(
-        f"<tr>{''.join(f'<{tag}>{html.escape(cell)}</{tag}>' for cell in line)}</tr>"
-        for tag, line in [("th", header), *(("td", line) for line in cells)]
-    )
-    names = ["k_shot.png", "curves.png", "episodes.png"]
+    unknown = ""
+    if results["unknown"]:
+        unknown = (
+            "<h2>Unknown classes and confidence</h2>"
+            f"{_html_table(*unknown_table(results['unknown']))}"
+            "<p>accepted: images of an unknown class taken for a known one. Threshold and "
+            "temperature are chosen on the validation classes.</p>"
+        )
+    names = ["k_shot.png", "curves.png", "calibration.png", "episodes.png"]
     names += [f"confusion_k{row['k_shot']}.png" for row in results["k_shot"]]
     pictures = "".join(
         f'<p><img alt="{name}" src="data:image/png;base64,'
@@ -279,8 +360,8 @@ def page(
         folder / "report.html",
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title} {folder.name}</title>'
         f"<style>{_STYLE}</style><h1>{title} {html.escape(folder.name)}</h1>"
-        f"<h2>K-shot accuracy on unseen classes</h2><table>{rows}</table>"
+        f"<h2>K-shot accuracy on unseen classes</h2>{_html_table(*table(results['k_shot']))}"
         "<p>raw pixels: the same head on images averaged to 16x16, same episodes.</p>"
-        f"<ul>{notes}</ul>{pictures}<h2>Made by</h2><ul>{machine}</ul>"
+        f"<ul>{notes}</ul>{unknown}{pictures}<h2>Made by</h2><ul>{machine}</ul>"
         f"<h2>Configuration</h2><pre>{html.escape(config)}</pre></html>",
     )

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -21,3 +22,28 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FEWSHOT_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run folder of two steps on noise with a tint of the class, 16x16 pixels."""
+    import numpy as np
+
+    from fewshot.config import resolve
+    from fewshot.plugins import build_registry
+    from fewshot.run import run
+
+    folder = tmp_path_factory.mktemp("trained")
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(8), 12)
+    images = rng.integers(0, 160, (96, 16, 16, 3)) + 12 * labels[:, None, None, None]
+    np.savez(folder / "data.npz", images=images.astype(np.uint8), labels=labels)
+    layer = {
+        "dataset": {"name": "arrays", "path": str(folder / "data.npz")},
+        "backbone": {"name": "conv4", "width": 4},
+        "split": {"val_fraction": 0.4, "test_fraction": 0.3},
+        "training": {"steps": 2},
+        "evaluation": {"k_shot": [1, 3], "repeats": 2, "pairs": 50},
+    }
+    registry, _ = build_registry()
+    return run(resolve(registry, [layer]), registry, folder / "run")

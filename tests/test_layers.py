@@ -21,17 +21,19 @@ ORDER = [
     *("registry", "hookspecs", "config"),
     "interfaces",
     *("metrics", "losses", "heads", "backbones", "samplers", "transforms"),
-    *("folders", "cache", "datasets", "loader"),
-    *("embedding", "folding", "prediction"),
-    *("verification", "training", "evaluation", "checkpoint", "doctor"),
+    *("images", "folders", "cache", "datasets", "loader"),
+    *("embedding", "folding"),
+    *("verification", "training", "evaluation", "calibration", "checkpoint", "archive", "doctor"),
     *("report", "compare", "show"),
     *("builtin", "plugins"),
+    *("recipe", "prediction", "gallery", "exporting"),
     *("assembly", "examination", "run", "__main__"),
 ]
 
 # At run time none of these may need MLX: data are prepared on threads that must not touch it.
 WITHOUT_MLX = ("errors", "draws", "records", "seeding", "registry", "hookspecs", "config")
-WITHOUT_MLX += ("interfaces", "samplers", "transforms", "folders", "cache", "datasets", "loader")
+WITHOUT_MLX += ("interfaces", "samplers", "transforms")
+WITHOUT_MLX += ("images", "folders", "cache", "datasets", "loader")
 
 
 def is_for_type_checkers(node: ast.AST) -> bool:

@@ -1,15 +1,16 @@
 """The command line: parsing and printing only. Commands load the heavy modules they need.
 
 Exit codes: 0 done; 2 wrong option or combination; 3 plugin (with --strict-plugins); 4 data; 5 run
-folder; 6 training; 130 interrupted; 1 anything else, a failed `doctor` too.
+folder or classifier file; 6 training; 130 interrupted; 1 anything else, a failed `doctor` too.
 """
 
+import os
 import sys
 
 import click
 
 from ..errors import FewshotError
-from . import machine, parts, runs
+from . import classifiers, machine, parts, runs, serving
 
 
 def main() -> None:
@@ -25,6 +26,9 @@ def main() -> None:
     except (click.Abort, KeyboardInterrupt):
         click.echo("Interrupted.", err=True)
         code = 130
+    except BrokenPipeError:  # whoever reads the output, such as `head`, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
     sys.exit(code or 0)
 
 
@@ -36,10 +40,12 @@ def commands() -> None:
     \b
     fewshot run                    train and test on drawn ASL signs, no download
     fewshot run --data FOLDER      the same on your own images, one folder a class
+    fewshot enrol RUN FOLDER -o F  a classifier of your own classes, from a few images of each
+    fewshot predict F IMAGES       what it makes of images
     fewshot list                   what there is to choose from
     """
 
 
-for module in (runs, parts, machine):
+for module in (runs, classifiers, serving, parts, machine):
     for command in module.COMMANDS:
         commands.add_command(command)

@@ -1,0 +1,92 @@
+"""A document and arrays in one file that is whole or refused: safetensors, TOML as its metadata.
+
+The file's metadata begin with the SHA-256 of the whole file, its own 64 digits taken as zeros: no
+byte can change unnoticed. Nothing in it is compressed or executed and no offset is believed, so a
+hostile file costs no more memory than its own size, which is limited.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .checkpoint import write_bytes
+from .errors import OutputError
+
+LARGEST = 1 << 30  # bytes of a file
+
+_TYPES: dict[str, np.dtype[Any]] = {
+    "F32": np.dtype("<f4"),
+    "U8": np.dtype("u1"),
+    "I64": np.dtype("<i8"),
+}
+_DIGEST_AT = 8 + len(b'{"__metadata__":{"sha256":"')
+
+
+def write(path: Path, document: str, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write a file atomically; float32, uint8 and int64 arrays. The same content, the same bytes.
+
+    Raises OutputError where it cannot be written or would be too large.
+    """
+    names = {dtype: name for name, dtype in _TYPES.items()}
+    header: dict[str, Any] = {"__metadata__": {"sha256": "0" * 64, "document": document}}
+    blocks, end = [], 0
+    for name, array in arrays.items():
+        blocks.append(np.ascontiguousarray(array).tobytes())
+        start, end = end, end + len(blocks[-1])
+        header[name] = {
+            "dtype": names[array.dtype],
+            "shape": array.shape,
+            "data_offsets": [start, end],
+        }
+    head = json.dumps(header, separators=(",", ":")).encode()
+    head += b" " * (-len(head) % 8)
+    content = b"".join([len(head).to_bytes(8, "little"), head, *blocks])
+    if len(content) > LARGEST:
+        raise OutputError(f"{path}: {len(content)} bytes are more than the {LARGEST} allowed")
+    digest = _digest(content).encode()
+    write_bytes(path, content[:_DIGEST_AT] + digest + content[_DIGEST_AT + 64 :])
+
+
+def read(path: Path) -> tuple[str, dict[str, NDArray[Any]]]:
+    """What `write` wrote. Raises OutputError for a file that is missing, another kind, damaged."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(LARGEST + 1)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be read: {error.strerror}") from error
+    if len(content) > LARGEST:
+        raise OutputError(f"{path}: larger than the {LARGEST} bytes allowed")
+    if content[8:_DIGEST_AT] != b'{"__metadata__":{"sha256":"':
+        raise OutputError(f"{path}: not a classifier file")
+    if content[_DIGEST_AT : _DIGEST_AT + 64] != _digest(content).encode():
+        raise OutputError(f"{path}: damaged or cut off: its SHA-256 is not the one it holds")
+    try:
+        start = 8 + int.from_bytes(content[:8], "little")
+        header = json.loads(content[8:start])
+        document = header.pop("__metadata__")["document"]
+        data = memoryview(content)[start:]
+        return str(document), {name: _array(data, **entry) for name, entry in header.items()}
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise OutputError(f"{path}: not a classifier file: {error}") from error
+
+
+def _digest(content: bytes) -> str:
+    digest = sha256(content[:_DIGEST_AT])
+    digest.update(b"0" * 64)
+    digest.update(memoryview(content)[_DIGEST_AT + 64 :])
+    return digest.hexdigest()
+
+
+def _array(data: memoryview, dtype: str, shape: list[int], data_offsets: list[int]) -> NDArray[Any]:
+    start, end = data_offsets
+    if min([start, *shape], default=0) < 0 or end > len(data):
+        raise ValueError("an array lies outside the file")
+    if end - start != math.prod(shape) * _TYPES[dtype].itemsize:
+        raise ValueError("an array's shape is not its size")
+    return np.frombuffer(data[start:end], _TYPES[dtype]).reshape(shape)

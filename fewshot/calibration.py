@@ -1,0 +1,227 @@
+"""When an answer is "unknown" and how sure another is, calibrated on held-out classes.
+
+Every query of an episode is asked twice: once with its class among the support, and once with that
+class left out, when it is of none of them. Both need one table of distances.
+"""
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+from attrs import asdict, frozen
+from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax, softmax
+
+from .datasets import class_ids, only
+from .draws import EpisodeBlock
+from .errors import DataError
+from .heads import nearest_of_class
+from .interfaces import Dataset, Head, Metric
+from .records import ClassSplit, EvaluationOptions
+from .samplers import EpisodesOptions, episodes
+from .verification import roc_auc
+
+Floats = NDArray[np.float64]
+
+RECALL = 0.95  # of queries of known classes, which the threshold is to keep
+BINS = 15  # of the reliability diagram and of ECE, as in Guo et al. 2017
+
+_EPISODES, _N_WAY, _N_QUERY = 100, 20, 15  # at the most
+
+
+@frozen
+class Calibration:
+    """For K images of a class: farther than `threshold` is unknown; scores / `temperature`."""
+
+    k_shot: int
+    threshold: float
+    temperature: float
+
+
+def for_counts(calibrations: Sequence[Calibration], counts: Sequence[int]) -> Calibration | None:
+    """The one whose K is nearest, by ratio, to the median number of images of a class."""
+    if not calibrations or not counts:
+        return None
+    middle = np.log(np.median(counts))
+    return min(calibrations, key=lambda c: abs(np.log(c.k_shot) - middle))
+
+
+def by_class(
+    support: mx.array,
+    labels: mx.array,
+    query: mx.array,
+    head: Head,
+    metric: Metric,
+    n_way: int,
+) -> tuple[mx.array, mx.array, mx.array]:
+    """A head's scores, logits and least distances to the support of each class, (…, q, n_way).
+
+    `support` is condensed where the head can: the distance to a class is that to its prototype.
+    Logits: the scores of a head that training can go through, else minus the distances, as votes
+    are the same few numbers for every query.
+    """
+    scores = head.scores(support, labels, query, metric, n_way)
+    distances = nearest_of_class(metric.table(query, support), labels, n_way)
+    return scores, scores if head.differentiable else -distances, distances
+
+
+# ------------------------------------------------------------------------------ episodes
+
+
+def held_out_episodes(
+    dataset: Dataset, split: ClassSplit, options: EvaluationOptions
+) -> dict[int, tuple[list[EpisodeBlock], list[EpisodeBlock]]]:
+    """By K: episodes among the validation classes, to calibrate on, and the test classes.
+
+    Only the K for which two classes or more of either have enough images.
+    """
+    validation, test = (_episodes(dataset, part, options) for part in (split.val, split.test))
+    return {k: (validation[k], test[k]) for k in validation if k in test}
+
+
+def _episodes(
+    dataset: Dataset, classes: Sequence[str], options: EvaluationOptions
+) -> dict[int, list[EpisodeBlock]]:
+    found: dict[int, list[EpisodeBlock]] = {}
+    ids = class_ids(dataset, classes)
+    labels = only(dataset.labels, ids)
+    smallest = min((int((labels == c).sum()) for c in ids), default=0)
+    n_way = min(_N_WAY, len(ids))
+    for k in options.k_shot if n_way >= 2 else ():
+        n_query = max(1, min(_N_QUERY, smallest // 2 - k))
+        spec = EpisodesOptions(n_way, k, n_query, options.groups)
+        with suppress(DataError):  # too few images for this K
+            sampler = episodes(spec, labels, dataset.groups)
+            found[k] = list(sampler.blocks(options.seed, _EPISODES))
+    return found
+
+
+@frozen(eq=False)
+class Answers:
+    """What q queries got: logits (q, n_way), their labels (q,), and nearest distances (q,).
+
+    `known`: with their own class among the support, `unknown`: without it.
+    """
+
+    logits: Floats
+    labels: NDArray[np.int64]
+    known: Floats
+    unknown: Floats
+
+
+def answers(
+    embeddings: NDArray[np.float32], blocks: Sequence[EpisodeBlock], head: Head, metric: Metric
+) -> Answers:
+    """The answers to all queries of the episodes, over embedded images (n, d)."""
+    parts: list[tuple[Any, ...]] = []
+    for whole in blocks:
+        for i in range(len(whole)):  # one at a time: a table of distances each
+            task = whole.episode(i)
+            support, query = (
+                mx.array(embeddings[task.items[rows]]) for rows in (task.support, task.query)
+            )
+            kept = support, mx.array(task.support_labels)
+            if head.condense is not None:
+                kept = head.condense(*kept, task.n_way)
+            _, logits, table = by_class(*kept, query, head, metric, task.n_way)
+            distances = np.array(table, np.float64)
+            own = np.arange(task.n_way) == task.query_labels[:, None]
+            known, unknown = distances.min(axis=1), np.where(own, np.inf, distances).min(axis=1)
+            parts.append((np.array(logits, np.float64), task.query_labels, known, unknown))
+    return Answers(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+
+# -------------------------------------------------------------------------------- figures
+
+
+def calibrate(k_shot: int, found: Answers) -> Calibration:
+    """The distance that keeps 95 % of the known, and the temperature of least log loss.
+
+    Temperature scaling: Guo et al. 2017, equation 9; the log loss is convex in 1 / temperature.
+    """
+    queries = np.arange(len(found.labels))
+    scale = max(float(np.abs(found.logits).mean()), 1e-12)
+
+    def loss(log_temperature: float) -> float:
+        logits = found.logits / (scale * np.exp(log_temperature))
+        return -float(log_softmax(logits, axis=1)[queries, found.labels].mean())
+
+    best = minimize_scalar(loss, bounds=(-10, 10), method="bounded")
+    return Calibration(
+        k_shot=k_shot,
+        threshold=float(np.quantile(found.known, RECALL, method="higher")),
+        temperature=scale * float(np.exp(best.x)),
+    )
+
+
+def reliability(logits: Floats, labels: NDArray[np.int64]) -> tuple[list[list[float]], float]:
+    """Rows (confidence, accuracy, share of queries) of the bins that are not empty, and the ECE.
+
+    Expected calibration error: Guo et al. 2017, equation 3.
+    """
+    shares = softmax(logits, axis=1)
+    confidence, right = shares.max(axis=1), shares.argmax(axis=1) == labels
+    bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
+    rows = [
+        [
+            float(confidence[bins == b].mean()),
+            float(right[bins == b].mean()),
+            float((bins == b).mean()),
+        ]
+        for b in np.unique(bins)
+    ]
+    return rows, sum(share * abs(right - sure) for sure, right, share in rows)
+
+
+def figures(calibration: Calibration, found: Answers) -> dict[str, Any]:
+    """How a calibration does on queries: AUROC of known against unknown, errors, reliability."""
+    n = len(found.known)
+    distances = np.concatenate([found.known, found.unknown])
+    edges = np.linspace(0, distances.max(), 41)
+    at_recall = np.quantile(found.known, RECALL, method="higher")
+    bins, ece = reliability(found.logits / calibration.temperature, found.labels)
+    before, ece_before = reliability(found.logits, found.labels)
+    return {
+        "n_way": found.logits.shape[1],
+        "queries": n,
+        "auroc": roc_auc(distances, np.arange(2 * n) < n),
+        "false_accepts_at_95_recall": float((found.unknown <= at_recall).mean()),
+        "recall": float((found.known <= calibration.threshold).mean()),
+        "false_accepts": float((found.unknown <= calibration.threshold).mean()),
+        "ece": ece,
+        "ece_uncalibrated": ece_before,
+        "reliability": bins,
+        "reliability_uncalibrated": before,
+        "distances": {
+            "edges": edges.tolist(),
+            "known": np.histogram(found.known, edges)[0].tolist(),
+            "unknown": np.histogram(found.unknown, edges)[0].tolist(),
+        },
+    }
+
+
+def calibrated(
+    embeddings: NDArray[np.float32],
+    held_out: Mapping[int, tuple[list[EpisodeBlock], list[EpisodeBlock]]],
+    head: Head,
+    metric: Metric,
+) -> list[dict[str, Any]]:
+    """A row for each K: the calibration, its figures on the classes it was found on, and on test.
+
+    The test classes decide nothing.
+    """
+    rows = []
+    for k, (validation, test) in held_out.items():
+        found = answers(embeddings, validation, head, metric)
+        calibration = calibrate(k, found)
+        rows.append(
+            {
+                **asdict(calibration),
+                "validation": figures(calibration, found),
+                "test": figures(calibration, answers(embeddings, test, head, metric)),
+            }
+        )
+    return rows

@@ -1,0 +1,276 @@
+"""Commands that make a classifier of one's own classes and use it."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from itertools import chain, tee
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .terminal import fast_mlx, load_registry, print_table, showing_progress
+
+if TYPE_CHECKING:
+    from ..errors import DataError
+    from ..examination import Progress
+    from ..images import Picture
+    from ..prediction import Classifier, Prediction
+
+_BATCH = 128  # images read before the next progress is shown
+
+
+@click.command()
+@click.argument("source", metavar="RUN|FILE", type=click.Path(path_type=Path))
+@click.argument("folder", required=False, type=click.Path(path_type=Path))
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="The file to write.")
+@click.option("--remove", metavar="CLASS", multiple=True, help="Take a class out.")
+@click.option("--threshold", type=float, help="Distance beyond which an image is unknown.")
+@click.option("--show", is_flag=True, help="What is in it.")
+def enrol(
+    source: Path,
+    folder: Path | None,
+    out: Path | None,
+    remove: tuple[str, ...],
+    threshold: float | None,
+    show: bool,
+) -> None:
+    """Make a classifier of your own classes: FOLDER has a folder of images for each.
+
+    \b
+    fewshot enrol runs/0001 FOLDER -o signs.fewshot    from a trained run
+    fewshot enrol signs.fewshot FOLDER                 more images or classes
+    fewshot enrol signs.fewshot --remove CLASS         a class less
+    fewshot enrol signs.fewshot --show                 what is in it
+
+    A file is changed in place unless -o names another. Images that cannot be used are told, and
+    the rest is enrolled.
+    """
+    from attrs import evolve
+
+    from ..errors import DataError, OutputError
+
+    if folder is None and not remove and threshold is None and not show:
+        raise click.UsageError("nothing to do: name a FOLDER of images, --remove or --show")
+    changes = folder is not None or bool(remove) or threshold is not None
+    if changes and out is None and source.is_dir():
+        raise click.UsageError("a classifier from a run wants a file: -o signs.fewshot")
+    if out is not None and out.exists() and out.resolve() != source.resolve():
+        raise OutputError(f"{out} exists: name another, or change it: fewshot enrol {out} …")
+    classifier = _load(source)
+    for name in remove:
+        classifier = classifier.remove(name)
+    bad = 0
+    if folder is not None:
+        classifier, bad = _enrolled(classifier, folder)
+    if threshold is not None:
+        classifier = evolve(classifier, threshold=threshold)
+    if changes:
+        classifier.save(out or source)
+        if classifier.calibration() is None and classifier.threshold is None:
+            click.echo(
+                "not calibrated, as the run had no calibration (it takes two validation classes or "
+                "more): no image is called unknown unless --threshold says beyond what distance",
+                err=True,
+            )
+    _print_classifier(classifier, out or source)
+    if bad:
+        raise DataError(f"{bad} images could not be used; the rest is enrolled")
+
+
+def _load(path: Path) -> Classifier:
+    fast_mlx()
+    registry, _ = load_registry(strict=False)
+    from ..prediction import Classifier
+
+    return Classifier.load(path, registry)
+
+
+def _enrolled(classifier: Classifier, folder: Path) -> tuple[Classifier, int]:
+    """With the images of a folder, and how many of these could not be used."""
+    from ..errors import DataError
+    from ..folders import class_folders
+    from ..images import pictures
+
+    folders = class_folders(folder, fewest=1)
+    total, done, bad = sum(map(len, folders.values())), 0, 0
+    with _progress(total) as progress:
+        for name, files in folders.items():
+            good: list[Picture] = []
+            for start in range(0, len(files), _BATCH):
+                for each in pictures(files[start : start + _BATCH], classifier.shape):
+                    if isinstance(each, DataError):
+                        click.echo(_printable(str(each)), err=True)
+                    else:
+                        good.append(each)
+                done += len(files[start : start + _BATCH])
+                progress("enrolling", done, total, "", "")
+            bad += len(files) - len(good)
+            if good:
+                classifier = classifier.enrol({name: good})
+    if bad == total:
+        raise DataError(f"{folder}: none of its {total} images could be used")
+    return classifier, bad
+
+
+def _print_classifier(classifier: Classifier, path: Path) -> None:
+    """Classes with their numbers of images, and what tells them apart."""
+    print_table(["class", "images"], [[name, str(n)] for name, n in classifier.counts().items()])
+    recipe, calibration = classifier.recipe, classifier.calibration()
+    assert recipe is not None
+    height, width, channels = recipe.shape
+    click.echo(
+        f"{recipe.backbone.name} on {height}x{width}x{channels}, {recipe.metric.name}, "
+        f"{recipe.head.name}"
+    )
+    if classifier.threshold is not None:
+        click.echo(f"unknown: beyond a distance of {classifier.threshold:.4g}, as set")
+    elif calibration is not None:
+        click.echo(
+            f"unknown: beyond a distance of {calibration.threshold:.4g}, calibrated for "
+            f"K = {calibration.k_shot}"
+        )
+    else:
+        click.echo("unknown: never")
+    click.echo(f"file: {path}")
+
+
+# ------------------------------------------------------------------------------- predict
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("images", metavar="IMAGE|FOLDER|-...", nargs=-1, required=True)
+@click.option("--threshold", type=float, help="Distance beyond which an image is unknown.")
+@click.option(
+    "--nearest",
+    default=3,
+    show_default=True,
+    type=click.IntRange(0),
+    help="Support images to tell.",
+)
+@click.option("--json", "as_json", is_flag=True, help="A line of JSON for each image.")
+@click.option("--save-html", type=click.Path(path_type=Path), help="A page with pictures.")
+def predict(
+    file: Path,
+    images: tuple[str, ...],
+    threshold: float | None,
+    nearest: int,
+    as_json: bool,
+    save_html: Path | None,
+) -> None:
+    """The class of images, or "unknown": files, all images in folders, or names from stdin (-).
+
+    Images that cannot be used are told in their place, the rest is answered, and the exit code
+    is 4.
+    """
+    from attrs import evolve
+
+    from ..errors import DataError
+    from ..gallery import gallery
+
+    classifier = _load(file)
+    if threshold is not None:
+        classifier = evolve(classifier, threshold=threshold)
+    listed: Iterable[str] = chain.from_iterable(map(_named, images))
+    total = 0
+    if "-" not in images:
+        listed = list(listed)
+        total = len(listed)
+    names, asked = tee(listed)
+    answers = classifier.stream(asked, nearest)
+    bad = done = 0
+    with ExitStack() as stack:
+        progress = stack.enter_context(_progress(0 if sys.stdout.isatty() else total))
+        add: Any = None
+        if save_html is not None:
+            add = stack.enter_context(gallery(save_html, classifier, f"{file.name}: answers"))
+        if not as_json:
+            width = len("unknown ()") + max(map(len, classifier.classes))
+            click.echo(f"{'label':{width}} {'sure':>5} {'score':>9} {'distance':>9}  image")
+        for done, (name, answer) in enumerate(zip(names, answers, strict=False), start=1):
+            bad += isinstance(answer, DataError)
+            if as_json:
+                click.echo(_json(name, answer))
+            elif isinstance(answer, DataError):
+                click.echo(_printable(str(answer)), err=True)
+            else:
+                click.echo(_line(name, answer, width))
+            if add is not None:
+                add(_printable(name), answer)
+            progress("predicting", done, total, "", "")
+    if not done:
+        raise DataError(f"no image in {', '.join(images)}")
+    if bad:
+        raise DataError(f"{bad} of {done} images could not be used; the rest is answered")
+
+
+def _named(argument: str) -> Iterator[str]:
+    """The image files that an argument stands for."""
+    from ..folders import files_below
+
+    if argument == "-":
+        lines = (os.fsdecode(line).rstrip("\r\n") for line in sys.stdin.buffer)
+        return filter(None, lines)
+    if Path(argument).is_dir():
+        return map(str, files_below(Path(argument)))
+    return iter([argument])
+
+
+def _line(name: str, answer: Prediction, width: int) -> str:
+    label = answer.label or f"unknown ({answer.best})"
+    sure = "" if answer.confidence is None else f"{answer.confidence:.0%}"
+    near = ", ".join(f"{each.label}/{each.name} {each.distance:.3g}" for each in answer.nearest)
+    line = f"{label:{width}} {sure:>5} {answer.score:9.3g} {answer.distance:9.3g}  {name}"
+    return _printable(f"{line}  ({near})" if near else line)
+
+
+def _json(name: str, answer: Prediction | DataError) -> str:
+    import attrs
+
+    from ..errors import DataError
+
+    if isinstance(answer, DataError):
+        return json.dumps({"image": name, "error": str(answer)})
+    return json.dumps(attrs.asdict(answer, filter=lambda a, _: a.name != "pixels"))
+
+
+def _printable(text: str) -> str:
+    """Without what would steer a terminal or is not UTF-8: file names hold anything."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def _progress(total: int) -> AbstractContextManager[Progress]:
+    """Shown where there is enough to do."""
+
+    def silent(stage: str, done: int, total: int, status: str, line: str) -> None:
+        pass
+
+    return showing_progress() if total > _BATCH else nullcontext(silent)
+
+
+# -------------------------------------------------------------------------------- export
+
+
+@click.command()
+@click.argument("source", metavar="FILE|RUN", type=click.Path(path_type=Path))
+@click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help=".onnx or .mlxfn")
+def export(source: Path, out: Path) -> None:
+    """The embedding network for other programs: ONNX, or a function for MLX."""
+    classifier = _load(source)
+    from ..exporting import BATCHES, export
+
+    error = export(classifier, out)
+    height, width, channels = classifier.shape
+    batch = "any number" if out.suffix == ".onnx" else " or ".join(map(str, BATCHES))
+    click.echo(
+        f"{out}: {batch} of images {height}x{width}x{channels}, float32 in [0, 1], channels last, "
+        f"to embeddings; differs by {error:.0e} at the most"
+    )
+
+
+COMMANDS = (enrol, predict, export)

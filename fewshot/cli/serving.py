@@ -1,0 +1,38 @@
+"""The command that serves a classifier's page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from .terminal import fast_mlx
+
+
+@click.command()
+@click.argument("file", metavar="FILE.fewshot", type=click.Path(path_type=Path))
+@click.option(
+    "--from", "run", metavar="RUN", type=click.Path(path_type=Path),
+    help="Make FILE first, without any class, from this run folder.",
+)  # fmt: skip
+@click.option("--port", default=8100, show_default=True, help="On 127.0.0.1; 0: a free one.")
+@click.option("--open", "show", is_flag=True, help="Open the page in the browser.")
+def serve(file: Path, run: Path | None, port: int, show: bool) -> None:
+    """A page on this machine: classify from the camera, enrol and remove classes.
+
+    Only programs of this machine can reach it. Every change is saved to FILE at once; Ctrl-C ends
+    it.
+    """
+    fast_mlx()
+    from ..serve import Desk
+    from ..serve import serve as serve_page
+
+    def ready(address: str) -> None:
+        click.echo(f"{file} is at {address} (Ctrl-C ends it)")
+        if show:
+            click.launch(address)
+
+    serve_page(Desk(file, run), port, ready)
+
+
+COMMANDS = (serve,)

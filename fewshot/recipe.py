@@ -1,0 +1,158 @@
+"""How a trained network is made again: named parts, their options and weights."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+from attrs import frozen
+from numpy.typing import NDArray
+
+from .checkpoint import WEIGHTS, read_json, read_weights
+from .config import Chosen, Tree, from_table, options, read_toml, resolve, to_table
+from .embedding import Embedder
+from .errors import OutputError, UnknownComponentError
+from .images import Shape
+from .interfaces import Head, Metric
+from .records import EmbeddingOptions
+from .registry import Registry
+
+
+@frozen(eq=False)
+class Recipe:
+    """Everything that decides an embedding of an image (h, w, c) of `shape` and its comparison.
+
+    `components`: which release of which plugin each part was made by; `weights` of backbone and
+    metric by the names in a run's weights file.
+    """
+
+    shape: Shape
+    backbone: Chosen
+    preprocess: tuple[Chosen, ...]
+    embedding: EmbeddingOptions
+    metric: Chosen
+    head: Chosen
+    components: Mapping[str, str]
+    weights: Mapping[str, NDArray[np.float32]]
+
+
+def of_run(folder: Path, registry: Registry) -> Recipe:
+    """The recipe of a run folder. Raises OutputError where it has no sound weights."""
+    path = folder / "config.toml"
+    if not path.is_file():
+        raise OutputError(f"{folder}: not a run folder (it has no config.toml)")
+    config = resolve(registry, [read_toml(path)])
+    manifest = read_json(folder / "manifest.json")
+    if not (folder / WEIGHTS).is_file():
+        raise OutputError(f"{folder}: no weights yet (its status: {manifest.get('status')})")
+    weights = read_weights(folder / WEIGHTS, manifest.get("weights_sha256"))
+    try:
+        height, width, channels = manifest["data"]["shape"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise OutputError(f"{folder}: its manifest does not tell the images' shape") from error
+    return Recipe(
+        shape=(height, width, channels),
+        backbone=config.backbone,
+        preprocess=config.preprocess,
+        embedding=config.embedding,
+        metric=config.metric,
+        head=config.head,
+        components={
+            f"{kind} {entry.qualified}": f"{entry.provider} {entry.version}"
+            for kind, chosen in _parts(
+                config.backbone, config.preprocess, config.metric, config.head
+            )
+            for entry in [registry.get(kind, chosen.name)]
+        },
+        weights={
+            name: np.array(array)
+            for name, array in weights.items()
+            if name.startswith(("backbone.", "metric."))
+        },
+    )
+
+
+def _parts(
+    backbone: Chosen, preprocess: tuple[Chosen, ...], metric: Chosen, head: Chosen
+) -> list[tuple[str, Chosen]]:
+    transforms = [("transform", chosen) for chosen in preprocess]
+    return [("backbone", backbone), *transforms, ("metric", metric), ("head", head)]
+
+
+def make(recipe: Recipe, registry: Registry) -> tuple[Embedder, Metric, Head]:
+    """The recipe's parts with its weights. Raises OutputError where these do not fit."""
+
+    def part(kind: str, chosen: Chosen, *arguments: Any) -> Any:
+        return registry.get(kind, chosen.name).component.factory(chosen.options, *arguments)
+
+    backbone = part("backbone", recipe.backbone, recipe.shape)
+    metric: Metric = part("metric", recipe.metric)
+    _load(backbone, recipe.weights, "backbone.")
+    if isinstance(metric.fn, nn.Module):
+        _load(metric.fn, recipe.weights, "metric.")
+    preprocess = [part("transform", chosen) for chosen in recipe.preprocess]
+    embedder = Embedder(backbone, preprocess, recipe.embedding.normalize)
+    return embedder, metric, part("head", recipe.head)
+
+
+def _load(module: nn.Module, weights: Mapping[str, NDArray[np.float32]], prefix: str) -> None:
+    arrays = [
+        (name.removeprefix(prefix), mx.array(array))
+        for name, array in weights.items()
+        if name.startswith(prefix)
+    ]
+    try:
+        module.load_weights(arrays)
+        mx.eval(module.parameters())
+    except (ValueError, RuntimeError) as error:
+        raise OutputError(f"the weights do not fit: {error}") from error
+
+
+# ------------------------------------------------------------------------------- as TOML
+
+
+def to_tree(recipe: Recipe) -> Tree:
+    """All but the weights."""
+    return {
+        "shape": list(recipe.shape),
+        "backbone": to_table(recipe.backbone),
+        "preprocess": [to_table(chosen) for chosen in recipe.preprocess],
+        "embedding": {"normalize": recipe.embedding.normalize},
+        "metric": to_table(recipe.metric),
+        "head": to_table(recipe.head),
+        "components": dict(recipe.components),
+    }
+
+
+def from_tree(
+    tree: Mapping[str, Any], weights: Mapping[str, NDArray[np.float32]], registry: Registry
+) -> Recipe:
+    """What `to_tree` wrote.
+
+    Raises UnknownComponentError, with the plugin, for a part that is not installed; ConfigError for
+    options that it does not take; KeyError, TypeError or ValueError for another tree.
+    """
+    components = {str(part): str(origin) for part, origin in tree["components"].items()}
+
+    def chosen(kind: str, table: Tree) -> Chosen:
+        try:
+            return from_table(registry, kind, table, kind)
+        except UnknownComponentError as error:
+            origin = components.get(f"{kind} {table['name']}", "an unknown plugin")
+            raise UnknownComponentError(
+                f"it was made with {kind} '{table['name']}' of {origin}: {error}"
+            ) from error
+
+    height, width, channels = (int(n) for n in tree["shape"])
+    return Recipe(
+        shape=(height, width, channels),
+        backbone=chosen("backbone", tree["backbone"]),
+        preprocess=tuple(chosen("transform", table) for table in tree["preprocess"]),
+        embedding=options(EmbeddingOptions, tree["embedding"], "embedding"),
+        metric=chosen("metric", tree["metric"]),
+        head=chosen("head", tree["head"]),
+        components=components,
+        weights=weights,
+    )

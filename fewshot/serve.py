@@ -1,0 +1,274 @@
+"""A web page for one classifier, on this machine only: look, enrol, remove, all of it saved."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from importlib.resources import files
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
+
+import attrs
+from attrs import Factory, define, field, frozen
+from PIL import Image
+
+from .errors import ConfigError, DataError, FewshotError, OutputError
+from .images import Picture, read
+from .prediction import Classifier
+
+try:
+    from waitress import create_server
+    from werkzeug.exceptions import BadRequest, Forbidden, HTTPException, NotFound
+    from werkzeug.routing import Map, Rule
+    from werkzeug.wrappers import Request, Response
+except ImportError as error:
+    raise ConfigError("serving wants two packages more: pip install 'fewshot[serve]'") from error
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
+
+# A burst of camera frames is a few MB, a photo from a phone up to twenty.
+LARGEST_BODY = 64 << 20
+_MOST_PARTS = 200
+
+_TYPES = {"index.html": "text/html", "page.js": "text/javascript", "page.css": "text/css"}
+
+_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'self'; img-src 'self' blob: data:; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-store",
+}
+
+T = TypeVar("T")
+
+
+@define(eq=False)
+class Desk:
+    """The classifier of a file, as it is now.
+
+    All that touches MLX happens on one thread, in the order in which it was asked for: two that
+    use it can abort the process at its end. A change is saved before it counts. `run`: make the
+    file first, without any class, from a run folder. Raises what `Classifier.load` does, and
+    OutputError where there is such a file already.
+    """
+
+    path: Path
+    run: Path | None = None
+    _thread: ThreadPoolExecutor = Factory(lambda: ThreadPoolExecutor(1, "mlx"))
+    _classifier: Classifier = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._classifier = self._thread.submit(self._open).result()
+
+    def _open(self) -> Classifier:
+        if self.run is not None:
+            if self.path.exists():
+                raise OutputError(f"{self.path} exists: serve it as it is, or name another file")
+            Classifier.load(self.run).save(self.path)
+        return Classifier.load(self.path)
+
+    def ask(self, question: Callable[[Classifier], T]) -> T:
+        """The answer to a question to the classifier."""
+        return self._thread.submit(lambda: question(self._classifier)).result()
+
+    def change(self, step: Callable[[Classifier], Classifier]) -> None:
+        """Take a step and save its result. Where either fails all stays as it was."""
+
+        def take(before: Classifier) -> None:
+            after = step(before)
+            after.save(self.path)
+            self._classifier = after
+
+        self.ask(take)
+
+    def close(self) -> None:
+        """End the thread, once it has done what it was asked."""
+        self._thread.shutdown()
+
+
+@frozen
+class _Upload:
+    """Bytes that were sent, as a file that `images.read` can open."""
+
+    name: str
+    content: bytes
+
+    def __str__(self) -> str:
+        return self.name
+
+    def open(self, _: str) -> BytesIO:
+        return BytesIO(self.content)
+
+
+def _picture(upload: _Upload, classifier: Classifier) -> Picture:
+    decoded = read(upload, classifier.shape)
+    return Picture(decoded.image, upload.name, decoded.sha256)
+
+
+# ------------------------------------------------------------------------------ the answers
+
+
+def _overview(classifier: Classifier) -> dict[str, Any]:
+    """Every class with its support images, in the order in which they were enrolled."""
+    support = classifier.support
+    images: dict[str, list[dict[str, str]]] = {name: [] for name in classifier.classes}
+    for label, name, sha256 in zip(support.labels, support.names, support.sha256, strict=True):
+        images[classifier.classes[label]].append({"name": name, "sha256": sha256})
+    return {"classes": [{"name": name, "images": of} for name, of in images.items()]}
+
+
+def _png(sha256: str) -> Callable[[Classifier], bytes]:
+    def draw(classifier: Classifier) -> bytes:
+        if sha256 not in classifier.support.sha256:
+            raise NotFound(f"no support image has the SHA-256 {sha256}")
+        image = classifier.support.images[classifier.support.sha256.index(sha256)]
+        file = BytesIO()
+        Image.fromarray(image.squeeze()).save(file, "PNG")
+        return file.getvalue()
+
+    return draw
+
+
+def _page(_: Desk, __: Request, name: str = "index.html") -> Response:
+    if name not in _TYPES:
+        raise NotFound(f"no page '{name}'")
+    text = files("fewshot").joinpath("web", name).read_text("utf-8")
+    return Response(text, mimetype=_TYPES[name])
+
+
+def _classes(desk: Desk, _: Request) -> Any:
+    return desk.ask(_overview)
+
+
+def _support(desk: Desk, _: Request, sha256: str) -> Response:
+    return Response(desk.ask(_png(sha256)), mimetype="image/png")
+
+
+def _predict(desk: Desk, request: Request) -> Any:
+    """The body is an image file."""
+    upload = _Upload("the image", request.get_data())
+
+    def answer(classifier: Classifier) -> Any:
+        (found,) = classifier.predict([_picture(upload, classifier)])
+        return attrs.asdict(found)
+
+    return desk.ask(answer)
+
+
+def _enrol(desk: Desk, request: Request) -> Any:
+    """A form: `name`, and files `image`, one or more."""
+    name = request.form.get("name", "").strip()
+    uploads = [
+        _Upload(file.filename or "camera", file.read()) for file in request.files.getlist("image")
+    ]
+    if not name or not uploads:
+        raise BadRequest("enrolling wants a form with a name and at least one image")
+    desk.change(lambda c: c.enrol({name: [_picture(upload, c) for upload in uploads]}))
+    return desk.ask(_overview)
+
+
+def _remove(desk: Desk, request: Request) -> Any:
+    """JSON: the `name` of a class and, for one image only, its `sha256`."""
+    asked = request.get_json()
+    if not isinstance(asked, dict) or not isinstance(asked.get("name"), str):
+        raise BadRequest('removing wants JSON such as {"name": "cup"}')
+    name, sha256 = asked["name"], asked.get("sha256")
+    if sha256 is None:
+        desk.change(lambda c: c.remove(name))
+    else:
+        desk.change(lambda c: c.remove_image(name, str(sha256)))
+    return desk.ask(_overview)
+
+
+_ROUTES = Map(
+    [
+        Rule("/", endpoint=_page, methods=["GET"]),
+        Rule("/<name>", endpoint=_page, methods=["GET"]),
+        Rule("/api/classes", endpoint=_classes, methods=["GET"]),
+        Rule("/api/support/<sha256>.png", endpoint=_support, methods=["GET"]),
+        Rule("/api/predict", endpoint=_predict, methods=["POST"]),
+        Rule("/api/enrol", endpoint=_enrol, methods=["POST"]),
+        Rule("/api/remove", endpoint=_remove, methods=["POST"]),
+    ]
+)
+
+
+# ------------------------------------------------------------------------------- the server
+
+
+class _Asked(Request):
+    """A request of bounded size, the files of its form in memory."""
+
+    max_content_length = LARGEST_BODY
+    max_form_parts = _MOST_PARTS
+
+    def _get_file_stream(self, *_: Any, **__: Any) -> BytesIO:
+        return BytesIO()
+
+
+def _check_sender(request: Request) -> None:
+    """Only this machine's own pages: another site's, or a name bound to 127.0.0.1, is refused."""
+    host = urlsplit(f"//{request.headers.get('Host', '')}").hostname
+    if host not in ("localhost", "127.0.0.1"):
+        raise Forbidden("this page answers to localhost only")
+    origin = request.headers.get("Origin")
+    if origin is not None and origin != f"http://{request.headers['Host']}":
+        raise Forbidden(f"a page of {origin} may not ask here")
+
+
+def application(desk: Desk) -> WSGIApplication:
+    """The page and what it asks, as a WSGI application. Errors are JSON: {"error": a line}."""
+
+    def answer(request: Request) -> Response:
+        try:
+            _check_sender(request)
+            endpoint, values = _ROUTES.bind_to_environ(request.environ).match()
+            found = endpoint(desk, request, **values)
+        except HTTPException as error:
+            return _failed(error.code or 500, error.description or error.name)
+        except FewshotError as error:
+            return _failed(400 if isinstance(error, DataError) else 500, str(error))
+        return found if isinstance(found, Response) else _json(200, found)
+
+    @_Asked.application
+    def guarded(request: Request) -> Response:
+        response = answer(request)
+        response.headers.update(_HEADERS)
+        return response
+
+    return guarded
+
+
+def _json(status: int, value: Any) -> Response:
+    return Response(json.dumps(value), status, mimetype="application/json")
+
+
+def _failed(status: int, line: str) -> Response:
+    return _json(status, {"error": line})
+
+
+def serve(desk: Desk, port: int, ready: Callable[[str], object]) -> None:
+    """Serve a classifier on 127.0.0.1 until Ctrl-C; `ready` gets the address.
+
+    Port 0 takes a free one. Raises OutputError where the port is taken.
+    """
+    try:
+        try:
+            server = create_server(
+                application(desk), host="127.0.0.1", port=port, threads=4,
+                max_request_body_size=LARGEST_BODY, ident="fewshot",
+            )  # fmt: skip
+        except OSError as error:
+            raise OutputError(f"port {port}: {error.strerror}; name another --port") from error
+        ready(f"http://127.0.0.1:{server.effective_port}")
+        try:
+            server.run()
+        finally:
+            server.close()
+    finally:
+        desk.close()

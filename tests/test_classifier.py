@@ -1,0 +1,410 @@
+"""A classifier of one's own classes: a value, asked in any way, written to a file and read."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from attrs import evolve
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+import fewshot as fs
+from fewshot import archive
+from fewshot.images import picture
+from fewshot.plugins import build_registry
+
+REGISTRY = build_registry()[0]
+SIZE = 16
+seeds = st.integers(0, 2**32 - 1)
+
+
+def photo(rng: np.random.Generator, size: int = SIZE) -> Any:
+    return rng.integers(0, 256, (size, size, 3), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def blank(trained: Path) -> fs.Classifier:
+    return fs.Classifier.load(trained, REGISTRY)
+
+
+@pytest.fixture(scope="module")
+def enrolled(blank: fs.Classifier) -> fs.Classifier:
+    rng = np.random.default_rng(1)
+    return blank.enrol({"cup": [photo(rng)], "key": [photo(rng) for _ in range(3)]})
+
+
+def same(a: fs.Prediction, b: fs.Prediction) -> bool:
+    close = [(x.score, x.distance, x.confidence or 0) for x in (a, b)]
+    rows = [sorted(n.row for n in each.nearest) for each in (a, b)]
+    return (
+        (a.label, a.best) == (b.label, b.best)
+        and np.allclose(*close, atol=1e-5)
+        and (rows[0] == rows[1])
+    )
+
+
+# ------------------------------------------------------------------------------- answers
+
+
+@given(seed=seeds, counts=st.lists(st.integers(1, 4), min_size=1, max_size=4))
+def test_an_image_gets_the_same_answer_alone_and_among_others_in_any_order(
+    blank: fs.Classifier, seed: int, counts: list[int]
+):
+    rng = np.random.default_rng(seed)
+    ours = blank.enrol({f"class {i}": [photo(rng) for _ in range(k)] for i, k in enumerate(counts)})
+    images = [photo(rng, int(size)) for size in rng.integers(5, 40, 6)]
+    together = ours.predict(images)
+    order = rng.permutation(6)
+    shuffled = ours.predict([images[i] for i in order])
+    alone = [ours.predict(image)[0] for image in images]
+    assert all(map(same, together, alone))
+    assert all(map(same, shuffled, [together[i] for i in order]))
+    assert ours.predict(images) == together
+
+
+def test_the_nearest_support_images_are_those_of_least_distance(enrolled: fs.Classifier):
+    for row, image in enumerate(enrolled.support.images):
+        (answer,) = enrolled.predict(image, nearest=4)
+        assert answer.nearest[0].row == row
+        assert answer.nearest[0].distance == pytest.approx(0, abs=1e-3)
+        assert answer.nearest[0].label == enrolled.classes[enrolled.support.labels[row]]
+        distances = [each.distance for each in answer.nearest]
+        assert distances == sorted(distances)
+        assert len(distances) == 4
+        assert enrolled.predict(image, nearest=0)[0].nearest == ()
+
+
+def test_beyond_the_threshold_an_image_is_unknown(enrolled: fs.Classifier):
+    image = photo(np.random.default_rng(5))
+    (answer,) = enrolled.predict(image)
+    for threshold, known in ((answer.distance * 1.01, True), (answer.distance * 0.99, False)):
+        (found,) = evolve(enrolled, threshold=threshold).predict(image)
+        assert found.label == (found.best if known else None)
+        assert found.best == answer.best
+
+
+def write(image: Image.Image, path: Path, **options: Any) -> Path:
+    image.save(path, **options)
+    return path
+
+
+def test_path_pillow_image_and_array_are_one_image(blank: fs.Classifier, tmp_path: Path):
+    for name, size in (("small.png", (9, 14)), ("same.png", (SIZE, SIZE)), ("big.png", (50, 30))):
+        array = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
+        path = write(Image.fromarray(array), tmp_path / name)
+        shown = [picture(each, blank.shape).image for each in (path, str(path), array)]
+        shown.append(picture(Image.open(path), blank.shape).image)
+        assert all(np.array_equal(each, shown[0]) for each in shown)
+        assert shown[0].shape == blank.shape
+
+
+def test_a_file_is_read_as_the_dataset_of_its_folder_reads_it(blank: fs.Classifier, tmp_path: Path):
+    rng = np.random.default_rng(0)
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        image = Image.fromarray(rng.integers(0, 256, (300, 200, 3), np.uint8))
+        write(image, tmp_path / name / "0.jpg", exif=turned)
+        write(image.convert("RGBA"), tmp_path / name / "1.png")
+    options = fs.ImageFolderOptions(path=str(tmp_path), size=SIZE)
+    dataset = fs.image_folder(options)
+    for i, path in enumerate(dataset.paths):
+        assert np.array_equal(picture(str(path), blank.shape).image, dataset[i])
+
+
+def test_the_caller_keeps_a_pillow_image_as_it_was(enrolled: fs.Classifier, tmp_path: Path):
+    rng = np.random.default_rng(0)
+    path = write(Image.fromarray(photo(rng, 600)), tmp_path / "large.jpg")
+    image = Image.open(path)
+    enrolled.predict(image)
+    assert image.size == (600, 600)
+    assert np.array_equal(np.asarray(image), np.asarray(Image.open(path)))
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ("no such.png", "no such.png: no such file"),
+        (3, "an image is a path, a Pillow image or an array"),
+        (np.zeros((4, 4, 3)), "uint8, 0 to 255, not float64"),
+        (np.zeros((4, 4, 2), np.uint8), r"not \(4, 4, 2\)"),
+        (np.zeros((0, 4, 3), np.uint8), r"not \(0, 4, 3\)"),
+        (np.zeros(4, np.uint8), r"not \(4,\)"),
+    ],
+)
+def test_a_bad_image_is_refused_and_in_a_stream_the_rest_go_on(
+    enrolled: fs.Classifier, bad: Any, message: str
+):
+    good = photo(np.random.default_rng(0))
+    with pytest.raises(fs.DataError, match=message):
+        enrolled.predict([good, bad])
+    first, error, last = enrolled.stream(iter([good, bad, good]))
+    assert isinstance(error, fs.DataError)
+    assert first == last == enrolled.predict(good)[0]
+
+
+def test_a_classifier_without_classes_answers_nothing(blank: fs.Classifier):
+    with pytest.raises(fs.DataError, match="no class is enrolled yet"):
+        blank.predict([])
+
+
+# ------------------------------------------------------------------------------- support
+
+
+def equal(a: fs.Classifier, b: fs.Classifier) -> bool:
+    parts = [(x.images, x.embeddings, x.labels) for x in (a.support, b.support)]
+    texts = [(x.classes, x.support.names, x.support.sha256, x.threshold) for x in (a, b)]
+    return texts[0] == texts[1] and all(map(np.array_equal, *parts))
+
+
+@given(seed=seeds, k=st.integers(1, 4))
+def test_enrolling_and_removing_a_class_gives_the_same_classifier(
+    enrolled: fs.Classifier, seed: int, k: int
+):
+    rng = np.random.default_rng(seed)
+    more = enrolled.enrol({"owl": [photo(rng) for _ in range(k)]})
+    assert more.counts() == {"cup": 1, "key": 3, "owl": k}
+    assert enrolled.counts() == {"cup": 1, "key": 3}
+    back = more.remove("owl")
+    assert equal(back, enrolled)
+    images = [photo(rng) for _ in range(3)]
+    assert back.predict(images) == enrolled.predict(images)
+
+
+@given(seed=seeds)
+def test_classes_enrolled_together_or_one_by_one_are_the_same(blank: fs.Classifier, seed: int):
+    rng = np.random.default_rng(seed)
+    of = {name: [photo(rng) for _ in range(k)] for name, k in (("a", 2), ("b", 1), ("c", 3))}
+    step_by_step = blank
+    for name, images in of.items():
+        for image in images:
+            step_by_step = step_by_step.enrol({name: image})
+    together = blank.enrol(of)
+    assert (together.classes, together.support.sha256) == (
+        step_by_step.classes,
+        step_by_step.support.sha256,
+    )
+    np.testing.assert_allclose(
+        together.support.embeddings, step_by_step.support.embeddings, atol=1e-5
+    )
+
+
+def test_an_image_that_a_class_has_is_not_enrolled_again(enrolled: fs.Classifier):
+    again = enrolled.enrol({"key": [*enrolled.support.images[1:]]})
+    assert equal(again, enrolled)
+    assert enrolled.enrol({"cup": enrolled.support.images[1]}).counts() == {"cup": 2, "key": 3}
+
+
+def test_removing_the_images_of_a_class_one_by_one_removes_it(enrolled: fs.Classifier):
+    hashes = [h for h, c in zip(enrolled.support.sha256, enrolled.support.labels, strict=True) if c]
+    rest = enrolled.remove_image("key", hashes[0])
+    assert rest.counts() == {"cup": 1, "key": 2}
+    assert hashes[0] not in rest.support.sha256
+    for sha256 in hashes[1:]:
+        rest = rest.remove_image("key", sha256)
+    assert rest.classes == ("cup",)
+    assert rest.remove("cup").counts() == {}
+
+
+@pytest.mark.parametrize(
+    ("act", "message"),
+    [
+        (lambda c: c.remove("keys"), "no class 'keys': did you mean 'key'"),
+        (lambda c: c.remove_image("key", "00"), "'key' has no image with the SHA-256 00"),
+        (lambda c: c.enrol({"owl": []}), "class 'owl' has no image"),
+        (lambda c: c.enrol({" ": [c.support.images[0]]}), "a name that can be printed, not ' '"),
+        (lambda c: c.enrol({"a\nb": [c.support.images[0]]}), "a name that can be printed"),
+    ],
+)
+def test_what_cannot_be_done_to_a_support_is_said(
+    enrolled: fs.Classifier, act: Callable[[fs.Classifier], Any], message: str
+):
+    with pytest.raises(fs.DataError, match=message):
+        act(enrolled)
+
+
+# ---------------------------------------------------------------------------------- file
+
+
+@given(seed=seeds, name=st.text(min_size=1), threshold=st.none() | st.floats(0, 10))
+def test_a_file_gives_the_same_answers_bit_for_bit(
+    blank: fs.Classifier, tmp_path_factory: Any, seed: int, name: str, threshold: float | None
+):
+    rng = np.random.default_rng(seed)
+    name = name if name.isprintable() and name.strip() else "cup"
+    ours = blank.enrol({name: [photo(rng), photo(rng)], "other": [photo(rng)]})
+    ours = evolve(ours, threshold=threshold)
+    path = tmp_path_factory.getbasetemp() / "same.fewshot"
+    ours.save(path)
+    read = fs.Classifier.load(path, REGISTRY)
+    assert equal(read, ours)
+    assert read.calibrations == ours.calibrations
+    images = [photo(rng) for _ in range(5)]
+    assert read.predict(images) == ours.predict(images)
+    before = path.read_bytes()
+    read.save(path)
+    assert path.read_bytes() == before
+
+
+@pytest.fixture(scope="module")
+def saved(enrolled: fs.Classifier, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    path = tmp_path_factory.mktemp("saved") / "ours.fewshot"
+    enrolled.save(path)
+    return path.read_bytes()
+
+
+def refused(content: bytes, folder: Path) -> str:
+    path = folder / "bad.fewshot"
+    path.write_bytes(content)
+    with pytest.raises(fs.FewshotError) as found:
+        fs.Classifier.load(path, REGISTRY)
+    assert str(found.value).startswith(f"{path}: ")
+    assert "\n" not in str(found.value)
+    return str(found.value)
+
+
+@given(data=st.data())
+def test_any_changed_byte_is_found(saved: bytes, tmp_path_factory: Any, data: st.DataObject):
+    at = data.draw(st.integers(0, 300) | st.integers(0, len(saved) - 1))
+    other = data.draw(st.integers(1, 255))
+    changed = bytearray(saved)
+    changed[at] ^= other
+    refused(bytes(changed), tmp_path_factory.getbasetemp())
+
+
+@given(data=st.data())
+def test_a_file_cut_off_or_continued_is_refused(
+    saved: bytes, tmp_path_factory: Any, data: st.DataObject
+):
+    folder = tmp_path_factory.getbasetemp()
+    refused(saved[: data.draw(st.integers(0, len(saved) - 1))], folder)
+    refused(saved + data.draw(st.binary(min_size=1, max_size=9)), folder)
+
+
+def test_it_is_a_safetensors_file(saved: bytes, enrolled: fs.Classifier, tmp_path: Path):
+    path = tmp_path / "ours.safetensors"
+    path.write_bytes(saved)
+    arrays: Any = mx.load(str(path))
+    assert np.array_equal(np.array(arrays["support.images"]), enrolled.support.images)
+    assert "backbone.layers.layers.0.weight" in arrays
+    assert b"pickle" not in saved
+
+
+def rewritten(saved: bytes, folder: Path, change: Callable[[str, dict[str, Any]], str]) -> bytes:
+    """A file with another content and a right checksum, as somebody hostile would write it."""
+    path = folder / "rewritten.fewshot"
+    path.write_bytes(saved)
+    document, arrays = archive.read(path)
+    arrays = dict(arrays)
+    archive.write(path, change(document, arrays), arrays)
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("format = 1", "format = 2", "its format is 2"),
+        ('name = "conv4"', 'name = "else/net"', "made with backbone 'else/net' of an unknown"),
+        ("width = 4", "width = 8", "the weights do not fit"),
+        ("width = 4", "width = 999999999999", ""),
+        ("width = 4", "depth = 4", "no option 'depth'"),
+        ("    16,\n    16,", "    32,\n    16,", "its support images are"),
+        ('"key"', '"cup"', "its classes are not those"),
+        ('"key",', "", "its classes are not those"),
+        ("format", "[[", "not a classifier file"),
+        ("format", "a = " + "[" * 5000, "not a classifier file"),
+        ("[recipe]", "[elsewhere]", "not a classifier file"),
+        ("k_shot = 1", 'k_shot = "x"', "not a classifier file"),
+    ],
+)
+def test_a_hostile_document_is_refused_in_one_line(
+    saved: bytes, tmp_path: Path, old: str, new: str, message: str
+):
+    def change(document: str, _: dict[str, Any]) -> str:
+        assert old in document
+        return document.replace(old, new, 1)
+
+    assert message in refused(rewritten(saved, tmp_path, change), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("support.labels", np.array([0, 1, 1, 7]), "its classes are not those"),
+        ("support.labels", np.array([0, 1]), "one entry an image"),
+        ("support.embeddings", np.zeros((4, 9), np.float32), "its support embeddings are"),
+        ("support.embeddings", np.full((4, 4), np.nan, np.float32), "not finite"),
+        ("support.embeddings", np.full((4, 4), 0.5, np.float32), "embed differently now"),
+        ("support.images", np.zeros((4, 8, 8, 3), np.uint8), "its support images are"),
+        ("backbone.layers.layers.0.weight", np.zeros((1, 1), np.float32), "do not fit"),
+    ],
+)
+def test_hostile_arrays_are_refused_in_one_line(
+    saved: bytes, tmp_path: Path, name: str, value: Any, message: str
+):
+    def change(document: str, arrays: dict[str, Any]) -> str:
+        assert name in arrays
+        arrays[name] = value
+        return document
+
+    assert message in refused(rewritten(saved, tmp_path, change), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"dtype": "F32", "shape": [1 << 40], "data_offsets": [0, 4]},
+        {"dtype": "F32", "shape": [1 << 60, 0, 1 << 60], "data_offsets": [0, 0]},
+        {"dtype": "F32", "shape": [-1], "data_offsets": [4, 0]},
+        {"dtype": "F32", "shape": [1], "data_offsets": [-8, -4]},
+        {"dtype": "F32", "shape": [1], "data_offsets": [1 << 40, (1 << 40) + 4]},
+        {"dtype": "O", "shape": [1], "data_offsets": [0, 4]},
+        {"dtype": "F32", "shape": None, "data_offsets": [0, 4]},
+        {"dtype": "F32"},
+        [],
+        7,
+    ],
+)
+def test_no_offset_or_shape_is_believed(tmp_path: Path, entry: Any):
+    header = {"__metadata__": {"sha256": "0" * 64, "document": ""}, "x": entry}
+    head = json.dumps(header, separators=(",", ":")).encode()
+    content = len(head).to_bytes(8, "little") + head + b"\0" * 16
+    at = archive._DIGEST_AT
+    content = content[:at] + archive._digest(content).encode() + content[at + 64 :]
+    path = tmp_path / "x.fewshot"
+    path.write_bytes(content)
+    with pytest.raises(fs.OutputError, match="not a classifier file"):
+        archive.read(path)
+
+
+def test_a_file_too_large_is_refused_before_it_is_read(tmp_path: Path, enrolled: fs.Classifier):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(archive, "LARGEST", 1000)
+        path = tmp_path / "large.fewshot"
+        with pytest.raises(fs.OutputError, match="more than the 1000 allowed"):
+            enrolled.save(path)
+        assert not path.exists()
+        path.write_bytes(b"x" * 2000)
+        with pytest.raises(fs.OutputError, match="larger than the 1000 bytes"):
+            fs.Classifier.load(path, REGISTRY)
+
+
+def test_a_classifier_of_parts_without_names_cannot_be_saved(tmp_path: Path):
+    embedder = fs.Embedder(fs.conv4(fs.Conv4Options(width=4), (SIZE, SIZE, 3)))
+    images = {"cup": photo(np.random.default_rng(0))[None]}
+    ours = fs.Classifier.of(embedder, fs.nearest_prototype(), fs.euclidean(), images)
+    with pytest.raises(fs.ConfigError, match="parts without names and cannot be saved"):
+        ours.save(tmp_path / "ours.fewshot")
+
+
+def test_a_folder_that_is_no_run_is_said(tmp_path: Path):
+    with pytest.raises(fs.OutputError, match="not a run folder"):
+        fs.Classifier.load(tmp_path, REGISTRY)
+    with pytest.raises(fs.OutputError, match=r"none\.fewshot: cannot be read"):
+        fs.Classifier.load(tmp_path / "none.fewshot", REGISTRY)

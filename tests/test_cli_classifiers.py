@@ -1,0 +1,271 @@
+"""`fewshot enrol`, `predict` and `export` as their users meet them."""
+
+import io
+import json
+import shutil
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from test_cli import done, error, here
+
+import fewshot as fs
+
+
+def write_folder(root: Path, counts: dict[str, int], seed: int = 0) -> Path:
+    rng = np.random.default_rng(seed)
+    for i, (name, count) in enumerate(counts.items()):
+        (root / name).mkdir(parents=True)
+        for j in range(count):
+            pixels = rng.integers(0, 120, (20, 24, 3)) + 60 * i
+            Image.fromarray(pixels.astype(np.uint8)).save(root / name / f"{j}.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def mine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_folder(tmp_path_factory.mktemp("mine"), {"cup": 3, "große Schüssel": 2})
+
+
+@pytest.fixture(scope="module")
+def file(trained: Path, mine: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("file") / "mine.fewshot"
+    result = done("enrol", trained, mine, "-o", path)
+    assert "große Schüssel" in result.stdout
+    assert "calibrated for K = 3" in result.stdout
+    return path
+
+
+def lines(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+# ------------------------------------------------------------------------------------ enrol
+
+
+def test_a_file_stands_alone(trained: Path, mine: Path, file: Path, tmp_path: Path):
+    moved = Path(shutil.copy(file, tmp_path / "else.fewshot"))
+    found = lines(done("predict", moved, mine, "--json", cwd=tmp_path).stdout)
+    ours = fs.Classifier.load(trained).enrol(
+        {folder.name: sorted(folder.iterdir()) for folder in sorted(mine.iterdir())}
+    )
+    expected = ours.predict([each["image"] for each in found])
+    assert [each["best"] for each in found] == [each.best for each in expected]
+    assert [each["distance"] for each in found] == [each.distance for each in expected]
+
+
+def test_a_file_is_changed_in_place_or_copied(file: Path, tmp_path: Path):
+    more = write_folder(tmp_path / "more", {"owl": 1})
+    copy = Path(shutil.copy(file, tmp_path / "copy.fewshot"))
+    done("enrol", copy, more)
+    assert fs.Classifier.load(copy).counts() == {"cup": 3, "große Schüssel": 2, "owl": 1}
+    before = copy.read_bytes()
+    done("enrol", copy, more)
+    assert copy.read_bytes() == before, "the same images again change nothing"
+    done("enrol", copy, "--remove", "owl", "--remove", "cup", "-o", tmp_path / "less.fewshot")
+    assert copy.read_bytes() == before
+    assert fs.Classifier.load(tmp_path / "less.fewshot").counts() == {"große Schüssel": 2}
+    done("enrol", copy, "--remove", "owl")
+    assert copy.read_bytes() == file.read_bytes()
+    shown = done("enrol", copy, "--show").stdout
+    assert "conv4 on 16x16x3" in shown
+    assert copy.read_bytes() == file.read_bytes()
+
+
+def test_a_threshold_of_ones_own_is_kept_in_the_file(file: Path, mine: Path, tmp_path: Path):
+    strict = tmp_path / "strict.fewshot"
+    done("enrol", file, "--threshold", "-1", "-o", strict)
+    assert "-1, as set" in done("enrol", strict, "--show").stdout
+    for options, known in (((), False), (("--threshold", "inf"), True)):
+        found = lines(done("predict", strict, mine, "--json", *options).stdout)
+        assert all((each["label"] is not None) == known for each in found)
+
+
+def test_images_that_cannot_be_used_are_told_and_the_rest_is_enrolled(
+    trained: Path, tmp_path: Path
+):
+    folder = write_folder(tmp_path / "some", {"cup": 2, "key": 1})
+    (folder / "cup" / "bad.png").write_bytes(b"no image")
+    (folder / "key" / "0.png").write_bytes(b"")
+    out = tmp_path / "some.fewshot"
+    result = here("enrol", trained, folder, "-o", out)
+    assert result.returncode == 4
+    assert "bad.png: not an image" in result.stderr
+    assert (
+        result.stderr.splitlines()[-1] == "Error: 2 images could not be used; the rest is enrolled"
+    )
+    assert fs.Classifier.load(out).counts() == {"cup": 2}
+
+
+def test_an_uncalibrated_run_still_enrols_and_says_so(trained: Path, mine: Path, tmp_path: Path):
+    old = Path(shutil.copytree(trained, tmp_path / "old"))
+    results = json.loads((old / "results.json").read_text())
+    del results["unknown"]
+    for i, write in enumerate((lambda p: p.write_text(json.dumps(results)), Path.unlink)):
+        write(old / "results.json")
+        out = tmp_path / f"{i}.fewshot"
+        assert "not calibrated" in done("enrol", old, mine, "-o", out).stderr
+        found = lines(done("predict", out, mine, "--json").stdout)
+        assert {each["confidence"] for each in found} == {None}
+        assert None not in {each["label"] for each in found}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("enrol", "FILE"), 2, "nothing to do"),
+        (("enrol", "RUN", "MINE"), 2, "wants a file: -o"),
+        (("enrol", "RUN", "MINE", "-o", "FILE"), 5, "exists: name another"),
+        (
+            ("enrol", "FILE", "--remove", "cap", "-o", "new"),
+            4,
+            "no class 'cap': did you mean 'cup'",
+        ),
+        (("enrol", "FILE", "none", "-o", "new"), 4, "none: no such file or folder"),
+        (("enrol", "MINE", "MINE", "-o", "new"), 5, "not a run folder"),
+        (("enrol", "RUN", "MINE", "-o", "none/new"), 5, "cannot be written"),
+        (("predict", "none", "MINE"), 5, "none: cannot be read"),
+        (("predict", "RUN", "MINE"), 4, "no class is enrolled yet"),
+        (("predict", "FILE", "EMPTY"), 4, "no image in"),
+        (("predict", "FILE"), 2, "Missing argument"),
+        (("predict", "MINE/cup/0.png", "MINE"), 5, "not a classifier file"),
+        (("predict", "FILE", "MINE", "--save-html", "none/x.html"), 5, "cannot be written"),
+        (("export", "FILE", "-o", "net.pt"), 2, "no format '.pt'"),
+    ],
+)
+def test_a_mistake_is_one_line(
+    trained: Path, mine: Path, file: Path, tmp_path: Path, arguments: Any, code: int, message: str
+):
+    (tmp_path / "empty").mkdir()
+    places = {"RUN": trained, "MINE": mine, "FILE": file, "EMPTY": tmp_path / "empty"}
+    before = file.read_bytes()
+    words = [
+        str(places[first]) + slash + rest if first in places else word
+        for word in arguments
+        for first, slash, rest in [word.partition("/")]
+    ]
+    assert message in error(code, *words, cwd=tmp_path)
+    assert file.read_bytes() == before
+    assert sorted(tmp_path.iterdir()) == [tmp_path / "empty"]
+
+
+# ---------------------------------------------------------------------------------- predict
+
+
+def spoilt(folder: Path) -> list[Path]:
+    """Files that are no images, in many ways."""
+    rng = np.random.default_rng(0)
+    image = Image.fromarray(rng.integers(0, 256, (40, 40, 3), np.uint8))
+    made = []
+    for suffix in ("png", "jpg", "gif", "bmp", "tif", "webp"):
+        whole = io.BytesIO()
+        image.save(whole, {"jpg": "JPEG", "tif": "TIFF"}.get(suffix, suffix.upper()))
+        content = whole.getvalue()
+        for name, bad in (
+            ("cut", content[: len(content) // 3]),
+            ("header", content[:12]),
+            ("zeros", content[:4] + bytes(500)),
+        ):
+            made.append(folder / f"{name}.{suffix}")
+            made[-1].write_bytes(bad)
+    huge = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + (60000).to_bytes(4, "big") * 2 + b"\x08\x02\0\0\0"
+    for name, bad in (("text.png", b"hello"), ("empty.jpg", b""), ("huge.png", huge)):
+        made.append(folder / name)
+        made[-1].write_bytes(bad)
+    (folder / "folder.png").mkdir()
+    return [*made, folder / "folder.png", folder / "missing.png"]
+
+
+def test_bad_images_are_told_in_their_place_and_the_rest_is_answered(
+    file: Path, mine: Path, tmp_path: Path
+):
+    bad = spoilt(tmp_path)
+    good = sorted((mine / "cup").iterdir())
+    asked = [path for pair in zip(bad, good * len(bad), strict=False) for path in pair]
+    asked = [path for path in asked if not path.is_dir()]
+    result = here("predict", file, *asked, "--json")
+    assert result.returncode == 4
+    found = lines(result.stdout)
+    assert [each["image"] for each in found] == [str(path) for path in asked]
+    for path, each in zip(asked, found, strict=True):
+        assert ("error" in each) == (path in bad), path
+        if path in bad:
+            assert str(path) in each["error"]
+    count = sum(path in bad for path in asked)
+    last = f"Error: {count} of {len(asked)} images could not be used; the rest is answered"
+    assert result.stderr.splitlines()[-1] == last
+    table = here("predict", file, *asked)
+    assert table.returncode == 4
+    assert len(table.stdout.splitlines()) == 1 + len(asked) - count
+    assert table.stderr.count("\n") == 1 + count
+
+
+def test_folders_and_names_from_stdin_are_the_same_images(
+    file: Path, mine: Path, monkeypatch: pytest.MonkeyPatch
+):
+    from_folder = done("predict", file, mine, "--json").stdout
+    names = [each["image"] for each in lines(from_folder)]
+    assert names == [str(p) for folder in sorted(mine.iterdir()) for p in sorted(folder.iterdir())]
+    text = io.TextIOWrapper(io.BytesIO("\r\n\n".join(names).encode()))
+    monkeypatch.setattr(sys, "stdin", text)
+    assert done("predict", file, "-", "--json").stdout == from_folder
+    assert done("predict", file, *names, "--json").stdout == from_folder
+
+
+def test_file_names_cannot_steer_the_terminal(file: Path, mine: Path, tmp_path: Path):
+    path = tmp_path / "\x1b[31mred\udcff.png"
+    shutil.copy(mine / "cup" / "0.png", path)
+    for options in ((), ("--json",), ("--save-html", tmp_path / "page.html")):
+        assert "\x1b" not in done("predict", file, tmp_path, *options).stdout
+    (found,) = lines(done("predict", file, tmp_path, "--json").stdout)
+    assert found["image"] == str(path)
+
+
+class Page(HTMLParser):
+    """What a page shows and where it would get it from."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, Any]]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: Any) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+
+def test_the_page_shows_every_image_and_needs_no_other_file(file: Path, mine: Path, tmp_path: Path):
+    bad = tmp_path / "<script>.png"
+    bad.write_bytes(b"x")
+    page = tmp_path / "page.html"
+    result = here("predict", file, mine, bad, "--save-html", page)
+    assert result.returncode == 4
+    tags = Page(page.read_text()).tags
+    sources = [a["src"] for tag, a in tags if tag == "img"]
+    assert len(sources) == 5
+    assert all(source.startswith("data:image/png;base64,") for source in sources)
+    assert [a.get("class") for tag, a in tags if tag == "li"].count("bad") == 1
+    assert "script" not in {tag for tag, _ in tags}
+    assert "http" not in page.read_text()
+
+
+def test_the_order_of_many_images_is_kept(file: Path, tmp_path: Path, mine: Path):
+    for i in range(300):
+        shutil.copy(mine / "cup" / f"{i % 3}.png", tmp_path / f"{i}.png")
+    result = done("predict", file, tmp_path, "--json")
+    found = lines(result.stdout)
+    assert [Path(each["image"]).stem for each in found] == [str(i) for i in range(300)]
+    assert "predicting: " in result.stderr
+    for i, each in enumerate(found[3:]):
+        assert each["distance"] == pytest.approx(found[i % 3]["distance"], abs=1e-5)
+
+
+def test_an_exported_network_is_written(file: Path, tmp_path: Path):
+    pytest.importorskip("onnxruntime")
+    for suffix in ("onnx", "mlxfn"):
+        out = tmp_path / f"net.{suffix}"
+        assert "16x16x3, float32 in [0, 1]" in done("export", file, "-o", out).stdout
+        assert out.stat().st_size > 1000
