@@ -124,6 +124,10 @@ class Prediction:
     nearest: tuple[Neighbour, ...]
     pixels: NDArray[np.uint8] = field(eq=False, repr=False)
 
+    def facts(self) -> dict[str, Any]:
+        """All of it but the pixels, as JSON can hold it."""
+        return attrs.asdict(self, filter=lambda a, _: a.name != "pixels")
+
 
 @frozen(eq=False)
 class Classifier:

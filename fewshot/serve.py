@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
-import attrs
 from attrs import Factory, define, field, frozen
 from PIL import Image
 
@@ -155,7 +154,7 @@ def _predict(desk: Desk, request: Request) -> Any:
 
     def answer(classifier: Classifier) -> Any:
         (found,) = classifier.predict([_picture(upload, classifier)])
-        return attrs.asdict(found)
+        return found.facts()
 
     return desk.ask(answer)
 

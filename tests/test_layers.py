@@ -26,7 +26,7 @@ ORDER = [
     *("verification", "training", "evaluation", "calibration", "checkpoint", "archive", "doctor"),
     *("report", "compare", "show"),
     *("builtin", "plugins"),
-    *("recipe", "prediction", "gallery", "exporting"),
+    *("recipe", "prediction", "gallery", "exporting", "serve"),
     *("assembly", "examination", "run", "__main__"),
 ]
 

@@ -230,13 +230,12 @@ def _line(name: str, answer: Prediction, width: int) -> str:
 
 
 def _json(name: str, answer: Prediction | DataError) -> str:
-    import attrs
 
     from ..errors import DataError
 
     if isinstance(answer, DataError):
         return json.dumps({"image": name, "error": str(answer)})
-    return json.dumps(attrs.asdict(answer, filter=lambda a, _: a.name != "pixels"))
+    return json.dumps(answer.facts())
 
 
 def _printable(text: str) -> str:
