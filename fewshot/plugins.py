@@ -48,7 +48,7 @@ def build_registry(strict: bool = False) -> tuple[Registry, list[PluginStatus]]:
     list of plugins tried. Ctrl-C is a KeyboardInterrupt that says which plugin was loading.
     """
     registry = Registry()
-    registry.add(_collect(builtin, BUILTIN, version("fewshot")))
+    registry.add(collect(builtin, BUILTIN, version("fewshot")))
     statuses: list[PluginStatus] = []
     taken: dict[str, str] = {}
 
@@ -75,7 +75,7 @@ def build_registry(strict: bool = False) -> tuple[Registry, list[PluginStatus]]:
             if point.name == BUILTIN:
                 raise PluginError(f"the name '{BUILTIN}' is taken")
             with _contained():
-                entries = _collect(point.load(), point.name, release)
+                entries = collect(point.load(), point.name, release)
             registry.add(entries)
         except KeyboardInterrupt as error:
             raise KeyboardInterrupt(
@@ -152,7 +152,7 @@ def _wanted(points: Iterable[EntryPoint]) -> tuple[list[EntryPoint], list[str]]:
     return [point for point in ordered if point.name in names], missing
 
 
-def _collect(plugin: Any, provider: str, release: str) -> list[Registered]:
+def collect(plugin: Any, provider: str, release: str) -> list[Registered]:
     """Everything a plugin offers; raises where it is misspelt, of a wrong type or fails."""
     manager = pluggy.PluginManager("fewshot")
     manager.add_hookspecs(hookspecs)

@@ -11,7 +11,7 @@ from plugin_sites import distribution, fewshot, names
 
 from fewshot import hookspecs, interfaces
 from fewshot.errors import PluginError
-from fewshot.plugins import _ARGUMENTS, _collect
+from fewshot.plugins import _ARGUMENTS, collect
 from fewshot.records import Component, Preset
 from fewshot.registry import KINDS
 
@@ -55,7 +55,7 @@ def test_what_a_hook_returns_is_found_under_its_kind(hook: str):
     kind = kind_of(hook)
     takes = ", ".join(_ARGUMENTS.get(kind, ("options",)))
     part = Preset("x", {}) if kind == "preset" else Component("x", eval(f"lambda {takes}: None"))
-    (entry,) = _collect(plugin_of(hook, [part]), "mine", "1.0")
+    (entry,) = collect(plugin_of(hook, [part]), "mine", "1.0")
     assert (entry.kind, entry.qualified, entry.part) == (kind, "mine/x", part)
 
 
@@ -63,7 +63,7 @@ def test_what_a_hook_returns_is_found_under_its_kind(hook: str):
 def test_a_hook_refuses_another_kind_of_record(hook: str):
     wrong = Component("x", lambda _: None) if kind_of(hook) == "preset" else Preset("x", {})
     with pytest.raises(PluginError, match=hook):
-        _collect(plugin_of(hook, [wrong]), "mine", "1.0")
+        collect(plugin_of(hook, [wrong]), "mine", "1.0")
 
 
 @pytest.mark.parametrize("hook", sorted(set(HOOKS) - {"fewshot_presets"}))
@@ -76,7 +76,7 @@ def test_a_hook_documents_its_factory_and_refuses_one_that_takes_other_arguments
     assert hasattr(interfaces, documented[2])
     wrong = Component("x", lambda: None)
     with pytest.raises(PluginError, match=re.escape(f"must take ({', '.join(takes)})")):
-        _collect(plugin_of(hook, [wrong]), "mine", "1.0")
+        collect(plugin_of(hook, [wrong]), "mine", "1.0")
 
 
 @pytest.mark.parametrize("hook", HOOKS)
