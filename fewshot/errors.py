@@ -25,7 +25,7 @@ class AmbiguousComponentError(ConfigError):
 
 
 class PluginError(FewshotError):
-    """A plugin cannot be loaded (raised only where the user asked for strictness)."""
+    """A plugin failed: in use, or while loading where the user asked for strictness."""
 
     exit_code = 3
 
