@@ -8,16 +8,17 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 from attrs import frozen
+from numpy.typing import NDArray
 
 from .config import LISTS, Chosen, RunConfig
 from .datasets import class_ids, only, split_classes
 from .draws import Draw, EpisodeBlock, Pairs
 from .embedding import Embedder
-from .errors import ClassTooSmallError, ConfigError
+from .errors import ClassTooSmallError, ConfigError, PluginError
 from .evaluation import k_shot_episodes, validation
-from .interfaces import Dataset, Head, Loss, Metric, Sampler, Transform
+from .interfaces import Backbone, Dataset, Head, Loss, Metric, Sampler, Transform
 from .records import ClassSplit
-from .registry import Registry
+from .registry import Registered, Registry
 from .seeding import generator, mlx_seed
 from .training import Learned, check_fits, make_optimizer
 from .verification import verification_pairs
@@ -56,32 +57,56 @@ def _naming(classes: tuple[str, ...]) -> Iterator[None]:
         raise error.named(classes) from error
 
 
+# What each kind's factory must make: an instance of every one of these.
+_MADE: dict[str, tuple[Any, ...]] = {
+    "backbone": (nn.Module, Backbone),
+    "metric": (Metric,),
+    "loss": (Loss,),
+    "sampler": (Sampler,),
+    "head": (Head,),
+    "dataset": (Dataset,),
+    "transform": (Callable,),
+}
+
+
+def make(entry: Registered, options: Any, *arguments: Any) -> Any:
+    """What a component's factory makes; PluginError, naming it, where that is something else."""
+    made = entry.component.factory(options, *arguments)
+    for expected in _MADE[entry.kind]:
+        if not isinstance(made, expected):
+            raise PluginError(
+                f"{entry.kind} '{entry.qualified}' made {made!r}, which is no {expected.__name__}"
+            )
+    return made
+
+
 def build(config: RunConfig, registry: Registry) -> Parts:
     """Make every part; nothing is decoded yet.
 
-    Raises ConfigError for what a part refuses, DataError for classes too small.
+    Raises ConfigError for what a part refuses, DataError for classes too small, PluginError for a
+    part that is not what its kind must be.
     """
     origins: dict[str, str] = {}
 
-    def make(kind: str, chosen: Chosen, *arguments: Any) -> Any:
+    def part(kind: str, chosen: Chosen, *arguments: Any) -> Any:
         entry = registry.get(kind, chosen.name)
         origins[f"{kind} {entry.qualified}"] = f"{entry.provider} {entry.version}"
-        return entry.component.factory(chosen.options, *arguments)
+        return make(entry, chosen.options, *arguments)
 
-    metric, loss, head = (make(kind, getattr(config, kind)) for kind in ("metric", "loss", "head"))
+    metric, loss, head = (part(kind, getattr(config, kind)) for kind in ("metric", "loss", "head"))
     augment, preprocess = (
-        tuple(make("transform", chosen) for chosen in getattr(config, key)) for key in LISTS
+        tuple(part("transform", chosen) for chosen in getattr(config, key)) for key in LISTS
     )
-    dataset = make("dataset", config.dataset)
+    dataset = part("dataset", config.dataset)
     split = split_classes(dataset, config.split)
     with _naming(dataset.classes):
         training = only(dataset.labels, class_ids(dataset, split.train))
-        sampler = make("sampler", config.sampler, training, dataset.groups)
+        sampler = part("sampler", config.sampler, training, dataset.groups)
         episodes = k_shot_episodes(dataset, split, config.evaluation)
         pairs = verification_pairs(dataset, split, config.evaluation)
     shape = dataset[0].shape
     mx.random.seed(mlx_seed(config.seed, "backbone"))
-    backbone = make("backbone", config.backbone, shape)
+    backbone = part("backbone", config.backbone, shape)
     mx.eval(backbone.parameters())
     embedder = Embedder(backbone, preprocess, config.embedding.normalize)
     return Parts(
@@ -105,14 +130,22 @@ def check(parts: Parts) -> None:
     make_optimizer(parts.config.training)
     validation_of(parts)
     copies = np.repeat(parts.dataset[0][None], 8, axis=0).astype(np.float32) / np.float32(255)
+
+    def tried(where: str, transform: Transform, key: int) -> NDArray[np.float32]:
+        changed = transform(copies.copy(), generator(key, "check"))
+        if getattr(changed, "shape", None) != copies.shape or changed.dtype != np.float32:
+            raise ConfigError(f"{where} does not give float32 images of the shape it was given")
+        return changed
+
     for chosen, transform in zip(parts.config.augment, parts.augment, strict=True):
-        changed = transform(copies, generator(0, "check"))
+        where = f"augment: '{chosen.name}'"
+        changed = tried(where, transform, 0)
         if changed.min() < 0 or changed.max() > 1:
-            raise ConfigError(f"augment: '{chosen.name}' leaves [0, 1]; it belongs in preprocess")
+            raise ConfigError(f"{where} leaves [0, 1]; it belongs in preprocess")
     for chosen, transform in zip(parts.config.preprocess, parts.embedder.preprocess, strict=True):
-        changed = transform(copies, generator(0, "check"))
-        if not np.array_equal(changed, transform(copies, generator(1, "check"))):
-            raise ConfigError(f"preprocess: '{chosen.name}' is random; it belongs in augment")
+        where = f"preprocess: '{chosen.name}'"
+        if not np.array_equal(tried(where, transform, 0), tried(where, transform, 1)):
+            raise ConfigError(f"{where} is random; it belongs in augment")
 
 
 def validation_of(parts: Parts) -> Callable[[], Mapping[str, float]] | None:

@@ -11,7 +11,7 @@ import cattrs
 import tomli_w
 from attrs import frozen
 
-from .errors import ConfigError, choose_from
+from .errors import ConfigError, PluginError, choose_from
 from .records import EmbeddingOptions, EvaluationOptions, SplitOptions, TrainingOptions
 from .registry import Registry
 
@@ -198,12 +198,12 @@ def resolve(registry: Registry, layers: Iterable[Tree]) -> RunConfig:
         raise ConfigError(f"preset wants text, got {preset!r}")
     above = [{k: v for k, v in layer.items() if k != "preset"} for layer in layers]
     if preset is not None:
-        above.insert(0, dict(registry.get("preset", preset).preset.values))
+        above.insert(0, _preset(registry, preset))
     # A default that a layer replaces need not exist: the bundle may not be installed.
     defaults = {k: v for k, v in DEFAULTS.items() if not any(chooses(a, k) for a in above)}
     tree = merge(registry, [defaults, *above])
     loss = from_table(registry, "loss", tree["loss"], "loss")
-    layout = registry.get("loss", loss.name).component.factory(loss.options).layout
+    layout = _layout(registry, loss)
     for kind, name in zip(("sampler", "head"), _FOR_LAYOUT[layout], strict=True):
         tree[kind] = {"name": name, **tree.get(kind, {})}
     seed = tree.get("seed", 0)
@@ -218,6 +218,25 @@ def resolve(registry: Registry, layers: Iterable[Tree]) -> RunConfig:
     for key, cls in PLAIN.items():
         every[key] = options(cls, tree.get(key, {}), key)
     return RunConfig(**every, seed=seed)
+
+
+def _preset(registry: Registry, name: str) -> Tree:
+    """A preset's values; ConfigError, naming it, where they ask for what is not there."""
+    entry = registry.get("preset", name)
+    values = dict(entry.preset.values)
+    try:
+        merge(registry, [values])
+    except ConfigError as error:
+        raise ConfigError(f"preset '{entry.qualified}': {error}") from error
+    return values
+
+
+def _layout(registry: Registry, loss: Chosen) -> str:
+    made = registry.get("loss", loss.name).component.factory(loss.options)
+    layout = getattr(made, "layout", None)
+    if layout not in _FOR_LAYOUT:
+        raise PluginError(f"loss '{loss.name}' made {made!r}, which has none of the layouts known")
+    return str(layout)
 
 
 def from_table(registry: Registry, kind: str, table: Tree, where: str) -> Chosen:

@@ -25,7 +25,7 @@ class AmbiguousComponentError(ConfigError):
 
 
 class PluginError(FewshotError):
-    """A plugin cannot be loaded (raised only where the user asked for strictness)."""
+    """A plugin failed: in use, or while loading where the user asked for strictness."""
 
     exit_code = 3
 
@@ -75,3 +75,17 @@ def choose_from(value: str, valid: Iterable[str]) -> str:
     near = difflib.get_close_matches(value, names, n=1, cutoff=0.5)
     guess = f"did you mean '{near[0]}'? " if near else ""
     return f"{guess}valid: {', '.join(names)}"
+
+
+def one_line(error: BaseException, limit: int = 300) -> str:
+    """An error as one printable line, with its type unless it was raised on purpose.
+
+    An error whose own text cannot be made has a line all the same.
+    """
+    try:
+        text = str(error)
+    except Exception:
+        text = "(its text cannot be made)"
+    kind = "" if isinstance(error, FewshotError) else f"{type(error).__name__}: "
+    line = "".join(c if c.isprintable() else "?" for c in " ".join(f"{kind}{text}".split()))
+    return line if len(line) <= limit else f"{line[: limit - 1]}…"

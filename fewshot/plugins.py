@@ -1,22 +1,31 @@
 """Finding and loading plugins, each under its own guard."""
 
+import contextlib
+import inspect
 import os
+import sys
 import traceback
-from collections.abc import Iterable
-from importlib.metadata import EntryPoint, entry_points, version
+from collections.abc import Iterable, Iterator
+from importlib.metadata import Distribution, EntryPoint, distributions, version
+from itertools import islice
 from typing import Any
 
 import pluggy
 from attrs import frozen
 
 from . import builtin, hookspecs
-from .errors import PluginError
+from .errors import PluginError, one_line
 from .records import Component, Preset
 from .registry import BUILTIN, KINDS, Registered, Registry
 
 GROUP = "fewshot"
 
 _HOOKS = {f"fewshot_{'losse' if kind == 'loss' else kind}s": kind for kind in KINDS}
+
+# What a factory is called with, where it is not the options alone.
+_ARGUMENTS = {"backbone": ("options", "input_shape"), "sampler": ("options", "labels", "groups")}
+
+_MOST = 1000  # components of one hook: a generator that never ends must not take all memory
 
 
 @frozen
@@ -36,57 +45,105 @@ def build_registry(strict: bool = False) -> tuple[Registry, list[PluginStatus]]:
 
     A plugin that fails in any way adds nothing and stops no other; with `strict` it raises
     PluginError. `FEWSHOT_PLUGINS` (entry-point names, comma-separated) restricts or empties the
-    list of plugins tried.
+    list of plugins tried. Ctrl-C is a KeyboardInterrupt that says which plugin was loading.
     """
     registry = Registry()
-    registry.add(_collect(builtin, BUILTIN, version("fewshot")))
+    registry.add(collect(builtin, BUILTIN, version("fewshot")))
     statuses: list[PluginStatus] = []
     taken: dict[str, str] = {}
-    wanted, missing = _wanted(entry_points(group=GROUP))
-    for name in missing:
-        line = f"FEWSHOT_PLUGINS names '{name}', no such plugin is installed"
+
+    def failed(name: str, origin: str, release: str, error: BaseException) -> None:
+        line = one_line(error)
         if strict:
-            raise PluginError(line)
+            raise PluginError(f"plugin '{name}' from {origin}: {line}") from error
         registry.failed[name] = line
-        statuses.append(PluginStatus(name, "FEWSHOT_PLUGINS", "?", 0, line))
+        story = "".join(traceback.format_exception(error)).encode("utf-8", "backslashreplace")
+        statuses.append(PluginStatus(name, origin, release, 0, line, story.decode()))
+
+    points, unreadable = _installed()
+    wanted, missing = _wanted(points)
+    for name in missing:
+        failed(name, "FEWSHOT_PLUGINS", "?", PluginError("no plugin of that name is installed"))
+    for name, error in unreadable.items():
+        failed(name, "its entry_points.txt", "?", error)
     for point in wanted:
-        origin = f"{point.dist.name if point.dist else '?'} ({point.value})"
+        origin = f"{_name_of(point.dist)} ({point.value})"
         release = point.dist.version if point.dist else "?"
         try:
             if point.name in taken:
                 raise PluginError(f"the name '{point.name}' is already {taken[point.name]}'s")
             if point.name == BUILTIN:
                 raise PluginError(f"the name '{BUILTIN}' is taken")
-            entries = _collect(point.load(), point.name, release)
+            with _contained():
+                entries = collect(point.load(), point.name, release)
             registry.add(entries)
-        except KeyboardInterrupt:
-            raise
+        except KeyboardInterrupt as error:
+            raise KeyboardInterrupt(
+                f"while plugin '{point.name}' was loading (FEWSHOT_PLUGINS can leave it out)"
+            ) from error
         except BaseException as error:  # a plugin may even call sys.exit on import
-            line = _one_line(error)
-            if strict:
-                raise PluginError(f"plugin '{point.name}' from {origin}: {line}") from error
-            registry.failed[point.name] = line
-            statuses.append(
-                PluginStatus(point.name, origin, release, 0, line, traceback.format_exc())
-            )
+            failed(point.name, origin, release, error)
         else:
             taken[point.name] = origin
             statuses.append(PluginStatus(point.name, origin, release, len(entries)))
     return registry, statuses
 
 
-def _one_line(error: BaseException) -> str:
-    """An error as one line, even where its own text cannot be made."""
+def fault_of_plugin(error: BaseException) -> PluginError | None:
+    """An error that arose in an installed plugin's code, as one that says where; else None."""
+    modules = {point.value.partition(":")[0]: point.name for point in _installed()[0]}
+    for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
+        here = str(frame.f_globals.get("__name__"))
+        near = [module for module in modules if module.split(".")[0] == here.split(".")[0]]
+        if near:
+            # Of one package's plugins, the one whose module (or package) this is.
+            name = modules[max(near, key=lambda each: (f"{here}.".startswith(f"{each}."), each))]
+            where = f"{frame.f_code.co_filename}:{line}"
+            return PluginError(f"plugin '{name}' failed: {one_line(error)} ({where})")
+    return None
+
+
+@contextlib.contextmanager
+def _contained() -> Iterator[None]:
+    """Keep a plugin's import from standard output, the working directory and others' imports.
+
+    What it appends to `sys.path` stays, behind what was there.
+    """
+    before = list(sys.path)
     try:
-        text = str(error)
-    except Exception:
-        text = ""
-    return f"{type(error).__name__}: {text}".splitlines()[0]
+        with contextlib.redirect_stdout(sys.stderr), contextlib.chdir("."):
+            yield
+    finally:
+        sys.path[:] = before + [path for path in sys.path if path not in before]
+
+
+def _installed() -> tuple[list[EntryPoint], dict[str, Exception]]:
+    """The group's entry points, and the distributions whose entry points cannot be read.
+
+    `importlib.metadata.entry_points` itself stops at the first of those.
+    """
+    points: dict[str, Iterable[EntryPoint]] = {}
+    unreadable: dict[str, Exception] = {}
+    for dist in distributions():
+        try:
+            found = dist.entry_points.select(group=GROUP)
+            if found:
+                points.setdefault(dist.name, found)  # the first on the path hides others
+        except Exception as error:
+            unreadable[_name_of(dist)] = error
+    return [point for found in points.values() for point in found], unreadable
+
+
+def _name_of(dist: Distribution | None) -> str:
+    """A distribution's name; one without readable metadata has none."""
+    with contextlib.suppress(Exception):
+        return str(dist.name) if dist else "?"
+    return "?"
 
 
 def _wanted(points: Iterable[EntryPoint]) -> tuple[list[EntryPoint], list[str]]:
     """The entry points to try, in the same order everywhere, and the names that have none."""
-    ordered = sorted(points, key=lambda p: (p.name, p.dist.name if p.dist else "", p.value))
+    ordered = sorted(points, key=lambda p: (p.name, _name_of(p.dist), p.value))
     asked = os.environ.get("FEWSHOT_PLUGINS")
     if asked is None:
         return ordered, []
@@ -95,7 +152,7 @@ def _wanted(points: Iterable[EntryPoint]) -> tuple[list[EntryPoint], list[str]]:
     return [point for point in ordered if point.name in names], missing
 
 
-def _collect(plugin: Any, provider: str, release: str) -> list[Registered]:
+def collect(plugin: Any, provider: str, release: str) -> list[Registered]:
     """Everything a plugin offers; raises where it is misspelt, of a wrong type or fails."""
     manager = pluggy.PluginManager("fewshot")
     manager.add_hookspecs(hookspecs)
@@ -103,11 +160,41 @@ def _collect(plugin: Any, provider: str, release: str) -> list[Registered]:
     manager.check_pending()  # a misspelt hook
     entries: list[Registered] = []
     for hook, kind in _HOOKS.items():
-        expected = Preset if kind == "preset" else Component
-        for part in (part for parts in getattr(manager.hook, hook)() for part in parts):
-            if not isinstance(part, expected):
-                raise PluginError(f"{hook} must return {expected.__name__}s, not {part!r}")
-            entries.append(Registered(kind, part, provider, release))
+        caller = getattr(manager.hook, hook)
+        if caller.get_hookimpls():
+            offers = caller()  # one at the most, as there is one plugin: pluggy leaves out None
+            parts = _checked(hook, kind, offers[0] if offers else None)
+            entries += [Registered(kind, part, provider, release) for part in parts]
     if not entries:
-        raise PluginError("it implements no hook (is @hookimpl missing?)")
+        raise PluginError("it offers nothing (is @hookimpl missing?)")
     return entries
+
+
+def _checked(hook: str, kind: str, offered: Any) -> list[Any]:
+    """What a hook returned as a list; PluginError where it cannot be used."""
+    expected = Preset if kind == "preset" else Component
+    if isinstance(offered, str) or not isinstance(offered, Iterable):
+        raise PluginError(f"{hook} must return a list of {expected.__name__}s, not {offered!r}")
+    parts = list(islice(offered, _MOST + 1))
+    if len(parts) > _MOST:
+        raise PluginError(f"{hook} returns more than {_MOST} {expected.__name__}s")
+    for part in parts:
+        if not isinstance(part, expected):
+            raise PluginError(f"{hook} must return {expected.__name__}s, not {part!r}")
+        if isinstance(part, Component):
+            _check_factory(kind, part)
+    return parts
+
+
+def _check_factory(kind: str, component: Component) -> None:
+    arguments = _ARGUMENTS.get(kind, ("options",))
+    try:
+        signature = inspect.signature(component.factory)
+    except ValueError:
+        return  # a callable that has none to show
+    try:
+        signature.bind(*arguments)
+    except TypeError as error:
+        raise PluginError(
+            f"{kind} '{component.name}': its factory must take ({', '.join(arguments)}): {error}"
+        ) from error

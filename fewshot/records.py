@@ -1,10 +1,11 @@
 """The values that travel between the parts: class splits, components, options, results. No MLX."""
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
 import numpy as np
-from attrs import Factory, define, field, frozen, has, validators
+from attrs import Factory, define, field, fields, frozen, has, resolve_types, validators
 from numpy.typing import NDArray
 
 from .draws import Grouping, Ints
@@ -68,9 +69,51 @@ class ZeroOr:
             raise ValueError(f"'{attribute.name}' must be 0 or >= {self.least}: {value}")
 
 
-def _is_options(_: Any, attribute: Any, value: type) -> None:
-    if not has(value):
+def _is_line(_: Any, attribute: Any, value: Any) -> None:
+    if not isinstance(value, str) or not value.isprintable():
+        raise ValueError(f"'{attribute.name}' must be one line of text, not {value!r}")
+
+
+def _in_toml(value: Any) -> bool:
+    """Whether a configuration file can hold a value."""
+    if isinstance(value, Mapping):
+        return all(isinstance(key, str) and _in_toml(value[key]) for key in value)
+    if isinstance(value, list | tuple):
+        return all(_in_toml(entry) for entry in value)
+    return isinstance(value, str | bool | int | float)
+
+
+def _is_options(_: Any, attribute: Any, value: Any) -> None:
+    """Refuse what the command line, a TOML file or `fewshot show` could not do anything with."""
+    if not isinstance(value, type) or not has(value):
         raise TypeError(f"'{attribute.name}' must be an attrs class, not {value!r}")
+    try:
+        resolve_types(value)
+        blank = value()
+    except Exception as error:
+        raise TypeError(
+            f"{value.__name__}: every option needs a type that can be looked up and a default that "
+            f"its own validator takes: {error}"
+        ) from error
+    for each in fields(value):
+        default = getattr(blank, each.name)
+        if each.name == "name":
+            raise TypeError(f"{value.__name__}: an option cannot be called 'name'")
+        if default is not None and not _in_toml(default):
+            raise TypeError(
+                f"{value.__name__}: a TOML file cannot hold {default!r}, the default of "
+                f"'{each.name}'"
+            )
+
+
+def _is_tree(_: Any, attribute: Any, value: Any) -> None:
+    if not isinstance(value, Mapping) or not _in_toml(value):
+        raise TypeError(f"'{attribute.name}' must be what a TOML file can hold, not {value!r}")
+
+
+def _is_name(_: Any, attribute: Any, value: Any) -> None:
+    if not isinstance(value, str) or not re.fullmatch("[a-z0-9][a-z0-9_.-]*", value):
+        raise ValueError(f"'{attribute.name}' must be of a-z, 0-9, '_', '.' and '-', not {value!r}")
 
 
 @frozen
@@ -83,22 +126,23 @@ class Component:
     """A named part that a plugin offers: how to make it and which options it takes.
 
     `options` is a frozen attrs class; its fields, types, defaults and help texts (see `option`)
-    serve the command line, the TOML file, `fewshot show` and the manifest alike.
+    serve the command line, the TOML file, `fewshot show` and the manifest alike. Every option has
+    a default; none is called `name`. ValueError or TypeError for what cannot be used.
     """
 
-    name: str = field(validator=validators.matches_re(r"[a-z0-9][a-z0-9_.-]*"))
+    name: str = field(validator=_is_name)
     factory: Callable[..., Any] = field(validator=validators.is_callable())
     options: type = field(default=NoOptions, validator=_is_options)
-    summary: str = ""
+    summary: str = field(default="", validator=_is_line)
 
 
 @frozen
 class Preset:
     """A named partial configuration: what a TOML file would say."""
 
-    name: str = field(validator=validators.matches_re(r"[a-z0-9][a-z0-9_.-]*"))
-    values: Mapping[str, Any]
-    summary: str = ""
+    name: str = field(validator=_is_name)
+    values: Mapping[str, Any] = field(validator=_is_tree)
+    summary: str = field(default="", validator=_is_line)
 
 
 # --------------------------------------------------------- options of the run's own steps

@@ -7,6 +7,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from . import report
+from .assembly import make
 from .errors import ConfigError
 from .registry import Registered
 from .training import parameter_count
@@ -47,11 +48,10 @@ def draw(entry: Registered, options: Any, path: Path, size: int) -> None:
 
     Raises ConfigError for another kind, OutputError where the file cannot be written.
     """
-    make = entry.component.factory
     if entry.kind == "backbone":
         shape = (size, size, 3)
-        report.layers(entry.name, layer_table(make(options, shape), shape), path)
+        report.layers(entry.name, layer_table(make(entry, options, shape), shape), path)
     elif entry.kind == "dataset":
-        report.examples(make(options), path)
+        report.examples(make(entry, options), path)
     else:
         raise ConfigError(f"--save draws a backbone or a dataset, not a {entry.kind}")

@@ -18,16 +18,16 @@ COMMANDS = sorted((PACKAGE / "cli").glob("*.py"))
 # Every module may import those before it and none after it.
 ORDER = [
     *("errors", "draws", "records", "seeding", "runtime", "layers"),
-    *("registry", "hookspecs", "config"),
+    *("registry", "hookspecs", "config", "scaffold"),
     "interfaces",
     *("metrics", "losses", "heads", "backbones", "samplers", "transforms"),
     *("images", "folders", "cache", "datasets", "loader"),
     *("embedding", "folding"),
     *("verification", "training", "evaluation", "calibration", "checkpoint", "archive", "doctor"),
-    *("report", "compare", "show"),
+    *("report", "compare"),
     *("builtin", "plugins"),
     *("recipe", "prediction", "gallery", "exporting", "serve"),
-    *("assembly", "examination", "run", "__main__"),
+    *("assembly", "show", "examination", "run", "__main__"),
 ]
 
 # At run time none of these may need MLX: data are prepared on threads that must not touch it.

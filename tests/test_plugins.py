@@ -1,183 +1,96 @@
-"""A broken plugin is told of in one line and stops nothing: a real distribution, fresh processes.
+"""Which plugins are loaded, what each hook brings, and what is said where something is missing."""
 
-`broken_plugin/` is put on the path as an installed distribution looks to `importlib.metadata`:
-its package beside a `.dist-info` folder.
-"""
-
-import os
+import ast
+import inspect
 import re
 import shutil
-import subprocess
-import sys
-import tomllib
 from pathlib import Path
 
 import pytest
+from plugin_sites import distribution, fewshot, names
 
-BROKEN = Path(__file__).parent / "broken_plugin"
-PROJECT = tomllib.loads((BROKEN / "pyproject.toml").read_text())["project"]
-ENTRY_POINTS = PROJECT["entry-points"]["fewshot"]
-SOUND = {"clash", "good"}
+from fewshot import hookspecs, interfaces
+from fewshot.errors import PluginError
+from fewshot.plugins import _ARGUMENTS, collect
+from fewshot.records import Component, Preset
+from fewshot.registry import KINDS
 
-# What each failure must say, so that its author knows what to mend.
-REASONS = {
-    "import-error": "No module named 'surely_not_installed'",
-    "exits": "SystemExit: this plugin wants to leave",
-    "misspelt": "fewshot_metrix",
-    "wrong-type": "fewshot_metrics must return Components, not 'chebyshev'",
-    "not-a-list": "Component",
-    "forgetful": "hook",
-    "raising": "RuntimeError: raised in the hook",
-    "no-hooks": "hook",
-    "half-way": "ValueError: raised half-way",
-    "missing-module": "No module named 'fewshot_broken.not_there'",
-}
-
-
-def distribution(site: Path, name: str, points: dict[str, str], **modules: str) -> None:
-    """An installed distribution, as `importlib.metadata` finds it, and its modules."""
-    info = site / f"{name.replace('-', '_')}-0.0.1.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 0.0.1\n")
-    lines = "".join(f"{key} = {value}\n" for key, value in points.items())
-    (info / "entry_points.txt").write_text(f"[fewshot]\n{lines}")
-    for module, text in modules.items():
-        (site / f"{module}.py").write_text(text)
-
-
-def fewshot(
-    *arguments: str, site: Path, plugins: str | None = None, code: str | None = None
-) -> subprocess.CompletedProcess[str]:
-    """`fewshot` (or other code) in a fresh process that finds the distributions in `site`."""
-    unset = ("FEWSHOT_PLUGINS", "FORCE_COLOR", "TTY_COMPATIBLE", "COLUMNS")
-    env = {name: value for name, value in os.environ.items() if name not in unset}
-    env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(site), env.get("PYTHONPATH")]))
-    if plugins is not None:
-        env["FEWSHOT_PLUGINS"] = plugins
-    command = ["-m", "fewshot"] if code is None else ["-c", code]
-    return subprocess.run(
-        [sys.executable, *command, *arguments],
-        env=env, cwd=site, capture_output=True, text=True, check=False, timeout=60,
-    )  # fmt: skip
+BROKEN = Path(__file__).parent / "broken_plugin" / "src" / "fewshot_broken"
+HOOKS = sorted(name for name in vars(hookspecs) if name.startswith("fewshot_"))
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sound plugins and three broken ones; `test_broken_plugins.py` has them all."""
     place = tmp_path_factory.mktemp("site")
-    shutil.copytree(BROKEN / "src" / "fewshot_broken", place / "fewshot_broken")
-    distribution(place, PROJECT["name"], ENTRY_POINTS)
+    shutil.copytree(BROKEN, place / BROKEN.name)
+    chosen = ("good", "clash", "half_way", "misspelt", "raising")
+    points = {name.replace("_", "-"): f"fewshot_broken.{name}" for name in chosen}
+    distribution(place, "fewshot-broken", points)
     return place
 
 
-@pytest.fixture(scope="module")
-def listed(site: Path) -> subprocess.CompletedProcess[str]:
-    return fewshot("list", site=site)
+# -------------------------------------------------------------------------------- hooks
 
 
-@pytest.fixture(scope="module")
-def told(site: Path) -> subprocess.CompletedProcess[str]:
-    return fewshot("plugins", "-v", site=site)
+def plugin_of(hook: str, parts: list[Component] | list[Preset]) -> object:
+    """An object that implements one hook."""
+
+    def implementation() -> list[Component] | list[Preset]:
+        return parts
+
+    return type("Plugin", (), {hook: staticmethod(hookspecs.hookimpl(implementation))})()
 
 
-def names(output: str, kind: str) -> list[str]:
-    """The names that `fewshot list` gives for a kind."""
-    rows = [line.split() for line in output.splitlines()]
-    return [row[1] for row in rows if len(row) > 2 and row[0] == kind]
+def kind_of(hook: str) -> str:
+    return {"losses": "loss"}.get(hook.removeprefix("fewshot_"), hook[len("fewshot_") : -1])
 
 
-def test_every_entry_is_sound_or_has_its_reason():
-    assert set(ENTRY_POINTS) == SOUND | set(REASONS)
+def test_there_is_one_hook_for_each_kind():
+    assert sorted(kind_of(hook) for hook in HOOKS) == sorted(KINDS)
 
 
-@pytest.mark.parametrize("name", sorted(REASONS))
-def test_a_broken_plugin_is_one_line_on_stderr(name: str, listed):
-    lines = [line for line in listed.stderr.splitlines() if f"plugin '{name}'" in line]
-    assert len(lines) == 1
-    assert "fewshot-broken" in lines[0]
-    assert ENTRY_POINTS[name] in lines[0]
-    assert "failed" in lines[0]
-    assert REASONS[name] in lines[0]
+@pytest.mark.parametrize("hook", HOOKS)
+def test_what_a_hook_returns_is_found_under_its_kind(hook: str):
+    kind = kind_of(hook)
+    takes = ", ".join(_ARGUMENTS.get(kind, ("options",)))
+    part = Preset("x", {}) if kind == "preset" else Component("x", eval(f"lambda {takes}: None"))
+    (entry,) = collect(plugin_of(hook, [part]), "mine", "1.0")
+    assert (entry.kind, entry.qualified, entry.part) == (kind, "mine/x", part)
 
 
-def test_nothing_else_is_said_and_all_else_is_listed(listed):
-    assert listed.returncode == 0
-    assert len(listed.stderr.splitlines()) == len(REASONS)
-    assert {"euclidean", "cosine", "minkowski"} <= set(names(listed.stdout, "metric"))
-    assert "conv4" in names(listed.stdout, "backbone")
-    assert "good-preset" in names(listed.stdout, "preset")
+@pytest.mark.parametrize("hook", HOOKS)
+def test_a_hook_refuses_another_kind_of_record(hook: str):
+    wrong = Component("x", lambda _: None) if kind_of(hook) == "preset" else Preset("x", {})
+    with pytest.raises(PluginError, match=hook):
+        collect(plugin_of(hook, [wrong]), "mine", "1.0")
 
 
-def test_a_plugin_that_fails_half_way_adds_nothing(listed):
-    assert "half-way" not in listed.stdout
-    for name in ("misspelt-metric", "lonely-metric", "forgotten-metric", "unmarked-metric"):
-        assert name not in listed.stdout
+@pytest.mark.parametrize("hook", sorted(set(HOOKS) - {"fewshot_presets"}))
+def test_a_hook_documents_its_factory_and_refuses_one_that_takes_other_arguments(hook: str):
+    text = inspect.getdoc(getattr(hookspecs, hook)) or ""
+    takes = _ARGUMENTS.get(kind_of(hook), ("options",))
+    documented = re.search(r"`factory\((.*?)\)` -> `(\w+)`", text)
+    assert documented is not None
+    assert documented[1].split(", ") == list(takes)
+    assert hasattr(interfaces, documented[2])
+    wrong = Component("x", lambda: None)
+    with pytest.raises(PluginError, match=re.escape(f"must take ({', '.join(takes)})")):
+        collect(plugin_of(hook, [wrong]), "mine", "1.0")
 
 
-def test_a_built_in_keeps_its_name_and_the_plugins_is_found_by_its_qualified_one(listed, site):
-    metrics = names(listed.stdout, "metric")
-    assert "euclidean" in metrics
-    assert "clash/euclidean" in metrics
-    shown = fewshot("show", "metric", "euclidean", site=site)
-    assert "builtin" in shown.stdout
-    shown = fewshot("show", "metric", "clash/euclidean", site=site)
-    assert shown.returncode == 0
-    assert "a cosine that says euclidean" in shown.stdout
+@pytest.mark.parametrize("hook", HOOKS)
+def test_a_hook_has_a_signature_without_arguments_and_an_example_that_is_python(hook: str):
+    function = getattr(hookspecs, hook)
+    assert not inspect.signature(function).parameters
+    record = "Preset" if kind_of(hook) == "preset" else "Component"
+    assert record in str(inspect.signature(function).return_annotation)
+    (example,) = re.findall(r"^return \[.*\]$", inspect.getdoc(function) or "", re.MULTILINE)
+    (call,) = ast.parse(f"def hook():\n    {example}").body[0].body[0].value.elts
+    assert call.func.id == record
 
 
-def test_a_name_of_two_plugins_is_an_error_that_lists_both(listed, site):
-    assert {"clash/shared-metric", "good/shared-metric"} <= set(names(listed.stdout, "metric"))
-    assert "shared-metric" not in names(listed.stdout, "metric")
-    asked = fewshot("show", "metric", "shared-metric", site=site)
-    assert asked.returncode == 2
-    error = asked.stderr.splitlines()[-1]
-    assert error.startswith("Error: ")
-    assert "clash/shared-metric" in error
-    assert "good/shared-metric" in error
-
-
-@pytest.mark.parametrize("flag", ["--help", "-h", "--version"])
-def test_help_and_version_are_silent_and_load_no_plugin(flag: str, site: Path):
-    code = (
-        "import sys\nfrom fewshot.cli import main\n"
-        "try:\n    main()\nfinally:\n    print('LOADED', *sorted(sys.modules))"
-    )
-    done = fewshot(flag, site=site, code=code)
-    assert done.returncode == 0
-    assert done.stderr == ""
-    text, _, loaded = done.stdout.partition("LOADED")
-    assert "fewshot" in text
-    tops = {module.partition(".")[0] for module in loaded.split()}
-    assert not tops & {"fewshot_broken", "fewshot_asl", "mlx", "numpy", "scipy", "matplotlib"}
-    assert not tops & {"PIL", "pluggy"}
-    assert "fewshot.cli" in loaded.split()  # the probe sees what is loaded
-
-
-def test_each_commands_help_works_beside_broken_plugins(site: Path):
-    for command in ("run", "eval", "compare", "list", "show", "plugins"):
-        done = fewshot(command, "--help", site=site)
-        assert (done.returncode, done.stderr) == (0, ""), command
-        assert "Usage:" in done.stdout
-
-
-def test_plugins_tells_what_became_of_each(told):
-    assert told.returncode == 0
-    for name in REASONS:
-        assert re.search(rf"^ {name} +fewshot-broken .*failed: ", told.stdout, re.MULTILINE), name
-    assert re.search(r"^ good +fewshot-broken .* 3 parts", told.stdout, re.MULTILINE)
-    assert re.search(r"^ clash +fewshot-broken .* 2 parts", told.stdout, re.MULTILINE)
-
-
-@pytest.mark.parametrize("name", sorted(REASONS))
-def test_plugins_v_shows_the_traceback(name: str, told):
-    _, _, story = told.stdout.partition(f"\n{name}:\n")
-    assert story.startswith("Traceback (most recent call last)")
-    assert REASONS[name] in re.split(r"\n[a-z-]+:\n", story)[0]
-
-
-def test_without_v_there_is_no_traceback(site: Path):
-    done = fewshot("plugins", site=site)
-    assert done.returncode == 0
-    assert "Traceback" not in done.stdout + done.stderr
+# --------------------------------------------------------------------- which are loaded
 
 
 def test_without_plugins_there_is_a_word_on_the_bundle(site: Path):
@@ -203,6 +116,12 @@ def test_the_empty_variable_leaves_the_built_ins(site: Path):
     assert {row[2] for row in rows if len(row) > 2 and row[0] != "kind"} == {"builtin"}
 
 
+def test_the_variable_names_only_what_is_installed(site: Path):
+    done = fewshot("list", site=site, plugins="good,absent")
+    assert done.returncode == 0
+    assert done.stderr.startswith("plugin 'absent' from FEWSHOT_PLUGINS failed to load: no plugin")
+
+
 def test_strict_stops_at_a_broken_plugin(site: Path):
     done = fewshot("run", "--strict-plugins", site=site, plugins="good,half-way")
     assert done.returncode == 3
@@ -221,13 +140,11 @@ def test_strict_lets_sound_plugins_pass(site: Path):
 
 
 def test_an_unknown_component_says_which_plugins_failed(site: Path):
-    done = fewshot("show", "metric", "chebyshev", site=site, plugins="good,wrong-type,misspelt")
+    done = fewshot("show", "metric", "chebyshev", site=site, plugins="good,half-way,misspelt")
     assert done.returncode == 2
     error = done.stderr.splitlines()[-1]
     assert error.startswith("Error: unknown metric 'chebyshev'")
-    assert "failed to load" in error
-    assert "wrong-type" in error
-    assert "misspelt" in error
+    assert "failed to load: half-way, misspelt" in error
 
 
 def test_a_run_without_the_bundle_says_what_to_install(site: Path):
@@ -266,24 +183,12 @@ def test_of_two_equal_entry_point_names_the_second_is_skipped_and_both_are_named
     assert "fewshot-b (module_b)" in done.stderr
 
 
-def test_no_plugin_passes_for_the_built_ins(tmp_path: Path):
-    distribution(tmp_path, "fewshot-x", {"builtin": "mx"}, mx=SMALL.format(name="chebyshev"))
-    distribution(tmp_path, "fewshot-y", {"other": "my"}, my=SMALL.format(name="chebyshev"))
-    done = fewshot("show", "metric", "chebyshev", site=tmp_path, plugins="builtin,other")
-    # Either the impostor was refused, or the bare name is ambiguous: never the built-in's right.
-    assert "(builtin " not in done.stdout
-
-
-def test_an_error_that_cannot_even_be_printed_stops_no_other(tmp_path: Path):
-    distribution(
-        tmp_path,
-        "fewshot-x",
-        {"mute": "mute", "sound": "sound"},
-        mute="class Mute(Exception):\n    def __str__(self):\n        raise ValueError\n\n"
-        "raise Mute",
-        sound=SMALL.format(name="sound-metric"),
-    )
-    done = fewshot("list", site=tmp_path)
-    assert done.returncode == 0, done.stderr[-500:]
-    assert "sound-metric" in names(done.stdout, "metric")
-    assert "plugin 'mute'" in done.stderr
+def test_an_older_distribution_further_down_the_path_is_hidden(tmp_path: Path):
+    near, far = tmp_path / "near", tmp_path / "far"
+    distribution(near, "fewshot-x", {"new": "of_near"}, of_near=SMALL.format(name="of-near"))
+    distribution(far, "fewshot-x", {"old": "of_far"}, of_far=SMALL.format(name="of-far"))
+    code = f"import sys; sys.path.append({str(far)!r}); from fewshot.cli import main; main()"
+    done = fewshot("list", site=near, code=code)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "of-near" in names(done.stdout, "metric")
+    assert "of-far" not in names(done.stdout, "metric")

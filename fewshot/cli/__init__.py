@@ -1,7 +1,7 @@
 """The command line: parsing and printing only. Commands load the heavy modules they need.
 
-Exit codes: 0 done; 2 wrong option or combination; 3 plugin (with --strict-plugins); 4 data; 5 run
-folder or classifier file; 6 training; 130 interrupted; 1 anything else, a failed `doctor` too.
+Exit codes: 0 done; 2 wrong option or combination; 3 plugin; 4 data; 5 run folder or classifier
+file; 6 training; 130 interrupted; 1 anything else, a failed `doctor` too.
 """
 
 import os
@@ -10,7 +10,7 @@ import sys
 import click
 
 from ..errors import FewshotError
-from . import classifiers, machine, parts, runs, serving
+from . import authors, classifiers, machine, parts, runs, serving
 
 
 def main() -> None:
@@ -23,12 +23,21 @@ def main() -> None:
     except click.ClickException as error:
         click.echo(f"Error: {error.format_message()}", err=True)
         code = error.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("Interrupted.", err=True)
+    except (click.Abort, KeyboardInterrupt) as error:
+        where = error.__cause__ or error  # click's Abort, of a KeyboardInterrupt
+        click.echo(f"Interrupted {where}".strip() + ".", err=True)
         code = 130
     except BrokenPipeError:  # whoever reads the output, such as `head`, has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
+    except (Exception, SystemExit) as error:
+        from ..plugins import fault_of_plugin
+
+        fault = fault_of_plugin(error)
+        if fault is None:
+            raise
+        click.echo(f"Error: {fault}", err=True)
+        code = fault.exit_code
     sys.exit(code or 0)
 
 
@@ -46,6 +55,6 @@ def commands() -> None:
     """
 
 
-for module in (runs, classifiers, serving, parts, machine):
+for module in (runs, classifiers, serving, parts, authors, machine):
     for command in module.COMMANDS:
         commands.add_command(command)

@@ -18,10 +18,10 @@ from .terminal import fast_mlx, load_registry, print_results, print_table, showi
 def run(**given: Any) -> None:
     """Train and evaluate; writes a run folder with weights, figures, pictures and report.html."""
     runtime = fast_mlx()
-    registry, _ = load_registry(given["strict_plugins"])
     from ..config import chooses, read_toml, resolve, settings_layer
-    from ..run import run as train_and_evaluate
+    from ..run import run as train_and_evaluate  # before any plugin could change what it imports
 
+    registry, _ = load_registry(given["strict_plugins"])
     layers = [read_toml(given["config"])] if given["config"] is not None else []
     layers += topmost(settings_layer(given["settings"]), flag_layer(given))
     config = resolve(registry, layers)
@@ -41,10 +41,10 @@ def run(**given: Any) -> None:
 def evaluate(folder: Path, **given: Any) -> None:
     """Evaluate a run again with other K, n_way, head or metric; no training."""
     fast_mlx()
-    registry, _ = load_registry(given["strict_plugins"])
     from ..config import resolve, settings_layer
     from ..run import evaluate_run, load_run
 
+    registry, _ = load_registry(given["strict_plugins"])
     flags = flag_layer({**given, "data": None})
     if given["data"] is not None:
         flags["dataset"] = {"path": given["data"]}

@@ -1,1 +1,1 @@
-"""One module for each way in which a plugin can fail; the last two are sound."""
+"""One module for each way in which a plugin can fail, and some that do not."""

@@ -1,0 +1,46 @@
+"""The data set table: images that a CSV file lists with their class and, if known, their group."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+from attrs import frozen
+
+from fewshot import Component, DataError, ImageFiles, at_least, hookimpl, option
+
+
+@frozen
+class Options:
+    """Options of the data set."""
+
+    path: str = option("", "a CSV file with the columns file, class and, if there are any, group")
+    size: int = option(64, "images are scaled to size x size pixels", at_least(8))
+
+
+def table(options: Options) -> ImageFiles:
+    """The images, decoded when asked for; file names are relative to the CSV file.
+
+    Images of one group (a shot, a photographer, a day) are never support and query of one episode.
+    Raises DataError where there is no such file, or one without these columns or without rows.
+    """
+    if not options.path:
+        raise DataError("table needs a CSV file: --dataset table --data FILE.csv")
+    path = Path(options.path)
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: not a readable CSV file ({error})") from error
+    if not rows or not {"file", "class"} <= rows[0].keys():
+        raise DataError(f"{path}: wants a first line file,class or file,class,group, and rows")
+    classes, labels = np.unique([row["class"] for row in rows], return_inverse=True)
+    groups = None
+    if "group" in rows[0]:
+        groups = np.unique([row["group"] for row in rows], return_inverse=True)[1]
+    files = [path.parent / row["file"] for row in rows]
+    return ImageFiles(files, labels, tuple(classes.tolist()), options.size, groups=groups)
+
+
+@hookimpl
+def fewshot_datasets() -> list[Component]:
+    return [Component("table", table, Options, "images that a CSV file lists")]

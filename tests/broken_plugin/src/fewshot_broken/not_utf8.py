@@ -1,0 +1,3 @@
+"""Is saved in another encoding."""
+
+author = "René"

@@ -1,0 +1,4 @@
+"""Is not Python."""
+
+def fewshot_metrics(:
+    return []
