@@ -5,7 +5,7 @@ import re
 import weakref
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
@@ -62,11 +62,17 @@ class Member(NamedTuple):
 
 
 class Decoded(NamedTuple):
-    """One image (size, size, 3) uint8, the SHA-256 of its file, and the pixels of the file."""
+    """One image (size, size, 3) uint8, the SHA-256 of its file, and the file's own size."""
 
     image: NDArray[np.uint8]
     sha256: bytes
-    pixels: int
+    width: int
+    height: int
+
+    @property
+    def pixels(self) -> int:
+        """Pixels of the file."""
+        return self.width * self.height
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:
@@ -108,10 +114,10 @@ class ImageFiles:
             with path.open("rb") as file:
                 content = self._content(file, path)
             with Image.open(BytesIO(content)) as image:
-                pixels = image.width * image.height
-                if pixels > self.max_pixels:
+                width, height = image.size
+                if width * height > self.max_pixels:
                     raise DataError(
-                        f"{path}: {image.width}x{image.height} pixels are more than max_pixels "
+                        f"{path}: {width}x{height} pixels are more than max_pixels "
                         f"{self.max_pixels}; scale it down or raise the limit"
                     )
                 # Large JPEGs decode to an eighth at best, 12 times as fast; at four times the size
@@ -119,7 +125,7 @@ class ImageFiles:
                 image.draft(None, (4 * self.size, 4 * self.size))
                 upright = _eight_bit(ImageOps.exif_transpose(image)).convert("RGB")
                 scaled = upright.resize((self.size, self.size), Image.Resampling.BOX)
-                return Decoded(np.asarray(scaled), sha256(content).digest(), pixels)
+                return Decoded(np.asarray(scaled), sha256(content).digest(), width, height)
         except UnidentifiedImageError as error:
             raise DataError(f"{path}: not an image that Pillow knows, or empty") from error
         except UNREADABLE as error:
@@ -209,6 +215,36 @@ def class_folders(root: Path) -> dict[str, list[Any]]:
     if len(folders) < 2:
         raise DataError(f"{place}: one class only ({next(iter(folders))}); at least two are needed")
     return folders
+
+
+class PassedOver(NamedTuple):
+    """Files below a folder that are in no class, by what keeps them out."""
+
+    hidden: list[str]  # images, but for a name or folder that begins with a dot
+    unplaced: list[str]  # images that lie in no class's folder
+    others: list[str]  # no images by their names
+
+
+def passed_over(root: Path, taken: Collection[str]) -> PassedOver:
+    """What `class_folders` takes no notice of; `taken`: the images it found, as text."""
+    if root.is_file():
+        with zipfile.ZipFile(root) as archive:
+            names = [info.filename for info in archive.infolist() if not info.is_dir()]
+    else:
+        walk = os.walk(root)
+        names = [os.path.relpath(f"{at}/{name}", root) for at, _, files in walk for name in files]
+    found = PassedOver([], [], [])
+    for name in sorted(names, key=natural):
+        parts = name.split("/")
+        if f"{root}/{name}" in taken or parts[-1].startswith("._") or "__MACOSX" in parts:
+            continue  # the latter are macOS's own
+        if not _is_image(name):
+            found.others.append(name)
+        elif any(map(_hidden, parts)):
+            found.hidden.append(name)
+        else:
+            found.unplaced.append(name)
+    return found
 
 
 def _hidden(name: str) -> bool:

@@ -1,6 +1,7 @@
 """The values that travel between the parts: class splits, components, options, results. No MLX."""
 
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -84,12 +85,18 @@ class Component:
 
     `options` is a frozen attrs class; its fields, types, defaults and help texts (see `option`)
     serve the command line, the TOML file, `fewshot show` and the manifest alike.
+
+    A data set that can be had from somewhere has `fetch(folder, progress)`, which brings it into
+    the folder for `fewshot data fetch NAME` (`fewshot.fetch` does so for published files) and calls
+    `progress(file, bytes done, bytes in all)`. Its factory then looks in `data_folder(NAME)` where
+    no other path is given.
     """
 
     name: str = field(validator=validators.matches_re(r"[a-z0-9][a-z0-9_.-]*"))
     factory: Callable[..., Any] = field(validator=validators.is_callable())
     options: type = field(default=NoOptions, validator=_is_options)
     summary: str = ""
+    fetch: Callable[[Path, Callable[[str, int, int], None]], None] | None = None
 
 
 @frozen

@@ -9,7 +9,7 @@ import sys
 import click
 
 from ..errors import FewshotError
-from . import machine, parts, runs
+from . import data, machine, parts, runs
 
 
 def main() -> None:
@@ -40,6 +40,6 @@ def commands() -> None:
     """
 
 
-for module in (runs, parts, machine):
+for module in (runs, data, parts, machine):
     for command in module.COMMANDS:
         commands.add_command(command)
