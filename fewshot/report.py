@@ -35,6 +35,11 @@ def _plain(name: str) -> str:
     return name.replace("$", r"\$")
 
 
+def _short(name: str) -> str:
+    """The end of a long name, which tells one class from the next."""
+    return name if len(name) <= 12 else f"…{name[-11:]}"
+
+
 def curves(records: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Loss, validation score and verification AUC against the step."""
     figure = Figure(figsize=(9, 3.2), layout="constrained")
@@ -131,7 +136,7 @@ def episode(
     dataset: Dataset, task: Episode, answers: Ints, path: Path, rows: int = 10, shown: int = 8
 ) -> None:
     """Part of one episode: per query class a support image, then queries, right and wrong."""
-    names = [_plain(name) for name in episode_classes(dataset, task)]
+    names = [_plain(_short(name)) for name in episode_classes(dataset, task)]
     asked = np.unique(task.query_labels)[:rows]
     figure = Figure(figsize=(1.05 * (shown + 1), 1.25 * len(asked)), layout="constrained")
     grid = figure.subplots(len(asked), shown + 1, squeeze=False)

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 import fewshot as fs
 
 from .files import omniglot_path
-from .hausdorff import hausdorff_errors
+from .hausdorff import hausdorff_error
 from .runs import one_shot_runs
 
 PUBLISHED = """published, error over all twenty runs:
@@ -47,19 +48,24 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _print(path: Path, folders: list[Path]) -> None:
+    """A line for each official run as its errors are known, then the means."""
     fs.prepare()  # before anything loads MLX
-    columns = {"Hausdorff": hausdorff_errors(*one_shot_runs(path, size=105))}
-    columns |= {str(folder): network_errors(folder, path) for folder in folders}
-    names = list(columns["Hausdorff"])
-    width = [max(9, len(column)) for column in columns]
+    dataset, episodes = one_shot_runs(path, size=105)
+    networks = [network_errors(folder, path) for folder in folders]
+    titles = ["Hausdorff", *map(str, folders)]
 
-    def line(first: str, cells: list[str]) -> None:
-        print(f"{first:8}", *(cell.rjust(w) for cell, w in zip(cells, width, strict=True)))
+    def line(first: str, cells: Iterable[str]) -> None:
+        print(
+            f"{first:5}", *(f"{c:>{len(t)}}" for c, t in zip(cells, titles, strict=True)), sep="  "
+        )
 
-    line("", list(columns))
-    for name in names:
-        line(name, [f"{100 * errors[name]:.1f} %" for errors in columns.values()])
-    line("mean", [f"{100 * np.mean(list(errors.values())):.1f} %" for errors in columns.values()])
+    line("", titles)
+    rows = []
+    for name, episode in episodes.items():
+        rows.append([hausdorff_error(dataset, episode), *(errors[name] for errors in networks)])
+        line(name, map("{:.1%}".format, rows[-1]))
+        sys.stdout.flush()
+    line("mean", map("{:.1%}".format, np.mean(rows, axis=0)))
     print(f"\n{PUBLISHED}")
 
 

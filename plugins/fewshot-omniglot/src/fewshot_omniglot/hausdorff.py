@@ -1,7 +1,5 @@
 """The modified Hausdorff distance (Dubuisson & Jain 1994), the baseline of Lake et al. (2015)."""
 
-from collections.abc import Mapping
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
@@ -24,15 +22,12 @@ def modified_hausdorff(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
     return float(max(distances.min(axis=1).mean(), distances.min(axis=0).mean()))
 
 
-def hausdorff_errors(dataset: ArrayDataset, episodes: Mapping[str, Episode]) -> dict[str, float]:
+def hausdorff_error(dataset: ArrayDataset, episode: Episode) -> float:
     """Share of queries whose nearest support image, of inverted 105x105 drawings, is another's."""
-    points = [inked(image) for image in dataset.images]
-    errors = {}
-    for name, episode in episodes.items():
-        support, query = (episode.items[side] for side in (episode.support, episode.query))
-        table = np.array(
-            [[modified_hausdorff(points[q], points[s]) for s in support] for q in query]
-        )
-        answers = episode.support_labels[table.argmin(axis=1)]
-        errors[name] = float(np.mean(answers != episode.query_labels))
-    return errors
+    support, query = (
+        [inked(dataset[i]) for i in episode.items[side]]
+        for side in (episode.support, episode.query)
+    )
+    table = np.array([[modified_hausdorff(x, y) for y in support] for x in query])
+    answers = episode.support_labels[table.argmin(axis=1)]
+    return float(np.mean(answers != episode.query_labels))

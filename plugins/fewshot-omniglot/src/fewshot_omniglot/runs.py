@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fewshot import ArrayDataset, DataError, Episode
 
@@ -24,7 +25,9 @@ def one_shot_runs(
     Each class ("run01/training/class01.png") has its training image (support) and its test image
     (query). Raises DataError: no runs there, or one that is damaged.
     """
-    images, classes, names = [], [], []
+    images: list[NDArray[np.uint8]] = []
+    classes: list[str] = []
+    names: list[str] = []
     episodes: dict[str, Episode] = {}
     for files in file_sets(path):
         for match in filter(None, map(_LABELS.fullmatch, files.names)):
