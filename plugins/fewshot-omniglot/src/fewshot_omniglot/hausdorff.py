@@ -2,7 +2,7 @@
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial.distance import cdist
+from scipy.spatial import KDTree
 
 from fewshot import ArrayDataset, Episode
 
@@ -18,8 +18,7 @@ def modified_hausdorff(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
 
     Dubuisson & Jain 1994, distance 22 (d6 combined by the maximum); 0 for the same points.
     """
-    distances = cdist(x, y)
-    return float(max(distances.min(axis=1).mean(), distances.min(axis=0).mean()))
+    return float(max(KDTree(y).query(x)[0].mean(), KDTree(x).query(y)[0].mean()))
 
 
 def hausdorff_error(dataset: ArrayDataset, episode: Episode) -> float:
