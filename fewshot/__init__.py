@@ -88,6 +88,7 @@ if TYPE_CHECKING:
     from .records import below as below
     from .records import option as option
     from .records import within as within
+    from .run import trained as trained
     from .runtime import prepare as prepare
     from .samplers import AllPairsOptions as AllPairsOptions
     from .samplers import EpisodesOptions as EpisodesOptions
@@ -99,6 +100,9 @@ if TYPE_CHECKING:
     from .samplers import pairs as pairs
     from .samplers import triplets as triplets
     from .seeding import generator as generator
+    from .sources import Source as Source
+    from .sources import data_folder as data_folder
+    from .sources import fetch as fetch
     from .training import Learned as Learned
     from .training import fit as fit
     from .transforms import BlurOptions as BlurOptions
@@ -137,10 +141,12 @@ _MODULES = {
     "records": "ClassSplit Component Evaluation EvaluationOptions History "
     "Preset SplitOptions TrainingOptions Verification above "
     "at_least at_most below option within",
+    "run": "trained",
     "runtime": "prepare",
     "samplers": "AllPairsOptions EpisodesOptions PairsOptions TripletsOptions all_pairs "
     "all_way episodes pairs triplets",
     "seeding": "generator",
+    "sources": "Source data_folder fetch",
     "training": "Learned fit",
     "verification": "verification_pairs verify",
     "transforms": "BlurOptions ColourOptions CropOptions FlipOptions NormaliseOptions "

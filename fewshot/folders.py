@@ -4,7 +4,7 @@ import os
 import re
 import weakref
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -160,6 +160,36 @@ def files_below(root: Path) -> Iterator[Path]:
     yield from (Path(file.path) for file in sorted(files, key=lambda file: natural(file.name)))
     for name in sorted(folders, key=natural):
         yield from files_below(Path(folders[name]))
+
+
+class PassedOver(NamedTuple):
+    """Files below a folder that are in no class, by what keeps them out."""
+
+    hidden: list[str]  # images, but for a name or folder that begins with a dot
+    unplaced: list[str]  # images that lie in no class's folder
+    others: list[str]  # no images by their names
+
+
+def passed_over(root: Path, taken: Collection[str]) -> PassedOver:
+    """What `class_folders` takes no notice of; `taken`: the images it found, as text."""
+    if root.is_file():
+        with zipfile.ZipFile(root) as archive:
+            names = [info.filename for info in archive.infolist() if not info.is_dir()]
+    else:
+        walk = os.walk(root)
+        names = [os.path.relpath(f"{at}/{name}", root) for at, _, files in walk for name in files]
+    found = PassedOver([], [], [])
+    for name in sorted(names, key=natural):
+        parts = name.split("/")
+        if f"{root}/{name}" in taken or parts[-1].startswith("._") or "__MACOSX" in parts:
+            continue  # the latter are macOS's own
+        if not _is_image(name):
+            found.others.append(name)
+        elif any(map(_hidden, parts)):
+            found.hidden.append(name)
+        else:
+            found.unplaced.append(name)
+    return found
 
 
 def _hidden(name: str) -> bool:

@@ -149,9 +149,11 @@ class Dataset(Protocol):
     """Labelled images of one size.
 
     `classes`: names; `labels` (n,) int64 into `classes`, known without decoding; `groups` (n,) or
-    None: images of one shot or signer share a number; item i: (h, w, c) uint8. Optional:
-    `split`, a `ClassSplit` of its own; `names`, what to call each image (its file); and
-    `load(progress)`, all images at once as (n, h, w, c), where that is faster.
+    None: images of one shot or signer share a number; item i: (h, w, c) uint8, asked for from
+    several threads, DataError where it cannot be read. Optional: `split`, a `ClassSplit` of its
+    own; `names`, what to call each image (its file); and `load(progress)`, all images at once as
+    (n, h, w, c), where that is faster (`progress(done, total)` or None). `--data PATH` sets the
+    option `path`.
     """
 
     @property

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -128,12 +129,18 @@ class Component:
     `options` is a frozen attrs class; its fields, types, defaults and help texts (see `option`)
     serve the command line, the TOML file, `fewshot show` and the manifest alike. Every option has
     a default; none is called `name`. ValueError or TypeError for what cannot be used.
+
+    A data set that can be had from somewhere has `fetch(folder, progress)`, which brings it into
+    the folder for `fewshot data fetch NAME` (`fewshot.fetch` does so for published files) and calls
+    `progress(file, bytes done, bytes in all)`. Its factory then looks in `data_folder(NAME)` where
+    no other path is given.
     """
 
     name: str = field(validator=_is_name)
     factory: Callable[..., Any] = field(validator=validators.is_callable())
     options: type = field(default=NoOptions, validator=_is_options)
     summary: str = field(default="", validator=_is_line)
+    fetch: Callable[[Path, Callable[[str, int, int], None]], None] | None = None
 
 
 @frozen

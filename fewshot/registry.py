@@ -13,10 +13,14 @@ KINDS = (
 
 BUILTIN = "builtin"
 
-# What the project's own bundle adds, so that a name from the docs says what to install.
-_IN_BUNDLE = frozenset({"simplecnn", "asl-alphabet", "asl-synthetic"} | {
-    f"asl-model-{i}" for i in range(1, 5)
-})  # fmt: skip
+# What the project's own plugins add, so that a name from the docs says what to install.
+_DISTRIBUTIONS = {
+    "fewshot-asl": {
+        *("simplecnn", "asl-alphabet", "asl-synthetic"),
+        *(f"asl-model-{i}" for i in range(1, 5)),
+    },
+    "fewshot-omniglot": {"omniglot", "omniglot-prototypical"},
+}
 
 
 @frozen
@@ -90,8 +94,9 @@ class Registry:
             listed = ", ".join(sorted(entry.qualified for entry in offers))
             raise AmbiguousComponentError(f"{kind} '{name}' is offered twice: say one of {listed}")
         message = f"unknown {kind} '{name}': {choose_from(name, self.names(kind))}"
-        if name.removeprefix("asl/") in _IN_BUNDLE:
-            message += "; it is in the plugin bundle fewshot-asl, which is not loaded: install it"
+        for distribution, names in _DISTRIBUTIONS.items():
+            if name.rpartition("/")[2] in names:
+                message += f"; it is in the plugin {distribution}, which is not loaded: install it"
         if self.failed:
             message += f"; failed to load: {', '.join(self.failed)} (see `fewshot plugins`)"
         raise UnknownComponentError(message)

@@ -19,6 +19,7 @@ from .interfaces import Dataset
 from .loader import gather
 from .records import Evaluation
 
+_MOST = 40  # classes in one picture
 _OURS, _FLOOR, _UNTRAINED, _RIGHT, _WRONG = "#1f6feb", "#8c959f", "#d4a72c", "#1a7f37", "#cf222e"
 
 
@@ -32,6 +33,11 @@ def _save(figure: Figure, path: Path) -> None:
 def _plain(name: str) -> str:
     """A class name as it is, not as a formula."""
     return name.replace("$", r"\$")
+
+
+def _short(name: str) -> str:
+    """The end of a long name, which tells one class from the next."""
+    return name if len(name) <= 12 else f"…{name[-11:]}"
 
 
 def curves(records: Sequence[Mapping[str, Any]], path: Path) -> None:
@@ -82,11 +88,20 @@ def k_shot(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
 
 
 def confusion(evaluation: Evaluation, title: str, path: Path) -> None:
-    """Rows: the query classes. Columns: every class that was ever answered. Shares of a row."""
-    counts = evaluation.confusion
-    rows = np.flatnonzero(counts.sum(axis=1))
-    columns = np.flatnonzero(counts.sum(axis=0) + np.isin(np.arange(len(counts)), rows))
-    shares = counts[np.ix_(rows, columns)] / counts[rows].sum(axis=1, keepdims=True)
+    """Rows: the query classes. Columns: every class that was ever answered. Shares of a row.
+
+    Of many classes, those that are most often wrong, and what is most often answered for them.
+    """
+    shares = evaluation.confusion / np.maximum(evaluation.confusion.sum(axis=1, keepdims=True), 1)
+    asked = np.flatnonzero(evaluation.confusion.any(axis=1))
+    rows = np.sort(asked[np.argsort(shares[asked, asked], kind="stable")[:_MOST]])
+    if len(rows) < len(asked):
+        title = f"the {len(rows)} hardest of {len(asked)} classes, {title}"
+    answered = shares[rows].sum(axis=0)
+    answered[rows] += 1  # even where it was never the answer
+    columns = np.argsort(-answered, kind="stable")[: max(_MOST, 2 * len(rows))]
+    columns = np.sort(columns[answered[columns] > 0])
+    shares = shares[np.ix_(rows, columns)]
     figure = Figure(
         figsize=(1.6 + 0.34 * len(columns), 1.3 + 0.34 * len(rows)), layout="constrained"
     )
@@ -121,7 +136,7 @@ def episode(
     dataset: Dataset, task: Episode, answers: Ints, path: Path, rows: int = 10, shown: int = 8
 ) -> None:
     """Part of one episode: per query class a support image, then queries, right and wrong."""
-    names = [_plain(name) for name in episode_classes(dataset, task)]
+    names = [_plain(_short(name)) for name in episode_classes(dataset, task)]
     asked = np.unique(task.query_labels)[:rows]
     figure = Figure(figsize=(1.05 * (shown + 1), 1.25 * len(asked)), layout="constrained")
     grid = figure.subplots(len(asked), shown + 1, squeeze=False)
@@ -141,10 +156,13 @@ def episode(
 
 
 def examples(dataset: Dataset, path: Path, per_class: int = 8) -> None:
-    """A data set's examples: one row a class, evenly spread over its images."""
-    figure = Figure(figsize=(0.8 * per_class, 0.85 * len(dataset.classes)), layout="constrained")
-    grid = figure.subplots(len(dataset.classes), per_class, squeeze=False)
-    for c, line in enumerate(grid):
+    """A data set's examples, evenly spread over its images: one row a class, `_MOST` classes."""
+    total, rows = len(dataset.classes), min(_MOST, len(dataset.classes))
+    figure = Figure(figsize=(0.8 * per_class, 0.85 * rows), layout="constrained")
+    if rows < total:
+        figure.suptitle(f"{rows} of {total} classes", fontsize=9)
+    grid = figure.subplots(rows, per_class, squeeze=False)
+    for c, line in zip(np.linspace(0, total - 1, rows).astype(int), grid, strict=True):
         of_class = np.flatnonzero(dataset.labels == c)
         chosen = of_class[
             np.linspace(0, len(of_class) - 1, min(per_class, len(of_class))).astype(int)

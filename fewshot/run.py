@@ -15,7 +15,7 @@ from attrs import evolve
 
 from . import checkpoint, report
 from .assembly import Parts, build, check, validation_of
-from .config import RunConfig, read_toml, to_toml
+from .config import RunConfig, read_toml, resolve, to_toml
 from .datasets import ArrayDataset, decode
 from .errors import DataError, InterruptedRunError, OutputError
 from .examination import Progress, examine, silent
@@ -89,6 +89,17 @@ def load_run(folder: Path) -> dict[str, Any]:
     return read_toml(path)
 
 
+def trained(folder: Path, registry: Registry) -> Parts:
+    """A run's parts with its trained weights; its images are not decoded.
+
+    `embed(parts.embedder, …)`, `parts.metric` and `parts.head` serve any images of `parts.shape`.
+    Raises OutputError for a folder that is no run, has no weights yet or damaged ones.
+    """
+    parts = build(resolve(registry, [load_run(folder)]), registry)
+    _load(parts, folder)
+    return parts
+
+
 def evaluate_run(
     folder: Path, config: RunConfig, registry: Registry, progress: Progress = silent
 ) -> Path:
@@ -97,9 +108,6 @@ def evaluate_run(
     Raises DataError for test classes that the run was trained on, OutputError for damaged weights.
     """
     manifest = checkpoint.read_json(folder / "manifest.json")
-    weights = folder / checkpoint.WEIGHTS
-    if not weights.is_file():
-        raise OutputError(f"{folder}: no weights yet (its status: {manifest.get('status')})")
     parts = build(config, registry)
     known = {*manifest["classes"]["train"], *manifest["classes"]["val"]} & {*parts.split.test}
     if known:
@@ -107,7 +115,7 @@ def evaluate_run(
     if load_run(folder)["metric"]["name"] != config.metric.name:
         parts = evolve(parts, loss=evolve(parts.loss, margin=None))  # it was another metric's
     blank = snapshot(parts.learned)
-    checkpoint.load_weights(parts.learned, weights, manifest.get("weights_sha256"))
+    _load(parts, folder)
     parts = _decoded(parts, progress)
     out = checkpoint.new_folder(folder, "eval-")
     checkpoint.write_text(out / "config.toml", to_toml(config))
@@ -124,6 +132,15 @@ def _named(options: SplitOptions, split: ClassSplit) -> SplitOptions:
     """The split by its names, so that it stays what it was when the data or defaults change."""
     named = attrs.asdict(split, recurse=False)
     return evolve(options, **named, file=None, draw=False)
+
+
+def _load(parts: Parts, folder: Path) -> None:
+    """Put a run's weights into its parts."""
+    manifest = checkpoint.read_json(folder / "manifest.json")
+    weights = folder / checkpoint.WEIGHTS
+    if not weights.is_file():
+        raise OutputError(f"{folder}: no weights yet (its status: {manifest.get('status')})")
+    checkpoint.load_weights(parts.learned, weights, manifest.get("weights_sha256"))
 
 
 def _decoded(parts: Parts, progress: Progress) -> Parts:

@@ -1,5 +1,6 @@
 """What the documents say is so: links lead somewhere, commands and blocks of code run."""
 
+import importlib.util
 import os
 import re
 import shlex
@@ -7,7 +8,9 @@ import shutil
 import subprocess
 import sys
 import tomllib
+import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +19,7 @@ from commands import here
 from PIL import Image
 
 from docs.blocks import Block, blocks, commands
+from fewshot import DataError, split_classes
 from fewshot.cli import commands as group
 from fewshot.plugins import build_registry
 from fewshot.registry import KINDS
@@ -47,7 +51,9 @@ def test_every_relative_link_leads_to_a_file(page: Path) -> None:
 @pytest.mark.parametrize("page", WRITTEN, ids=title)
 def test_every_component_named_by_a_flag_exists(page: Path) -> None:
     registry, _ = build_registry()
-    own = {"chebyshev", "topk"}  # plugins that pages make
+    own = {"chebyshev", "topk", "birds"}  # plugins that pages make
+    if importlib.util.find_spec("fewshot_omniglot") is None:
+        own |= {"omniglot", "omniglot-prototypical"}
     for kind, name in re.findall(r"--(\w+) ([a-z0-9-]+)\b", page.read_text(encoding="utf-8")):
         if kind in KINDS and name not in own:
             registry.get(kind, name)
@@ -173,6 +179,31 @@ def test_the_generated_pages_are_what_the_code_says() -> None:
         check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_data_set_of_the_how_to_is_found_where_it_would_be_fetched_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (code,) = re.findall(
+        r"```python\n(.*?)```", (ROOT / "docs/how-to/dataset-plugin.md").read_text(), re.DOTALL
+    )
+    namespace: dict[str, Any] = {}
+    exec(code, namespace)
+    (component,) = namespace["fewshot_datasets"]()
+    monkeypatch.setenv("FEWSHOT_DATA", str(tmp_path))
+    with pytest.raises(DataError, match="fewshot data fetch birds"):
+        component.factory(component.options())
+    names = ("crow", "finch", "jay", "owl", "robin", "wren")
+    (tmp_path / "birds").mkdir()
+    with zipfile.ZipFile(tmp_path / "birds" / "birds.zip", "w") as archive:
+        for name in names:
+            for nest in (1, 2):
+                archive.writestr(f"{name}/{nest}_1.png", b"")  # not decoded here
+    dataset = component.factory(component.options())
+    assert dataset.classes == names
+    assert split_classes(dataset).test == ("owl", "wren")
+    assert len(set(dataset.groups)) == 12
+    assert callable(component.fetch)
 
 
 def test_the_readme_has_its_two_commands() -> None:

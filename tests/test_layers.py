@@ -17,11 +17,11 @@ COMMANDS = sorted((PACKAGE / "cli").glob("*.py"))
 
 # Every module may import those before it and none after it.
 ORDER = [
-    *("errors", "draws", "records", "seeding", "runtime", "layers"),
+    *("errors", "draws", "records", "seeding", "runtime", "sources", "layers"),
     *("registry", "hookspecs", "config", "scaffold"),
     "interfaces",
     *("metrics", "losses", "heads", "backbones", "samplers", "transforms"),
-    *("images", "folders", "cache", "datasets", "loader"),
+    *("images", "folders", "cache", "datasets", "survey", "loader"),
     *("embedding", "folding"),
     *("verification", "training", "evaluation", "calibration", "checkpoint", "archive", "doctor"),
     *("report", "compare"),
@@ -31,9 +31,9 @@ ORDER = [
 ]
 
 # At run time none of these may need MLX: data are prepared on threads that must not touch it.
-WITHOUT_MLX = ("errors", "draws", "records", "seeding", "registry", "hookspecs", "config")
-WITHOUT_MLX += ("interfaces", "samplers", "transforms")
-WITHOUT_MLX += ("images", "folders", "cache", "datasets", "loader")
+WITHOUT_MLX = ("errors", "draws", "records", "seeding", "sources", "registry", "hookspecs")
+WITHOUT_MLX += ("config", "interfaces", "samplers", "transforms")
+WITHOUT_MLX += ("images", "folders", "cache", "datasets", "survey", "loader")
 
 
 def is_for_type_checkers(node: ast.AST) -> bool:

@@ -15,11 +15,13 @@ ROOT = Path(__file__).parents[1]
 PLACES = {
     "fewshot": ROOT,
     "fewshot-asl": ROOT / "plugins" / "fewshot-asl",
+    "fewshot-omniglot": ROOT / "plugins" / "fewshot-omniglot",
     "fewshot-broken": ROOT / "tests" / "broken_plugin",
 }
 PACKAGES = {
     "fewshot": ROOT / "fewshot",
     "fewshot-asl": PLACES["fewshot-asl"] / "src" / "fewshot_asl",
+    "fewshot-omniglot": PLACES["fewshot-omniglot"] / "src" / "fewshot_omniglot",
 }
 
 pytestmark = pytest.mark.skipif(
@@ -46,7 +48,7 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def site(wheels: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The two distributions installed from their wheels, and nothing else in the folder."""
+    """The distributions installed from their wheels, and nothing else in the folder."""
     folder = tmp_path_factory.mktemp("site")
     chosen = [str(wheels[name]) for name in PACKAGES]
     pip("install", "-q", "--no-deps", "--no-index", "--target", str(folder), *chosen)

@@ -174,18 +174,21 @@ def test_an_unknown_name_says_which_plugins_failed_to_load():
 
 
 @pytest.mark.parametrize(
-    ("kind", "name"),
+    ("kind", "name", "distribution"),
     [
-        ("backbone", "simplecnn"),
-        ("backbone", "asl/simplecnn"),
-        ("dataset", "asl-synthetic"),
-        ("dataset", "asl-alphabet"),
-        ("preset", "asl-model-1"),
-        ("preset", "asl-model-4"),
+        ("backbone", "simplecnn", "fewshot-asl"),
+        ("backbone", "asl/simplecnn", "fewshot-asl"),
+        ("dataset", "asl-synthetic", "fewshot-asl"),
+        ("dataset", "asl-alphabet", "fewshot-asl"),
+        ("preset", "asl-model-1", "fewshot-asl"),
+        ("preset", "asl-model-4", "fewshot-asl"),
+        ("dataset", "omniglot", "fewshot-omniglot"),
     ],
 )
-def test_a_name_of_the_bundle_says_what_to_install(kind: str, name: str):
-    with pytest.raises(UnknownComponentError, match="fewshot-asl"):
+def test_a_name_of_the_projects_plugins_says_what_to_install(
+    kind: str, name: str, distribution: str
+):
+    with pytest.raises(UnknownComponentError, match=distribution):
         Registry().get(kind, name)
 
 

@@ -2,6 +2,7 @@
 
 import os
 import string
+import sys
 import zipfile
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from fewshot.config import resolve, settings_layer
 from fewshot.datasets import split_classes
 from fewshot.plugins import build_registry
 from fewshot.run import run
-from fewshot_asl.alphabet import CLASSES, SPLIT, VARIABLE, AlphabetOptions, alphabet
+from fewshot_asl.alphabet import CLASSES, SPLIT, VARIABLE, AlphabetOptions, alphabet, fetch_photos
 from fewshot_asl.poses import NAMES
 
 REGISTRY = build_registry()[0]
@@ -24,8 +25,9 @@ REAL = os.environ.get(VARIABLE)
 
 
 @pytest.fixture(autouse=True)
-def no_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_data_of_the_users(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv(VARIABLE, raising=False)
+    monkeypatch.setenv("FEWSHOT_DATA", str(tmp_path / "fetched"))
 
 
 def photos(root: Path, numbers: tuple[int, ...] = (1, 2), leave_out: tuple[str, ...] = ()) -> Path:
@@ -108,6 +110,7 @@ def test_without_photos_it_says_where_to_get_them_and_how_to_name_them():
         alphabet(AlphabetOptions())
     message = str(caught.value)
     assert "grassknoted/asl-alphabet" in message
+    assert "fewshot data fetch asl-alphabet" in message
     assert "Kaggle" in message
     assert "--data" in message
     assert "FEWSHOT_ASL_DATA" in message
@@ -127,6 +130,47 @@ def test_missing_classes_are_named(tmp_path: Path):
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path):
     with pytest.raises(DataError, match="nowhere"):
         alphabet(AlphabetOptions(path=str(tmp_path / "nowhere")))
+
+
+# ------------------------------------------------------------------------- fetched from Kaggle
+
+
+def kagglehub(folder: Path, monkeypatch: pytest.MonkeyPatch, body: str) -> None:
+    """A stand-in for the package, for what is called and what it may raise; no download."""
+    lines = "def dataset_download(handle, path=None, *, force_download=False, output_dir=None):"
+    (folder / "kagglehub.py").write_text(f"{lines}\n    {body}\n")
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.delitem(sys.modules, "kagglehub", raising=False)
+
+
+def test_kagglehub_is_asked_for_the_data_set_and_the_photos_are_then_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    source, folder = photos(tmp_path / "kaggle"), tmp_path / "fetched" / "asl-alphabet"
+    body = (
+        "import shutil; assert handle == 'grassknoted/asl-alphabet'; "
+        f"shutil.copytree({str(source)!r}, output_dir)"
+    )
+    kagglehub(tmp_path, monkeypatch, body)
+    fetch = REGISTRY.get("dataset", "asl-alphabet").component.fetch
+    assert fetch is not None
+    fetch(folder, lambda file, done, total: None)
+    assert len(alphabet(AlphabetOptions()).labels) == 2 * 29
+
+
+def test_what_kaggle_refuses_is_one_line_that_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    kagglehub(tmp_path, monkeypatch, "raise RuntimeError('403 Client Error.\\n\\nNo token')")
+    with pytest.raises(DataError, match=r"403 Client Error\. No token.*access_token") as caught:
+        fetch_photos(tmp_path / "x", None)
+    assert "\n" not in str(caught.value)
+
+
+def test_without_kagglehub_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "kagglehub", None)
+    with pytest.raises(DataError, match="pip install 'kagglehub"):
+        fetch_photos(tmp_path / "x", None)
 
 
 # ------------------------------------------------------------------------------------- groups

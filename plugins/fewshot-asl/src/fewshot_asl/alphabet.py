@@ -14,6 +14,7 @@ from fewshot import (
     above,
     at_least,
     class_folders,
+    data_folder,
     image_files,
     option,
 )
@@ -28,13 +29,15 @@ SPLIT = ClassSplit(
 
 VARIABLE = "FEWSHOT_ASL_DATA"
 
+_KAGGLE = "grassknoted/asl-alphabet"
+
 
 @frozen
 class AlphabetOptions:
     """Options of the real photos."""
 
     path: str = option(
-        "", f"the folder or the downloaded zip file; else the environment variable {VARIABLE}"
+        "", f"the folder or the downloaded zip file; else {VARIABLE}, else what was fetched"
     )
     size: int = option(64, "images are scaled to size x size pixels", at_least(8))
     max_pixels: int = option(50_000_000, "larger images are refused before decoding", above(0))
@@ -51,10 +54,13 @@ def alphabet(options: AlphabetOptions) -> ImageFiles:
     """
     root = options.path or os.environ.get(VARIABLE, "")
     if not root:
-        raise DataError(
-            "asl-alphabet needs the photos: get the data set grassknoted/asl-alphabet from Kaggle "
-            f"and point at the folder or zip file with --data PATH or {VARIABLE}=PATH"
-        )
+        root = str(data_folder("asl-alphabet"))
+        if not Path(root).exists():
+            raise DataError(
+                f"asl-alphabet needs the photos: `fewshot data fetch asl-alphabet` gets {_KAGGLE} "
+                "from Kaggle; or point at the folder or zip file with --data PATH or "
+                f"{VARIABLE}=PATH"
+            )
     folders = class_folders(Path(root))
     missing = [name for name in CLASSES if name not in folders]
     if missing:
@@ -66,3 +72,25 @@ def alphabet(options: AlphabetOptions) -> ImageFiles:
 
     ordered = {name: folders[name] for name in CLASSES}
     return image_files(ordered, options.size, options.max_pixels, group, SPLIT)
+
+
+def fetch_photos(folder: Path, _: object) -> None:
+    """Bring the photos from Kaggle into the folder; kagglehub shows its own progress.
+
+    Raises DataError, with what to do, without kagglehub and where Kaggle does not give them.
+    """
+    try:
+        import kagglehub
+    except ImportError as error:
+        raise DataError(
+            "asl-alphabet comes from Kaggle through kagglehub, which is not installed: "
+            "pip install 'kagglehub>=1.0', then fetch again"
+        ) from error
+    try:
+        kagglehub.dataset_download(_KAGGLE, output_dir=str(folder))
+    except Exception as error:  # kagglehub's own, those of requests and of the file system
+        raise DataError(
+            f"Kaggle did not give {_KAGGLE}: {' '.join(str(error).split())}; if it wants to know "
+            "who asks: a token from kaggle.com/settings in ~/.kaggle/access_token or "
+            "KAGGLE_API_TOKEN"
+        ) from error

@@ -2,7 +2,7 @@
 
 from fewshot import Component, Preset, hookimpl
 
-from .alphabet import AlphabetOptions, alphabet
+from .alphabet import AlphabetOptions, alphabet, fetch_photos
 from .simplecnn import SimpleCNNOptions, simplecnn
 from .synthetic import SyntheticOptions, synthetic
 
@@ -25,7 +25,11 @@ def fewshot_datasets() -> list[Component]:
     """Photos and drawings."""
     return [
         Component(
-            "asl-alphabet", alphabet, AlphabetOptions, "photos of 29 ASL signs (Kaggle layout)"
+            "asl-alphabet",
+            alphabet,
+            AlphabetOptions,
+            "photos of 29 ASL signs (Kaggle layout)",
+            fetch_photos,
         ),
         Component(
             "asl-synthetic",

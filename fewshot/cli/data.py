@@ -1,0 +1,125 @@
+"""Commands about data sets: bring one, and look into a folder of images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .options import flag_layer, topmost
+from .terminal import load_registry, print_table, showing_progress
+
+if TYPE_CHECKING:
+    from ..config import RunConfig
+    from ..registry import Registry
+    from ..survey import ClassSeen
+
+
+@click.group()
+def data() -> None:
+    """Fetch a data set, or check a folder of images."""
+
+
+@data.command()
+@click.argument("name")
+@click.option("--to", type=click.Path(path_type=Path), help="Folder; else the user's data folder.")
+def fetch(name: str, to: Path | None) -> None:
+    """Bring a published data set; interrupted, it goes on from there."""
+    from ..errors import ConfigError, choose_from
+    from ..sources import data_folder
+
+    registry, _ = load_registry(strict=False)
+    entry = registry.get("dataset", name)
+    bring = entry.component.fetch
+    if bring is None:
+        offers = [
+            n for n in registry.names("dataset") if registry.get("dataset", n).component.fetch
+        ]
+        raise ConfigError(f"'{name}' has nothing to fetch: {choose_from(name, offers)}")
+    folder = data_folder(entry.name) if to is None else to
+    with showing_progress() as progress:
+        bring(folder, lambda file, done, total: progress(file, done, total, "bytes", ""))
+    click.echo(f"{entry.name} is in {folder}")
+    click.echo(f"fewshot run --dataset {name}" + ("" if to is None else f" --data {to}"))
+
+
+@data.command()
+@click.argument("path", required=False)
+@click.option("--dataset", metavar="NAME", help="Data set; else image-folder.")
+@click.option("--k-shot", metavar="LIST", help="Support sizes to be enough for, e.g. 1,5.")
+@click.option("--n-way", type=int, help="Classes of an episode, as in `fewshot run`.")
+@click.option("--set", "settings", metavar="KEY=VALUE", multiple=True, help="As in `fewshot run`.")
+def check(path: str | None, settings: tuple[str, ...], **given: Any) -> None:
+    """What a run would see in a folder or zip file, class by class, and what to mend.
+
+    Ends with 0 where `fewshot run` would take it, 4 where it would not.
+    """
+    from ..config import resolve, settings_layer
+    from ..errors import DataError
+    from ..survey import overlooked, survey
+
+    if path is None and given["dataset"] is None:
+        raise click.UsageError("name a folder, a zip file or a --dataset")
+    registry, _ = load_registry(strict=False)
+    flags = flag_layer({**given, "data": path})
+    config = resolve(registry, topmost(settings_layer(settings), flags))
+    make = registry.get("dataset", config.dataset.name).component.factory
+    dataset, faults, hints = None, [], []
+    try:
+        dataset = make(config.dataset.options)
+    except DataError as error:
+        faults = [str(error)]
+    else:
+        with showing_progress() as progress:
+            seen = survey(dataset, lambda done, total: progress("images", done, total, "", ""))
+        faults, hints = seen.faults, seen.hints
+        parts, refusal = _split_or_refusal(config, registry)
+        print_table(*_table(seen.classes, parts))
+        if refusal is not None and not any(refusal in fault for fault in faults):
+            faults.append(refusal)
+    if path is not None and Path(path).exists():
+        hints = [*hints, *overlooked(Path(path), dataset)]
+    for line in faults:
+        click.echo(f"fault: {line}")
+    for line in hints:
+        click.echo(f"hint: {line}")
+    if faults:
+        raise DataError(f"a run would refuse {path or given['dataset']}: the faults are above")
+    click.echo("A run would take this.")
+
+
+def _split_or_refusal(config: RunConfig, registry: Registry) -> tuple[dict[str, str], str | None]:
+    """Which part of the class split each class is in, and why a run would stop, if it would."""
+    from ..assembly import build
+    from ..assembly import check as check_parts
+    from ..errors import FewshotError
+
+    of_class: dict[str, str] = {}
+    try:
+        parts = build(config, registry)
+        for part in ("train", "val", "test"):
+            of_class |= dict.fromkeys(getattr(parts.split, part), part)
+        check_parts(parts)
+    except FewshotError as error:
+        return of_class, str(error)
+    return of_class, None
+
+
+def _table(classes: list[ClassSeen], parts: dict[str, str]) -> tuple[list[str], list[list[str]]]:
+    def size(of: tuple[int, int] | None) -> str:
+        return "-" if of is None else f"{of[0]}x{of[1]}"
+
+    counts = ("images", "unreadable", "copies")
+    rows = [
+        [c.name, parts.get(c.name, "-")]
+        + [str(getattr(c, what)) for what in counts]
+        + [size(c.smallest), size(c.largest), "-" if c.groups is None else str(c.groups)]
+        for c in classes
+    ]
+    total = [str(sum(getattr(c, what) for c in classes)) for what in counts]
+    rows.append([f"{len(classes)} classes", "", *total, "", "", ""])
+    return ["class", "split", *counts, "smallest", "largest", "groups"], rows
+
+
+COMMANDS = (data,)

@@ -1,0 +1,144 @@
+"""Published files brought into a folder: resumed, checked by checksum, whole or not there."""
+
+import fcntl
+import hashlib
+import os
+import re
+from collections.abc import Callable, Iterable
+from http import HTTPStatus
+from http.client import HTTPException, HTTPResponse
+from pathlib import Path
+from typing import IO
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+from attrs import field, frozen, validators
+
+from .errors import DataError, OutputError
+from .runtime import user_cache
+
+VARIABLE = "FEWSHOT_DATA"
+
+_BLOCK = 1 << 18
+_PATIENCE = 30  # seconds without a byte
+
+# (which file, bytes done, bytes in all: 0 where the server does not say)
+Progress = Callable[[str, int, int], None]
+
+
+@frozen
+class Source:
+    """A published file: its address, its name in the folder, its checksum as "sha256:…".
+
+    Also "sha512:…" and, which tell a damaged file and not a forged one, "sha1:…" and "md5:…".
+    """
+
+    url: str
+    file: str = field(validator=validators.matches_re(r"[A-Za-z0-9_][A-Za-z0-9_.-]*"))
+    checksum: str = field(validator=validators.matches_re(r"(sha512|sha256|sha1|md5):[0-9a-f]+"))
+
+
+def data_folder(name: str) -> Path:
+    """Where `fewshot data fetch NAME` puts a data set, made or not.
+
+    `$FEWSHOT_DATA/NAME`, else `~/.cache/fewshot/data/NAME`. Raises OutputError without a home.
+    """
+    try:
+        return Path(os.environ.get(VARIABLE) or user_cache() / "data", name).absolute()
+    except OSError as error:
+        raise OutputError(f"no folder for data: {error}; {VARIABLE}=FOLDER names one") from error
+
+
+def fetch(sources: Iterable[Source], folder: Path, progress: Progress) -> None:
+    """Bring every file that is not there yet; a download that broke off goes on where it was.
+
+    A file has its name once it is whole and its checksum is right; until then it is `NAME.part`.
+    Raises DataError for an address that does not answer or has other bytes, OutputError where the
+    folder cannot be written.
+    """
+    for source in sources:
+        target = folder / source.file
+        try:
+            if not target.exists():
+                folder.mkdir(parents=True, exist_ok=True)
+                _bring(source, folder / f"{source.file}.part", target, progress)
+            elif not _is_right(source, target):
+                raise DataError(f"{target} is not the published file: remove it, then fetch again")
+        except OSError as error:
+            raise OutputError(f"{target}: cannot be written: {error}") from error
+
+
+def _bring(source: Source, partial: Path, target: Path, progress: Progress) -> None:
+    """Fill the partial file, check it and give it its name."""
+    with partial.open("ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise DataError(f"{target} is being fetched by another process") from error
+        try:
+            while not _receive(source, file, progress):
+                pass
+            file.flush()
+            os.fsync(file.fileno())
+            if not _is_right(source, partial):
+                file.truncate(0)
+                raise DataError(
+                    f"{source.url} has other bytes than were published, nothing of them is kept: "
+                    f"fetch again, or put the file with {source.checksum} at {target} yourself"
+                )
+            partial.replace(target)
+        finally:
+            if partial.exists() and not file.seek(0, os.SEEK_END):
+                partial.unlink()
+
+
+def _is_right(source: Source, path: Path) -> bool:
+    algorithm, _, expected = source.checksum.partition(":")
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest() == expected
+
+
+def _receive(source: Source, file: IO[bytes], progress: Progress) -> bool:
+    """Ask for what is missing; whether that is all. Raises DataError where nothing more comes."""
+    start = file.seek(0, os.SEEK_END)
+    done, whole, trouble = start, False, "it broke off"
+    try:
+        with urlopen(Request(source.url, headers=_missing(start)), timeout=_PATIENCE) as answer:
+            done, total = _extent(answer)
+            if done != start:  # all of it comes again
+                file.truncate(done)
+            while block := answer.read(_BLOCK):
+                _write(file, block)
+                done += len(block)
+                progress(source.file, done, total)
+            whole = total in (0, done)
+    except HTTPError as error:
+        error.close()
+        if error.code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and start:
+            return True  # nothing is missing, or too much is there: the checksum will tell
+        raise DataError(f"{source.url}: {error.code} {error.reason}") from error
+    except (OSError, HTTPException) as error:
+        trouble = str(getattr(error, "reason", error)) or type(error).__name__
+    if done <= start and not whole:
+        raise DataError(f"{source.url}: {trouble}; fetch again to go on ({done} bytes are here)")
+    return whole
+
+
+def _missing(start: int) -> dict[str, str]:
+    return {"Range": f"bytes={start}-"} if start else {}
+
+
+def _extent(answer: HTTPResponse) -> tuple[int, int]:
+    """The first byte of an answer, and the bytes of the whole file, 0 where it does not say."""
+    part = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", answer.headers.get("Content-Range", ""))
+    if answer.status == HTTPStatus.PARTIAL_CONTENT and part:
+        return int(part[1]), int(part[2])
+    return 0, int(answer.headers.get("Content-Length", 0))
+
+
+def _write(file: IO[bytes], block: bytes) -> None:
+    """A full disk is no fault of the network."""
+    try:
+        file.write(block)
+    except OSError as error:
+        raise OutputError(f"{file.name}: cannot be written: {error.strerror}") from error
