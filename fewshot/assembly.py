@@ -15,7 +15,7 @@ from .draws import Draw, EpisodeBlock, Pairs
 from .embedding import Embedder
 from .errors import ClassTooSmallError, ConfigError
 from .evaluation import k_shot_episodes, validation
-from .interfaces import Dataset, Head, Loss, Metric, Sampler, Transform
+from .interfaces import Adapter, Dataset, Head, Loss, Metric, Sampler, Transform
 from .records import ClassSplit
 from .registry import Registry
 from .seeding import generator, mlx_seed
@@ -35,6 +35,7 @@ class Parts:
     metric: Metric
     loss: Loss
     head: Head
+    adapter: Adapter[Embedder]
     sampler: Sampler[Draw]
     augment: tuple[Transform, ...]
     episodes: dict[int, list[EpisodeBlock]]
@@ -56,8 +57,8 @@ def _naming(classes: tuple[str, ...]) -> Iterator[None]:
         raise error.named(classes) from error
 
 
-def build(config: RunConfig, registry: Registry) -> Parts:
-    """Make every part; nothing is decoded yet.
+def build(config: RunConfig, registry: Registry, dataset: Dataset | None = None) -> Parts:
+    """Make every part, but the dataset where it is given; nothing is decoded yet.
 
     Raises ConfigError for what a part refuses, DataError for classes too small.
     """
@@ -68,11 +69,14 @@ def build(config: RunConfig, registry: Registry) -> Parts:
         origins[f"{kind} {entry.qualified}"] = f"{entry.provider} {entry.version}"
         return entry.component.factory(chosen.options, *arguments)
 
-    metric, loss, head = (make(kind, getattr(config, kind)) for kind in ("metric", "loss", "head"))
+    metric, loss, head, adapter = (
+        make(kind, getattr(config, kind)) for kind in ("metric", "loss", "head", "adapter")
+    )
     augment, preprocess = (
         tuple(make("transform", chosen) for chosen in getattr(config, key)) for key in LISTS
     )
-    dataset = make("dataset", config.dataset)
+    if dataset is None:
+        dataset = make("dataset", config.dataset)
     split = split_classes(dataset, config.split)
     with _naming(dataset.classes):
         training = only(dataset.labels, class_ids(dataset, split.train))
@@ -85,7 +89,7 @@ def build(config: RunConfig, registry: Registry) -> Parts:
     mx.eval(backbone.parameters())
     embedder = Embedder(backbone, preprocess, config.embedding.normalize)
     return Parts(
-        config, origins, dataset, split, embedder, metric, loss, head, sampler, augment,
+        config, origins, dataset, split, embedder, metric, loss, head, adapter, sampler, augment,
         episodes, pairs, shape,
     )  # fmt: skip
 

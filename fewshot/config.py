@@ -18,7 +18,7 @@ from .registry import Registry
 Tree = dict[str, Any]
 
 # Sections that name one component, lists of components, and sections of plain options.
-PARTS = ("dataset", "backbone", "metric", "loss", "sampler", "head")
+PARTS = ("dataset", "backbone", "metric", "loss", "sampler", "head", "adapter")
 LISTS = ("augment", "preprocess")
 PLAIN: dict[str, type] = {
     "split": SplitOptions,
@@ -32,6 +32,7 @@ DEFAULTS: Tree = {
     "backbone": {"name": "simplecnn"},
     "metric": {"name": "euclidean"},
     "loss": {"name": "contrastive"},
+    "adapter": {"name": "none"},
     "augment": [],
     "preprocess": [{"name": "normalise"}],
 }
@@ -62,6 +63,7 @@ class RunConfig:
     loss: Chosen
     sampler: Chosen
     head: Chosen
+    adapter: Chosen
     augment: tuple[Chosen, ...]
     preprocess: tuple[Chosen, ...]
     split: SplitOptions = SplitOptions()

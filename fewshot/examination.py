@@ -1,6 +1,7 @@
 """Everything that is found out about trained parts: figures, floors, pictures."""
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import mlx.core as mx
 import numpy as np
 
 from . import checkpoint, report
+from .adaptation import adapted_embeddings, evaluate_adapted, gain
 from .assembly import Parts
 from .datasets import image_names, write_episode
 from .draws import EpisodeBlock
@@ -62,11 +64,17 @@ def examine(
     ours = evaluations(rows, parts.metric, 0)
     first = {k: blocks[0].episode(0) for k, blocks in parts.episodes.items()}
     shown = first[min(first, key=lambda k: abs(k - 5))]
-    answers = predict(rows, shown, parts.head, parts.metric, memory)
     verification = None
     if parts.pairs is not None:
         margin = parts.loss.margin if parts.loss.layout == "pairs" else None
         verification = attrs.asdict(verify(rows, *parts.pairs, parts.metric, margin))
+    gains: dict[int, dict[str, Any]] = {k: {} for k in ours}
+    if parts.config.adapter.name != "none":
+        frozen, (ours, seconds) = ours, _adapted(parts, names, progress)
+        gains = {k: gain(frozen[k], ours[k], seconds[k]) for k in ours}
+        task = (parts.adapter, parts.embedder, dataset, shown, parts.metric, parts.config.seed)
+        rows, _ = adapted_embeddings(*task)
+    answers = predict(rows, shown, parts.head, parts.metric, memory)
     weights = snapshot(parts.learned)
     parts.learned.load_weights(blank)
     rows = _embeddings(parts, "untrained backbone", progress)
@@ -76,7 +84,7 @@ def examine(
     floor = evaluations(rows, euclidean(), 2)
 
     table = [
-        _row(k, tasks, ours[k], floor[k], untrained[k], parts)
+        _row(k, tasks, ours[k], floor[k], untrained[k], parts) | gains[k]
         for k, tasks in parts.episodes.items()
     ]
     for k, evaluation in ours.items():
@@ -90,6 +98,29 @@ def examine(
         "verification": verification,
         "speed": embedding_speed(parts.embedder, parts.shape),
     }
+
+
+def _adapted(
+    parts: Parts, names: Sequence[str], progress: Progress
+) -> tuple[dict[int, Evaluation], dict[int, float]]:
+    """Evaluations by K with the adapter, and the seconds of an adaptation."""
+    total = sum(len(block) for blocks in parts.episodes.values() for block in blocks)
+    done = itertools.count(1)
+    found, seconds = {}, {}
+    for k, blocks in parts.episodes.items():
+        found[k], seconds[k] = evaluate_adapted(
+            parts.adapter,
+            parts.embedder,
+            parts.dataset,
+            blocks,
+            parts.head,
+            parts.metric,
+            names,
+            parts.config.seed,
+            parts.config.evaluation.memory,
+            lambda: progress("adapting", next(done), total, "", ""),
+        )
+    return found, seconds
 
 
 def _row(

@@ -60,8 +60,11 @@ def k_shot(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     figure = Figure(figsize=(5.5, 3.6), layout="constrained")
     axes = figure.subplots()
     shots = [row["k_shot"] for row in rows]
+    adapted = "frozen" in rows[0]
+    frozen = [("frozen", "frozen_ci95", "without the adapter", _RIGHT)] if adapted else []
     for name, ci, label, colour in (
-        ("accuracy", "ci95", "trained", _OURS),
+        ("accuracy", "ci95", "trained and adapted" if adapted else "trained", _OURS),
+        *frozen,
         ("untrained", "untrained_ci95", "untrained backbone", _UNTRAINED),
         ("floor", "floor_ci95", "raw pixels", _FLOOR),
     ):
@@ -190,6 +193,15 @@ def interval(pair: Sequence[float]) -> str:
     return f"{100 * pair[0]:.1f}–{100 * pair[1]:.1f}"
 
 
+def difference(mean: float, low: float, high: float, p: float) -> list[str]:
+    """A paired difference of shares, its interval and its p-value as cells of text."""
+    return [
+        f"{100 * mean:+.1f}",
+        f"{100 * low:+.1f} to {100 * high:+.1f}",
+        f"{p:.2g}" if p >= 0.0001 else "<0.0001",
+    ]
+
+
 def table(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
     """The K-shot rows as a header and cells of text, for terminal and page alike."""
     header = ["K", "accuracy", "95 %", "95 % by class", "raw pixels", "95 %", "untrained"]
@@ -206,6 +218,31 @@ def table(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]
         for row in rows
     ]
     return header, cells
+
+
+def gains(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """With and without the adapter, K by K, as a header and cells; no cells without one."""
+    header = ["K", "without adapter", "with", "gain", "95 %", "p", "seconds to adapt"]
+    cells = [
+        [
+            str(row["k_shot"]),
+            percent(row["frozen"]),
+            percent(row["accuracy"]),
+            *difference(row["gain"], *row["gain_ci95"], row["gain_p"]),
+            f"{row['adapting_seconds']:.2g}",
+        ]
+        for row in rows
+        if "gain" in row
+    ]
+    return header, cells
+
+
+def _html(header: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
+    lines = "".join(
+        f"<tr>{''.join(f'<{tag}>{html.escape(cell)}</{tag}>' for cell in line)}</tr>"
+        for tag, line in [("th", header), *(("td", line) for line in cells)]
+    )
+    return f"<table>{lines}</table>"
 
 
 def facts(results: Mapping[str, Any]) -> list[str]:
@@ -256,11 +293,9 @@ def page(
     config: str,
 ) -> None:
     """`report.html`: tables, pictures and configuration in one file that needs no other."""
-    header, cells = table(results["k_shot"])
-    rows = "".join(
-        f"<tr>{''.join(f'<{tag}>{html.escape(cell)}</{tag}>' for cell in line)}</tr>"
-        for tag, line in [("th", header), *(("td", line) for line in cells)]
-    )
+    accuracies, adapted = _html(*table(results["k_shot"])), gains(results["k_shot"])
+    if adapted[1]:
+        accuracies += f"<h2>With and without the adapter, same episodes</h2>{_html(*adapted)}"
     names = ["k_shot.png", "curves.png", "episodes.png"]
     names += [f"confusion_k{row['k_shot']}.png" for row in results["k_shot"]]
     pictures = "".join(
@@ -279,7 +314,7 @@ def page(
         folder / "report.html",
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title} {folder.name}</title>'
         f"<style>{_STYLE}</style><h1>{title} {html.escape(folder.name)}</h1>"
-        f"<h2>K-shot accuracy on unseen classes</h2><table>{rows}</table>"
+        f"<h2>K-shot accuracy on unseen classes</h2>{accuracies}"
         "<p>raw pixels: the same head on images averaged to 16x16, same episodes.</p>"
         f"<ul>{notes}</ul>{pictures}<h2>Made by</h2><ul>{machine}</ul>"
         f"<h2>Configuration</h2><pre>{html.escape(config)}</pre></html>",

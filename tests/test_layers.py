@@ -22,9 +22,9 @@ ORDER = [
     "interfaces",
     *("metrics", "losses", "heads", "backbones", "samplers", "transforms"),
     *("folders", "cache", "datasets", "loader"),
-    *("embedding", "folding", "prediction"),
+    *("embedding", "folding", "adapters", "prediction"),
     *("verification", "training", "evaluation", "checkpoint", "doctor"),
-    *("report", "compare", "show"),
+    *("report", "compare", "adaptation", "show"),
     *("builtin", "plugins"),
     *("assembly", "examination", "run", "__main__"),
 ]

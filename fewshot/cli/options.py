@@ -40,6 +40,7 @@ def examination(command: Callable[..., None]) -> Callable[..., None]:
     for decorate in reversed(
         [
             click.option("--head", metavar="NAME", help="Few-shot classifier."),
+            click.option("--adapter", metavar="NAME", help="Trains on each episode's support."),
             click.option("--k-shot", metavar="LIST", help="Support sizes, e.g. 1,5,100."),
             click.option("--n-way", type=int, help="Classes of an episode; 0: all, query unseen."),
             click.option(
@@ -64,7 +65,7 @@ def flag_layer(given: dict[str, Any]) -> Tree:
     """Flags as the topmost layer."""
     layer: Tree = {
         kind: {"name": given[kind]}
-        for kind in ("dataset", "backbone", "metric", "loss", "sampler", "head")
+        for kind in ("dataset", "backbone", "metric", "loss", "sampler", "head", "adapter")
         if given.get(kind) is not None
     }
     if given.get("data") is not None:
