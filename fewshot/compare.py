@@ -67,4 +67,4 @@ def _line(folder: Path, base: dict[str, Any], row: dict[str, Any], is_first: boo
     if is_first:
         return [*cells, "", "", ""]
     paired = paired_test(np.array(base["per_episode"]), np.array(row["per_episode"]))
-    return [*cells, *difference(*paired)]
+    return [*cells, *difference(paired)]

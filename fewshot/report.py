@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 from numpy.typing import NDArray
 
 from .checkpoint import write_text
@@ -109,6 +110,47 @@ def confusion(evaluation: Evaluation, title: str, path: Path) -> None:
     _save(figure, path)
 
 
+def trials(records: Sequence[Mapping[str, Any]], keys: Sequence[str], path: Path) -> None:
+    """A search's scores against each parameter: every fold, and their mean."""
+    done, failed = ([r for r in records if ("score" in r) == is_done] for is_done in (True, False))
+    scores = [record["score"] for record in done]
+    across = min(3, len(keys))
+    down = -(-len(keys) // across)
+    figure = Figure(figsize=(3.4 * across + 0.6, 2.9 * down), layout="constrained")
+    grid = figure.subplots(down, across, sharey=True, squeeze=False)
+    for axes, key in zip(grid.flat, keys, strict=False):
+        values = [record["values"][key] for record in [*done, *failed]]
+        at: Any = values
+        if any(isinstance(value, bool | str | list | dict) for value in values):
+            labels = sorted({str(value) for value in values})
+            at = [labels.index(str(value)) for value in values]
+            axes.set_xticks(range(len(labels)), [_plain(x) for x in labels], fontsize=7)
+            axes.set_xlim(-0.5, len(labels) - 0.5)
+        elif min(values) > 0 and max(values) > 10 * min(values):
+            axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+            axes.xaxis.set_major_formatter("{x:g}")
+            axes.minorticks_off()
+        for x, record in zip(at, done, strict=False):
+            folds = record["folds"]
+            axes.plot([x] * len(folds), folds, ".", color=_FLOOR, alpha=0.5, markersize=4)
+        best = int(np.argmax(scores))
+        axes.plot(at[: len(done)], scores, "o", color=_OURS, label="mean of the folds")
+        axes.plot(at[best], scores[best], "*", color=_RIGHT, markersize=14, label="best")
+        if failed:
+            below = axes.get_xaxis_transform()
+            bottom = [0.02] * len(failed)
+            axes.plot(at[len(done) :], bottom, "x", color=_WRONG, transform=below, label="failed")
+        axes.set_xlabel(key)
+        axes.grid(alpha=0.25)
+    for axes in grid.flat[len(keys) :]:
+        axes.axis("off")
+    for line in grid:
+        line[0].set_ylabel("accuracy, held-out classes")
+    grid[0, 0].legend(fontsize=8)
+    _save(figure, path)
+
+
 def _picture(axes: Axes, image: NDArray[np.uint8], title: str = "", colour: str = "none") -> None:
     """One image, titled and framed."""
     axes.imshow(image.squeeze(), cmap="gray", vmin=0, vmax=255)
@@ -193,8 +235,9 @@ def interval(pair: Sequence[float]) -> str:
     return f"{100 * pair[0]:.1f}–{100 * pair[1]:.1f}"
 
 
-def difference(mean: float, low: float, high: float, p: float) -> list[str]:
-    """A paired difference of shares, its interval and its p-value as cells of text."""
+def difference(paired: Sequence[float]) -> list[str]:
+    """A paired test, (mean difference of shares, low, high, p), as cells of text."""
+    mean, low, high, p = paired
     return [
         f"{100 * mean:+.1f}",
         f"{100 * low:+.1f} to {100 * high:+.1f}",
@@ -228,7 +271,7 @@ def gains(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]
             str(row["k_shot"]),
             percent(row["frozen"]),
             percent(row["accuracy"]),
-            *difference(row["gain"], *row["gain_ci95"], row["gain_p"]),
+            *difference((row["gain"], *row["gain_ci95"], row["gain_p"])),
             f"{row['adapting_seconds']:.2g}",
         ]
         for row in rows

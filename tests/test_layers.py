@@ -18,7 +18,7 @@ COMMANDS = sorted((PACKAGE / "cli").glob("*.py"))
 # Every module may import those before it and none after it.
 ORDER = [
     *("errors", "draws", "records", "seeding", "runtime", "layers"),
-    *("registry", "hookspecs", "config"),
+    *("registry", "hookspecs", "config", "space"),
     "interfaces",
     *("metrics", "losses", "heads", "backbones", "samplers", "transforms"),
     *("folders", "cache", "datasets", "loader"),
@@ -26,7 +26,7 @@ ORDER = [
     *("verification", "training", "evaluation", "checkpoint", "doctor"),
     *("report", "compare", "adaptation", "show"),
     *("builtin", "plugins"),
-    *("assembly", "examination", "run", "__main__"),
+    *("assembly", "examination", "run", "search", "__main__"),
 ]
 
 # At run time none of these may need MLX: data are prepared on threads that must not touch it.

@@ -9,7 +9,7 @@ import sys
 import click
 
 from ..errors import FewshotError
-from . import machine, parts, runs
+from . import machine, parts, runs, searches
 
 
 def main() -> None:
@@ -40,6 +40,6 @@ def commands() -> None:
     """
 
 
-for module in (runs, parts, machine):
+for module in (runs, searches, parts, machine):
     for command in module.COMMANDS:
         commands.add_command(command)

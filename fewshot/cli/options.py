@@ -35,8 +35,26 @@ def choices(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
+def settings(command: Callable[..., None]) -> Callable[..., None]:
+    """Options of every command that reads a configuration."""
+    for decorate in reversed(
+        [
+            click.option(
+                "--set", "settings", metavar="KEY=VALUE", multiple=True,
+                help="Any option, e.g. --set backbone.dropout=0.2.",
+            ),
+            click.option(
+                "--strict-plugins", is_flag=True, help="Stop at a plugin that fails to load."
+            ),
+        ]
+    ):  # fmt: skip
+        command = decorate(command)
+    return command
+
+
 def examination(command: Callable[..., None]) -> Callable[..., None]:
     """Options that change how a backbone is examined."""
+    command = settings(command)
     for decorate in reversed(
         [
             click.option("--head", metavar="NAME", help="Few-shot classifier."),
@@ -48,15 +66,8 @@ def examination(command: Callable[..., None]) -> Callable[..., None]:
                 type=click.Choice(["separate", "mixed"]),
                 help="May support and query share a shot or signer?",
             ),
-            click.option(
-                "--set", "settings", metavar="KEY=VALUE", multiple=True,
-                help="Any option, e.g. --set backbone.dropout=0.2.",
-            ),
-            click.option(
-                "--strict-plugins", is_flag=True, help="Stop at a plugin that fails to load."
-            ),
         ]
-    ):  # fmt: skip
+    ):
         command = decorate(command)
     return command
 

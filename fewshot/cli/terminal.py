@@ -77,7 +77,7 @@ def showing_progress() -> Iterator[Progress]:
         def bars(stage: str, done: int, total: int, status: str, line: str) -> None:
             if stage not in tasks:
                 tasks[stage] = bar.add_task(stage, total=total, status="")
-            bar.update(tasks[stage], completed=done)
+            bar.update(tasks[stage], completed=done, total=total)
             if status:
                 bar.update(tasks[stage], status=status)
             if line:

@@ -1,0 +1,199 @@
+"""What a search varies, and which values trial i has: grid, random, or Optuna's proposal."""
+
+import itertools
+import json
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from attrs import frozen
+
+from .config import parse_set
+from .errors import ConfigError, choose_from
+from .seeding import generator
+
+# What decides on the question that a score answers is the same for all trials.
+_FIXED = ("dataset", "split", "evaluation", "adapter", "preset")
+
+
+@frozen
+class Choice:
+    """Some values of an option, or names of components."""
+
+    key: str
+    values: tuple[Any, ...]
+
+
+@frozen
+class Range:
+    """Numbers from `low` to `high`, both included; `log`: evenly spread in their logarithm."""
+
+    key: str
+    low: float
+    high: float
+    log: bool
+    whole: bool
+
+
+Parameter = Choice | Range
+
+# (number of the trial, records of trials that are done) -> values by key
+Propose = Callable[[int, Sequence[Mapping[str, Any]]], dict[str, Any]]
+
+
+def parameter(key: str, text: str) -> Parameter:
+    """`0.5,1,1.5` (TOML values or bare words), `0:0.5`, `log:0.0001:0.01` or, of whole numbers,
+    `log:8:128`. Raises ConfigError."""
+    key, text = key.strip(), text.strip()
+    section = key.partition(".")[0]
+    if section in _FIXED:
+        raise ConfigError(
+            f"a search cannot vary '{key}': its trials are compared on the same data and question"
+        )
+    number = r"[-+]?[0-9.]+(?:e[-+]?[0-9]+)?"
+    found = re.fullmatch(f"(log:)?({number}):({number})", text, re.IGNORECASE)
+    if found is None:
+        return Choice(key, _values(key, text))
+    log, low, high = found[1] is not None, float(found[2]), float(found[3])
+    if not low < high or (log and low <= 0):
+        raise ConfigError(f"{key}: '{text}' is no range{': log wants low > 0' if log else ''}")
+    whole = all(re.fullmatch("[-+]?[0-9]+", found[i]) for i in (2, 3))
+    return Range(key, low, high, log, whole)
+
+
+def _values(key: str, text: str) -> tuple[Any, ...]:
+    try:
+        values = parse_set(f"{key}=[{text}]")[1]
+    except ConfigError:  # bare words among them
+        values = [parse_set(f"{key}={part}")[1] for part in text.split(",")]
+    if not values or "" in values:
+        raise ConfigError(f"{key} has an empty value in '{text}'")
+    return tuple(values)
+
+
+def parameters(over: Mapping[str, Any]) -> list[Parameter]:
+    """A table `[over]`: under each key a list of values or the text that `parameter` reads."""
+    if not over:
+        raise ConfigError("nothing to search over: say --over KEY=VALUES, or a table [over]")
+    found: list[Parameter] = []
+    for key, value in over.items():
+        if isinstance(value, Mapping):  # an unquoted key with dots
+            found += parameters({f"{key}.{name}": inner for name, inner in value.items()})
+        elif isinstance(value, list):
+            found.append(Choice(parameter(key, "0").key, tuple(value)))
+        else:
+            found.append(parameter(key, str(value)))
+    return found
+
+
+# ------------------------------------------------------------------------------- methods
+
+
+def grid_size(space: Sequence[Parameter]) -> int:
+    """How many combinations there are; ConfigError where a range is among them."""
+    for entry in space:
+        if isinstance(entry, Range):
+            raise ConfigError(
+                f"a grid wants values, not a range: {entry.key}={entry.low:g},…,{entry.high:g}; "
+                "or take --method random"
+            )
+    return math.prod(len(entry.values) for entry in space if isinstance(entry, Choice))
+
+
+def grid(space: Sequence[Parameter], seed: int) -> Propose:
+    """All combinations, the last parameter changing fastest."""
+    grid_size(space)
+    values = [entry.values for entry in space if isinstance(entry, Choice)]
+    combinations = list(itertools.product(*values))
+    return lambda number, _: {
+        entry.key: value for entry, value in zip(space, combinations[number], strict=True)
+    }
+
+
+def random(space: Sequence[Parameter], seed: int) -> Propose:
+    """Values drawn independently, trial by trial: Bergstra & Bengio 2012."""
+
+    def propose(number: int, _: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        rng = generator(seed, "search", number)
+        return {
+            entry.key: entry.values[rng.integers(len(entry.values))]
+            if isinstance(entry, Choice)
+            else _at(entry, rng.random())
+            for entry in space
+        }
+
+    return propose
+
+
+def _at(entry: Range, share: float) -> float | int:
+    """A number of a range, `share` of the way through it, to four digits."""
+    if entry.whole and not entry.log:
+        return int(entry.low + math.floor(share * (entry.high - entry.low + 1)))
+    low, high = (math.log(x) if entry.log else x for x in (entry.low, entry.high))
+    value = low + share * (high - low)
+    value = math.exp(value) if entry.log else value
+    value = min(max(float(f"{value:.4g}"), entry.low), entry.high)
+    return round(value) if entry.whole else value
+
+
+def tpe(space: Sequence[Parameter], seed: int) -> Propose:
+    """Optuna's tree-structured Parzen estimator, given the trials that are done.
+
+    The study is made anew from their records, which are all there is to keep: any process may go
+    on with it at any time. Raises ConfigError without Optuna.
+    """
+    try:
+        import optuna
+    except ImportError as error:
+        raise ConfigError("--method optuna needs Optuna: pip install 'fewshot[optuna]'") from error
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    of, states = optuna.distributions, optuna.trial.TrialState
+
+    def distribution(entry: Parameter) -> Any:
+        if isinstance(entry, Choice):  # Optuna takes no lists
+            return of.CategoricalDistribution([json.dumps(value) for value in entry.values])
+        if entry.whole:
+            return of.IntDistribution(int(entry.low), int(entry.high), log=entry.log)
+        return of.FloatDistribution(entry.low, entry.high, log=entry.log)
+
+    distributions = {entry.key: distribution(entry) for entry in space}
+    chosen = {entry.key for entry in space if isinstance(entry, Choice)}
+
+    def propose(number: int, done: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        sampler = optuna.samplers.TPESampler(
+            seed=int(generator(seed, "optuna", number).integers(2**32))
+        )
+        study = optuna.create_study(direction="maximize", sampler=sampler)
+        for record in done:
+            values = record["values"]
+            failed = "score" not in record
+            study.add_trial(
+                optuna.trial.create_trial(
+                    state=states.FAIL if failed else states.COMPLETE,
+                    value=record.get("score"),
+                    params={k: json.dumps(v) if k in chosen else v for k, v in values.items()},
+                    distributions=distributions,
+                )
+            )
+        params = study.ask(distributions).params
+        return {k: json.loads(v) if k in chosen else v for k, v in params.items()}
+
+    return propose
+
+
+def trial_count(name: str, space: Sequence[Parameter], asked: int | None) -> int:
+    """How many trials a method makes: as many as are asked for, of a grid no more than it has."""
+    if name != "grid":
+        return asked or 20
+    return min(asked or grid_size(space), grid_size(space))
+
+
+METHODS = {"grid": grid, "random": random, "optuna": tpe}
+
+
+def method(name: str) -> Callable[[Sequence[Parameter], int], Propose]:
+    """A method by name; ConfigError for another."""
+    if name not in METHODS:
+        raise ConfigError(f"unknown method '{name}': {choose_from(name, METHODS)}")
+    return METHODS[name]
