@@ -63,9 +63,9 @@ class FinetuneOptions:
     """Options of finetune."""
 
     steps: int = option(20, "optimizer steps (Adam)", at_least(0))
-    learning_rate: float = option(1e-4, "constant", positive)
-    layers: int = option(0, "the last layers with weights that are trained; 0: all", at_least(0))
-    per_class: int = option(1, "images of a class for its prototype, and as queries", positive)
+    learning_rate: float = option(1e-3, "constant", positive)
+    layers: int = option(2, "the last layers with weights that are trained; 0: all", at_least(0))
+    per_class: int = option(2, "images of a class for its prototype, and as queries", positive)
     temperature: float = option(0.1, "distances are divided by it before the softmax", positive)
     crop: float = option(0.6, _CROP_HELP, _part)
     colour: float = option(0.3, _COLOUR_HELP, share)
@@ -136,7 +136,7 @@ def _last(backbone: nn.Module, count: int) -> nn.Module:
 class WhitenOptions:
     """Options of whiten."""
 
-    shrinkage: float = option(0.5, "weight of the unit matrix; 1: no change", _part)
+    shrinkage: float = option(0.8, "weight of the unit matrix; 1: no change", _part)
     views: int = option(5, "augmented copies of every support image", positive)
     crop: float = option(0.6, _CROP_HELP, _part)
     colour: float = option(0.3, _COLOUR_HELP, share)

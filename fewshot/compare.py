@@ -10,7 +10,7 @@ from scipy.special import stdtr, stdtrit
 
 from .checkpoint import read_json
 from .errors import ConfigError, OutputError
-from .report import difference, percent
+from .report import percent
 
 
 def paired_test(
@@ -66,5 +66,10 @@ def _line(folder: Path, base: dict[str, Any], row: dict[str, Any], is_first: boo
     cells = [str(row["k_shot"]), str(row["n_way"]), str(folder), percent(row["accuracy"])]
     if is_first:
         return [*cells, "", "", ""]
-    paired = paired_test(np.array(base["per_episode"]), np.array(row["per_episode"]))
-    return [*cells, *difference(paired)]
+    mean, low, high, p = paired_test(np.array(base["per_episode"]), np.array(row["per_episode"]))
+    return [
+        *cells,
+        f"{100 * mean:+.1f}",
+        f"{100 * low:+.1f} to {100 * high:+.1f}",
+        f"{p:.2g}" if p >= 0.0001 else "<0.0001",
+    ]

@@ -235,16 +235,6 @@ def interval(pair: Sequence[float]) -> str:
     return f"{100 * pair[0]:.1f}–{100 * pair[1]:.1f}"
 
 
-def difference(paired: Sequence[float]) -> list[str]:
-    """A paired test, (mean difference of shares, low, high, p), as cells of text."""
-    mean, low, high, p = paired
-    return [
-        f"{100 * mean:+.1f}",
-        f"{100 * low:+.1f} to {100 * high:+.1f}",
-        f"{p:.2g}" if p >= 0.0001 else "<0.0001",
-    ]
-
-
 def table(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
     """The K-shot rows as a header and cells of text, for terminal and page alike."""
     header = ["K", "accuracy", "95 %", "95 % by class", "raw pixels", "95 %", "untrained"]
@@ -271,7 +261,9 @@ def gains(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]
             str(row["k_shot"]),
             percent(row["frozen"]),
             percent(row["accuracy"]),
-            *difference((row["gain"], *row["gain_ci95"], row["gain_p"])),
+            f"{100 * row['gain']:+.1f}",
+            " to ".join(f"{100 * end:+.1f}" for end in row["gain_ci95"]),
+            f"{row['gain_p']:.2g}" if row["gain_p"] >= 0.0001 else "<0.0001",
             f"{row['adapting_seconds']:.2g}",
         ]
         for row in rows
