@@ -50,17 +50,18 @@ def search(
     layers: Sequence[Tree],
     registry: Registry,
     space: Sequence[Parameter],
-    folder: Path,
+    out: Path | None = None,
     options: SearchOptions = SearchOptions(),
     progress: Progress = silent,
-) -> list[Record]:
+) -> Path:
     """Try values of the parameters over the configuration that the layers come to.
 
     Each trial is trained `folds` times, without `held_out` of the classes that are not for test;
     its score is the accuracy on these, with support of all classes but the test classes. Every
-    trial becomes a line of `trials.jsonl` in the folder; one that cannot be trained is a line with
-    its error. Called again, or by other processes at the same time, with the same folder, trials
-    that are done or being done are left out. Returns all records; the best is in `best.toml`.
+    trial becomes a line of `trials.jsonl` in the folder (`out`, or the next number under
+    `searches`); one that cannot be trained is a line with its error. Called again, or by other
+    processes at the same time, with the same folder, trials that are done or being done are left
+    out. Returns the folder; the best trial's configuration is its `best.toml`.
 
     Raises ConfigError for parameters that no trial can have, DataError for too few classes,
     OutputError for the folder of another search, TrainingError where every trial failed.
@@ -71,6 +72,7 @@ def search(
     _check(layers, registry, propose, count)
     dataset = registry.get("dataset", base.dataset.name).component.factory(base.dataset.options)
     folds = held_out_folds(split_classes(dataset, base.split), options, base.seed)
+    folder = checkpoint.new_folder(Path("searches")) if out is None else out
     _open(folder, base, space, options)
     dataset = decoded(dataset, progress)
     for number in _claimed(folder, count):
@@ -94,7 +96,7 @@ def search(
     if not any("score" in record for record in records):
         raise TrainingError(f"every trial failed; the first: {records[0]['error']}")
     report.trials(records, [entry.key for entry in space], folder / "search.png")
-    return records
+    return folder
 
 
 def recorded(folder: Path) -> list[Record]:

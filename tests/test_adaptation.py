@@ -145,11 +145,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
-@pytest.mark.parametrize("name", ["finetune", "whiten"])
+@pytest.mark.parametrize("adapter", ["finetune --set adapter.steps=0", "whiten"])
 def test_eval_with_an_adapter_shows_its_gain_and_cost_beside_the_floors(
-    name: str, run: Path
+    adapter: str, run: Path
 ) -> None:
-    out = invoke("eval", run, "--adapter", name)
+    out = invoke("eval", run, "--adapter", *adapter.split())
     assert "without adapter" in out
     folder = Path(out.rstrip().rpartition("everything else: ")[2]).parent
     before = json.loads((run / "results.json").read_text())["k_shot"]
@@ -164,19 +164,14 @@ def test_eval_with_an_adapter_shows_its_gain_and_cost_beside_the_floors(
         assert low <= row["gain"] <= high
         assert row["adapting_seconds"] > 0
         assert "gain" not in plain
+    config = tomllib.loads((folder / "config.toml").read_text())["adapter"]
+    assert config["name"] == adapter.split()[0]
+    if config.get("steps") == 0:
+        assert [row["gain"] for row in after] == [0.0, 0.0]
     page = (folder / "report.html").read_text()
     assert "With and without the adapter" in page
     assert "With and without the adapter" not in (run / "report.html").read_text()
     assert "accuracy" in invoke("compare", run, folder)
-
-
-def test_an_adapters_options_are_set_like_any_others(run: Path) -> None:
-    out = invoke("eval", run, "--adapter", "finetune", "--set", "adapter.steps=0")
-    folder = Path(out.rstrip().rpartition("everything else: ")[2]).parent
-    config = tomllib.loads((folder / "config.toml").read_text())
-    assert (config["adapter"]["name"], config["adapter"]["steps"]) == ("finetune", 0)
-    rows = json.loads((folder / "results.json").read_text())["k_shot"]
-    assert [row["gain"] for row in rows] == [0.0, 0.0]
 
 
 def test_a_configuration_without_an_adapter_is_one_without_adaptation() -> None:

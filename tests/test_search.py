@@ -108,7 +108,7 @@ def test_folds_hold_out_other_classes_each_and_never_touch_test_classes(
 
 def test_no_score_depends_on_the_images_of_test_classes(tmp_path: Path) -> None:
     one, other = (
-        search([layer(tmp_path, noise)], REGISTRY, SPACE, tmp_path / str(noise), SMALL)
+        recorded(search([layer(tmp_path, noise)], REGISTRY, SPACE, tmp_path / str(noise), SMALL))
         for noise in (0, 1)
     )
     assert results(one) == results(other)
@@ -120,7 +120,7 @@ def test_no_score_depends_on_the_images_of_test_classes(tmp_path: Path) -> None:
 def test_a_search_that_goes_on_is_the_one_that_was_never_stopped(
     layers: Any, tmp_path: Path
 ) -> None:
-    whole = search(layers, REGISTRY, SPACE, tmp_path / "whole", SMALL)
+    whole = recorded(search(layers, REGISTRY, SPACE, tmp_path / "whole", SMALL))
     search(
         layers,
         REGISTRY,
@@ -131,11 +131,11 @@ def test_a_search_that_goes_on_is_the_one_that_was_never_stopped(
     with (tmp_path / "parts" / "trials.jsonl").open("a") as file:
         file.write('{"trial": 1, "val')  # killed while it was written
     first = recorded(tmp_path / "parts")
-    parts = search(layers, REGISTRY, SPACE, tmp_path / "parts", SMALL)
+    parts = recorded(search(layers, REGISTRY, SPACE, tmp_path / "parts", SMALL))
     assert results(parts) == results(whole)
     assert parts[0] == first[0]
     assert [record["trial"] for record in whole] == [0, 1, 2]
-    again = search(layers, REGISTRY, SPACE, tmp_path / "parts", SMALL)
+    again = recorded(search(layers, REGISTRY, SPACE, tmp_path / "parts", SMALL))
     assert again == parts
 
 
@@ -143,7 +143,7 @@ def test_scores_are_means_of_folds_and_the_best_is_a_configuration_to_run(
     layers: Any, tmp_path: Path
 ) -> None:
     folder = tmp_path / "search"
-    records = search(layers, REGISTRY, SPACE, folder, SMALL)
+    records = recorded(search(layers, REGISTRY, SPACE, folder, SMALL))
     for record in records:
         assert record["score"] == pytest.approx(np.mean(record["folds"]))
         assert spread(record) == pytest.approx(np.std(record["folds"], ddof=1))
@@ -164,7 +164,7 @@ def test_a_trial_that_fails_is_recorded_and_the_others_go_on(layers: Any, tmp_pa
     layers[0]["training"] |= {"optimizer": "sgd", "schedule": "constant"}
     layers[0]["embedding"] = {"normalize": "none"}
     options = SearchOptions(method="grid", folds=1, held_out=2, k_shot=2)
-    records = search(layers, REGISTRY, space, tmp_path / "search", options)
+    records = recorded(search(layers, REGISTRY, space, tmp_path / "search", options))
     assert len(records) == 4
     assert [("score" in r) for r in records] == [False, True, False, True]
     assert all("learning_rate" in r["error"] for r in records if "error" in r)
@@ -208,9 +208,9 @@ def test_a_trial_that_another_process_works_on_is_left_to_it(layers: Any, tmp_pa
     search(layers, REGISTRY, SPACE, folder, evolve(SMALL, trials=1))
     with (folder / "claims" / "0001").open("a") as claim:
         fcntl.flock(claim, fcntl.LOCK_EX)
-        records = search(layers, REGISTRY, SPACE, folder, SMALL)
+        records = recorded(search(layers, REGISTRY, SPACE, folder, SMALL))
         assert [record["trial"] for record in records] == [0, 2]
-    records = search(layers, REGISTRY, SPACE, folder, SMALL)
+    records = recorded(search(layers, REGISTRY, SPACE, folder, SMALL))
     assert [record["trial"] for record in records] == [0, 1, 2]
 
 
@@ -221,7 +221,7 @@ def test_ctrl_c_in_a_trial_leaves_the_others(layers: Any, tmp_path: Path) -> Non
 
     with pytest.raises(InterruptedRunError, match=r"trial 1.*the same command goes on"):
         search(layers, REGISTRY, SPACE, tmp_path / "search", SMALL, stop)
-    records = search(layers, REGISTRY, SPACE, tmp_path / "search", SMALL)
+    records = recorded(search(layers, REGISTRY, SPACE, tmp_path / "search", SMALL))
     assert [record["trial"] for record in records] == [0, 1, 2]
 
 
@@ -257,12 +257,14 @@ def test_killed_and_started_twice_at_once_every_trial_is_done_once(
     assert path.read_text().startswith(kept)
     lines = [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
     assert sorted(line["trial"] for line in lines) == list(range(8))
-    alone = search(
-        layers,
-        REGISTRY,
-        SPACE,
-        tmp_path / "alone",
-        evolve(SMALL, trials=8),
+    alone = recorded(
+        search(
+            layers,
+            REGISTRY,
+            SPACE,
+            tmp_path / "alone",
+            evolve(SMALL, trials=8),
+        )
     )
     assert [line["values"] for line in sorted(lines, key=lambda line: line["trial"])] == [
         record["values"] for record in alone

@@ -43,7 +43,6 @@ def search(**given: Any) -> None:
     """
     fast_mlx()
     registry, _ = load_registry(given["strict_plugins"])
-    from ..checkpoint import new_folder
     from ..config import read_toml, settings_layer
     from ..errors import ConfigError
     from ..search import SearchOptions
@@ -64,16 +63,16 @@ def search(**given: Any) -> None:
         **{name: given[name] for name in ("method", "trials", "folds", "held_out", "k_shot")}
     )
     layers += topmost(settings_layer(given["settings"]), flag_layer({**given, "k_shot": None}))
-    folder = given["out"] or new_folder(Path("searches"))
     with showing_progress() as progress:
-        records = try_all(layers, registry, space, folder, options, progress)
-    _print(records, [entry.key for entry in space], folder)
+        folder = try_all(layers, registry, space, given["out"], options, progress)
+    _print(folder, [entry.key for entry in space])
 
 
-def _print(records: list[Any], keys: list[str], folder: Path) -> None:
+def _print(folder: Path, keys: list[str]) -> None:
     from ..report import percent
-    from ..search import spread
+    from ..search import recorded, spread
 
+    records = recorded(folder)
     done = sorted((r for r in records if "score" in r), key=lambda r: -r["score"])
     rows = []
     for record in done[:_SHOWN]:
