@@ -147,7 +147,7 @@ def trials(records: Sequence[Mapping[str, Any]], keys: Sequence[str], path: Path
         axes.axis("off")
     for line in grid:
         line[0].set_ylabel("accuracy, held-out classes")
-    grid[0, 0].legend(fontsize=8)
+    figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside upper right", ncols=3)
     _save(figure, path)
 
 
