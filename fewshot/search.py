@@ -75,6 +75,7 @@ def search(
     folder = checkpoint.new_folder(Path("searches")) if out is None else out
     _open(folder, base, space, options)
     dataset = decoded(dataset, progress)
+    progress("trials", len(recorded(folder)), count, "", "")
     for number in _claimed(folder, count):
         values = propose(number, recorded(folder))
         began = time.perf_counter()
@@ -89,13 +90,13 @@ def search(
         outcome["seconds"] = time.perf_counter() - began
         record = {"trial": number, "values": values, **outcome}
         checkpoint.append_line(folder / TRIALS, record)
-        records = recorded(folder)
-        _keep_best(folder, layers, registry, records)
-        progress("trials", len(records), count, "", _line(record))
+        progress("trials", len(recorded(folder)), count, "", _line(record))
+        _keep_best(folder, layers, registry)
     records = recorded(folder)
-    if not any("score" in record for record in records):
+    if _keep_best(folder, layers, registry):
+        report.trials(records, [entry.key for entry in space], folder / "search.png")
+    elif records:
         raise TrainingError(f"every trial failed; the first: {records[0]['error']}")
-    report.trials(records, [entry.key for entry in space], folder / "search.png")
     return folder
 
 
@@ -105,9 +106,10 @@ def recorded(folder: Path) -> list[Record]:
     return [found[number] for number in sorted(found)]
 
 
-def best(records: Sequence[Record]) -> Record:
-    """The record of the highest score; of equal ones the first."""
-    return max((r for r in records if "score" in r), key=lambda record: record["score"])
+def best(records: Sequence[Record]) -> Record | None:
+    """The record of the highest score, of equal ones the first; None where all failed."""
+    done = [record for record in records if "score" in record]
+    return max(done, key=lambda record: record["score"], default=None)
 
 
 def spread(record: Record) -> float | None:
@@ -262,14 +264,13 @@ def _open(
         raise OutputError(f"{folder}: cannot be used for a search: {error}") from error
 
 
-def _keep_best(
-    folder: Path, layers: Sequence[Tree], registry: Registry, records: Sequence[Record]
-) -> None:
-    """`best.toml`: a configuration for `fewshot run --config`."""
-    if any("score" in record for record in records):
-        record = best(records)
+def _keep_best(folder: Path, layers: Sequence[Tree], registry: Registry) -> bool:
+    """Write `best.toml`, a configuration for `fewshot run --config`; False where no trial is."""
+    record = best(recorded(folder))
+    if record is not None:
         config = to_toml(_trial(layers, registry, record["values"]))
         checkpoint.write_text(folder / "best.toml", f"# {_line(record)}\n{config}")
+    return record is not None
 
 
 def _line(record: Record) -> str:

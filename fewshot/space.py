@@ -43,15 +43,18 @@ Propose = Callable[[int, Sequence[Mapping[str, Any]]], dict[str, Any]]
 
 
 def parameter(key: str, text: str) -> Parameter:
-    """`0.5,1,1.5` (TOML values or bare words), `0:0.5`, `log:0.0001:0.01` or, of whole numbers,
-    `log:8:128`. Raises ConfigError."""
+    """What to vary an option over, as `--over` has it.
+
+    `0.5,1,1.5`: these values, in TOML's grammar or bare words. `0:0.5`, `log:0.0001:0.01`: any
+    number between; whole numbers where both ends are. Raises ConfigError.
+    """
     key, text = key.strip(), text.strip()
     section = key.partition(".")[0]
     if section in _FIXED:
         raise ConfigError(
             f"a search cannot vary '{key}': its trials are compared on the same data and question"
         )
-    number = r"[-+]?[0-9.]+(?:e[-+]?[0-9]+)?"
+    number = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?"
     found = re.fullmatch(f"(log:)?({number}):({number})", text, re.IGNORECASE)
     if found is None:
         return Choice(key, _values(key, text))

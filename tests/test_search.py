@@ -149,6 +149,7 @@ def test_scores_are_means_of_folds_and_the_best_is_a_configuration_to_run(
         assert spread(record) == pytest.approx(np.std(record["folds"], ddof=1))
         assert len(record["folds"]) == 2
     top = best(records)
+    assert top is not None
     assert top["score"] == max(record["score"] for record in records)
     tree = tomllib.loads((folder / "best.toml").read_text())
     assert tree["training"]["learning_rate"] == top["values"]["training.learning_rate"]
@@ -210,6 +211,8 @@ def test_a_trial_that_another_process_works_on_is_left_to_it(layers: Any, tmp_pa
         fcntl.flock(claim, fcntl.LOCK_EX)
         records = recorded(search(layers, REGISTRY, SPACE, folder, SMALL))
         assert [record["trial"] for record in records] == [0, 2]
+        only = evolve(SMALL, trials=2)
+        assert recorded(search(layers, REGISTRY, SPACE, folder, only)) == records
     records = recorded(search(layers, REGISTRY, SPACE, folder, SMALL))
     assert [record["trial"] for record in records] == [0, 1, 2]
 

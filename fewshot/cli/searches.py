@@ -92,6 +92,8 @@ def _print(folder: Path, keys: list[str]) -> None:
         f"{len(records)} trials{f', {failed} of them failed' if failed else ''}; score: accuracy "
         "on held-out classes, spread: its standard deviation over the folds"
     )
+    if not done:
+        return  # other processes work on all of them
     click.echo(f"the best: fewshot run --config {folder / 'best.toml'}")
     click.echo(f"picture: {folder / 'search.png'}, all trials: {folder / 'trials.jsonl'}")
 
