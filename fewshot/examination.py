@@ -70,8 +70,7 @@ def examine(
         verification = attrs.asdict(verify(rows, *parts.pairs, parts.metric, margin))
     gains: dict[int, dict[str, Any]] = {k: {} for k in ours}
     if parts.config.adapter.name != "none":
-        frozen, (ours, seconds) = ours, _adapted(parts, names, progress)
-        gains = {k: gain(frozen[k], ours[k], seconds[k]) for k in ours}
+        ours, gains = _adapted(parts, ours, names, progress)
         task = (parts.adapter, parts.embedder, dataset, shown, parts.metric, parts.config.seed)
         rows, _ = adapted_embeddings(*task)
     answers = predict(rows, shown, parts.head, parts.metric, memory)
@@ -101,14 +100,14 @@ def examine(
 
 
 def _adapted(
-    parts: Parts, names: Sequence[str], progress: Progress
-) -> tuple[dict[int, Evaluation], dict[int, float]]:
-    """Evaluations by K with the adapter, and the seconds of an adaptation."""
+    parts: Parts, frozen: dict[int, Evaluation], names: Sequence[str], progress: Progress
+) -> tuple[dict[int, Evaluation], dict[int, dict[str, Any]]]:
+    """The evaluations with the adapter, and its gains."""
     total = sum(len(block) for blocks in parts.episodes.values() for block in blocks)
     done = itertools.count(1)
-    found, seconds = {}, {}
+    found, gains = {}, {}
     for k, blocks in parts.episodes.items():
-        found[k], seconds[k] = evaluate_adapted(
+        found[k], seconds = evaluate_adapted(
             parts.adapter,
             parts.embedder,
             parts.dataset,
@@ -120,7 +119,8 @@ def _adapted(
             parts.config.evaluation.memory,
             lambda: progress("adapting", next(done), total, "", ""),
         )
-    return found, seconds
+        gains[k] = gain(frozen[k], found[k], seconds)
+    return found, gains
 
 
 def _row(
