@@ -48,12 +48,12 @@ def evaluate_adapted(
     names: Sequence[str] | None = None,
     seed: int = 0,
     memory: int = 256,
-    progress: Callable[[], object] | None = None,
+    progress: Callable[[int], object] | None = None,
 ) -> tuple[Evaluation, float]:
     """`evaluate`, each episode with a copy of the embedder adapted to its support.
 
     Returns the mean seconds of an adaptation too; embedding the queries is not counted.
-    `progress()` is called after each episode.
+    `progress(done)` is called after each episode.
     """
     seconds: list[float] = []
 
@@ -64,7 +64,7 @@ def evaluate_adapted(
                 rows, took = adapted_embeddings(adapter, embedder, dataset, episode, metric, seed)
                 seconds.append(took)
                 if progress is not None:
-                    progress()
+                    progress(len(seconds))
                 yield block.part(i, i + 1), predict(rows, episode, head, metric, memory)[None]
 
     evaluation = tally(answered(), dataset.classes, names)

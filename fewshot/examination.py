@@ -1,6 +1,5 @@
 """Everything that is found out about trained parts: figures, floors, pictures."""
 
-import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -104,9 +103,14 @@ def _adapted(
 ) -> tuple[dict[int, Evaluation], dict[int, dict[str, Any]]]:
     """The evaluations with the adapter, and its gains."""
     total = sum(len(block) for blocks in parts.episodes.values() for block in blocks)
-    done = itertools.count(1)
-    found, gains = {}, {}
+    found: dict[int, Evaluation] = {}
+    gains: dict[int, dict[str, Any]] = {}
+    before = 0
     for k, blocks in parts.episodes.items():
+
+        def shown(done: int, before: int = before) -> None:
+            progress("adapting", before + done, total, "", "")
+
         found[k], seconds = evaluate_adapted(
             parts.adapter,
             parts.embedder,
@@ -117,9 +121,12 @@ def _adapted(
             names,
             parts.config.seed,
             parts.config.evaluation.memory,
-            lambda: progress("adapting", next(done), total, "", ""),
+            shown,
         )
         gains[k] = gain(frozen[k], found[k], seconds)
+        before += len(found[k].per_episode)
+        with_it, without = (report.percent(each[k].accuracy) for each in (found, frozen))
+        progress("adapting", before, total, "", f"K = {k}: {with_it}, without {without}")
     return found, gains
 
 

@@ -51,8 +51,9 @@ def test_without_adaptation_the_figures_are_those_of_the_frozen_embedder() -> No
     dataset, embedder, tasks = data(), network(), drawn(data())
     head, metric = nearest_prototype(), euclidean()
     names = [f"image {i}" for i in range(40)]
+    counted: list[int] = []
     adapted, seconds = evaluate_adapted(
-        none(), embedder, dataset, tasks, head, metric, names, progress=lambda: None
+        none(), embedder, dataset, tasks, head, metric, names, progress=counted.append
     )
     frozen = evaluate(embed(embedder, dataset), tasks, head, metric, dataset.classes, names)
     np.testing.assert_array_equal(adapted.per_episode, frozen.per_episode)
@@ -60,6 +61,7 @@ def test_without_adaptation_the_figures_are_those_of_the_frozen_embedder() -> No
     assert adapted.digest == frozen.digest
     assert adapted.ci95 == frozen.ci95
     assert seconds > 0
+    assert counted == [1, 2, 3, 4, 5, 6]
 
 
 def test_an_adapter_is_given_the_support_of_each_episode_and_never_a_query() -> None:
