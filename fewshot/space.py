@@ -76,18 +76,21 @@ def _values(key: str, text: str) -> tuple[Any, ...]:
 
 
 def parameters(over: Mapping[str, Any]) -> list[Parameter]:
-    """A table `[over]`: under each key a list of values or the text that `parameter` reads."""
+    """A table `[over]`: under each key a list of values or the text that `parameter` reads.
+
+    Of two entries for one option the last counts.
+    """
     if not over:
         raise ConfigError("nothing to search over: say --over KEY=VALUES, or a table [over]")
-    found: list[Parameter] = []
+    found: dict[str, Parameter] = {}
     for key, value in over.items():
-        if isinstance(value, Mapping):  # an unquoted key with dots
-            found += parameters({f"{key}.{name}": inner for name, inner in value.items()})
-        elif isinstance(value, list):
-            found.append(Choice(parameter(key, "0").key, tuple(value)))
-        else:
-            found.append(parameter(key, str(value)))
-    return found
+        entries = [parameter(key, "0" if isinstance(value, list | Mapping) else str(value))]
+        if isinstance(value, list):
+            entries = [Choice(entries[0].key, tuple(value))]
+        elif isinstance(value, Mapping):  # an unquoted key with dots
+            entries = parameters({f"{key}.{name}": inner for name, inner in value.items()})
+        found |= {entry.key: entry for entry in entries}
+    return list(found.values())
 
 
 # ------------------------------------------------------------------------------- methods

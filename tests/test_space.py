@@ -63,6 +63,7 @@ def test_a_table_says_the_same_as_flags() -> None:
         "augment": [[], ["crop"], ["crop", "colour"]],
     }
     assert parameters(table) == SPACE
+    assert parameters({"loss": {"margin": [7]}, "loss.margin": "0.5,1,2"}) == SPACE[3:4]
 
 
 @pytest.mark.parametrize("text", ["", "1,,2", "2:1", "1:1", "log:0:1", "log:-1:1"])

@@ -22,9 +22,13 @@ _SHOWN = 10
     help="What to vary: loss.margin=0.5,1,2 or backbone.dropout=0:0.5 or "
     "training.learning_rate=log:0.0001:0.01. Also a table [over] in the file of --config.",
 )  # fmt: skip
-@click.option("--method", metavar="NAME", default="random", help="grid, random or optuna.")
+@click.option(
+    "--method", metavar="NAME", default="random", show_default=True, help="grid, random or optuna."
+)
 @click.option("--trials", type=click.IntRange(1), help="In all; else the whole grid, or 20.")
-@click.option("--folds", type=click.IntRange(1), default=3, show_default=True)
+@click.option(
+    "--folds", type=click.IntRange(1), default=3, show_default=True, help="Trainings of a trial."
+)
 @click.option(
     "--held-out", type=click.IntRange(2), default=3, show_default=True,
     help="Classes held out in each fold.",
