@@ -48,16 +48,11 @@ def parameter(key: str, text: str) -> Parameter:
     `0.5,1,1.5`: these values, in TOML's grammar or bare words. `0:0.5`, `log:0.0001:0.01`: any
     number between; whole numbers where both ends are. Raises ConfigError.
     """
-    key, text = key.strip(), text.strip()
-    section = key.partition(".")[0]
-    if section in _FIXED:
-        raise ConfigError(
-            f"a search cannot vary '{key}': its trials are compared on the same data and question"
-        )
+    key, text = _free(key), text.strip()
     number = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?"
     found = re.fullmatch(f"(log:)?({number}):({number})", text, re.IGNORECASE)
     if found is None:
-        return Choice(key, _values(key, text))
+        return _choice(key, _values(key, text))
     log, low, high = found[1] is not None, float(found[2]), float(found[3])
     if not low < high or (log and low <= 0):
         raise ConfigError(f"{key}: '{text}' is no range{': log wants low > 0' if log else ''}")
@@ -65,14 +60,25 @@ def parameter(key: str, text: str) -> Parameter:
     return Range(key, low, high, log, whole)
 
 
-def _values(key: str, text: str) -> tuple[Any, ...]:
+def _free(key: str) -> str:
+    if key.strip().partition(".")[0] in _FIXED:
+        raise ConfigError(
+            f"a search cannot vary '{key}': its trials are compared on the same data and question"
+        )
+    return key.strip()
+
+
+def _values(key: str, text: str) -> Sequence[Any]:
     try:
-        values = parse_set(f"{key}=[{text}]")[1]
+        return parse_set(f"{key}=[{text}]")[1]
     except ConfigError:  # bare words among them
-        values = [parse_set(f"{key}={part}")[1] for part in text.split(",")]
+        return [parse_set(f"{key}={part}")[1] for part in text.split(",")]
+
+
+def _choice(key: str, values: Sequence[Any]) -> Choice:
     if not values or "" in values:
-        raise ConfigError(f"{key} has an empty value in '{text}'")
-    return tuple(values)
+        raise ConfigError(f"{key} has an empty value among {list(values)}")
+    return Choice(key, tuple(values))
 
 
 def parameters(over: Mapping[str, Any]) -> list[Parameter]:
@@ -84,12 +90,13 @@ def parameters(over: Mapping[str, Any]) -> list[Parameter]:
         raise ConfigError("nothing to search over: say --over KEY=VALUES, or a table [over]")
     found: dict[str, Parameter] = {}
     for key, value in over.items():
-        entries = [parameter(key, "0" if isinstance(value, list | Mapping) else str(value))]
-        if isinstance(value, list):
-            entries = [Choice(entries[0].key, tuple(value))]
-        elif isinstance(value, Mapping):  # an unquoted key with dots
-            entries = parameters({f"{key}.{name}": inner for name, inner in value.items()})
-        found |= {entry.key: entry for entry in entries}
+        if isinstance(value, Mapping):  # an unquoted key with dots
+            inner = parameters({f"{key}.{name}": values for name, values in value.items()})
+            found |= {entry.key: entry for entry in inner}
+        elif isinstance(value, list):
+            found[key] = _choice(_free(key), value)
+        else:
+            found[key] = parameter(key, str(value))
     return list(found.values())
 
 

@@ -83,6 +83,8 @@ def test_what_a_score_means_cannot_be_varied(key: str) -> None:
 def test_nothing_to_vary_is_refused() -> None:
     with pytest.raises(ConfigError, match="--over"):
         parameters({})
+    with pytest.raises(ConfigError, match="empty"):
+        parameters({"loss.margin": []})
 
 
 def lies_in(value: Any, entry: Any) -> bool:

@@ -56,7 +56,10 @@ def search(**given: Any) -> None:
     over: dict[str, Any] = {}
     layers = [read_toml(given["config"])] if given["config"] is not None else []
     for layer in layers:
-        over |= layer.pop("over", {})
+        table = layer.pop("over", {})
+        if not isinstance(table, dict):
+            raise ConfigError(f"[over] is a table of KEY = VALUES, not {table!r}")
+        over |= table
     for text in given["over"]:
         key, equals, values = text.partition("=")
         if not equals:
