@@ -7,6 +7,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .adaptation import evaluate_adapted as evaluate_adapted
+    from .adapters import FinetuneOptions as FinetuneOptions
+    from .adapters import WhitenOptions as WhitenOptions
+    from .adapters import finetune as finetune
+    from .adapters import whiten as whiten
     from .backbones import Conv4 as Conv4
     from .backbones import Conv4Options as Conv4Options
     from .backbones import conv4 as conv4
@@ -47,6 +52,7 @@ if TYPE_CHECKING:
     from .heads import nearest_prototype as nearest_prototype
     from .heads import nearest_support as nearest_support
     from .hookspecs import hookimpl as hookimpl
+    from .interfaces import Adapter as Adapter
     from .interfaces import Backbone as Backbone
     from .interfaces import Dataset as Dataset
     from .interfaces import Head as Head
@@ -119,6 +125,8 @@ if TYPE_CHECKING:
     from .verification import verify as verify
 
 _MODULES = {
+    "adaptation": "evaluate_adapted",
+    "adapters": "FinetuneOptions WhitenOptions finetune whiten",
     "backbones": "Conv4 Conv4Options conv4",
     "checkpoint": "load_weights save_weights",
     "datasets": "ArrayDataset decode from_arrays read_episode split_classes write_episode",
@@ -130,7 +138,7 @@ _MODULES = {
     "folding": "folded",
     "heads": "NearestSupportOptions nearest_prototype nearest_support",
     "hookspecs": "hookimpl",
-    "interfaces": "Backbone Dataset Head Loss Metric Sampler Transform",
+    "interfaces": "Adapter Backbone Dataset Head Loss Metric Sampler Transform",
     "layers": "BatchNorm Flatten MaxPool2x2 Sequential",
     "losses": "ContrastiveOptions PrototypicalOptions TripletOptions contrastive "
     "prototypical triplet",

@@ -16,7 +16,7 @@ from .draws import Draw, EpisodeBlock, Pairs
 from .embedding import Embedder
 from .errors import ClassTooSmallError, ConfigError, PluginError
 from .evaluation import k_shot_episodes, validation
-from .interfaces import Backbone, Dataset, Head, Loss, Metric, Sampler, Transform
+from .interfaces import Adapter, Backbone, Dataset, Head, Loss, Metric, Sampler, Transform
 from .records import ClassSplit
 from .registry import Registered, Registry
 from .seeding import generator, mlx_seed
@@ -36,6 +36,7 @@ class Parts:
     metric: Metric
     loss: Loss
     head: Head
+    adapter: Adapter[Embedder]
     sampler: Sampler[Draw]
     augment: tuple[Transform, ...]
     episodes: dict[int, list[EpisodeBlock]]
@@ -64,6 +65,7 @@ _MADE: dict[str, tuple[Any, ...]] = {
     "loss": (Loss,),
     "sampler": (Sampler,),
     "head": (Head,),
+    "adapter": (Adapter,),
     "dataset": (Dataset,),
     "transform": (Callable,),
 }
@@ -80,8 +82,8 @@ def make(entry: Registered, options: Any, *arguments: Any) -> Any:
     return made
 
 
-def build(config: RunConfig, registry: Registry) -> Parts:
-    """Make every part; nothing is decoded yet.
+def build(config: RunConfig, registry: Registry, dataset: Dataset | None = None) -> Parts:
+    """Make every part, but the dataset where it is given; nothing is decoded yet.
 
     Raises ConfigError for what a part refuses, DataError for classes too small, PluginError for a
     part that is not what its kind must be.
@@ -93,11 +95,14 @@ def build(config: RunConfig, registry: Registry) -> Parts:
         origins[f"{kind} {entry.qualified}"] = f"{entry.provider} {entry.version}"
         return make(entry, chosen.options, *arguments)
 
-    metric, loss, head = (part(kind, getattr(config, kind)) for kind in ("metric", "loss", "head"))
+    metric, loss, head, adapter = (
+        part(kind, getattr(config, kind)) for kind in ("metric", "loss", "head", "adapter")
+    )
     augment, preprocess = (
         tuple(part("transform", chosen) for chosen in getattr(config, key)) for key in LISTS
     )
-    dataset = part("dataset", config.dataset)
+    if dataset is None:
+        dataset = part("dataset", config.dataset)
     split = split_classes(dataset, config.split)
     with _naming(dataset.classes):
         training = only(dataset.labels, class_ids(dataset, split.train))
@@ -110,7 +115,7 @@ def build(config: RunConfig, registry: Registry) -> Parts:
     mx.eval(backbone.parameters())
     embedder = Embedder(backbone, preprocess, config.embedding.normalize)
     return Parts(
-        config, origins, dataset, split, embedder, metric, loss, head, sampler, augment,
+        config, origins, dataset, split, embedder, metric, loss, head, adapter, sampler, augment,
         episodes, pairs, shape,
     )  # fmt: skip
 

@@ -1,6 +1,6 @@
 """The built-in components, offered through the hooks every plugin uses."""
 
-from . import backbones, datasets, folders, heads, losses, metrics, samplers, transforms
+from . import adapters, backbones, datasets, folders, heads, losses, metrics, samplers, transforms
 from .hookspecs import hookimpl
 from .records import Component, Preset
 
@@ -83,6 +83,26 @@ def fewshot_heads() -> list[Component]:
             heads.nearest_support,
             heads.NearestSupportOptions,
             "votes of the k nearest support images",
+        ),
+    ]
+
+
+@hookimpl
+def fewshot_adapters() -> list[Component]:
+    """None, and two that train on the support."""
+    return [
+        Component("none", adapters.none, summary="the embedder as it was trained"),
+        Component(
+            "finetune",
+            adapters.finetune,
+            adapters.FinetuneOptions,
+            "a few prototypical steps on augmented support images",
+        ),
+        Component(
+            "whiten",
+            adapters.whiten,
+            adapters.WhitenOptions,
+            "a linear map of frozen embeddings: their spread within classes made alike",
         ),
     ]
 

@@ -1,10 +1,11 @@
 """What a run leaves on disk: files whole or not there at all, metrics line by line."""
 
+import fcntl
 import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -88,12 +89,34 @@ def read_json(path: Path) -> Any:
 
 
 def append_line(path: Path, value: Mapping[str, Any]) -> None:
-    """Append one record to a JSON-lines file."""
+    """Append one record to a JSON-lines file, on disk when this returns.
+
+    Several processes may append; what a crash cut short is left as a line of its own.
+    """
     try:
-        with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(value) + "\n")
+        with path.open("a+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - 1))
+            whole = file.read() in (b"", b"\n")
+            file.write(f"{'' if whole else chr(10)}{json.dumps(value)}\n".encode())
+            file.flush()
+            os.fsync(file.fileno())
     except OSError as error:
         raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def read_lines(path: Path) -> list[Any]:
+    """The records of a JSON-lines file, but for lines that a crash cut short; none: no file."""
+    records = []
+    try:
+        lines = path.read_bytes().splitlines() if path.exists() else []
+    except OSError as error:
+        raise OutputError(f"{path}: not readable: {error.strerror}") from error
+    for line in lines:
+        with suppress(ValueError):
+            records.append(json.loads(line))
+    return records
 
 
 def save_weights(module: nn.Module, path: Path) -> str:

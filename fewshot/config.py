@@ -18,7 +18,7 @@ from .registry import Registry
 Tree = dict[str, Any]
 
 # Sections that name one component, lists of components, and sections of plain options.
-PARTS = ("dataset", "backbone", "metric", "loss", "sampler", "head")
+PARTS = ("dataset", "backbone", "metric", "loss", "sampler", "head", "adapter")
 LISTS = ("augment", "preprocess")
 PLAIN: dict[str, type] = {
     "split": SplitOptions,
@@ -32,6 +32,7 @@ DEFAULTS: Tree = {
     "backbone": {"name": "simplecnn"},
     "metric": {"name": "euclidean"},
     "loss": {"name": "contrastive"},
+    "adapter": {"name": "none"},
     "augment": [],
     "preprocess": [{"name": "normalise"}],
 }
@@ -62,6 +63,7 @@ class RunConfig:
     loss: Chosen
     sampler: Chosen
     head: Chosen
+    adapter: Chosen
     augment: tuple[Chosen, ...]
     preprocess: tuple[Chosen, ...]
     split: SplitOptions = SplitOptions()
@@ -100,16 +102,20 @@ def parse_set(text: str) -> tuple[list[str], Any]:
 
 def settings_layer(settings: Iterable[str]) -> Tree:
     """All `--set` as one layer. `augment.blur.sigma=1` stays a table, which `merge` applies."""
+    return nested((parse_set(text) for text in settings), "--set ")
+
+
+def nested(values: Iterable[tuple[list[str], Any]], source: str = "") -> Tree:
+    """Values by their paths as one layer; `source` begins the text of an error."""
     layer: Tree = {}
-    for text in settings:
-        path, value = parse_set(text)
-        place = layer
+    for path, value in values:
+        place, text = layer, f"{source}{'.'.join(path)}={value}"
         for part in path[:-1]:
             place = place.setdefault(part, {})
             if not isinstance(place, dict):
-                raise ConfigError(f"--set {text}: '{part}' is already a value")
+                raise ConfigError(f"{text}: '{part}' is already a value")
         if isinstance(place.get(path[-1]), dict):
-            raise ConfigError(f"--set {text}: options of '{path[-1]}' are set already; use .name")
+            raise ConfigError(f"{text}: options of '{path[-1]}' are set already; use .name")
         place[path[-1]] = value
     return layer
 

@@ -185,11 +185,23 @@ def evaluate(
     ConfigError for no episode, one without queries or an image that was not embedded, DataError for
     a class that the dataset does not have.
     """
+    if missing is None:
+        missing = unembedded(embeddings)
+    return tally(_answered(embeddings, tasks, head, metric, missing, memory), classes, names)
+
+
+def tally(
+    answered: Iterable[tuple[EpisodeBlock, Ints]],
+    classes: Sequence[str],
+    names: Sequence[str] | None = None,
+) -> Evaluation:
+    """The evaluation that blocks of episodes and the answers (e, q) to their queries come to.
+
+    `classes` and `names` as in `evaluate`, whose ConfigError and DataError it raises.
+    """
     confusion = np.zeros((len(classes), len(classes)), np.int64)
     digest = hashlib.sha256("\0".join(classes).encode())
     keys = None if names is None else _image_keys(names)
-    if missing is None:
-        missing = unembedded(embeddings)
     accuracies: list[Floats] = []
 
     def count(block: EpisodeBlock, answers: Ints) -> None:
@@ -212,7 +224,7 @@ def evaluate(
         rows = np.concatenate([shape, *items, known, truth], axis=1)
         digest.update(rows.astype("<i8", copy=False).tobytes())
 
-    for block, answers in _answered(embeddings, tasks, head, metric, missing, memory):
+    for block, answers in answered:
         count(block, answers)
     if not accuracies:
         raise ConfigError("nothing to evaluate: no episode was given")

@@ -9,6 +9,7 @@ import mlx.core as mx
 import numpy as np
 
 from . import checkpoint, report
+from .adaptation import adapted_embeddings, evaluate_adapted, gain
 from .assembly import Parts
 from .calibration import calibrated, held_out_episodes
 from .datasets import image_names, write_episode
@@ -71,11 +72,16 @@ def examine(
     ours = evaluations(rows, parts.metric, 0)
     first = {k: blocks[0].episode(0) for k, blocks in parts.episodes.items()}
     shown = first[min(first, key=lambda k: abs(k - 5))]
-    answers = predict(rows, shown, parts.head, parts.metric, memory)
     verification = None
     if parts.pairs is not None:
         margin = parts.loss.margin if parts.loss.layout == "pairs" else None
         verification = attrs.asdict(verify(rows, *parts.pairs, parts.metric, margin))
+    gains: dict[int, dict[str, Any]] = {k: {} for k in ours}
+    if parts.config.adapter.name != "none":
+        ours, gains = _adapted(parts, ours, names, progress)
+        task = (parts.adapter, parts.embedder, dataset, shown, parts.metric, parts.config.seed)
+        rows, _ = adapted_embeddings(*task)
+    answers = predict(rows, shown, parts.head, parts.metric, memory)
     weights = snapshot(parts.learned)
     parts.learned.load_weights(blank)
     rows = _embeddings(parts, "untrained backbone", progress)
@@ -85,7 +91,7 @@ def examine(
     floor = evaluations(rows, euclidean(), 2)
 
     table = [
-        _row(k, tasks, ours[k], floor[k], untrained[k], parts)
+        _row(k, tasks, ours[k], floor[k], untrained[k], parts) | gains[k]
         for k, tasks in parts.episodes.items()
     ]
     for k, evaluation in ours.items():
@@ -102,6 +108,38 @@ def examine(
         "unknown": unknown,
         "speed": embedding_speed(parts.embedder, parts.shape),
     }
+
+
+def _adapted(
+    parts: Parts, frozen: dict[int, Evaluation], names: Sequence[str], progress: Progress
+) -> tuple[dict[int, Evaluation], dict[int, dict[str, Any]]]:
+    """The evaluations with the adapter, and its gains."""
+    total = sum(len(block) for blocks in parts.episodes.values() for block in blocks)
+    found: dict[int, Evaluation] = {}
+    gains: dict[int, dict[str, Any]] = {}
+    before = 0
+    for k, blocks in parts.episodes.items():
+
+        def shown(done: int, before: int = before) -> None:
+            progress("adapting", before + done, total, "", "")
+
+        found[k], seconds = evaluate_adapted(
+            parts.adapter,
+            parts.embedder,
+            parts.dataset,
+            blocks,
+            parts.head,
+            parts.metric,
+            names,
+            parts.config.seed,
+            parts.config.evaluation.memory,
+            shown,
+        )
+        gains[k] = gain(frozen[k], found[k], seconds)
+        before += len(found[k].per_episode)
+        with_it, without = (report.percent(each[k].accuracy) for each in (found, frozen))
+        progress("adapting", before, total, "", f"K = {k}: {with_it}, without {without}")
+    return found, gains
 
 
 def _row(

@@ -1,4 +1,4 @@
-"""A network for evaluation only: the same function in fewer steps."""
+"""Copies of networks: one to train on, and one that computes the same function in fewer steps."""
 
 from copy import copy
 from typing import Any
@@ -18,7 +18,7 @@ def folded(backbone: Any) -> Any:
     biases, ReLU and scales that are not negative, with which it commutes; dropout goes. Equal but
     for rounding; the original is not changed.
     """
-    mine = _copied(backbone)
+    mine = copied(backbone)
     for module in mine.modules():
         if isinstance(module, Sequential):
             module.layers = _folded(module.layers)
@@ -26,18 +26,22 @@ def folded(backbone: Any) -> Any:
     return mine.eval()
 
 
-def _copied(part: Any) -> Any:
-    """Modules of its own, all the way down; `copy.deepcopy` stops at MLX's functions."""
+def copied(part: Any) -> Any:
+    """A module with modules and arrays of its own, all the way down: training it changes no other.
+
+    `copy.deepcopy` stops at MLX's functions.
+    """
     if isinstance(part, nn.Module):
         mine = copy(part)
+        mine._no_grad = set(part._no_grad)
         for name, value in part.items():
-            mine[name] = _copied(value)
+            mine[name] = copied(value)
         return mine
     if isinstance(part, list):
-        return [_copied(value) for value in part]
+        return [copied(value) for value in part]
     if isinstance(part, dict):
-        return {name: _copied(value) for name, value in part.items()}
-    return part
+        return {name: copied(value) for name, value in part.items()}
+    return mx.array(part) if isinstance(part, mx.array) else part
 
 
 def _folded(layers: list[nn.Module]) -> list[nn.Module]:

@@ -69,6 +69,15 @@ def fewshot_heads() -> Iterable[Component]:
 
 
 @hookspec
+def fewshot_adapters() -> Iterable[Component]:
+    """K-shot training on the support: `factory(options)` -> `Adapter`.
+
+    return [Component("centre", lambda _: centre)]  # centre(embedder, images, labels, metric, seed)
+    """
+    raise NotImplementedError
+
+
+@hookspec
 def fewshot_datasets() -> Iterable[Component]:
     """Data sets: `factory(options)` -> `Dataset`.
 

@@ -7,6 +7,7 @@
 | loss      | factory(options)                   | `Loss`                         |
 | sampler   | factory(options, labels, groups)   | `Sampler`                      |
 | head      | factory(options)                   | `Head`                         |
+| adapter   | factory(options)                   | `Adapter`: a function          |
 | transform | factory(options)                   | `Transform`: a function        |
 | dataset   | factory(options)                   | `Dataset`                      |
 
@@ -133,6 +134,25 @@ class Head:
     scores: "Callable[[mx.array, mx.array, mx.array, Metric, int], mx.array]"
     differentiable: bool
     condense: "Callable[[mx.array, mx.array, int], tuple[mx.array, mx.array]] | None" = None
+
+
+E = TypeVar("E")
+
+
+@runtime_checkable
+class Adapter(Protocol[E]):
+    """K-shot training: an embedder (E is `fewshot.Embedder`) fitted to the support of one task.
+
+    images (s, h, w, c) uint8 and labels (s,), 0..n_way-1, every class at least once; the metric
+    that embeddings are compared by; a seed. Returns a new embedder, whose embeddings are finite,
+    with a backbone of its own: the caller's keeps its weights and modes, and training one never
+    changes the other. A pure function: the same arguments give the same embedder.
+    """
+
+    def __call__(
+        self, embedder: E, images: NDArray[np.uint8], labels: Ints, metric: Metric, seed: int
+    ) -> E:
+        """Adapt; never sees a query."""
 
 
 class Transform(Protocol):

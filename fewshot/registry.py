@@ -8,7 +8,7 @@ from .errors import AmbiguousComponentError, PluginError, UnknownComponentError,
 from .records import Component, Preset
 
 KINDS = (
-    "backbone", "metric", "loss", "sampler", "head", "dataset", "transform", "preset"
+    "backbone", "metric", "loss", "sampler", "head", "adapter", "dataset", "transform", "preset"
 )  # fmt: skip
 
 BUILTIN = "builtin"

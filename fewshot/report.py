@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 from numpy.typing import NDArray
 
 from .checkpoint import write_text
@@ -66,8 +67,11 @@ def k_shot(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     figure = Figure(figsize=(5.5, 3.6), layout="constrained")
     axes = figure.subplots()
     shots = [row["k_shot"] for row in rows]
+    adapted = "frozen" in rows[0]
+    frozen = [("frozen", "frozen_ci95", "without the adapter", _RIGHT)] if adapted else []
     for name, ci, label, colour in (
-        ("accuracy", "ci95", "trained", _OURS),
+        ("accuracy", "ci95", "trained and adapted" if adapted else "trained", _OURS),
+        *frozen,
         ("untrained", "untrained_ci95", "untrained backbone", _UNTRAINED),
         ("floor", "floor_ci95", "raw pixels", _FLOOR),
     ):
@@ -118,6 +122,47 @@ def confusion(evaluation: Evaluation, title: str, path: Path) -> None:
                 axes.text(
                     j, i, f"{value:.0%}"[:-1], ha="center", va="center", fontsize=7, color=colour
                 )
+    _save(figure, path)
+
+
+def trials(records: Sequence[Mapping[str, Any]], keys: Sequence[str], path: Path) -> None:
+    """A search's scores against each parameter: every fold, and their mean."""
+    done, failed = ([r for r in records if ("score" in r) == is_done] for is_done in (True, False))
+    scores = [record["score"] for record in done]
+    across = min(3, len(keys))
+    down = -(-len(keys) // across)
+    figure = Figure(figsize=(3.4 * across + 0.6, 2.9 * down), layout="constrained")
+    grid = figure.subplots(down, across, sharey=True, squeeze=False)
+    for axes, key in zip(grid.flat, keys, strict=False):
+        values = [record["values"][key] for record in [*done, *failed]]
+        at: Any = values
+        if any(isinstance(value, bool | str | list | dict) for value in values):
+            labels = sorted({str(value) for value in values})
+            at = [labels.index(str(value)) for value in values]
+            axes.set_xticks(range(len(labels)), [_plain(x) for x in labels], fontsize=7)
+            axes.set_xlim(-0.5, len(labels) - 0.5)
+        elif min(values) > 0 and max(values) > 10 * min(values):
+            axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+            axes.xaxis.set_major_formatter("{x:g}")
+            axes.minorticks_off()
+        for x, record in zip(at, done, strict=False):
+            folds = record["folds"]
+            axes.plot([x] * len(folds), folds, ".", color=_FLOOR, alpha=0.5, markersize=4)
+        best = int(np.argmax(scores))
+        axes.plot(at[: len(done)], scores, "o", color=_OURS, label="mean of the folds")
+        axes.plot(at[best], scores[best], "*", color=_RIGHT, markersize=14, label="best")
+        if failed:
+            below = axes.get_xaxis_transform()
+            bottom = [0.02] * len(failed)
+            axes.plot(at[len(done) :], bottom, "x", color=_WRONG, transform=below, label="failed")
+        axes.set_xlabel(key)
+        axes.grid(alpha=0.25)
+    for axes in grid.flat[len(keys) :]:
+        axes.axis("off")
+    for line in grid:
+        line[0].set_ylabel("accuracy, held-out classes")
+    figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside upper right", ncols=3)
     _save(figure, path)
 
 
@@ -256,6 +301,33 @@ def table(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]
     return header, cells
 
 
+def gains(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """With and without the adapter, K by K, as a header and cells; no cells without one."""
+    header = ["K", "without adapter", "with", "gain", "95 %", "p", "seconds to adapt"]
+    cells = [
+        [
+            str(row["k_shot"]),
+            percent(row["frozen"]),
+            percent(row["accuracy"]),
+            f"{100 * row['gain']:+.1f}",
+            " to ".join(f"{100 * end:+.1f}" for end in row["gain_ci95"]),
+            f"{row['gain_p']:.2g}" if row["gain_p"] >= 0.0001 else "<0.0001",
+            f"{row['adapting_seconds']:.2g}",
+        ]
+        for row in rows
+        if "gain" in row
+    ]
+    return header, cells
+
+
+def _html(header: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
+    lines = "".join(
+        f"<tr>{''.join(f'<{tag}>{html.escape(cell)}</{tag}>' for cell in line)}</tr>"
+        for tag, line in [("th", header), *(("td", line) for line in cells)]
+    )
+    return f"<table>{lines}</table>"
+
+
 def facts(results: Mapping[str, Any]) -> list[str]:
     """What the table stands on, verification, speed and training, as lines of text."""
     row = results["k_shot"][0]
@@ -331,14 +403,6 @@ def unknown_table(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[li
     return header, cells
 
 
-def _html_table(header: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
-    rows = "".join(
-        f"<tr>{''.join(f'<{tag}>{html.escape(cell)}</{tag}>' for cell in line)}</tr>"
-        for tag, line in [("th", header), *(("td", line) for line in cells)]
-    )
-    return f"<table>{rows}</table>"
-
-
 _STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem}
 table{border-collapse:collapse}td,th{padding:.25rem .7rem;border-bottom:1px solid #d0d7de;
 text-align:right}img{max-width:100%}pre{background:#f6f8fa;padding:1rem;overflow:auto}"""
@@ -352,11 +416,15 @@ def page(
     config: str,
 ) -> None:
     """`report.html`: tables, pictures and configuration in one file that needs no other."""
+    accuracies = _html(*table(results["k_shot"]))
+    adapted = gains(results["k_shot"])
+    if adapted[1]:
+        accuracies += f"<h2>With and without the adapter, same episodes</h2>{_html(*adapted)}"
     unknown = ""
     if results["unknown"]:
         unknown = (
             "<h2>Unknown classes and confidence</h2>"
-            f"{_html_table(*unknown_table(results['unknown']))}"
+            f"{_html(*unknown_table(results['unknown']))}"
             "<p>accepted: images of an unknown class taken for a known one. Threshold and "
             "temperature are chosen on the validation classes.</p>"
         )
@@ -378,7 +446,7 @@ def page(
         folder / "report.html",
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title} {folder.name}</title>'
         f"<style>{_STYLE}</style><h1>{title} {html.escape(folder.name)}</h1>"
-        f"<h2>K-shot accuracy on unseen classes</h2>{_html_table(*table(results['k_shot']))}"
+        f"<h2>K-shot accuracy on unseen classes</h2>{accuracies}"
         "<p>raw pixels: the same head on images averaged to 16x16, same episodes.</p>"
         f"<ul>{notes}</ul>{unknown}{pictures}<h2>Made by</h2><ul>{machine}</ul>"
         f"<h2>Configuration</h2><pre>{html.escape(config)}</pre></html>",

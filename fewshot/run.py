@@ -42,7 +42,7 @@ def run(
     check(parts)
     folder = checkpoint.new_folder(Path("runs")) if out is None else checkpoint.named_folder(out)
     try:
-        parts = _decoded(parts, progress)
+        parts = evolve(parts, dataset=decoded(parts.dataset, progress))
     except BaseException:
         folder.rmdir()  # nothing is in it yet
         raise
@@ -116,7 +116,7 @@ def evaluate_run(
         parts = evolve(parts, loss=evolve(parts.loss, margin=None))  # it was another metric's
     blank = snapshot(parts.learned)
     _load(parts, folder)
-    parts = _decoded(parts, progress)
+    parts = evolve(parts, dataset=decoded(parts.dataset, progress))
     out = checkpoint.new_folder(folder, "eval-")
     checkpoint.write_text(out / "config.toml", to_toml(config))
     results = examine(parts, blank, out, progress)
@@ -143,16 +143,16 @@ def _load(parts: Parts, folder: Path) -> None:
     checkpoint.load_weights(parts.learned, weights, manifest.get("weights_sha256"))
 
 
-def _decoded(parts: Parts, progress: Progress) -> Parts:
-    if isinstance(parts.dataset, ArrayDataset):
-        return parts
-    total = len(parts.dataset.labels)
-    images = decode(
-        parts.dataset,
+def decoded(dataset: Dataset, progress: Progress) -> ArrayDataset:
+    """All images in memory or mapped."""
+    if isinstance(dataset, ArrayDataset):
+        return dataset
+    total = len(dataset.labels)
+    return decode(
+        dataset,
         lambda done, total: progress("images", done, total, "", ""),
         lambda line: progress("images", 0, total, "", line),
     )
-    return evolve(parts, dataset=images)
 
 
 def _train(parts: Parts, folder: Path, progress: Progress) -> History:

@@ -23,6 +23,7 @@ from fewshot.checkpoint import (
     named_folder,
     new_folder,
     read_json,
+    read_lines,
     save_weights,
     write_json,
     write_text,
@@ -204,6 +205,31 @@ def test_appended_lines_are_records_in_order(tmp_path: Path) -> None:
     for step in range(3):
         append_line(path, {"step": step})
     assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [0, 1, 2]
+    assert read_lines(path) == [{"step": 0}, {"step": 1}, {"step": 2}]
+
+
+def test_a_line_cut_short_anywhere_costs_that_record_alone(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    append_line(path, {"step": 0})
+    append_line(path, {"step": 1, "of": "ü"})
+    whole = path.read_bytes()
+    first = whole.index(b"\n") + 1
+    for cut in range(first, len(whole) + 1):
+        path.write_bytes(whole[:cut])
+        append_line(path, {"step": 2})
+        kept = [0, 1, 2] if cut >= len(whole) - 1 else [0, 2]
+        assert [record["step"] for record in read_lines(path)] == kept
+
+
+def test_records_appended_at_once_are_all_there(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda i: append_line(path, {"i": i, "long": "x" * 9000}), range(40)))
+    assert sorted(record["i"] for record in read_lines(path)) == list(range(40))
+
+
+def test_no_file_has_no_lines(tmp_path: Path) -> None:
+    assert read_lines(tmp_path / "log.jsonl") == []
 
 
 # -------------------------------------------------------------------------------- folders

@@ -101,7 +101,7 @@ def test_the_run_folder_holds_everything(run: Path):
     assert names == {
         "config.toml", "manifest.json", "weights.safetensors", "metrics.jsonl", "results.json",
         "curves.png", "k_shot.png", "confusion_k1.png", "confusion_k3.png", "episodes.png",
-        "episodes.json", "report.html",
+        "episodes.json", "calibration.png", "report.html",
     }  # fmt: skip
     for path in run.glob("*.png"):
         with Image.open(path) as image:

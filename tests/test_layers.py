@@ -18,16 +18,16 @@ COMMANDS = sorted((PACKAGE / "cli").glob("*.py"))
 # Every module may import those before it and none after it.
 ORDER = [
     *("errors", "draws", "records", "seeding", "runtime", "sources", "layers"),
-    *("registry", "hookspecs", "config", "scaffold"),
+    *("registry", "hookspecs", "config", "scaffold", "space"),
     "interfaces",
     *("metrics", "losses", "heads", "backbones", "samplers", "transforms"),
     *("images", "folders", "cache", "datasets", "survey", "loader"),
-    *("embedding", "folding"),
+    *("embedding", "folding", "adapters"),
     *("verification", "training", "evaluation", "calibration", "checkpoint", "archive", "doctor"),
-    *("report", "compare"),
+    *("report", "compare", "adaptation"),
     *("builtin", "plugins"),
     *("recipe", "prediction", "gallery", "exporting", "serve"),
-    *("assembly", "show", "examination", "run", "__main__"),
+    *("assembly", "show", "examination", "run", "search", "__main__"),
 ]
 
 # At run time none of these may need MLX: data are prepared on threads that must not touch it.

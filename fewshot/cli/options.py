@@ -35,18 +35,10 @@ def choices(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-def examination(command: Callable[..., None]) -> Callable[..., None]:
-    """Options that change how a backbone is examined."""
+def settings(command: Callable[..., None]) -> Callable[..., None]:
+    """Options of every command that reads a configuration."""
     for decorate in reversed(
         [
-            click.option("--head", metavar="NAME", help="Few-shot classifier."),
-            click.option("--k-shot", metavar="LIST", help="Support sizes, e.g. 1,5,100."),
-            click.option("--n-way", type=int, help="Classes of an episode; 0: all, query unseen."),
-            click.option(
-                "--groups",
-                type=click.Choice(["separate", "mixed"]),
-                help="May support and query share a shot or signer?",
-            ),
             click.option(
                 "--set", "settings", metavar="KEY=VALUE", multiple=True,
                 help="Any option, e.g. --set backbone.dropout=0.2.",
@@ -60,11 +52,31 @@ def examination(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
+def examination(command: Callable[..., None]) -> Callable[..., None]:
+    """Options that change how a backbone is examined."""
+    command = settings(command)
+    for decorate in reversed(
+        [
+            click.option("--head", metavar="NAME", help="Few-shot classifier."),
+            click.option("--adapter", metavar="NAME", help="Trains on each episode's support."),
+            click.option("--k-shot", metavar="LIST", help="Support sizes, e.g. 1,5,100."),
+            click.option("--n-way", type=int, help="Classes of an episode; 0: all, query unseen."),
+            click.option(
+                "--groups",
+                type=click.Choice(["separate", "mixed"]),
+                help="May support and query share a shot or signer?",
+            ),
+        ]
+    ):
+        command = decorate(command)
+    return command
+
+
 def flag_layer(given: dict[str, Any]) -> Tree:
     """Flags as the topmost layer."""
     layer: Tree = {
         kind: {"name": given[kind]}
-        for kind in ("dataset", "backbone", "metric", "loss", "sampler", "head")
+        for kind in ("dataset", "backbone", "metric", "loss", "sampler", "head", "adapter")
         if given.get(kind) is not None
     }
     if given.get("data") is not None:

@@ -9,7 +9,9 @@ import click
 
 from .terminal import fast_mlx, load_registry, print_table
 
-_KINDS = ("backbone", "metric", "loss", "sampler", "head", "dataset", "transform", "preset")
+_KINDS = (
+    "backbone", "metric", "loss", "sampler", "head", "adapter", "dataset", "transform", "preset"
+)  # fmt: skip
 
 
 @click.command("list")

@@ -77,7 +77,7 @@ def showing_progress() -> Iterator[Progress]:
         def bars(stage: str, done: int, total: int, status: str, line: str) -> None:
             if stage not in tasks:
                 tasks[stage] = bar.add_task(stage, total=total, status="")
-            bar.update(tasks[stage], completed=done)
+            bar.update(tasks[stage], completed=done, total=total)
             if status:
                 bar.update(tasks[stage], status=status)
             if line:
@@ -89,11 +89,14 @@ def showing_progress() -> Iterator[Progress]:
 def print_results(folder: Path) -> None:
     """The table and the facts of a run folder."""
     from ..checkpoint import read_json
-    from ..report import facts, table
+    from ..report import facts, gains, table
 
     results = read_json(folder / "results.json")
     header, rows = table(results["k_shot"])
     print_table(header, rows, right=True)
+    header, rows = gains(results["k_shot"])
+    if rows:
+        print_table(header, rows, right=True)
     for line in facts(results):
         click.echo(line)
     click.echo(f"everything else: {folder / 'report.html'}")

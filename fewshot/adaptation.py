@@ -1,0 +1,85 @@
+"""Episodes answered by embedders that are adapted to each one's own support; the gain and cost."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+from numpy.typing import NDArray
+
+from .compare import paired_test
+from .draws import Episode, EpisodeBlock, Ints
+from .embedding import Embedder, embed
+from .evaluation import predict, tally
+from .interfaces import Adapter, Dataset, Head, Metric
+from .loader import gather
+from .records import Evaluation
+
+
+def adapted_embeddings(
+    adapter: Adapter[Embedder],
+    embedder: Embedder,
+    dataset: Dataset,
+    episode: Episode,
+    metric: Metric,
+    seed: int = 0,
+) -> tuple[NDArray[np.float32], float]:
+    """Embeddings (n, d) of an episode's images after adapting to its support, and the seconds.
+
+    The adapter gets the support images and their labels, nothing else; the embedder stays as it
+    is. Rows of other images are NaN. The seconds are those of adapting alone.
+    """
+    support = gather(dataset, episode.items[episode.support])
+    began = time.perf_counter()
+    adapted = adapter(embedder, support, episode.support_labels, metric, seed)
+    mx.eval(adapted.backbone.parameters())
+    seconds = time.perf_counter() - began
+    return embed(adapted, dataset, episode.items), seconds
+
+
+def evaluate_adapted(
+    adapter: Adapter[Embedder],
+    embedder: Embedder,
+    dataset: Dataset,
+    tasks: Iterable[EpisodeBlock],
+    head: Head,
+    metric: Metric,
+    names: Sequence[str] | None = None,
+    seed: int = 0,
+    memory: int = 256,
+    progress: Callable[[int], object] | None = None,
+) -> tuple[Evaluation, float]:
+    """`evaluate`, each episode with a copy of the embedder adapted to its support.
+
+    Returns the mean seconds of an adaptation too; embedding the queries is not counted.
+    `progress(done)` is called after each episode.
+    """
+    seconds: list[float] = []
+
+    def answered() -> Iterator[tuple[EpisodeBlock, Ints]]:
+        for block in tasks:
+            for i in range(len(block)):
+                episode = block.episode(i)
+                rows, took = adapted_embeddings(adapter, embedder, dataset, episode, metric, seed)
+                seconds.append(took)
+                if progress is not None:
+                    progress(len(seconds))
+                answers = predict(rows, episode, head, metric, memory)
+                yield EpisodeBlock.of([episode]), answers[None]
+
+    evaluation = tally(answered(), dataset.classes, names)
+    return evaluation, float(np.mean(seconds))
+
+
+def gain(frozen: Evaluation, adapted: Evaluation, seconds: float) -> dict[str, Any]:
+    """What an adapter adds to its row of results: paired on the same episodes."""
+    mean, low, high, p = paired_test(frozen.per_episode, adapted.per_episode)
+    return {
+        "frozen": frozen.accuracy,
+        "frozen_ci95": frozen.ci95,
+        "gain": mean,
+        "gain_ci95": [low, high],
+        "gain_p": p,
+        "adapting_seconds": seconds,
+    }

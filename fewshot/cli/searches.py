@@ -1,0 +1,112 @@
+"""The command that searches for hyper-parameters."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .options import choices, flag_layer, settings, topmost
+from .terminal import fast_mlx, load_registry, print_table, showing_progress
+
+_SHOWN = 10
+
+
+@click.command()
+@choices
+@settings
+@click.option("--head", metavar="NAME", help="Few-shot classifier.")
+@click.option(
+    "--over", metavar="KEY=VALUES", multiple=True,
+    help="What to vary: loss.margin=0.5,1,2 or backbone.dropout=0:0.5 or "
+    "training.learning_rate=log:0.0001:0.01. Also a table [over] in the file of --config.",
+)  # fmt: skip
+@click.option(
+    "--method", metavar="NAME", default="random", show_default=True, help="grid, random or optuna."
+)
+@click.option("--trials", type=click.IntRange(1), help="In all; else the whole grid, or 20.")
+@click.option(
+    "--folds", type=click.IntRange(1), default=3, show_default=True, help="Trainings of a trial."
+)
+@click.option(
+    "--held-out", type=click.IntRange(2), default=3, show_default=True,
+    help="Classes held out in each fold.",
+)  # fmt: skip
+@click.option(
+    "--k-shot", type=click.IntRange(1), default=5, show_default=True, help="Of the score."
+)
+@click.option(
+    "--out", type=click.Path(path_type=Path),
+    help="Folder, of an earlier call to go on with; else the next in searches/.",
+)  # fmt: skip
+def search(**given: Any) -> None:
+    """Search for hyper-parameters on folds of held-out classes; test classes are not read.
+
+    Give the same command again, also several times at once, to go on in the same --out.
+    """
+    fast_mlx()
+    registry, _ = load_registry(given["strict_plugins"])
+    from ..config import read_toml, settings_layer
+    from ..errors import ConfigError
+    from ..search import SearchOptions
+    from ..search import search as try_all
+    from ..space import parameters
+
+    over: dict[str, Any] = {}
+    layers = [read_toml(given["config"])] if given["config"] is not None else []
+    for layer in layers:
+        table = layer.pop("over", {})
+        if not isinstance(table, dict):
+            raise ConfigError(f"[over] is a table of KEY = VALUES, not {table!r}")
+        over |= table
+    for text in given["over"]:
+        key, equals, values = text.partition("=")
+        if not equals:
+            raise ConfigError(f"--over wants KEY=VALUES such as loss.margin=0.5,1, got '{text}'")
+        over[key] = values
+    space = parameters(over)
+    options = SearchOptions(
+        **{name: given[name] for name in ("method", "trials", "folds", "held_out", "k_shot")}
+    )
+    layers += topmost(settings_layer(given["settings"]), flag_layer({**given, "k_shot": None}))
+    with showing_progress() as progress:
+        folder = try_all(layers, registry, space, given["out"], options, progress)
+    _print(folder, [entry.key for entry in space])
+
+
+def _print(folder: Path, keys: list[str]) -> None:
+    from ..report import percent
+    from ..search import recorded, spread
+
+    records = recorded(folder)
+    done = sorted((r for r in records if "score" in r), key=lambda r: -r["score"])
+    rows = []
+    for record in done[:_SHOWN]:
+        apart = spread(record)
+        rows.append(
+            [
+                str(record["trial"]),
+                percent(record["score"]),
+                "-" if apart is None else percent(apart),
+                *(_text(record["values"][key]) for key in keys),
+                f"{record['seconds']:.0f}",
+            ]
+        )
+    print_table(["trial", "score", "spread", *keys, "seconds"], rows, right=True)
+    failed = len(records) - len(done)
+    click.echo(
+        f"{len(records)} trials{f', {failed} of them failed' if failed else ''}; score: accuracy "
+        "on held-out classes, spread: its standard deviation over the folds"
+    )
+    if not done:
+        return  # other processes work on all of them
+    click.echo(f"the best: fewshot run --config {folder / 'best.toml'}")
+    click.echo(f"picture: {folder / 'search.png'}, all trials: {folder / 'trials.jsonl'}")
+
+
+def _text(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+COMMANDS = (search,)
