@@ -172,10 +172,10 @@ class PassedOver(NamedTuple):
 
 def passed_over(root: Path, taken: Collection[str]) -> PassedOver:
     """What `class_folders` takes no notice of; `taken`: the images it found, as text."""
-    if root.is_file():
+    if zipfile.is_zipfile(root):
         with zipfile.ZipFile(root) as archive:
             names = [info.filename for info in archive.infolist() if not info.is_dir()]
-    else:
+    else:  # of a file that is neither, or nothing, there is nothing to walk
         walk = os.walk(root)
         names = [os.path.relpath(f"{at}/{name}", root) for at, _, files in walk for name in files]
     found = PassedOver([], [], [])

@@ -106,8 +106,13 @@ def _class_seen(
 
 
 def overlooked(root: Path, dataset: Dataset | None) -> list[str]:
-    """Hints about files below `root` that a run passes over; `dataset`: what it found there."""
-    taken = {str(path) for path in dataset.paths} if isinstance(dataset, ImageFiles) else set()
+    """Hints about files below `root` that a run passes over.
+
+    `dataset`: what it found there, None where it refused it; other than image files: no hints.
+    """
+    if dataset is not None and not isinstance(dataset, ImageFiles):
+        return []
+    taken = set() if dataset is None else {str(path) for path in dataset.paths}
     hidden, unplaced, others = passed_over(root, taken)
     hints = []
     if hidden:

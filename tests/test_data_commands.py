@@ -208,6 +208,10 @@ def test_no_folder_named_and_none_there_are_one_line(tmp_path: Path):
     code, out, _ = fewshot("data", "check", tmp_path / "nowhere")
     assert code == DataError.exit_code
     assert "nowhere: no such file or folder" in out
+    (tmp_path / "x.txt").write_text("no zip")
+    code, out, _ = fewshot("data", "check", tmp_path / "x.txt")
+    assert code == DataError.exit_code
+    assert "neither a folder nor a zip file" in out
 
 
 @given(

@@ -78,7 +78,7 @@ def check(path: str | None, settings: tuple[str, ...], **given: Any) -> None:
         print_table(*_table(seen.classes, parts))
         if refusal is not None and not any(refusal in fault for fault in faults):
             faults.append(refusal)
-    if path is not None and Path(path).exists():
+    if path is not None:
         hints = [*hints, *overlooked(Path(path), dataset)]
     for line in faults:
         click.echo(f"fault: {line}")

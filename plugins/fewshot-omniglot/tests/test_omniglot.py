@@ -360,7 +360,7 @@ def test_a_run_of_the_preset_and_the_official_runs_with_its_network(
     assert main(["--run", str(out)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["Hausdorff", str(out)]
-    assert [line.split()[0] for line in lines[1:4]] == ["run01", "run02", "mean"]
+    assert [line.split()[0] for line in lines[1:5]] == ["run01", "run02", "mean", "95"]
     assert lines[3].split()[1] == "0.0%"
     network = [float(line.split()[2].rstrip("%")) for line in lines[1:4]]
     assert network[2] == pytest.approx(np.mean(network[:2]), abs=0.1)

@@ -6,9 +6,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+from scipy import stats
 
 import fewshot as fs
 
+from .characters import OmniglotOptions
 from .files import omniglot_path
 from .hausdorff import hausdorff_error
 from .runs import one_shot_runs
@@ -65,7 +67,11 @@ def _print(path: Path, folders: list[Path]) -> None:
         rows.append([hausdorff_error(dataset, episode), *(errors[name] for errors in networks)])
         line(name, map("{:.1%}".format, rows[-1]))
         sys.stdout.flush()
-    line("mean", map("{:.1%}".format, np.mean(rows, axis=0)))
+    mean = np.mean(rows, axis=0)
+    line("mean", map("{:.1%}".format, mean))
+    if len(rows) > 1:  # Student's t over the runs
+        half = stats.t.ppf(0.975, len(rows) - 1) * stats.sem(rows)
+        line("95 %", map("±{:.1%}".format, half))
     print(f"\n{PUBLISHED}")
 
 
@@ -73,6 +79,10 @@ def network_errors(folder: Path, path: Path) -> dict[str, float]:
     """Share of wrong answers in each official run, with a run's own network, metric and head."""
     parts = fs.trained(folder, fs.build_registry()[0])
     options = parts.config.dataset.options
+    if not isinstance(options, OmniglotOptions):
+        raise fs.ConfigError(
+            f"{folder} was trained on {parts.config.dataset.name}, not on Omniglot"
+        )
     dataset, episodes = one_shot_runs(path, options.size, options.invert)
     rows = fs.embed(parts.embedder, dataset)
     return {

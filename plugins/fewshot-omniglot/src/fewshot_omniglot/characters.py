@@ -109,10 +109,9 @@ def _alphabet(character: str) -> str:
 
 
 def _split(characters: list[str], evaluation: set[str], turns: tuple[str, ...]) -> ClassSplit:
-    """Whole alphabets. Test: the evaluation set, or every fifth; validation: every fifth.
+    """Whole alphabets: of the background's by name the fifth, tenth … are for validation.
 
-    Every fifth of the background alphabets by name: the third, eighth … (test) and the fifth,
-    tenth … (validation), so that two alphabets or more always leave one to train on.
+    The test is the evaluation set, or else the third, eighth … of the background alphabets.
     """
     background = sorted({_alphabet(character) for character in characters} - evaluation)
     test = evaluation if background and evaluation else set(background[2::5])
