@@ -14,8 +14,9 @@ KINDS = (
 BUILTIN = "builtin"
 
 # What the project's own bundle adds, so that a name from the docs says what to install.
-_IN_BUNDLE = frozenset({"simplecnn", "asl-alphabet", "asl-synthetic"} | {
-    f"asl-model-{i}" for i in range(1, 5)
+_IN_BUNDLE = frozenset({
+    "simplecnn", "asl-alphabet", "asl-synthetic", "asl-best", "asl-triplet", "asl-prototypical",
+    *(f"asl-model-{i}" for i in range(1, 5)),
 })  # fmt: skip
 
 

@@ -114,7 +114,7 @@ def random_warp(options: WarpOptions = WarpOptions()) -> Transform:
         for i, image in enumerate(images):  # one image stays in the cache: twice as fast
             y, x, z = maps[:, :, i] @ grid
             out[i] = _bilinear(image, y / z + middle[0], x / z + middle[1]).reshape(image.shape)
-        return out
+        return np.clip(out, 0, 1, out=out)
 
     return apply
 
@@ -124,14 +124,13 @@ def _bilinear(image: Images, y: Images, x: Images) -> Images:
     h, w, c = image.shape
     y, x = np.clip(y, 0, h - 1), np.clip(x, 0, w - 1)
     top, left = (np.minimum(at.astype(np.intp), max(n - 2, 0)) for at, n in ((y, h), (x, w)))
-    pixels, corner = image.reshape(-1, c), top * w + left
+    planes, corner = np.ascontiguousarray(image.reshape(-1, c).T), top * w + left
     below, right = w * (h > 1), int(w > 1)
-    across, down = (x - left)[:, None], (y - top)[:, None]
     upper, lower = (
-        _between(pixels.take(corner + row, 0), pixels.take(corner + row + right, 0), across)
+        _between(planes.take(corner + row, 1), planes.take(corner + row + right, 1), x - left)
         for row in (0, below)
     )
-    return _between(upper, lower, down)
+    return _between(upper, lower, y - top).T
 
 
 @frozen
@@ -311,7 +310,7 @@ def clouds(options: CloudsOptions = CloudsOptions()) -> Transform:
         down, across = (_stretched(n, length) for length in (h, w))
         veil = np.concatenate([colours, opacity.astype(np.float32)], axis=-1)
         veil = across @ (down @ veil.reshape(b, n, -1)).reshape(b, h, n, c + 1)
-        return _between(images, veil[..., :-1], veil[..., -1:])
+        return np.clip(_between(images, veil[..., :-1], veil[..., -1:]), 0, 1)
 
     return apply
 

@@ -182,6 +182,9 @@ def test_an_unknown_name_says_which_plugins_failed_to_load():
         ("dataset", "asl-alphabet"),
         ("preset", "asl-model-1"),
         ("preset", "asl-model-4"),
+        ("preset", "asl-best"),
+        ("preset", "asl-triplet"),
+        ("preset", "asl-prototypical"),
     ],
 )
 def test_a_name_of_the_bundle_says_what_to_install(kind: str, name: str):
