@@ -130,6 +130,12 @@ def fewshot_transforms() -> list[Component]:
         Component(
             "crop", transforms.random_resized_crop, transforms.CropOptions, "random resized crop"
         ),
+        Component(
+            "warp",
+            transforms.random_warp,
+            transforms.WarpOptions,
+            "random rotation, scale, shear, shift and perspective",
+        ),
         Component("flip", transforms.horizontal_flip, transforms.FlipOptions, "horizontal flip"),
         Component(
             "colour",
@@ -137,7 +143,17 @@ def fewshot_transforms() -> list[Component]:
             transforms.ColourOptions,
             "random brightness, contrast and saturation",
         ),
+        Component(
+            "tint",
+            transforms.random_tint,
+            transforms.TintOptions,
+            "random hue, tone curve and gain of each channel",
+        ),
         Component("blur", transforms.gaussian_blur, transforms.BlurOptions, "Gaussian blur"),
+        Component("erase", transforms.random_erasing, transforms.EraseOptions, "random erasing"),
+        Component(
+            "clouds", transforms.clouds, transforms.CloudsOptions, "smooth patches of random colour"
+        ),
         Component(
             "normalise",
             transforms.normalise,

@@ -1,5 +1,7 @@
 """Losses: functions of distances or scores, one value per pair, triplet or query."""
 
+from typing import Literal
+
 import mlx.core as mx
 import mlx.nn as nn
 from attrs import frozen
@@ -13,6 +15,9 @@ class ContrastiveOptions:
     """Options of the contrastive loss."""
 
     margin: float = option(1.0, "distance that different classes are pushed to", positive)
+    weights: Literal["equal", "balanced"] = option(
+        "equal", "balanced: half for the pairs of one class, half for the others within the margin"
+    )
 
 
 def contrastive(options: ContrastiveOptions = ContrastiveOptions()) -> Loss:
@@ -20,12 +25,21 @@ def contrastive(options: ContrastiveOptions = ContrastiveOptions()) -> Loss:
 
     Hadsell, Chopra, LeCun 2006, equation 4, without its factor 1/2. The distance is squared here:
     under `sqeuclidean` the first term is the fourth power.
+
+    Most pairs of a batch are of two classes and soon beyond the margin, where they cost nothing and
+    thin out the mean. Balanced weights make that mean half the one over same pairs and half the one
+    over different pairs within the margin, as Hermans et al. 2017 average over active triplets.
     """
     margin = options.margin
 
     def values(distances: mx.array, same: mx.array) -> mx.array:
         shortfall = mx.maximum(margin - distances, 0)
-        return mx.where(same, distances * distances, shortfall * shortfall)
+        costs = mx.where(same, distances * distances, shortfall * shortfall)
+        if options.weights == "equal":
+            return costs
+        active = ~same & (shortfall > 0)
+        of_same, of_active = (len(same) / 2 / mx.maximum(n.sum(), 1) for n in (same, active))
+        return costs * mx.where(same, of_same, of_active)
 
     return Loss(fn=values, layout="pairs", margin=margin)
 

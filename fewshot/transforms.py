@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from .errors import ConfigError
 from .interfaces import Transform
-from .records import above, at_least, option, share, within
+from .records import above, at_least, at_most, below, option, positive, share, within
 
 Images = NDArray[np.float32]
 Floats = NDArray[np.float64]
@@ -64,6 +64,73 @@ def _along_axes(images: Images, down: Images, across: Images) -> Images:
 
 def _between(a: Images, b: Images, part: Images) -> Images:
     return a + (b - a) * part
+
+
+@frozen
+class WarpOptions:
+    """Options of the random homography; each number is drawn evenly from its range."""
+
+    rotation: float = option(20.0, "largest angle, in degrees", within(at_least(0), at_most(180)))
+    min_scale: float = option(0.7, "smallest size at which things are shown", positive)
+    max_scale: float = option(1.2, "largest size at which things are shown", positive)
+    shear: float = option(0.15, "largest slant: sideways per step down", share)
+    shift: float = option(0.1, "largest shift along each axis, a share of the longer side", share)
+    perspective: float = option(
+        0.15,
+        "how much farther than the middle the end of the longer side is, at the most",
+        within(at_least(0), below(0.5)),
+    )
+
+
+def random_warp(options: WarpOptions = WarpOptions()) -> Transform:
+    """Rotation, scale, shear, shift and perspective about the middle, in one bilinear sampling.
+
+    Beyond the image its border is repeated.
+    """
+    if options.min_scale > options.max_scale:
+        raise ConfigError(f"warp: min_scale {options.min_scale} > max_scale {options.max_scale}")
+
+    def apply(images: Images, rng: np.random.Generator) -> Images:
+        b, h, w, _ = images.shape
+        side = max(h, w)
+        angle = rng.uniform(-1, 1, b) * np.radians(options.rotation)
+        scale = rng.uniform(options.min_scale, options.max_scale, b)
+        shear = rng.uniform(-1, 1, b) * options.shear
+        shift = rng.uniform(-1, 1, (2, b)) * options.shift * side
+        tilt = rng.uniform(-1, 1, (2, b)) * options.perspective / (side / 2)
+        cos, sin = np.cos(angle) / scale, np.sin(angle) / scale
+        # Where each pixel comes from: homographies of (y, x, 1), in pixels from the middle.
+        maps = np.array(
+            [
+                [cos - shear * sin, -sin, shift[0]],
+                [sin + shear * cos, cos, shift[1]],
+                [tilt[0], tilt[1], np.ones(b)],
+            ]
+        ).astype(np.float32)
+        middle = np.array([(h - 1) / 2, (w - 1) / 2], np.float32)
+        pixels = np.indices((h, w), np.float32).reshape(2, -1) - middle[:, None]
+        grid = np.concatenate([pixels, np.ones((1, h * w), np.float32)])
+        out = np.empty_like(images)
+        for i, image in enumerate(images):  # one image stays in the cache: twice as fast
+            y, x, z = maps[:, :, i] @ grid
+            out[i] = _bilinear(image, y / z + middle[0], x / z + middle[1]).reshape(image.shape)
+        return np.clip(out, 0, 1, out=out)
+
+    return apply
+
+
+def _bilinear(image: Images, y: Images, x: Images) -> Images:
+    """Values (n, c) of an image (h, w, c) at pixel positions (n,), its border repeated."""
+    h, w, c = image.shape
+    y, x = np.clip(y, 0, h - 1), np.clip(x, 0, w - 1)
+    top, left = (np.minimum(at.astype(np.intp), max(n - 2, 0)) for at, n in ((y, h), (x, w)))
+    planes, corner = np.ascontiguousarray(image.reshape(-1, c).T), top * w + left
+    below, right = w * (h > 1), int(w > 1)
+    upper, lower = (
+        _between(planes.take(corner + row, 1), planes.take(corner + row + right, 1), x - left)
+        for row in (0, below)
+    )
+    return _between(upper, lower, y - top).T
 
 
 @frozen
@@ -150,6 +217,108 @@ def _mixed(kernel: Images, radius: int, n: int) -> Images:
     neighbours = np.clip(np.arange(n) + taps, 0, n - 1)
     at = (neighbours[..., None] == np.arange(n)).astype(np.float32)
     return np.tensordot(kernel, at, axes=1)
+
+
+@frozen
+class TintOptions:
+    """Options of the tint; each number is drawn evenly from [−x, x], for every image."""
+
+    curve: float = option(0.5, "bend of the tone curve: darker or lighter mid-tones", share)
+    gain: float = option(0.12, "change of each channel's brightness by itself", share)
+    hue: float = option(0.03, "turn of the hue, a share of the circle; RGB only", share)
+
+
+def random_tint(options: TintOptions = TintOptions()) -> Transform:
+    """Other light, cameras and skins: a turn of hue, a tone curve and a gain for each channel.
+
+    The hue turns about the grey axis. The curve is x + αx(1 − x), which rises from 0 to 1 (Guo et
+    al. 2020, equation 1).
+    """
+
+    def apply(images: Images, rng: np.random.Generator) -> Images:
+        b, _, _, c = images.shape
+        turn: Floats = rng.uniform(-1, 1, b) * (options.hue * 2 * np.pi)
+        bend = (rng.uniform(-1, 1, (b, 1, 1, 1)) * options.curve).astype(np.float32)
+        gain = (1 + rng.uniform(-1, 1, (b, 1, 1, c)) * options.gain).astype(np.float32)
+        out = images
+        if c == 3:
+            turned = images.reshape(b, -1, 3) @ _about_grey(turn)
+            out = np.clip(turned, 0, 1).reshape(images.shape)
+        return np.clip((out + bend * out * (1 - out)) * gain, 0, 1)
+
+    return apply
+
+
+def _about_grey(angle: Floats) -> Images:
+    """Rotations (b, 3, 3) of RGB rows about (1, 1, 1): Rodrigues' formula."""
+    axis = np.full(3, 3**-0.5)
+    cross = np.cross(np.eye(3), axis)
+    cos, sin = np.cos(angle)[:, None, None], np.sin(angle)[:, None, None]
+    return (np.eye(3) * cos + sin * cross + (1 - cos) * np.outer(axis, axis)).astype(np.float32)
+
+
+@frozen
+class EraseOptions:
+    """Options of random erasing."""
+
+    min_area: float = option(0.02, "smallest share of the image", share)
+    max_area: float = option(0.2, "largest share of the image", share)
+    stretch: float = option(3.0, "largest ratio of the sides", at_least(1))
+    probability: float = option(0.5, "of erasing", share)
+
+
+def random_erasing(options: EraseOptions = EraseOptions()) -> Transform:
+    """A rectangle of one random colour (Zhong et al. 2020); it may reach over the border."""
+    if options.min_area > options.max_area:
+        raise ConfigError(f"erase: min_area {options.min_area} > max_area {options.max_area}")
+
+    def apply(images: Images, rng: np.random.Generator) -> Images:
+        b, h, w, c = images.shape
+        area = rng.uniform(options.min_area, options.max_area, b)
+        area *= rng.random(b) < options.probability
+        ratio = np.exp(rng.uniform(-1, 1, b) * np.log(options.stretch))
+        colour = rng.random((b, 1, 1, c), np.float32)
+        rows, columns = (
+            np.abs(np.arange(n) + 0.5 - rng.random((b, 1)) * n) < (side * n / 2)[:, None]
+            for n, side in ((h, np.sqrt(area * ratio)), (w, np.sqrt(area / ratio)))
+        )
+        inside = rows[:, :, None] & columns[:, None, :]
+        return np.where(inside[..., None], colour, images)
+
+    return apply
+
+
+@frozen
+class CloudsOptions:
+    """Options of clouds of colour."""
+
+    cells: int = option(4, "random colours along each side, blended into each other", at_least(2))
+    strength: float = option(1.0, "largest opacity, reached anywhere", share)
+    probability: float = option(0.5, "of clouds over an image", share)
+
+
+def clouds(options: CloudsOptions = CloudsOptions()) -> Transform:
+    """Smooth patches of random colours and opacity: other backgrounds, shadows and lights."""
+
+    def apply(images: Images, rng: np.random.Generator) -> Images:
+        b, h, w, c = images.shape
+        n = options.cells
+        strength = rng.uniform(0, options.strength, (b, 1, 1, 1))
+        strength *= rng.random((b, 1, 1, 1)) < options.probability
+        colours = rng.random((b, n, n, c), np.float32)
+        opacity = np.clip(rng.uniform(-1, 1, (b, n, n, 1)), 0, 1) * strength
+        down, across = (_stretched(n, length) for length in (h, w))
+        veil = np.concatenate([colours, opacity.astype(np.float32)], axis=-1)
+        veil = across @ (down @ veil.reshape(b, n, -1)).reshape(b, h, n, c + 1)
+        return np.clip(_between(images, veil[..., :-1], veil[..., -1:]), 0, 1)
+
+    return apply
+
+
+def _stretched(n: int, length: int) -> Images:
+    """(length, n): n values drawn out to `length`, linearly, the first and last at the ends."""
+    at = np.linspace(0, n - 1, length)[:, None]
+    return np.maximum(0, 1 - np.abs(at - np.arange(n))).astype(np.float32)
 
 
 @frozen

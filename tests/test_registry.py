@@ -183,6 +183,7 @@ def test_an_unknown_name_says_which_plugins_failed_to_load():
         ("preset", "asl-model-1", "fewshot-asl"),
         ("preset", "asl-model-4", "fewshot-asl"),
         ("dataset", "omniglot", "fewshot-omniglot"),
+        ("preset", "asl-best", "fewshot-asl"),
     ],
 )
 def test_a_name_of_the_projects_plugins_says_what_to_install(

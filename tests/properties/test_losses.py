@@ -132,6 +132,34 @@ def test_contrastive_does_not_depend_on_the_order_of_pairs(
     assert np.array_equal(apply(loss, pair[0][order], pair[1][order]), apply(loss, *pair)[order])
 
 
+@given(pair=pairs(), margin=margins)
+def test_balanced_weights_average_same_and_active_pairs_apart(
+    pair: tuple[Array, Array], margin: float
+) -> None:
+    d, same = pair[0].astype(np.float64), pair[1]
+    active = ~same & (pair[0] < np.float32(margin))
+    halves = [d[same] ** 2, (margin - d[active]) ** 2]
+    expected = sum(half.mean() / 2 for half in halves if len(half))
+    found = apply(contrastive(ContrastiveOptions(margin, "balanced")), *pair)
+    assert found.mean(dtype=np.float64) == pytest.approx(expected, rel=1e-5, abs=1e-5)
+    assert (found >= 0).all()
+
+
+@given(pair=pairs(), margin=margins, data=st.data())
+def test_balanced_weights_do_not_depend_on_the_pairs_beyond_the_margin(
+    pair: tuple[Array, Array], margin: float, data: Any
+) -> None:
+    d, same = pair
+    loss = contrastive(ContrastiveOptions(margin, "balanced"))
+    beyond = data.draw(st.integers(1, 20))
+    more = (
+        np.append(d, np.full(beyond, margin, np.float32)),
+        np.append(same, np.zeros(beyond, bool)),
+    )
+    means = [apply(loss, *both).mean(dtype=np.float64) for both in (pair, more)]
+    assert means[0] == pytest.approx(means[1], rel=1e-5, abs=1e-6)
+
+
 # ---------------------------------------------------------------------------- triplet
 
 

@@ -7,34 +7,32 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from strategies import ULP, every, make
+from strategies import ULP, batches, every, make, seeds
 
 from fewshot.errors import ConfigError
 from fewshot.transforms import (
     BlurOptions,
+    CloudsOptions,
     ColourOptions,
     CropOptions,
+    EraseOptions,
     FlipOptions,
     NormaliseOptions,
+    TintOptions,
+    WarpOptions,
+    clouds,
     colour_jitter,
     gaussian_blur,
     horizontal_flip,
     normalise,
+    random_erasing,
     random_resized_crop,
+    random_tint,
+    random_warp,
 )
 
 Images = NDArray[np.float32]
 TOLERANCE = 16 * ULP  # a few float32 operations on values of at most 1
-
-seeds = st.integers(0, 2**32 - 1)
-
-
-@st.composite
-def batches(draw: st.DrawFn, channels: Any = (1, 2, 3, 4)) -> Images:
-    """A few images of any size, noise or black and white, in [0, 1]."""
-    shape = (*(draw(st.integers(1, n)) for n in (4, 9, 9)), draw(st.sampled_from(channels)))
-    images = np.random.default_rng(draw(seeds)).random(shape, np.float32)
-    return images if draw(st.booleans()) else np.round(images)
 
 
 def apply(transform: Any, images: Images, seed: int = 0) -> Images:
@@ -98,8 +96,12 @@ def test_an_image_does_not_depend_on_the_others_of_its_batch(
         horizontal_flip(),
         colour_jitter(),
         gaussian_blur(BlurOptions(probability=1.0)),
+        random_warp(),
+        random_tint(),
+        random_erasing(EraseOptions(probability=1.0)),
+        clouds(CloudsOptions(probability=1.0)),
     ],
-    ids=["crop", "flip", "colour", "blur"],
+    ids=["crop", "flip", "colour", "blur", "warp", "tint", "erase", "clouds"],
 )
 def test_every_image_of_a_batch_draws_its_own_numbers(transform: Any) -> None:
     one = np.random.default_rng(0).random((1, 8, 8, 3), np.float32)
@@ -286,6 +288,94 @@ def test_a_blurred_point_is_a_gaussian_no_wider_than_sigma(sigma: float, seed: i
         assert (-1 / bends.mean()) ** 0.5 <= sigma * 1.01
 
 
+# ----------------------------------------------------------------------------------- tint
+
+
+@given(images=batches(), seed=seeds)
+def test_no_tint_is_the_identity(images: Images, seed: int) -> None:
+    assert close(apply(random_tint(TintOptions(0, 0, 0)), images, seed), images)
+
+
+@given(images=batches(), curve=st.floats(0, 1), gain=st.floats(0, 1), seed=seeds)
+def test_a_tint_without_hue_is_a_curve_and_a_gain_of_each_channel(
+    images: Images, curve: float, gain: float, seed: int
+) -> None:
+    # Three greys tell curve and gain; they foretell what becomes of the image.
+    known = np.array([0.1, 0.2, 0.3])
+    probe = images.copy()[:, :1, :1].repeat(4, axis=1)
+    probe[:, :3] = known[:, None, None]
+    probe[:, 3:] = images[:, :1, :1]
+    found = apply(random_tint(TintOptions(curve, gain, 0)), probe, seed).astype(np.float64)
+    lifted = found[:, :2, 0] / known[:2, None]  # g(1 + a(1 - x)), unless clipped at 1
+    slope = (lifted[:, 0] - lifted[:, 1]) / 0.1
+    g = lifted[:, 0] - 0.9 * slope
+    slack = 1e-4
+    assert (np.abs(g - 1) <= gain + slack).all()
+    assert (np.abs(slope) <= curve * np.abs(g) + slack).all()
+    x = probe[:, 2:, 0].astype(np.float64)
+    expected = np.clip(x * g[:, None] + slope[:, None] * x * (1 - x), 0, 1)
+    assert close(found[:, 2:, 0], expected, slack)
+
+
+@given(images=batches((3,)), seed=seeds)
+def test_a_turn_of_hue_keeps_brightness_and_saturation(images: Images, seed: int) -> None:
+    images = 0.4 + images / 5  # no turn reaches 0 or 1
+    found = apply(random_tint(TintOptions(0, 0, 0.5)), images, seed).astype(np.float64)
+    mean = images.astype(np.float64).mean(axis=-1, keepdims=True)
+    assert close(found.mean(axis=-1, keepdims=True), mean)
+    assert close(((found - mean) ** 2).sum(-1), ((images - mean) ** 2).sum(-1))
+
+
+# ------------------------------------------------------------------------ erase and clouds
+
+
+@given(seed=seeds, area=st.floats(0.01, 0.5), stretch=st.floats(1, 3))
+def test_what_is_erased_is_a_rectangle_of_one_colour(
+    seed: int, area: float, stretch: float
+) -> None:
+    images = np.full((6, 24, 24, 3), -1, np.float32)
+    found = apply(random_erasing(EraseOptions(area, area, stretch, 1.0)), images, seed)
+    for image in found:
+        erased = image[..., 0] >= 0
+        rows, columns = erased.any(axis=1), erased.any(axis=0)
+        assert np.array_equal(erased, np.outer(rows, columns))
+        assert (np.diff(np.flatnonzero(rows)) == 1).all()
+        assert (np.diff(np.flatnonzero(columns)) == 1).all()
+        assert len(np.unique(image[erased], axis=0)) <= 1
+        longer = 24 * (area * stretch) ** 0.5
+        assert max(rows.sum(), columns.sum()) <= longer + 1
+        assert erased.sum() <= 24**2 * area + 2 * longer + 1  # one more row and column
+
+
+@given(images=batches(), seed=seeds)
+def test_nothing_is_erased_nor_clouded_with_probability_0(images: Images, seed: int) -> None:
+    assert np.array_equal(apply(random_erasing(EraseOptions(probability=0)), images, seed), images)
+    assert close(apply(clouds(CloudsOptions(probability=0)), images, seed), images)
+
+
+def test_a_smallest_area_over_the_largest_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"min_area 0\.3 > max_area 0\.2"):
+        random_erasing(EraseOptions(min_area=0.3))
+
+
+@given(seed=seeds, strength=st.floats(0, 1), cells=st.integers(2, 6))
+def test_clouds_are_blended_in_smoothly_and_no_more_than_their_strength(
+    seed: int, strength: float, cells: int
+) -> None:
+    options = CloudsOptions(cells, strength, 1.0)
+    n = 31
+    dark, bright = (
+        apply(clouds(options), np.full((4, n, n, 3), value, np.float32), seed) for value in (0, 1)
+    )
+    opacity = 1 - (bright - dark)
+    assert close(opacity, opacity[..., :1].repeat(3, axis=-1))
+    assert opacity.min() >= -TOLERANCE
+    assert opacity.max() <= strength + TOLERANCE
+    step = strength * (cells - 1) / (n - 1)  # from one cell to the next, linearly
+    assert np.abs(np.diff(opacity, axis=1)).max() <= step + TOLERANCE
+    assert np.abs(np.diff(opacity, axis=2)).max() <= step + TOLERANCE
+
+
 # ------------------------------------------------------------------------------ normalise
 
 
@@ -330,6 +420,12 @@ def test_normalise_refuses_numbers_that_fit_no_channels(channels: int, part: str
         (ColourOptions, {"saturation": 2.0}),
         (BlurOptions, {"sigma": 0.0}),
         (BlurOptions, {"probability": 2.0}),
+        (WarpOptions, {"rotation": -1.0}),
+        (WarpOptions, {"min_scale": 0.0}),
+        (WarpOptions, {"perspective": 0.5}),
+        (TintOptions, {"curve": 1.1}),
+        (EraseOptions, {"stretch": 0.5}),
+        (CloudsOptions, {"cells": 1}),
         (NormaliseOptions, {"mean": ()}),
         (NormaliseOptions, {"std": ()}),
         (NormaliseOptions, {"std": (0.5, 0.0)}),

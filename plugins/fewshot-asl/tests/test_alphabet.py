@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fewshot import ConfigError, DataError
-from fewshot.config import resolve, settings_layer
+from fewshot.config import resolve, settings_layer, to_tree
 from fewshot.datasets import split_classes
 from fewshot.plugins import build_registry
 from fewshot.run import run
@@ -252,6 +252,18 @@ def test_the_papers_models_are_presets(number: int):
     assert names == {1: [], 2: ["flip", *others], 3: [], 4: others}[number]
     assert (config.backbone.options.dropout > 0) == (number == 3)
     assert (config.backbone.options.order == "norm-relu") == (number == 4)
+
+
+def test_the_recommended_recipe_differs_from_its_siblings_by_the_loss_alone():
+    best, *siblings = (
+        to_tree(resolve(REGISTRY, [{"preset": f"asl-{name}"}]))
+        for name in ("best", "triplet", "prototypical")
+    )
+    assert best["loss"]["name"] == "contrastive"
+    assert best["split"]["test"] == list(SPLIT.test)
+    for sibling in siblings:
+        differing = {key for key in best if best[key] != sibling[key]}
+        assert differing <= {"loss", "metric", "sampler"}
 
 
 @pytest.mark.skipif(not REAL, reason=f"the photos are not here: {VARIABLE} is not set")
