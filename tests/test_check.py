@@ -2,12 +2,13 @@
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-
-from fewshot.cli import main
+from commands import here
+from plugin_sites import distribution
 
 LOPSIDED = """
 import mlx.core as mx
@@ -38,89 +39,53 @@ def fewshot_presets():
 
 
 @pytest.fixture
-def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An installed plugin of three parts, one of them wrong; the folder is the working one."""
-    info = tmp_path / "fewshot_tried-0.0.1.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: fewshot-tried\nVersion: 0.0.1\n")
-    (info / "entry_points.txt").write_text("[fewshot]\ntried = fewshot_tried\n")
-    (tmp_path / "fewshot_tried.py").write_text(LOPSIDED)
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder with an installed plugin of three parts, one of them wrong."""
+    distribution(tmp_path, "fewshot-tried", {"tried": "fewshot_tried"}, fewshot_tried=LOPSIDED)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delitem(sys.modules, "fewshot_tried", raising=False)
-    return tmp_path
+    yield tmp_path
+    sys.modules.pop("fewshot_tried", None)
 
 
-def check(
-    *words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> tuple[int, str, str]:
-    """Exit code, stdout and stderr."""
-    monkeypatch.setattr(sys, "argv", ["fewshot", "check", *words])
-    with pytest.raises(SystemExit) as end:
-        main()
-    assert isinstance(end.value.code, int)
-    return end.value.code, *capsys.readouterr()
+def results(out: str) -> dict[str, str]:
+    """The table's last column by component."""
+    rows = [line.split(maxsplit=2) for line in out.splitlines()]
+    return {row[0]: row[2].strip() for row in rows if len(row) == 3 and row[1].isdigit()}
 
 
-def table(out: str) -> dict[str, tuple[int, str]]:
-    """The table's rows: component -> number of laws, result."""
-    found = [line.split(maxsplit=2) for line in out.splitlines()]
-    return {
-        row[0]: (int(row[1]), row[2].strip())
-        for row in found
-        if len(row) == 3 and "/" in row[0] and row[1].isdigit()
-    }
+def test_a_sound_component_is_good_and_nothing_is_left_behind(site: Path):
+    before = sorted(site.iterdir())
+    done = here("check", "euclidean", "loss/triplet", cwd=site)
+    assert done.returncode == 0, done.stderr
+    assert results(done.stdout) == {"metric/euclidean": "good", "loss/triplet": "good"}
+    assert sorted(p for p in site.iterdir() if p.name != "__pycache__") == before
 
 
-def test_a_sound_component_is_good(site, monkeypatch, capsys):
-    code, out, err = check("euclidean", "loss/triplet", monkeypatch=monkeypatch, capsys=capsys)
-    assert code == 0
-    assert {name: result for name, (_, result) in table(out).items()} == {
-        "metric/euclidean": "good",
-        "loss/triplet": "good",
-    }
-    assert "Error" not in err
-    assert sorted(path.name for path in site.iterdir() if path.name != "__pycache__") == [
-        "fewshot_tried-0.0.1.dist-info", "fewshot_tried.py"
-    ]  # fmt: skip
-
-
-def test_a_plugin_is_checked_whole_and_a_broken_law_is_told_with_its_example(
-    site, monkeypatch, capsys
-):
-    code, out, err = check("tried", monkeypatch=monkeypatch, capsys=capsys)
-    assert code == 7
-    assert {name: result for name, (_, result) in table(out).items()} == {
+def test_a_plugin_is_checked_whole_and_a_broken_law_is_told_with_its_example(site: Path):
+    done, again = (here("check", "tried", cwd=site) for _ in range(2))
+    assert done.returncode == 7
+    assert results(done.stdout) == {
         "metric/tried/lop-sided": "breaks symmetry",
         "dataset/tried/birds": "not checked: the photos are not here: set path",
         "preset/tried/birds-1": "good",
     }
-    assert "metric/tried/lop-sided breaks 'symmetry': d(x, y) = d(y, x), where declared." in out
-    assert (
-        "    not symmetric: d(x, y) = 1.0 but d(y, x) = 2.0 for x = [0.0], y = [1.0]"
-        in out.splitlines()
+    story = (
+        "metric/tried/lop-sided breaks 'symmetry': d(x, y) = d(y, x), where declared.\n"
+        "    not symmetric: d(x, y) = 1.0 but d(y, x) = 2.0 for x = [0.0], y = [1.0]\n"
     )
-    assert err.splitlines()[-1].startswith("Error: a law is broken")
+    assert story in done.stdout
+    assert done.stderr.splitlines()[-1].startswith("Error: a law is broken")
+    assert again.stdout == done.stdout
 
 
-def test_two_checks_say_the_same(site, monkeypatch, capsys):
-    first, again = (check("lop-sided", monkeypatch=monkeypatch, capsys=capsys) for _ in range(2))
-    assert first[:2] == again[:2]
-
-
-def test_options_are_set_and_what_they_refuse_is_an_error(site, monkeypatch, capsys):
-    np.savez(
-        "birds.npz",
-        images=np.random.default_rng(0).integers(0, 256, (8, 6, 6, 3), np.uint8),
-        labels=np.arange(8) % 2,
-    )
-    code, out, _ = check(
-        "arrays", "--set", "path=birds.npz", monkeypatch=monkeypatch, capsys=capsys
-    )
-    assert (code, table(out)["dataset/arrays"][1]) == (0, "good")
-    code, _, err = check("arrays", "--set", "path=bird.npz", monkeypatch=monkeypatch, capsys=capsys)
-    assert code == 4
-    assert err.splitlines()[-1].startswith("Error: bird.npz: ")
+def test_options_are_set_and_what_they_refuse_is_an_error(site: Path):
+    images = np.random.default_rng(0).integers(0, 256, (8, 6, 6, 3), np.uint8)
+    np.savez(site / "birds.npz", images=images, labels=np.arange(8) % 2)
+    done = here("check", "arrays", "--set", "path=birds.npz", cwd=site)
+    assert (done.returncode, results(done.stdout)) == (0, {"dataset/arrays": "good"})
+    done = here("check", "arrays", "--set", "path=bird.npz", cwd=site)
+    assert done.returncode == 4
+    assert done.stderr.splitlines()[-1].startswith("Error: bird.npz: ")
 
 
 @pytest.mark.parametrize(
@@ -134,9 +99,10 @@ def test_options_are_set_and_what_they_refuse_is_an_error(site, monkeypatch, cap
         ((), "Missing argument"),
     ],
 )
-def test_a_mistake_is_one_line_with_the_way_out(site, monkeypatch, capsys, words, message):
-    code, out, err = check(*words, monkeypatch=monkeypatch, capsys=capsys)
-    assert (code, out) == (2, "")
+def test_a_mistake_is_one_line_with_the_way_out(site: Path, words: tuple[str, ...], message: str):
+    done = here("check", *words, cwd=site)
+    err = done.stderr
+    assert (done.returncode, done.stdout) == (2, "")
     assert err.splitlines()[-1].startswith("Error: ")
     assert message in err.splitlines()[-1]
 

@@ -2,7 +2,6 @@
 
 import types
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
@@ -15,7 +14,6 @@ from planted import metrics as planted
 from fewshot import Component, Metric, Preset, cosine, euclidean, hookimpl, sqeuclidean
 from fewshot.errors import ConfigError, DataError, PluginError
 from fewshot.testing import (
-    LAWS,
     LawBroken,
     batches,
     check_backbone,
@@ -34,7 +32,6 @@ from fewshot.testing import (
     scored_queries,
     tasks,
 )  # fmt: skip
-from fewshot.testing.__main__ import page
 
 # ------------------------------------------------------------------------------- strategies
 
@@ -211,12 +208,3 @@ def test_a_preset_is_checked_among_the_installed_components() -> None:
     check_preset(Preset("mine", {"metric": "cosine"}, "mine"))
     with pytest.raises(LawBroken, match="did you mean 'cosine'"):
         check_preset(Preset("mine", {"metric": "cosin"}, "mine"))
-
-
-# ------------------------------------------------------------------------------------ around
-
-
-def test_the_page_of_laws_is_what_the_code_says() -> None:
-    written = Path(__file__).parents[1] / "docs/reference/laws.md"
-    assert written.read_text(encoding="utf-8") == page()
-    assert all(law.says in page() for kind in LAWS.values() for law in kind.laws)
