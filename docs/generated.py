@@ -180,8 +180,8 @@ def _laws() -> str:
         "# Laws",
         "",
         "What must be true of each kind of component; `fewshot check` and `fewshot.testing`",
-        "[try it](../how-to/check-a-plugin.md). Where the first law of a kind is broken, the others",
-        "are not tried.",
+        "[try it](../how-to/check-a-plugin.md). Where the first law of a kind is broken, the",
+        "others are not tried.",
         "",
     ]
     for kind in LAWS.values():

@@ -15,20 +15,16 @@ from .laws import Kind, fail, law, laws_of
 
 @law()
 def made(component: Any) -> None:
-    """It is a `Component` whose options class can be made without arguments."""
+    """It is a `Component`."""
     if not isinstance(component, Component):
         fail(f"{component!r} is no Component")
-    try:
-        component.options()
-    except (TypeError, ValueError) as error:
-        fail(f"{component.options.__name__}() raises {type(error).__name__}: {error}")
 
 
 @law()
 def summary(component: Component) -> None:
     """`summary` says in one line what it is, for `fewshot list`."""
-    if not component.summary.strip() or "\n" in component.summary:
-        fail(f"summary is {component.summary!r}")
+    if not component.summary.strip():
+        fail("summary is empty")
 
 
 @law()

@@ -8,7 +8,7 @@ from attrs import evolve, frozen
 from .. import assembly
 from ..config import RunConfig, resolve
 from ..datasets import ArrayDataset
-from ..errors import ConfigError, DataError, UnknownComponentError
+from ..errors import ConfigError, FewshotError, UnknownComponentError
 from ..plugins import build_registry
 from ..records import Component, EvaluationOptions, Preset, SplitOptions
 from ..registry import KINDS, Registered, Registry
@@ -68,49 +68,50 @@ def made(tried: Tried) -> None:
 @law()
 def summary(tried: Tried) -> None:
     """`summary` says in one line what it is, for `fewshot list`."""
-    if not tried.preset.summary.strip() or "\n" in tried.preset.summary:
-        fail(f"summary is {tried.preset.summary!r}")
+    if not tried.preset.summary.strip():
+        fail("summary is empty")
+
+
+def _refusal(tried: Tried) -> ConfigError | None:
+    """Why the preset comes to no configuration; None where it does."""
+    try:
+        tried.config()
+    except ConfigError as error:
+        return error.__cause__ if isinstance(error.__cause__, ConfigError) else error
+    return None
 
 
 @law()
 def components(tried: Tried) -> None:
     """Every component that it names exists."""
-    try:
-        tried.config()
-    except UnknownComponentError as error:
-        fail(str(error))
-    except ConfigError:
-        return  # the next law's
+    refusal = _refusal(tried)
+    if isinstance(refusal, UnknownComponentError):
+        fail(str(refusal))
 
 
 @law()
 def keys(tried: Tried) -> None:
     """Every section and option exists, every value is of its type and in its range."""
-    try:
-        tried.config()
-    except UnknownComponentError:
-        return  # the law before
-    except ConfigError as error:
-        fail(str(error))
+    refusal = _refusal(tried)
+    if refusal and not isinstance(refusal, UnknownComponentError):
+        fail(str(refusal))
 
 
 @law()
 def fits(tried: Tried) -> None:
     """Its parts fit together: a run on a data set of 40 classes could begin."""
-    try:
-        config = tried.config()
-    except ConfigError:
-        return  # the laws before
+    if _refusal(tried):
+        return  # the laws before say it
     stand_in = resolve(tried.registry, [{"preset": "preset/tried"}, {"dataset": _STAND_IN}])
     config = evolve(
-        config,
+        tried.config(),
         dataset=stand_in.dataset,
         split=SplitOptions(),
         evaluation=EvaluationOptions(k_shot=(1,), repeats=2, pairs=0),
     )
     try:
         assembly.check(assembly.build(config, tried.registry))
-    except (ConfigError, DataError) as error:
+    except FewshotError as error:
         fail(str(error))
 
 

@@ -10,20 +10,6 @@ def preset(name, law="", summary="a preset", **values):
     return Case("preset", name, Preset("tried", values, summary), None, law)
 
 
-@attrs.frozen
-class Required:
-    """A value is missing."""
-
-    power: float = attrs.field(metadata={"help": "no default"})
-
-
-@attrs.frozen
-class OutOfRange:
-    """The default is refused by its own validator."""
-
-    power: float = option(-1.0, "of the differences", above(0))
-
-
 @attrs.define
 class Thawed:
     """Can be set."""
@@ -77,8 +63,6 @@ CASES = [
     preset("almost_empty", seed=3),
     preset("for_one_dataset_only", split={"test": ["owl"]}, evaluation={"k_shot": [100]}),
     Case("any component", "no_component", euclidean, None, "made"),
-    component("a_required_option", "made", Required),
-    component("a_default_out_of_range", "made", OutOfRange),
     component("nothing_to_say", "summary", summary=" "),
     component("options_that_change", "options frozen", Thawed),
     component("no_help", "options have help", Helpless),
