@@ -15,6 +15,7 @@ from fewshot.cli import commands as group
 from fewshot.config import PLAIN, show_options
 from fewshot.plugins import build_registry
 from fewshot.registry import KINDS, Registered, Registry
+from fewshot.testing import LAWS
 
 FOLDER = Path(__file__).parent / "reference"
 _MADE = "<!-- made by `python -m docs`: change the code, not this page -->"
@@ -33,6 +34,7 @@ def pages() -> dict[Path, str]:
         "hooks": _hooks(),
         "errors": _errors(),
         "api": _api(),
+        "laws": _laws(),
     }
     return {FOLDER / f"{name}.md": f"{_MADE}\n\n{text.rstrip()}\n" for name, text in texts.items()}
 
@@ -171,6 +173,21 @@ def _errors() -> str:
             _table(["error", "is a", "exit code", "when"], rows),
         ]
     )
+
+
+def _laws() -> str:
+    parts = [
+        "# Laws",
+        "",
+        "What must be true of each kind of component; `fewshot check` and `fewshot.testing`",
+        "[try it](../how-to/check-a-plugin.md). Where the first law of a kind is broken, the",
+        "others are not tried.",
+        "",
+    ]
+    for kind in LAWS.values():
+        rows = [[law.name, law.says] for law in kind.laws]
+        parts += [f"## {kind.name}", "", _table(["law", "what it says"], rows)]
+    return "\n".join(parts)
 
 
 def _api() -> str:

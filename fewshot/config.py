@@ -334,13 +334,13 @@ def to_tree(config: RunConfig) -> Tree:
         "seed": config.seed,
         **{kind: to_table(getattr(config, kind)) for kind in PARTS},
         **{key: [to_table(entry) for entry in getattr(config, key)] for key in LISTS},
-        **{key: _plain(getattr(config, key)) for key in PLAIN},
+        **{key: plain(getattr(config, key)) for key in PLAIN},
     }
 
 
 def to_table(chosen: Chosen) -> Tree:
     """A component's name and all its options in one table."""
-    return {"name": chosen.name, **_plain(chosen.options)}
+    return {"name": chosen.name, **plain(chosen.options)}
 
 
 def to_toml(config: RunConfig) -> str:
@@ -348,7 +348,7 @@ def to_toml(config: RunConfig) -> str:
     return tomli_w.dumps(to_tree(config))
 
 
-def _plain(values: Any) -> Tree:
+def plain(values: Any) -> Tree:
     """Options as TOML can hold them: no None (it is every such option's default)."""
     table = attrs.asdict(values, recurse=False)
     return {

@@ -61,6 +61,12 @@ class TrainingError(FewshotError):
     exit_code = 6
 
 
+class LawError(FewshotError):
+    """A component breaks a law of its kind (`fewshot check`)."""
+
+    exit_code = 7
+
+
 class InterruptedRunError(FewshotError):
     """Ctrl-C in training; the run folder holds what was reached."""
 

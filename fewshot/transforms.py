@@ -237,7 +237,7 @@ def random_tint(options: TintOptions = TintOptions()) -> Transform:
 
     def apply(images: Images, rng: np.random.Generator) -> Images:
         b, _, _, c = images.shape
-        turn: Floats = rng.uniform(-1, 1, b) * (options.hue * 2 * np.pi)
+        turn = np.multiply(rng.uniform(-1, 1, b), options.hue * 2 * np.pi)
         bend = (rng.uniform(-1, 1, (b, 1, 1, 1)) * options.curve).astype(np.float32)
         gain = (1 + rng.uniform(-1, 1, (b, 1, 1, c)) * options.gain).astype(np.float32)
         out = images

@@ -25,7 +25,7 @@ from fewshot.plugins import build_registry
 from fewshot.registry import KINDS
 
 ROOT = Path(__file__).parents[1]
-GENERATED = {"commands", "components", "configuration", "hooks", "errors", "api"}
+GENERATED = {"commands", "components", "configuration", "hooks", "errors", "api", "laws"}
 PAGES = [
     page
     for pattern in ("*.md", "docs/**/*.md", "benchmarks/*.md", "plugins/*/*.md", "examples/**/*.md")

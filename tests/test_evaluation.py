@@ -15,7 +15,7 @@ from mlx.utils import tree_flatten
 from numpy.typing import NDArray
 from PIL import Image
 from scipy.spatial.distance import cdist
-from strategies import ULP, every, make
+from strategies import every, make
 
 from fewshot import evaluation
 from fewshot.backbones import Conv4Options, conv4
@@ -38,6 +38,7 @@ from fewshot.heads import nearest_prototype, nearest_support
 from fewshot.metrics import cosine, euclidean, manhattan, sqeuclidean
 from fewshot.records import ClassSplit, EvaluationOptions
 from fewshot.samplers import EpisodesOptions, all_way, episodes
+from fewshot.testing.laws import ULP
 from fewshot.verification import best_threshold, pair_distances, roc_auc, verification_pairs, verify
 
 Array = NDArray[Any]

@@ -14,6 +14,7 @@ import fewshot
 PACKAGE = Path(fewshot.__file__).parent
 SOURCES = sorted(PACKAGE.glob("*.py"))
 COMMANDS = sorted((PACKAGE / "cli").glob("*.py"))
+LAWS = sorted((PACKAGE / "testing").glob("*.py"))
 
 # Every module may import those before it and none after it.
 ORDER = [
@@ -57,13 +58,14 @@ def imports(source: Path, deferred: bool = True, types: bool = False) -> set[str
         elif isinstance(node, ast.ImportFrom) and node.level == 1 and node.module is None:
             found.update(f".{alias.name}" for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            assert node.level <= 1 + (source in COMMANDS), f"{source.name}: beyond the package"
+            deeper = source in COMMANDS + LAWS
+            assert node.level <= 1 + deeper, f"{source.name}: beyond the package"
             found.add("." * node.level + str(node.module))
         for child in ast.iter_child_nodes(node):
             visit(child)
 
     visit(ast.parse(source.read_text(encoding="utf-8")))
-    own = {name.removeprefix("fewshot").split(".")[1] for name in found if is_own(name)}
+    own = {name.removeprefix("fewshot").lstrip(".").split(".")[0] for name in found if is_own(name)}
     return {f".{name}" for name in own} | {n.split(".")[0] for n in found if not is_own(n)}
 
 
@@ -95,7 +97,7 @@ def test_the_order_names_every_module_once():
 
 
 def test_the_core_knows_no_plugin():
-    for source in SOURCES + COMMANDS:
+    for source in SOURCES + COMMANDS + LAWS:
         assert not {n for n in imports(source, types=True) if n.startswith("fewshot_")}, source.name
 
 
@@ -105,6 +107,14 @@ def test_the_core_knows_no_plugin():
 )
 def test_only_some_modules_and_the_command_line_import(package: str, only: set[str]):
     assert {s.stem for s in SOURCES if package in imports(s, types=True)} == only
+
+
+def test_only_the_laws_need_hypothesis_and_only_a_command_needs_the_laws():
+    everything = SOURCES + COMMANDS + LAWS
+    assert {s for s in everything if "hypothesis" in imports(s, types=True)} <= set(LAWS)
+    assert {s.stem for s in SOURCES + COMMANDS if ".testing" in imports(s)} == {"authors"}
+    assert not {s for s in COMMANDS if ".testing" in imports(s, deferred=False)}
+    assert not {s for s in LAWS if imports(s, types=True) & {".cli", "click", "rich", "pytest"}}
 
 
 @pytest.mark.parametrize(("name", "only"), [("PluginManager", {"plugins"}), ("pyplot", set())])
@@ -141,7 +151,7 @@ def test_no_pictures_outside_the_report():
         assert ("matplotlib" in imports(source)) == (source.stem == "report")
 
 
-@pytest.mark.parametrize("source", SOURCES + COMMANDS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("source", SOURCES + COMMANDS + LAWS, ids=lambda path: path.stem)
 def test_no_module_is_longer_than_500_lines(source: Path):
     assert len(source.read_text(encoding="utf-8").splitlines()) <= 500
 

@@ -1,7 +1,7 @@
 """The command line: parsing and printing only. Commands load the heavy modules they need.
 
 Exit codes: 0 done; 2 wrong option or combination; 3 plugin; 4 data; 5 run folder or classifier
-file; 6 training; 130 interrupted; 1 anything else, a failed `doctor` too.
+file; 6 training; 7 a law broken; 130 interrupted; 1 anything else, a failed `doctor` too.
 """
 
 import os

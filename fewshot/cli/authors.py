@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..scaffold import KINDS, new_plugin, use
-from .terminal import load_registry
+from .terminal import fast_mlx, load_registry, print_table, showing_progress
+
+if TYPE_CHECKING:
+    from ..registry import Registered, Registry
+    from ..testing import Outcome
 
 
 @click.command("new-plugin")
@@ -39,4 +45,77 @@ def _installed_in() -> str:
     return f"{own.relative_to(Path.cwd()) if own.is_relative_to(Path.cwd()) else own}/"
 
 
-COMMANDS = (new,)
+@click.command()
+@click.argument("names", metavar="NAME|PLUGIN|KIND/NAME...", nargs=-1, required=True)
+@click.option("--set", "settings", metavar="KEY=VALUE", multiple=True, help="E.g. path=photos.")
+def check(names: tuple[str, ...], settings: tuple[str, ...]) -> None:
+    """Try the laws of its kind on a component, or on everything that a plugin offers.
+
+    `builtin` is the plugin of the built-ins. Options are the default ones, or those of --set.
+    """
+    fast_mlx()
+    registry, _ = load_registry(strict=False)
+    from ..config import options, settings_layer
+    from ..errors import FewshotError, LawError
+    from ..testing import STEADY, leaving_no_files, try_part
+
+    entries = [entry for name in names for entry in _named(registry, name)]
+    chosen: Any = None
+    if settings:
+        if len(entries) != 1 or entries[0].kind == "preset":
+            raise click.UsageError("--set wants one component: KIND/NAME")
+        chosen = options(entries[0].component.options, settings_layer(settings), entries[0].name)
+    rows, stories, broken = [], [], 0
+    with leaving_no_files(), showing_progress() as progress:
+        for done, entry in enumerate(entries):
+            name = f"{entry.kind}/{entry.qualified}"
+            progress("laws", done, len(entries), name, "")
+            outcomes: list[Outcome] = []
+            result = "good"
+            try:
+                for outcome in try_part(entry, registry, chosen, STEADY):
+                    outcomes.append(outcome)
+            except FewshotError as error:
+                if settings:
+                    raise  # the options are the user's
+                result = f"not checked: {error}"
+            found = [outcome for outcome in outcomes if outcome.example is not None]
+            broken += len(found)
+            if found:
+                result = f"breaks {', '.join(outcome.law.name for outcome in found)}"
+            rows.append([name, str(len(outcomes)), result])
+            stories += [
+                f"{name} breaks '{o.law.name}': {o.law.says}\n    {o.example}\n" for o in found
+            ]
+        progress("laws", len(entries), len(entries), "", "")
+    print_table(["component", "laws", "result"], rows)
+    for story in stories:
+        click.echo(story)
+    if broken:
+        laws = "a law is" if broken == 1 else f"{broken} laws are"
+        raise LawError(f"{laws} broken; docs/reference/laws.md has them all")
+
+
+def _named(registry: Registry, name: str) -> Sequence[Registered]:
+    """Everything of a plugin, else every component of a bare or qualified name.
+
+    Raises UnknownComponentError with the nearest name.
+    """
+    from ..errors import UnknownComponentError, choose_from
+    from ..registry import KINDS
+
+    everything = [entry for kind in KINDS for entry in registry.all(kind)]
+    kind, _, rest = name.partition("/")
+    if kind in KINDS and rest:
+        return [registry.get(kind, rest)]
+    found = [entry for entry in everything if entry.provider == name]
+    found = found or [entry for entry in everything if name in (entry.name, entry.qualified)]
+    if not found:
+        valid = {entry.provider for entry in everything} | {entry.name for entry in everything}
+        raise UnknownComponentError(
+            f"no plugin or component is called '{name}': {choose_from(name, valid)}"
+        )
+    return found
+
+
+COMMANDS = (new, check)

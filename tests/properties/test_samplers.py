@@ -1,4 +1,4 @@
-"""What is true of every draw, and when a sampler must refuse."""
+"""The built-in samplers, and when they must refuse; what every draw keeps is in test_laws.py."""
 
 import itertools
 import json
@@ -19,7 +19,7 @@ from scipy.stats import chisquare
 from strategies import every, make
 
 from fewshot import samplers
-from fewshot.draws import Episode, EpisodeBlock, Pairs, Triplets
+from fewshot.draws import Episode, EpisodeBlock
 from fewshot.errors import ClassTooSmallError, DataError
 from fewshot.interfaces import Sampler
 from fewshot.records import ClassSplit
@@ -35,65 +35,16 @@ from fewshot.samplers import (
     triplets,
 )
 from fewshot.seeding import generator, mlx_seed
+from fewshot.testing import labelled, plenty
+from fewshot.testing.samplers import draw_fault, same_draw
+from fewshot.testing.strategies import indices, seeds
 
 Ints = NDArray[np.int64]
 
-seeds = st.integers(0, 2**32 - 1)
-indices = st.integers(0, 10**6)
-
-
-def plenty(classes: int = 16, per_class: int = 60, group: int = 2) -> tuple[Ints, Ints]:
-    """Labels and groups that any sampler's default options can draw from, in no order."""
-    labels = np.repeat(np.arange(classes), per_class)
-    groups = np.arange(len(labels)) // group
-    order = np.random.default_rng(0).permutation(len(labels))
-    return labels[order], groups[order]
-
-
-@st.composite
-def labelled(draw: st.DrawFn, classes: int = 5, images: int = 12) -> tuple[Ints, Ints]:
-    """Labels (some -1, ids with gaps) and groups within a class, of any sizes, shuffled."""
-    labels: list[int] = [-1] * draw(st.integers(0, 3))
-    groups: list[int] = list(range(len(labels)))
-    for c in range(draw(st.integers(1, classes))):
-        for size in draw(st.lists(st.integers(1, 4), min_size=1, max_size=images // 2)):
-            labels += [3 * c] * size
-            groups += [max(groups, default=0) + 1] * size
-    order = np.array(draw(st.permutations(range(len(labels)))))
-    return np.array(labels)[order], np.array(groups)[order]
-
-
-def equal(a: Any, b: Any) -> bool:
-    mine, yours = (attrs.asdict(x, recurse=False) for x in (a, b))
-    return type(a) is type(b) and all(np.array_equal(mine[k], yours[k]) for k in mine)
-
 
 def check_draw(draw: Any, labels: Ints, groups: Ints | None) -> None:
-    """What any draw must be; `groups` only where they must be kept apart."""
-    assert (labels[draw.items] >= 0).all()
-    of = labels[draw.items]
-    if isinstance(draw, Pairs):
-        assert np.array_equal(draw.same, of[draw.left] == of[draw.right])
-        alike = [(draw.left[draw.same], draw.right[draw.same])]
-        assert (draw.items[draw.left] != draw.items[draw.right]).all()
-    elif isinstance(draw, Triplets):
-        assert (of[draw.anchor] == of[draw.positive]).all()
-        assert (of[draw.anchor] != of[draw.negative]).all()
-        assert (draw.items[draw.anchor] != draw.items[draw.positive]).all()
-        alike = [(draw.anchor, draw.positive)]
-    else:
-        classes = np.array(draw.classes)
-        assert len(set(draw.classes)) == draw.n_way
-        assert np.array_equal(classes[draw.support_labels], of[draw.support])
-        assert np.array_equal(classes[draw.query_labels], of[draw.query])
-        assert len(np.unique(draw.items)) == len(draw.items)
-        assert np.array_equal(np.sort([*draw.support, *draw.query]), np.arange(len(draw.items)))
-        alike = [(draw.support, np.full_like(draw.support, q)) for q in draw.query]
-        alike = [(s[of[s] == of[q]], q[of[s] == of[q]]) for s, q in alike]
-    if groups is not None:
-        mine = groups[draw.items]
-        for one, other in alike:
-            assert (mine[one] != mine[other]).all()
+    """`groups` only where they must be kept apart."""
+    assert draw_fault(draw, labels, groups) is None
 
 
 def numbers(error: BaseException) -> set[int]:
@@ -109,49 +60,10 @@ def counts(values: Any) -> set[int]:
 
 
 @every("sampler")
-@pytest.mark.parametrize("grouped", [False, True], ids=["no groups", "groups"])
-@given(seed=seeds, index=indices)
-def test_a_draw_is_well_formed_and_of_its_layout(
-    entry: Any, grouped: bool, seed: int, index: int
-) -> None:
+def test_one_class_is_too_few(entry: Any) -> None:
     labels, groups = plenty()
-    labels = np.where(labels % 5 == 4, -1, labels)
-    kept_apart = groups if grouped else None
-    sampler = make(entry, labels, kept_apart)
-    draw = sampler.draw(seed, index)
-    check_draw(draw, labels, kept_apart)
-    assert type(draw) is {"pairs": Pairs, "triplets": Triplets, "episode": Episode}[sampler.layout]
-
-
-@every("sampler")
-@given(seed=seeds, order=st.permutations(range(6)))
-def test_draws_are_a_pure_function_of_seed_and_index(
-    entry: Any, seed: int, order: list[int]
-) -> None:
-    labels, groups = plenty()
-    sampler, another = (make(entry, labels, groups) for _ in range(2))
-    first = {index: sampler.draw(seed, index) for index in order}
-    assert all(equal(another.draw(seed, index), first[index]) for index in sorted(order))
-    distinct = itertools.combinations(first.values(), 2)
-    assert not any(np.array_equal(a.items, b.items) for a, b in distinct)
-    assert not np.array_equal(sampler.draw(seed + 1, 0).items, first[0].items)
-
-
-@every("sampler")
-def test_a_sampler_changes_neither_labels_nor_groups(entry: Any) -> None:
-    labels, groups = plenty()
-    before = labels.copy(), groups.copy()
-    make(entry, labels, groups).draw(0, 0)
-    assert np.array_equal(labels, before[0])
-    assert np.array_equal(groups, before[1])
-
-
-@every("sampler")
-def test_one_class_or_none_is_too_few(entry: Any) -> None:
-    labels, groups = plenty()
-    for only in (np.where(labels == 3, 3, -1), np.full_like(labels, -1)):
-        with pytest.raises(DataError, match="classes"):
-            make(entry, only, groups)
+    with pytest.raises(DataError, match="classes"):
+        make(entry, np.where(labels == 3, 3, -1), groups)
 
 
 @every("sampler")
@@ -489,9 +401,9 @@ def test_all_way_is_a_pure_function_of_seed_and_index(seed: int) -> None:
     labels, groups = plenty(4, 12)
     sampler, another = (all_way(labels, groups, [1, 2], 2) for _ in range(2))
     draws = [sampler.draw(seed, index) for index in (1, 0)]
-    assert equal(another.draw(seed, 0), draws[1])
-    assert equal(another.draw(seed, 1), draws[0])
-    assert not equal(*draws)
+    assert same_draw(another.draw(seed, 0), draws[1])
+    assert same_draw(another.draw(seed, 1), draws[0])
+    assert not same_draw(*draws)
 
 
 @pytest.mark.parametrize("missing", [9, 3])
@@ -535,14 +447,14 @@ def test_blocks_are_the_draws_in_order_and_draws_come_in_any_order(
         assert len({draw.items.tobytes() for draw in flat}) == count
         for index in data.draw(st.permutations(range(count))):
             draw = another.draw(seed, index)
-            assert equal(draw, flat[index])
+            assert same_draw(draw, flat[index])
             check_draw(draw, labels, used)
             if used is not None:
                 mine = used[draw.items]
                 assert not np.isin(mine[draw.query], mine[draw.support]).any()
         later = sampler.draw(seed, count + 7)  # a longer run of the same draws begins alike
-        assert equal(later, another.draw(seed, count + 7))
-        assert equal(sampler.draw(seed, 0), flat[0])
+        assert same_draw(later, another.draw(seed, count + 7))
+        assert same_draw(sampler.draw(seed, 0), flat[0])
 
 
 @given(data=labelled(classes=4), seed=seeds, k_shot=st.integers(1, 4), apart=st.booleans())
@@ -651,7 +563,7 @@ def test_a_sampler_that_offers_no_blocks_has_blocks_of_one() -> None:
     draw = episodes(EpisodesOptions(2, 2, 2), labels).draw
     blocks = list(Sampler(draw=draw, layout="episode").blocks(3, 4))
     assert [len(block) for block in blocks] == [1] * 4
-    assert all(equal(block.episode(0), draw(3, i)) for i, block in enumerate(blocks))
+    assert all(same_draw(block.episode(0), draw(3, i)) for i, block in enumerate(blocks))
 
 
 # ------------------------------------------------------------------ records and errors

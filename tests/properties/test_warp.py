@@ -6,13 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.ndimage import map_coordinates
-from strategies import ULP, batches, seeds
 
 from fewshot.errors import ConfigError
+from fewshot.testing import batches
+from fewshot.testing.strategies import seeds
+from fewshot.testing.transforms import TOLERANCE
 from fewshot.transforms import WarpOptions, random_warp
 
 Images = NDArray[np.float32]
-TOLERANCE = 16 * ULP  # a few float32 operations on values of at most 1
 
 
 def apply(options: WarpOptions, images: Images, seed: int) -> Images:

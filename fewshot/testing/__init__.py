@@ -1,0 +1,66 @@
+"""What must be true of each kind of component, for plugin authors and for the project's own tests.
+
+    from fewshot.testing import check_metric
+
+    def test_the_laws():
+        check_metric(chebyshev)
+
+A check raises `LawBroken` with the smallest example of every law that is broken. How hard it tries
+is the Hypothesis profile's (`max_examples`, `derandomize`).
+"""
+
+try:
+    import hypothesis as _  # noqa: F401
+except ModuleNotFoundError as error:
+    from ..errors import ConfigError
+
+    raise ConfigError("fewshot.testing needs hypothesis: pip install 'fewshot[test]'") from error
+
+from .backbones import check_backbone
+from .datasets import check_dataset
+from .heads import check_head
+from .laws import STEADY, Kind, Law, LawBroken, Outcome, leaving_no_files
+from .losses import check_loss
+from .metrics import check_metric
+from .plugins import LAWS, check_plugin, try_part
+from .presets import check_preset
+from .samplers import check_sampler
+from .strategies import (
+    batches,
+    compared_pairs,
+    distances,
+    labelled,
+    plenty,
+    points,
+    scored_queries,
+    tasks,
+)
+from .transforms import check_transform
+
+__all__ = [
+    "LAWS",
+    "STEADY",
+    "Kind",
+    "Law",
+    "LawBroken",
+    "Outcome",
+    "batches",
+    "check_backbone",
+    "check_dataset",
+    "check_head",
+    "check_loss",
+    "check_metric",
+    "check_plugin",
+    "check_preset",
+    "check_sampler",
+    "check_transform",
+    "compared_pairs",
+    "distances",
+    "labelled",
+    "leaving_no_files",
+    "plenty",
+    "points",
+    "scored_queries",
+    "tasks",
+    "try_part",
+]

@@ -1,0 +1,67 @@
+"""The laws of a component of any kind: its options and its summary."""
+
+import tomllib
+from typing import Any
+
+import attrs
+import tomli_w
+
+from ..config import options as structured
+from ..config import plain
+from ..errors import ConfigError
+from ..records import Component
+from .laws import Kind, fail, law, laws_of
+
+
+@law()
+def made(component: Any) -> None:
+    """It is a `Component`."""
+    if not isinstance(component, Component):
+        fail(f"{component!r} is no Component")
+
+
+@law()
+def summary(component: Component) -> None:
+    """`summary` says in one line what it is, for `fewshot list`."""
+    if not component.summary.strip():
+        fail("summary is empty")
+
+
+@law()
+def options_frozen(component: Component) -> None:
+    """The options class is frozen: options are values."""
+    options = component.options()
+    for field in attrs.fields(component.options):
+        try:
+            setattr(options, field.name, getattr(options, field.name))
+        except attrs.exceptions.FrozenInstanceError:
+            continue
+        fail(f"{component.options.__name__}.{field.name} can be set: write @attrs.frozen")
+
+
+@law()
+def options_have_help(component: Component) -> None:
+    """Every option has a help text."""
+    for field in attrs.fields(component.options):
+        if not field.metadata.get("help"):
+            fail(f"'{field.name}' has none: {field.name}: … = option(default, help)")
+
+
+@law()
+def options_in_files(component: Component) -> None:
+    """Options written to a TOML file and read again are the same: defaults fit their types."""
+    default = component.options()
+    try:
+        written = tomllib.loads(tomli_w.dumps(plain(default)))
+        again: Any = structured(component.options, written, component.name)
+    except (ConfigError, TypeError, ValueError) as error:
+        fail(f"{error}")
+    if again != default:
+        fail(f"{default} became {again}")
+
+
+def _subject(component: Any, _: Any) -> Any:
+    return component
+
+
+KIND = Kind("any component", _subject, laws_of(globals()))

@@ -1,0 +1,351 @@
+"""The laws of a sampler."""
+
+import itertools
+from collections.abc import Callable, Iterator
+from functools import lru_cache, partial
+from typing import Any, get_args
+
+import attrs
+import numpy as np
+from attrs import frozen
+from hypothesis import strategies as st
+
+from ..draws import Draw, Episode, Ints, Layout, Pairs, Triplets
+from ..errors import DataError
+from ..interfaces import Sampler
+from ..records import NoOptions
+from .laws import Kind, fail, first, law, laws_of, told, touches_global_random_numbers
+from .strategies import indices, labelled, plenty, seeds
+
+_DRAWS = dict(zip(get_args(Layout), (Pairs, Triplets, Episode), strict=True))
+_FEWEST = (2, 4, 8, 12, 16, 20, 30, 60)
+
+Make = Callable[[Ints, Ints | None], Sampler[Any]]
+
+
+def check_sampler(factory: Callable[..., Sampler[Any]], options: Any = NoOptions()) -> None:
+    """Raise LawBroken where `factory(options, labels, groups)` breaks a law of a sampler."""
+    KIND.check(factory, options)
+
+
+def _many() -> tuple[Ints, Ints]:
+    """Labels with gaps between the ids, of 16 classes, two of them at -1, and groups."""
+    labels, groups = plenty()
+    return np.where(labels % 8 == 7, -1, 10 * labels + 3), groups
+
+
+def same_draw(a: Draw, b: Draw) -> bool:
+    """Whether two draws are equal in every array."""
+    mine, yours = (attrs.asdict(x, recurse=False) for x in (a, b))
+    return type(a) is type(b) and all(np.array_equal(mine[k], yours[k]) for k in mine)
+
+
+def alike(draw: Draw) -> tuple[Ints, Ints]:
+    """The images (n,), (n,) that a draw compares as being of one class."""
+    if isinstance(draw, Pairs):
+        return draw.items[draw.left[draw.same]], draw.items[draw.right[draw.same]]
+    if isinstance(draw, Triplets):
+        return draw.items[draw.anchor], draw.items[draw.positive]
+    of_one = draw.support_labels[:, None] == draw.query_labels
+    s, q = np.nonzero(of_one)
+    return draw.items[draw.support[s]], draw.items[draw.query[q]]
+
+
+def _positions(draw: Draw) -> dict[str, Ints]:
+    names = {Pairs: "left right", Triplets: "anchor positive negative", Episode: "support query"}
+    return {name: getattr(draw, name) for name in names[type(draw)].split()}
+
+
+# -------------------------------------------- what is true of one draw; words for what is not
+
+
+def indices_fault(draw: Draw, labels: Ints) -> str | None:
+    """`items` are images that there are; positions point at items."""
+    wrong = draw.items[(draw.items < 0) | (draw.items >= len(labels))]
+    if len(wrong):
+        return f"image {wrong[0]} is drawn, of {len(labels)} images"
+    for name, places in _positions(draw).items():
+        outside = places[(places < 0) | (places >= len(draw.items))]
+        if len(outside):
+            return f"{name} points at item {outside[0]} of {len(draw.items)}"
+    return None
+
+
+def unlabelled_fault(draw: Draw, labels: Ints) -> str | None:
+    """No image of the label -1."""
+    wrong = draw.items[labels[draw.items] < 0]
+    return f"image {wrong[0]} is drawn, whose label is -1" if len(wrong) else None
+
+
+def classes_fault(draw: Draw, labels: Ints) -> str | None:
+    """What the draw says of classes is what `labels` say."""
+    of = labels[draw.items]
+    if isinstance(draw, Pairs):
+        at = first(draw.same != (of[draw.left] == of[draw.right]))
+        if at:
+            left, right = of[draw.left[at]], of[draw.right[at]]
+            return f"a pair of classes {left} and {right} has same = {draw.same[at]}"
+    elif isinstance(draw, Triplets):
+        at = first(of[draw.anchor] != of[draw.positive])
+        if at:
+            return f"an anchor of class {of[draw.anchor[at]]} has a positive of another"
+        at = first(of[draw.anchor] == of[draw.negative])
+        if at:
+            return f"an anchor of class {of[draw.anchor[at]]} has a negative of its own class"
+    else:
+        classes = np.array(draw.classes)
+        if len(set(draw.classes)) != draw.n_way:
+            return f"a class stands twice in classes = {draw.classes}"
+        for side in ("support", "query"):
+            named = classes[getattr(draw, f"{side}_labels")]
+            at = first(named != of[getattr(draw, side)])
+            if at:
+                actual = of[getattr(draw, side)[at]]
+                return f"a {side} image of class {actual} is said to be of class {named[at]}"
+    return None
+
+
+def repeats_fault(draw: Draw, labels: Ints) -> str | None:
+    """No image is compared with itself; none is drawn twice for an episode."""
+    if isinstance(draw, Episode):
+        images, counts = np.unique(draw.items, return_counts=True)
+        used = np.sort(np.concatenate([draw.support, draw.query]))
+        if counts.max() > 1:
+            return f"image {images[counts > 1][0]} stands {counts.max()} times in an episode"
+        if not np.array_equal(used, np.arange(len(draw.items))):
+            return "an item is in support and query together not just once"
+        return None
+    one, other = alike(draw)
+    at = first(one == other)
+    return f"image {one[at]} is compared with itself" if at else None
+
+
+def groups_fault(draw: Draw, groups: Ints) -> str | None:
+    """Images that are compared as alike share no group."""
+    one, other = alike(draw)
+    at = first(groups[one] == groups[other])
+    if at:
+        sides = "support and query" if isinstance(draw, Episode) else "a pair alike"
+        return f"images {one[at]} and {other[at]}, {sides}, are of one group, {groups[one[at]]}"
+    return None
+
+
+_FAULTS = (indices_fault, unlabelled_fault, classes_fault, repeats_fault)
+
+
+def draw_fault(draw: Draw, labels: Ints, groups: Ints | None) -> str | None:
+    """What is wrong with a draw of any layout; `groups` only where they are kept apart."""
+    found = [fault(draw, labels) for fault in _FAULTS]
+    found += [] if groups is None else [groups_fault(draw, groups)]
+    return next((words for words in found if words), None)
+
+
+# --------------------------------------------------------------------------------- laws
+
+
+@frozen
+class Tried:
+    """How to make a sampler, two that were made, without groups and with them, and their draws."""
+
+    make: Make
+    plain: Any
+    grouped: Any
+    draws: Callable[[int, int], tuple[Draw, Draw]]
+
+
+def _subject(factory: Callable[..., Sampler[Any]], options: Any) -> Tried:
+    make = partial(factory, options)
+    labels, groups = _many()
+    plain, grouped = make(labels, None), make(labels, groups)
+    # Most laws look at the same draws.
+    draws = lru_cache(lambda seed, index: (plain.draw(seed, index), grouped.draw(seed, index)))
+    return Tried(make, plain, grouped, draws)
+
+
+def _require(fault: Callable[[Any, Ints], str | None], tried: Tried, seed: int, index: int) -> None:
+    for draw in tried.draws(seed, index):
+        words = fault(draw, _many()[0])
+        if words:
+            fail(f"{words}: draw({seed}, {index})")
+
+
+@law()
+def made(tried: Tried) -> None:
+    """The factory makes a `Sampler` of a known layout."""
+    sampler = tried.grouped
+    if not isinstance(sampler, Sampler):
+        fail(f"the factory returned {sampler!r}, which is no Sampler")
+    if sampler.layout not in _DRAWS:
+        fail(f"layout is '{sampler.layout}': it is one of {', '.join(_DRAWS)}")
+
+
+@law()
+def layout(tried: Tried) -> None:
+    """A draw is the record of the layout: `Pairs`, `Triplets` or `Episode`."""
+    sampler = tried.grouped
+    due, found = _DRAWS[sampler.layout], sampler.draw(0, 0)
+    if type(found) is not due:
+        fail(f"layout is '{sampler.layout}' and a draw {type(found).__name__}, not {due.__name__}")
+
+
+@law(seed=seeds, index=indices)
+def positions(tried: Tried, seed: int, index: int) -> None:
+    """`items` are images that there are; positions point at items."""
+    _require(indices_fault, tried, seed, index)
+
+
+@law(seed=seeds, index=indices)
+def unlabelled(tried: Tried, seed: int, index: int) -> None:
+    """An image labelled -1 (a class of another split) is never drawn."""
+    _require(unlabelled_fault, tried, seed, index)
+
+
+@law(seed=seeds, index=indices)
+def classes(tried: Tried, seed: int, index: int) -> None:
+    """What a draw says of classes is so, whatever ids the labels are."""
+    _require(classes_fault, tried, seed, index)
+
+
+@law(seed=seeds, index=indices)
+def no_image_twice(tried: Tried, seed: int, index: int) -> None:
+    """No image is compared with itself, on both sides of an episode, or twice in one."""
+    _require(repeats_fault, tried, seed, index)
+
+
+@law(seed=seeds, index=indices)
+def groups_apart(tried: Tried, seed: int, index: int) -> None:
+    """By default, images compared as alike, or as support and query of a class, share no group."""
+    words = groups_fault(tried.draws(seed, index)[1], _many()[1])
+    if words:
+        fail(f"{words}: draw({seed}, {index})")
+
+
+@law(seed=seeds, order=st.permutations(range(5)))
+def any_order(tried: Tried, seed: int, order: list[int]) -> None:
+    """A draw is a function of (seed, index): the same in any order and of another sampler."""
+    sampler, another = tried.grouped, tried.make(*_many())
+    first_draws = {index: sampler.draw(seed, index) for index in order}
+    for index in sorted(order):
+        if not same_draw(another.draw(seed, index), first_draws[index]):
+            fail(f"draw({seed}, {index}) is another after draws {order} than in order")
+
+
+@law(seed=st.integers(0, 2**32 - 2))
+def seed_counts(tried: Tried, seed: int) -> None:
+    """Another seed gives another draw."""
+    sampler = tried.grouped
+    if np.array_equal(sampler.draw(seed, 0).items, sampler.draw(seed + 1, 0).items):
+        fail(f"draw({seed}, 0) and draw({seed + 1}, 0) have the same images")
+
+
+@law(seed=seeds, index=indices)
+def index_counts(tried: Tried, seed: int, index: int) -> None:
+    """Another index gives another draw."""
+    sampler = tried.grouped
+    found = {i: sampler.draw(seed, index + i).items for i in range(4)}
+    for a, b in itertools.combinations(found, 2):
+        if np.array_equal(found[a], found[b]):
+            fail(f"draw({seed}, {index + a}) and draw({seed}, {index + b}) have the same images")
+
+
+@law()
+def global_random_numbers(tried: Tried) -> None:
+    """Python's and NumPy's global random numbers are left alone."""
+    if touches_global_random_numbers(lambda: tried.make(*_many()).draw(0, 0)):
+        fail("the state of `random` or `np.random` is another: fewshot.generator(seed, …) is due")
+
+
+@law()
+def inputs_untouched(tried: Tried) -> None:
+    """Neither labels nor groups are changed."""
+    labels, groups = _many()
+    tried.make(labels, groups).draw(0, 0)
+    for name, after, before in zip(("labels", "groups"), (labels, groups), _many(), strict=True):
+        if not np.array_equal(after, before):
+            fail(f"{name} are others after a draw")
+
+
+@law(given=labelled(), grouped=st.booleans(), seed=seeds)
+def refuses_or_delivers(tried: Tried, given: tuple[Ints, Ints], grouped: bool, seed: int) -> None:
+    """Labels it cannot draw from (few classes, few images) are refused by a DataError at once."""
+    labels, groups = given[0], given[1] if grouped else None
+    try:
+        sampler = tried.make(labels, groups)
+    except DataError:
+        return
+    for index in range(3):
+        words = draw_fault(sampler.draw(seed, index), labels, groups)
+        if words:
+            fail(f"{words}: draw({seed}, {index}) of labels {_counted(labels)}")
+
+
+def _counted(labels: Ints) -> dict[int, int]:
+    found, counts = np.unique(labels, return_counts=True)
+    return dict(zip(found.tolist(), counts.tolist(), strict=True))
+
+
+@law()
+def no_image(tried: Tried) -> None:
+    """Where no image is labelled, a DataError says so when the sampler is made."""
+    labels, groups = _many()
+    try:
+        tried.make(np.full_like(labels, -1), groups)
+    except DataError:
+        return
+    fail("labels that are all -1 are not refused")
+
+
+@law()
+def reaches_every_image(tried: Tried) -> None:
+    """Every image is drawn sooner or later."""
+    labels = _fewest(tried.make)
+    sampler = tried.make(labels, None)
+    met, drawn = np.zeros(len(labels), bool), 0
+    for index in itertools.count():
+        items = sampler.draw(0, index).items
+        met[items] = True
+        drawn += len(items)
+        if met.all() or drawn > 40 * len(labels) or not len(items):
+            break
+    if not met.all():
+        never = np.flatnonzero(~met)
+        fail(
+            f"{index + 1} draws of {drawn} images in all met none of {len(never)} of "
+            f"{len(labels)} images: {told(images=never[:5], labels=labels[never[:5]])}"
+        )
+
+
+def _fewest(make: Make) -> Ints:
+    """Labels of 16 classes of as few images as the sampler takes, in no order."""
+    for per_class in _FEWEST:
+        labels = np.random.default_rng(0).permutation(np.repeat(np.arange(16), per_class))
+        try:
+            make(labels, None)
+        except DataError:
+            continue
+        return labels
+    return _many()[0]
+
+
+def _draws_episodes(tried: Tried) -> bool:
+    return bool(tried.plain.layout == "episode")
+
+
+@law(when=_draws_episodes, seed=seeds, count=st.integers(1, 9), grouped=st.booleans())
+def blocks_are_the_draws(tried: Tried, seed: int, count: int, grouped: bool) -> None:
+    """`blocks(seed, count)` are draws 0..count-1, in order."""
+    sampler = tried.grouped if grouped else tried.plain
+    found = list(_singly(sampler, seed, count))
+    if len(found) != count:
+        fail(f"blocks({seed}, {count}) hold {len(found)} episodes")
+    for index, episode in enumerate(found):
+        if not same_draw(episode, sampler.draw(seed, index)):
+            fail(f"episode {index} of blocks({seed}, {count}) is not draw({seed}, {index})")
+
+
+def _singly(sampler: Sampler[Any], seed: int, count: int) -> Iterator[Episode]:
+    for block in sampler.blocks(seed, count):
+        yield from (block.episode(i) for i in range(len(block)))
+
+
+KIND = Kind("sampler", _subject, laws_of(globals()))

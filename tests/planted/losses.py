@@ -1,0 +1,223 @@
+"""Losses with a fault, and odd ones without."""
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from fewshot import Loss, prototypical
+from planted import Collection
+
+CASES = Collection("loss")
+
+
+def contrast(d, same, m=1.0):
+    return mx.where(same, d * d, mx.maximum(m - d, 0) ** 2)
+
+
+def hinge(near, far, m=0.5):
+    return mx.maximum(near - far + m, 0)
+
+
+def entropy(scores, labels):
+    return nn.losses.cross_entropy(scores, labels)
+
+
+@CASES.breaks("made")
+def a_bare_function(_):
+    return contrast
+
+
+@CASES.breaks("made")
+def a_layout_of_its_own(_):
+    return Loss(contrast, "quadruplets")
+
+
+@CASES.breaks("made")
+def a_margin_below_zero(_):
+    return Loss(contrast, "pairs", margin=-1.0)
+
+
+@CASES.breaks("one value each")
+def takes_the_mean_itself(_):
+    return Loss(lambda d, same: contrast(d, same).mean(), "pairs")
+
+
+@CASES.breaks("one value each")
+def one_value_a_class(_):
+    return Loss(lambda scores, labels: -scores, "episode")
+
+
+@CASES.breaks("float32")
+def half_precision(_):
+    return Loss(lambda near, far: hinge(near, far).astype(mx.bfloat16), "triplets")
+
+
+@CASES.breaks("finite")
+def the_log_of_a_distance(_):
+    return Loss(lambda d, same: mx.where(same, d, -mx.log(d)), "pairs")
+
+
+@CASES.breaks("finite")
+def balanced_by_a_count_of_none(_):
+    def fn(d, same):
+        return contrast(d, same) * mx.where(same, 1 / same.sum(), 1 / (~same).sum())
+
+    def divided(d, same):
+        pull = (d * d * same).sum() / same.sum()
+        return contrast(d, same) + 0 * pull
+
+    return Loss(divided, "pairs")
+
+
+@CASES.breaks("finite gradient")
+def a_bare_root(_):
+    return Loss(lambda d, same: mx.where(same, mx.sqrt(d), mx.maximum(1 - d, 0)), "pairs")
+
+
+@CASES.breaks("finite gradient")
+def a_root_of_the_hinge(_):
+    return Loss(lambda near, far: mx.sqrt(hinge(near, far)), "triplets")
+
+
+@CASES.breaks("direction")
+def same_and_different_confused(_):
+    return Loss(lambda d, same: contrast(d, ~same), "pairs")
+
+
+@CASES.breaks("direction")
+def anchor_far_from_the_positive(_):
+    return Loss(lambda near, far: hinge(far, near), "triplets")
+
+
+@CASES.breaks("direction")
+def scores_for_distances(_):
+    return Loss(lambda scores, labels: entropy(-scores, labels), "episode")
+
+
+@CASES.breaks("teaches")
+def a_constant(_):
+    return Loss(lambda d, same: 0 * d + 1, "pairs")
+
+
+@CASES.breaks("teaches")
+def no_negatives(_):
+    return Loss(lambda d, same: mx.where(same, d * d, 0 * d), "pairs")
+
+
+@CASES.breaks("teaches")
+def a_gradient_cut_off(_):
+    return Loss(lambda s, y: entropy(mx.stop_gradient(s), y), "episode")
+
+
+@CASES.breaks("margin")
+def twice_the_margin_it_says(_):
+    return Loss(lambda d, same: contrast(d, same, 2.0), "pairs", margin=1.0)
+
+
+@CASES.breaks("margin")
+def half_the_margin_it_says(_):
+    return Loss(lambda near, far: hinge(near, far, 0.5), "triplets", margin=1.0)
+
+
+@CASES.breaks("order")
+def neighbours_count(_):
+    return Loss(lambda d, same: mx.cumsum(contrast(d, same)), "pairs")
+
+
+@CASES.breaks("order")
+def the_first_weighs_double(_):
+    def fn(near, far):
+        return hinge(near, far) * (1 + (mx.arange(near.shape[0]) == 0))
+
+    return Loss(fn, "triplets")
+
+
+@CASES.breaks("class names")
+def the_first_class_weighs_double(_):
+    return Loss(lambda s, y: entropy(s, y) * mx.where(y == 0, 2.0, 1.0), "episode")
+
+
+@CASES.breaks("class names")
+def labels_from_one(_):
+    return Loss(lambda s, y: entropy(s, mx.maximum(y - 1, 0)), "episode")
+
+
+@CASES.breaks("asked twice")
+def hinge_with_dropout(_):
+    return Loss(lambda near, far: nn.Dropout(0.5)(hinge(near, far)), "triplets")
+
+
+@CASES.breaks("inputs untouched")
+def in_place(_):
+    def fn(near, far):
+        near -= far
+        return mx.maximum(near + 0.5, 0)
+
+    return Loss(fn, "triplets")
+
+
+class Tempered(nn.Module):
+    """Cross-entropy with a learned temperature."""
+
+    def __init__(self, start=1.0):
+        super().__init__()
+        self.temperature = mx.array(start)
+
+    def __call__(self, scores, labels):
+        return entropy(scores / self.temperature, labels)
+
+
+class Rooted(Tempered):
+    """Adds the root of a temperature of 0."""
+
+    def __call__(self, scores, labels):
+        return entropy(scores, labels) + mx.sqrt(self.temperature)
+
+
+@CASES.breaks("learned parts")
+def the_root_of_a_learned_zero(_):
+    return Loss(Rooted(0.0), "episode")
+
+
+# ------------------------------------------------------------------------------ odd and sound
+
+
+@CASES.sound
+def learned_temperature(_):
+    return Loss(Tempered(), "episode")
+
+
+@CASES.sound
+def soft_margin(_):
+    return Loss(lambda near, far: nn.softplus(near - far), "triplets")
+
+
+@CASES.sound
+def smoothed(_):
+    from fewshot import PrototypicalOptions
+
+    return prototypical(PrototypicalOptions(temperature=0.1, label_smoothing=0.3))
+
+
+@CASES.sound
+def balanced_over_the_batch(_):
+    """Positives and negatives averaged apart: a pair's value depends on how many there are."""
+
+    def fn(d, same):
+        share = mx.maximum(same.mean(), 0.1)
+        return contrast(d, same) * mx.where(same, 1 / share, 1 / (1.1 - share))
+
+    return Loss(fn, "pairs", margin=1.0)
+
+
+@CASES.sound
+def negative_values(_):
+    return Loss(lambda d, same: mx.where(same, d, -mx.minimum(d, 2)), "pairs", margin=2.0)
+
+
+@CASES.sound
+def multi_class_hinge(_):
+    def fn(scores, labels):
+        right = mx.take_along_axis(scores, labels[..., None], axis=-1)
+        return mx.maximum(scores - right + 1, 0).sum(-1) - 1
+
+    return Loss(fn, "episode")

@@ -1,0 +1,72 @@
+"""Presets and components with a fault, and odd ones without."""
+
+import attrs
+
+from fewshot import Component, Preset, above, euclidean, option
+from planted import Case
+
+
+def preset(name, law="", summary="a preset", **values):
+    return Case("preset", name, Preset("tried", values, summary), None, law)
+
+
+@attrs.define
+class Thawed:
+    """Can be set."""
+
+    power: float = option(3.0, "of the differences", above(0))
+
+
+@attrs.frozen
+class Helpless:
+    """No word on the option."""
+
+    power: float = 3.0
+
+
+@attrs.frozen
+class Mistyped:
+    """The default is of another type than the field."""
+
+    power: int = option(0.5, "of the differences")
+
+
+@attrs.frozen
+class Many:
+    """Options of every type that a file can hold."""
+
+    power: float = option(3, "of the differences", above(0))
+    names: tuple[str, ...] = option((), "of something")
+    path: str | None = option(None, "to something")
+    strict: bool = option(True, "or not")
+
+
+def component(name, law="", options=attrs.make_class("None_", [], frozen=True), summary="d"):
+    part = Component("tried", lambda options: euclidean(), options, summary)
+    return Case("any component", name, part, None, law)
+
+
+CASES = [
+    Case("preset", "no_preset", {"metric": "cosine"}, None, "made"),
+    preset("nothing_to_say", "summary", summary="", metric="cosine"),
+    preset("an_unknown_metric", "components", metric={"name": "cosin"}),
+    preset("an_unknown_transform", "components", augment=[{"name": "flop"}]),
+    preset("an_unknown_section", "keys", trainer={"steps": 3}),
+    preset("an_unknown_option", "keys", training={"step": 3}),
+    preset("text_for_a_number", "keys", training={"steps": "many"}),
+    preset("a_value_out_of_range", "keys", backbone={"name": "conv4", "width": -1}),
+    preset("a_sampler_for_another_loss", "fits", loss="triplet", sampler="pairs"),
+    preset("a_margin_out_of_reach", "fits", loss={"name": "contrastive", "margin": 9.0}),
+    preset("a_head_without_gradient", "fits", loss="prototypical", head="nearest-support"),
+    preset("normalise_as_augmentation", "fits", augment=[{"name": "normalise"}]),
+    preset("a_flip_in_preprocess", "fits", preprocess=[{"name": "flip"}]),
+    preset("almost_empty", seed=3),
+    preset("for_one_dataset_only", split={"test": ["owl"]}, evaluation={"k_shot": [100]}),
+    Case("any component", "no_component", euclidean, None, "made"),
+    component("nothing_to_say", "summary", summary=" "),
+    component("options_that_change", "options frozen", Thawed),
+    component("no_help", "options have help", Helpless),
+    component("a_default_of_another_type", "options in files", Mistyped),
+    component("options_of_every_type", options=Many),
+    component("no_options"),
+]

@@ -1,0 +1,312 @@
+"""Samplers with a fault, and odd ones without."""
+
+import random
+
+import numpy as np
+from attrs import evolve
+
+from fewshot import (
+    AllPairsOptions,
+    DataError,
+    Episode,
+    EpisodeBlock,
+    EpisodesOptions,
+    Pairs,
+    PairsOptions,
+    Sampler,
+    Triplets,
+    TripletsOptions,
+    all_pairs,
+    episodes,
+    generator,
+    pairs,
+    triplets,
+)
+from planted import Collection
+
+CASES = Collection("sampler")
+
+SMALL = EpisodesOptions(n_way=3, k_shot=2, n_query=2)
+
+
+def good(labels, groups=None, made=episodes, options=SMALL):
+    return made(options, labels, groups)
+
+
+def redrawn(sampler, change):
+    """The sampler with every draw changed: `change(draw)`, in its blocks too."""
+    return Sampler(
+        draw=lambda seed, index: change(sampler.draw(seed, index)), layout=sampler.layout
+    )
+
+
+@CASES.breaks("made")
+def a_bare_function(_, labels, groups):
+    return good(labels, groups).draw
+
+
+@CASES.breaks("layout")
+def pairs_that_say_episodes(_, labels, groups):
+    return evolve(pairs(PairsOptions(), labels, groups), layout="episode")
+
+
+@CASES.breaks("positions")
+def positions_from_one(_, labels, groups):
+    sampler = all_pairs(AllPairsOptions(3, 2), labels, groups)
+    return redrawn(sampler, lambda d: evolve(d, right=d.right + 1))
+
+
+@CASES.breaks("positions")
+def images_from_one(_, labels, groups):
+    def draw(seed, index):
+        items = generator(seed, "x", index).permutation(len(labels))[:40] + len(labels) // 2
+        same = labels[items[:20] % len(labels)] == labels[items[20:] % len(labels)]
+        return Pairs(items, np.arange(20), np.arange(20, 40), same)
+
+    return Sampler(draw, "pairs")
+
+
+@CASES.breaks("unlabelled")
+def unlabelled_as_a_class(_, labels, groups):
+    return all_pairs(AllPairsOptions(100, 2), labels - labels.min(), groups)
+
+
+@CASES.breaks("classes")
+def ids_off_by_one(_, labels, groups):
+    sampler = good(labels, groups)
+    return redrawn(sampler, lambda d: evolve(d, classes=[c + 1 for c in d.classes]))
+
+
+@CASES.breaks("classes")
+def ids_in_the_order_of_labels(_, labels, groups):
+    sampler = good(labels, groups)
+    return redrawn(sampler, lambda d: evolve(d, classes=range(d.n_way)))
+
+
+@CASES.breaks("classes")
+def different_pairs_of_any_two(_, labels, groups):
+    known = np.flatnonzero(labels >= 0)
+
+    def draw(seed, index):
+        items = generator(seed, "x", index).permutation(known)[:60]
+        return Pairs(items, np.arange(30), np.arange(30, 60), np.zeros(30, bool))
+
+    return Sampler(draw, "pairs")
+
+
+@CASES.breaks("classes")
+def negatives_of_any_class(_, labels, groups):
+    sampler = triplets(TripletsOptions(triplets=64), labels, groups)
+    return redrawn(sampler, lambda d: evolve(d, negative=d.negative[::-1]))
+
+
+@CASES.breaks("no image twice")
+def the_anchor_as_its_positive(_, labels, groups):
+    sampler = triplets(TripletsOptions(), labels, groups)
+    return redrawn(sampler, lambda d: evolve(d, positive=d.anchor))
+
+
+@CASES.breaks("no image twice")
+def with_replacement(_, labels, groups):
+    def draw(seed, index):
+        rng = generator(seed, "x", index)
+        ids = rng.choice(np.unique(labels[labels >= 0]), 3, replace=False)
+        pools = [rng.permutation(np.flatnonzero(labels == c)) for c in ids]
+        support = np.concatenate([rng.choice(pool[:3], 3) for pool in pools])
+        query = np.concatenate([rng.choice(pool[3:], 3) for pool in pools])
+        of = np.repeat(np.arange(3), 3)
+        return Episode.joined(support, of, query, of, ids.tolist())
+
+    return Sampler(draw, "episode")
+
+
+@CASES.breaks("no image twice")
+def queries_among_the_support(_, labels, groups):
+    def draw(seed, index):
+        rng = generator(seed, "x", index)
+        ids = rng.choice(np.unique(labels[labels >= 0]), 3, replace=False)
+        rows = np.concatenate([rng.choice(np.flatnonzero(labels == c), 3) for c in ids])
+        of = np.repeat(np.arange(3), 3)
+        return Episode.joined(rows, of, rows, of, ids.tolist())
+
+    return Sampler(draw, "episode")
+
+
+@CASES.breaks("groups apart")
+def no_word_of_groups(_, labels, groups):
+    return all_pairs(AllPairsOptions(4, 20), labels, None)
+
+
+@CASES.breaks("groups apart")
+def episodes_of_mixed_groups(_, labels, groups):
+    return episodes(EpisodesOptions(5, 20, 20), labels, None)
+
+
+@CASES.breaks("any order")
+def a_generator_that_runs_on(_, labels, groups):
+    rng, sampler = np.random.default_rng(0), good(labels, groups)
+
+    def draw(seed, index):
+        return sampler.draw(seed, index + int(rng.integers(10**6)))
+
+    return Sampler(draw, "episode")
+
+
+@CASES.breaks("any order")
+def numpys_own_numbers(_, labels, groups):
+    sampler = good(labels, groups)
+    return Sampler(
+        lambda seed, index: sampler.draw(seed, np.random.randint(10**6)),  # noqa: NPY002
+        "episode",
+    )
+
+
+@CASES.breaks("seed counts")
+def a_seed_of_its_own(_, labels, groups):
+    sampler = good(labels, groups)
+    return Sampler(lambda seed, index: sampler.draw(0, index), "episode")
+
+
+@CASES.breaks("index counts")
+def the_first_draw_for_ever(_, labels, groups):
+    sampler = good(labels, groups)
+    return Sampler(lambda seed, index: sampler.draw(seed, 0), "episode")
+
+
+@CASES.breaks("index counts")
+def an_epoch_of_three(_, labels, groups):
+    sampler = good(labels, groups)
+    return Sampler(lambda seed, index: sampler.draw(seed, index % 3), "episode")
+
+
+@CASES.breaks("global random numbers")
+def seeds_numpy(_, labels, groups):
+    sampler = good(labels, groups)
+
+    def draw(seed, index):
+        np.random.seed((seed + index) % 2**32)  # noqa: NPY002
+        return sampler.draw(seed, index)
+
+    return Sampler(draw, "episode")
+
+
+@CASES.breaks("global random numbers")
+def seeds_python_when_made(_, labels, groups):
+    random.seed(0)
+    return good(labels, groups)
+
+
+@CASES.breaks("inputs untouched")
+def sorts_the_labels(_, labels, groups):
+    labels.sort()
+    return good(labels, groups)
+
+
+@CASES.breaks("refuses or delivers")
+def fails_when_drawing(_, labels, groups):
+    known = [c for c in np.unique(labels) if c >= 0]
+
+    def draw(seed, index):
+        rng = generator(seed, "x", index)
+        ids = rng.choice(known, 4, replace=False)  # ValueError where there are fewer
+        rows = np.concatenate([rng.choice(np.flatnonzero(labels == c), 2, False) for c in ids])
+        return Pairs(rows, [0, 2], [1, 4], np.array([True, False]))
+
+    return Sampler(draw, "pairs")
+
+
+@CASES.breaks("refuses or delivers")
+def an_image_twice_where_a_class_is_small(_, labels, groups):
+    known = [c for c in np.unique(labels) if c >= 0]
+    if len(known) < 2:
+        raise DataError("two classes are needed")
+
+    def draw(seed, index):
+        rng = generator(seed, "x", index)
+        pools = [np.flatnonzero(labels == c) for c in known]
+        chosen = [rng.choice(p, 2, replace=len(p) < 2) for p in pools]
+        n = len(chosen)
+        items = np.concatenate(chosen)
+        return Pairs(items, 2 * np.arange(n), 2 * np.arange(n) + 1, np.ones(n, bool))
+
+    return Sampler(draw, "pairs")
+
+
+@CASES.breaks("no image")
+def nothing_will_do(_, labels, groups):
+    known = np.flatnonzero(labels >= 0)
+
+    def draw(seed, index):
+        items = generator(seed, "x", index).permutation(known)[:40]
+        same = labels[items[:20]] == labels[items[20:]]
+        return Pairs(items, np.arange(20), np.arange(20, 40), same)
+
+    return Sampler(draw, "pairs")
+
+
+@CASES.breaks("reaches every image")
+def never_the_last_class(_, labels, groups):
+    return good(np.where(labels == labels.max(), -1, labels), groups)
+
+
+@CASES.breaks("reaches every image")
+def never_the_last_image(_, labels, groups):
+    return good(np.where(np.arange(len(labels)) == len(labels) - 1, -1, labels), groups)
+
+
+@CASES.breaks("blocks are the draws")
+def blocks_of_another_seed(_, labels, groups):
+    sampler = good(labels, groups)
+    return evolve(sampler, blocks=lambda seed, count: sampler.blocks(seed + 1, count))
+
+
+@CASES.breaks("blocks are the draws")
+def blocks_that_leave_the_rest_out(_, labels, groups):
+    sampler = good(labels, groups)
+
+    def blocks(seed, count):
+        for start in range(0, count - count % 2, 2):
+            yield EpisodeBlock.of([sampler.draw(seed, start + i) for i in range(2)])
+
+    return evolve(sampler, blocks=blocks)
+
+
+# ------------------------------------------------------------------------------ odd and sound
+
+
+@CASES.sound
+def related_draws(_, labels, groups):
+    """Three seeds in a row share their draws, in another order."""
+    sampler = pairs(PairsOptions(), labels, groups)
+    return Sampler(lambda seed, index: sampler.draw(seed // 3, 7 * index + seed % 3), "pairs")
+
+
+@CASES.sound
+def one_pair_a_draw(_, labels, groups):
+    return pairs(PairsOptions(pairs=2), labels, groups)
+
+
+@CASES.sound
+def episodes_of_unequal_counts(_, labels, groups):
+    sampler = good(labels, groups)
+
+    def fewer(draw):
+        kept = len(draw.query) - int(draw.items[0]) % 2
+        rows = np.concatenate([draw.support, draw.query[:kept]])
+        return Episode.joined(
+            draw.items[draw.support], draw.support_labels, draw.items[rows[len(draw.support) :]],
+            draw.query_labels[:kept], draw.classes,
+        )  # fmt: skip
+
+    return redrawn(sampler, fewer)
+
+
+@CASES.sound
+def triplets_of_one_anchor(_, labels, groups):
+    sampler = triplets(TripletsOptions(), labels, groups)
+
+    def one(draw):
+        same = draw.anchor == draw.anchor[0]
+        return Triplets(draw.items, draw.anchor[same], draw.positive[same], draw.negative[same])
+
+    return redrawn(sampler, one)

@@ -1,0 +1,77 @@
+"""Every registered component keeps every law of its kind, at its default and at other options."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from strategies import REGISTRY
+
+from fewshot.errors import DataError
+from fewshot.registry import KINDS, Registered
+from fewshot.testing import LAWS, LawBroken, try_part
+
+# Options beside the default ones, that change which laws are demanded or how they are kept.
+OTHERS: dict[str, list[dict[str, Any]]] = {
+    "nearest-support": [{"neighbours": k} for k in (2, 3, 5, 50)],
+    "prototypical": [{"temperature": 0.0625, "label_smoothing": 0.2}],
+    "contrastive": [{"margin": 0.25}, {"margin": 3.0}],
+    "triplet": [{"margin": 2.0}],
+    "pairs": [{"same_share": 1.0}, {"pairs": 1, "same_share": 0.0}],
+    "blur": [{"probability": 1.0, "sigma": 3.0}],
+    "simplecnn": [{"dropout": 0.5, "order": "norm-relu", "channels": (2, 3)}],
+    "asl-synthetic": [{"images": 2, "size": 32}],
+}
+CASES = [
+    (entry, options)
+    for kind in KINDS
+    for entry in REGISTRY.all(kind)
+    for options in [{}, *OTHERS.get(entry.name, [])]
+]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What the data sets need that have no data of their own, by component."""
+    root = tmp_path_factory.mktemp("files")
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (12, 6, 5, 3), np.uint8)
+    labels = np.arange(12) % 3
+    np.savez(root / "arrays.npz", images=images, labels=labels, groups=np.arange(12) // 2)
+    for i, (image, label) in enumerate(zip(images, labels, strict=True)):
+        folder = root / "photos" / f"class {label}"
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(folder / f"{i}.png")
+    return {"arrays": str(root / "arrays.npz"), "image-folder": str(root / "photos")}
+
+
+@pytest.mark.parametrize(
+    ("entry", "options"), CASES, ids=lambda value: getattr(value, "qualified", None)
+)
+def test_every_component_keeps_every_law(
+    entry: Registered, options: dict[str, Any], files: dict[str, str]
+) -> None:
+    if entry.name in files:
+        options = {"path": files[entry.name]}
+    chosen = entry.component.options(**options) if entry.kind != "preset" else None
+    try:
+        outcomes = list(try_part(entry, REGISTRY, chosen))
+    except DataError as error:
+        if entry.name in files or entry.kind != "dataset":
+            raise
+        pytest.skip(str(error))
+    broken = [outcome for outcome in outcomes if outcome.example is not None]
+    if broken:
+        raise LawBroken({entry.qualified: broken})
+
+
+@pytest.mark.parametrize("kind", LAWS)
+def test_every_law_is_said_in_one_sentence_and_has_a_name_of_its_own(kind: str) -> None:
+    laws = LAWS[kind].laws
+    assert len({law.name for law in laws}) == len(laws)
+    assert laws[0].name == "made"
+    assert all(law.says.endswith(".") and len(law.says) < 120 for law in laws)
+
+
+def test_every_kind_has_laws() -> None:
+    assert set(LAWS) == {*KINDS, "any component"}
