@@ -59,6 +59,8 @@ REACHED: list[tuple[str, st.SearchStrategy[Any], Callable[[Any], bool]]] = [
      lambda t: any((t[0][i] == t[0][j]).all() for i in range(len(t[1]))
                    for j in range(i) if t[1][i] != t[1][j])),
     ("classes out of order", tasks(), lambda t: bool((np.diff(t[1]) < 0).any())),
+    ("one support image a class", supports(), lambda t: len(t[1]) == len(set(t[1]))),
+    ("images all equal", supports(), lambda t: len(t[0]) > 1 and bool((t[0] == t[0][0]).all())),
     ("a pixel", batches(), lambda b: b.shape[1:3] == (1, 1)),
     ("no square", batches(), lambda b: b.shape[1] != b.shape[2]),
     ("grey", batches(), lambda b: b.shape[3] == 1),
