@@ -16,6 +16,7 @@ from fewshot.errors import ConfigError, DataError, PluginError
 from fewshot.testing import (
     LawBroken,
     batches,
+    check_adapter,
     check_backbone,
     check_dataset,
     check_head,
@@ -30,6 +31,7 @@ from fewshot.testing import (
     labelled,
     points,
     scored_queries,
+    supports,
     tasks,
 )  # fmt: skip
 
@@ -153,7 +155,7 @@ def test_what_a_factory_raises_breaks_its_first_law_and_a_refusal_is_passed_on()
 @pytest.mark.parametrize(
     "check",
     [
-        check_backbone, check_dataset, check_head, check_loss, check_metric, check_sampler,
+        check_adapter, check_backbone, check_dataset, check_head, check_loss, check_metric, check_sampler,
         check_transform,
     ],
 )  # fmt: skip
