@@ -16,6 +16,7 @@ from fewshot.errors import ConfigError, DataError, PluginError
 from fewshot.testing import (
     LawBroken,
     batches,
+    check_adapter,
     check_backbone,
     check_dataset,
     check_head,
@@ -30,6 +31,7 @@ from fewshot.testing import (
     labelled,
     points,
     scored_queries,
+    supports,
     tasks,
 )  # fmt: skip
 
@@ -59,6 +61,8 @@ REACHED: list[tuple[str, st.SearchStrategy[Any], Callable[[Any], bool]]] = [
      lambda t: any((t[0][i] == t[0][j]).all() for i in range(len(t[1]))
                    for j in range(i) if t[1][i] != t[1][j])),
     ("classes out of order", tasks(), lambda t: bool((np.diff(t[1]) < 0).any())),
+    ("one support image a class", supports(), lambda t: len(t[1]) == len(set(t[1]))),
+    ("images all equal", supports(), lambda t: len(t[0]) > 1 and bool((t[0] == t[0][0]).all())),
     ("a pixel", batches(), lambda b: b.shape[1:3] == (1, 1)),
     ("no square", batches(), lambda b: b.shape[1] != b.shape[2]),
     ("grey", batches(), lambda b: b.shape[3] == 1),
@@ -151,7 +155,7 @@ def test_what_a_factory_raises_breaks_its_first_law_and_a_refusal_is_passed_on()
 @pytest.mark.parametrize(
     "check",
     [
-        check_backbone, check_dataset, check_head, check_loss, check_metric, check_sampler,
+        check_adapter, check_backbone, check_dataset, check_head, check_loss, check_metric, check_sampler,
         check_transform,
     ],
 )  # fmt: skip

@@ -16,6 +16,7 @@ except ModuleNotFoundError as error:
 
     raise ConfigError("fewshot.testing needs hypothesis: pip install 'fewshot[test]'") from error
 
+from .adapters import check_adapter
 from .backbones import check_backbone
 from .datasets import check_dataset
 from .heads import check_head
@@ -33,6 +34,7 @@ from .strategies import (
     plenty,
     points,
     scored_queries,
+    supports,
     tasks,
 )
 from .transforms import check_transform
@@ -45,6 +47,7 @@ __all__ = [
     "LawBroken",
     "Outcome",
     "batches",
+    "check_adapter",
     "check_backbone",
     "check_dataset",
     "check_head",
@@ -61,6 +64,7 @@ __all__ = [
     "plenty",
     "points",
     "scored_queries",
+    "supports",
     "tasks",
     "try_part",
 ]

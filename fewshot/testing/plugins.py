@@ -9,6 +9,7 @@ from ..errors import FewshotError
 from ..plugins import build_registry, collect
 from ..registry import KINDS, Registered, Registry
 from . import (
+    adapters,
     backbones,
     components,
     datasets,
@@ -24,7 +25,8 @@ from .laws import Kind, LawBroken, Outcome
 LAWS: dict[str, Kind] = {
     module.KIND.name: module.KIND
     for module in (
-        backbones, metrics, losses, samplers, heads, datasets, transforms, presets, components,
+        backbones, metrics, losses, samplers, heads, adapters, datasets, transforms, presets,
+        components,
     )
 }  # fmt: skip
 

@@ -98,6 +98,22 @@ def tasks(draw: st.DrawFn, ties: bool = True) -> tuple[Floats, Ints, Floats, int
     return support, labels, query, n_way
 
 
+# ----------------------------------------------------------------------- for adapters
+
+
+@st.composite
+def supports(draw: st.DrawFn) -> tuple[NDArray[np.uint8], Ints]:
+    """Images (s, 8, 8, 1) and labels, at least one a class; noise, or all equal."""
+    n_way = draw(st.integers(2, 4))
+    more = draw(st.lists(st.integers(0, n_way - 1), max_size=4))
+    labels = np.array(draw(st.permutations([*range(n_way), *more])))
+    rng = np.random.default_rng(draw(st.integers(0, 99)))
+    images = rng.integers(256, size=(len(labels), 8, 8, 1)).astype(np.uint8)
+    if draw(st.booleans()):
+        images[:] = draw(st.sampled_from([0, 77, 255]))
+    return images, labels
+
+
 # --------------------------------------------------------------------- for transforms
 
 

@@ -7,9 +7,20 @@ from hypothesis import Phase, settings
 
 from fewshot.testing import LAWS
 from fewshot.testing.laws import Law
-from planted import Case, backbones, datasets, heads, losses, metrics, parts, samplers, transforms
+from planted import (
+    Case,
+    adapters,
+    backbones,
+    datasets,
+    heads,
+    losses,
+    metrics,
+    parts,
+    samplers,
+    transforms,
+)
 
-KINDS = (backbones, datasets, heads, losses, metrics, parts, samplers, transforms)
+KINDS = (adapters, backbones, datasets, heads, losses, metrics, parts, samplers, transforms)
 CASES = [case for module in KINDS for case in module.CASES]
 BROKEN = [case for case in CASES if case.law]
 SOUND = [case for case in CASES if not case.law]

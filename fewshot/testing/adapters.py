@@ -1,0 +1,196 @@
+"""The laws of an adapter, on a small network with batch norm and dropout."""
+
+from collections.abc import Callable
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+from attrs import evolve
+from hypothesis import strategies as st
+from mlx.utils import tree_flatten, tree_map
+from numpy.typing import NDArray
+
+from ..datasets import ArrayDataset
+from ..draws import Ints
+from ..embedding import Embedder, embed
+from ..folding import folded
+from ..interfaces import Adapter
+from ..layers import BatchNorm, Flatten, Sequential
+from ..metrics import cosine, euclidean, sqeuclidean
+from ..records import NoOptions
+from .laws import Kind, fail, first, law, laws_of, told, touches_global_random_numbers
+from .strategies import Array, seeds, supports
+
+_METRICS = {"euclidean": euclidean(), "sqeuclidean": sqeuclidean(), "cosine": cosine()}
+_metrics = st.sampled_from(list(_METRICS))
+_normalize = st.sampled_from(["l2", "none"])
+
+_QUERIES = np.random.default_rng(5).integers(256, size=(9, 8, 8, 1)).astype(np.uint8)
+
+Support = tuple[NDArray[np.uint8], Ints]
+
+
+def check_adapter(factory: Callable[[Any], Adapter[Embedder]], options: Any = NoOptions()) -> None:
+    """Raise LawBroken where `factory(options)` breaks a law of an adapter."""
+    KIND.check(factory, options)
+
+
+def small_embedder(normalize: Any = "l2", dropout: float = 0.5) -> Embedder:
+    """For images 8x8x1, with everything that has a mode or a state; always of the same weights."""
+    mx.random.seed(0)
+    backbone: Any = Sequential(
+        nn.Conv2d(1, 4, 3, padding=1), BatchNorm(4), nn.ReLU(), Flatten(), nn.Dropout(dropout),
+        nn.Linear(4 * 8 * 8, 6),
+    )  # fmt: skip
+    backbone.embedding_dim = 6
+    mx.eval(backbone.parameters())
+    return Embedder(backbone, normalize=normalize)
+
+
+def state(module: nn.Module) -> dict[str, bytes]:
+    """Every parameter and running statistic by name."""
+    flat: Any = tree_flatten(module.parameters())
+    return {name: np.array(array).tobytes() for name, array in flat}
+
+
+def modes(module: nn.Module) -> list[tuple[bool, frozenset[str]]]:
+    """Of every part: whether it trains, and what is frozen."""
+    return [(part.training, frozenset(part._no_grad)) for part in module.modules()]
+
+
+def embedded(model: Embedder, images: Array) -> Array:
+    """Embeddings in eval mode."""
+    return embed(model, ArrayDataset(images, np.zeros(len(images), np.int64), ["any"]))
+
+
+@law()
+def made(adapter: Any) -> None:
+    """The factory makes a function from an embedder, a support, a metric and a seed."""
+    if not callable(adapter):
+        fail(f"the factory returned {adapter!r}, which cannot be called")
+
+
+@law()
+def gives_an_embedder(adapter: Adapter[Embedder]) -> None:
+    """It returns an `Embedder`."""
+    found = adapter(small_embedder(), _QUERIES[:4], np.arange(4) % 2, euclidean(), 0)
+    if not isinstance(found, Embedder):
+        fail(f"it returned {type(found).__name__}")
+
+
+@law(support=supports(), metric=_metrics, training=st.booleans(), normalize=_normalize)
+def the_callers_stays(
+    adapter: Adapter[Embedder], support: Support, metric: str, training: bool, normalize: str
+) -> None:
+    """The embedder given keeps its weights, its modes and its answers."""
+    ours = small_embedder(normalize)
+    ours.backbone.train(training)
+    ours.backbone.layers[0].freeze()
+    before, answers = (state(ours.backbone), modes(ours.backbone)), embedded(ours, _QUERIES)
+    adapter(ours, *support, _METRICS[metric], 3)
+    for what, then, now in zip(
+        ("weights", "modes"), before, (state(ours.backbone), modes(ours.backbone)), strict=True
+    ):
+        if then != now:
+            fail(f"its {what} are others afterwards, for {_told(support)}")
+    if not np.array_equal(embedded(ours, _QUERIES), answers):
+        fail(f"its answers are others afterwards, for {_told(support)}")
+
+
+def _told(support: Support) -> str:
+    return told(labels=support[1])
+
+
+@law(support=supports(), metric=_metrics)
+def backbone_of_its_own(adapter: Adapter[Embedder], support: Support, metric: str) -> None:
+    """What it returns shares no part with the embedder given: training one leaves the other."""
+    ours = small_embedder()
+    before = state(ours.backbone), modes(ours.backbone)
+    adapted = adapter(ours, *support, _METRICS[metric], 3)
+    mine = {id(part) for part in ours.backbone.modules()}
+    if mine & {id(part) for part in adapted.backbone.modules()}:
+        fail("a module is in both backbones: work on a copy")
+    adapted.backbone.update(tree_map(lambda array: array * 0 + 9, adapted.backbone.parameters()))
+    adapted.backbone.freeze()
+    if (state(ours.backbone), modes(ours.backbone)) != before:
+        fail("changing what it returned changes the embedder given")
+
+
+@law(support=supports(), metric=_metrics, normalize=_normalize)
+def finite(adapter: Adapter[Embedder], support: Support, metric: str, normalize: str) -> None:
+    """Embeddings are finite: of one image a class, of images that are all equal too."""
+    adapted = adapter(small_embedder(normalize), *support, _METRICS[metric], 0)
+    rows = np.array(adapted(mx.array(_QUERIES.astype(np.float32) / 255)))
+    at = first(~np.isfinite(rows))
+    if at:
+        fail(f"an embedding holds {rows[at]} for {_told(support)}")
+
+
+@law(support=supports(), normalize=_normalize)
+def form_of_embeddings(adapter: Adapter[Embedder], support: Support, normalize: str) -> None:
+    """`embedding_dim` is right, and embeddings are normalised as before."""
+    adapted = adapter(small_embedder(normalize), *support, euclidean(), 0)
+    rows = embedded(adapted, _QUERIES)
+    if rows.shape[1] != adapted.backbone.embedding_dim:
+        fail(f"{rows.shape[1]} numbers, where embedding_dim says {adapted.backbone.embedding_dim}")
+    if adapted.normalize != normalize:
+        fail(f"normalize was '{normalize}' and is '{adapted.normalize}'")
+
+
+@law(support=supports(), metric=_metrics, seed=st.integers(0, 2**32 - 2))
+def same_again(adapter: Adapter[Embedder], support: Support, metric: str, seed: int) -> None:
+    """The same arguments give the same embedder, whatever was done or drawn before."""
+    once = adapter(small_embedder(), *support, _METRICS[metric], seed)
+    mx.random.seed(99)
+    adapter(small_embedder(), *support, _METRICS[metric], seed + 1)
+    again = adapter(small_embedder(), *support, _METRICS[metric], seed)
+    if state(once.backbone) != state(again.backbone):
+        fail(f"two embedders have other weights, for {told(seed=seed)}, {_told(support)}")
+
+
+@law(support=supports(), metric=_metrics, seed=seeds)
+def support_order(adapter: Adapter[Embedder], support: Support, metric: str, seed: int) -> None:
+    """The order of the support does not matter."""
+    images, labels = support
+    order = np.random.default_rng(seed).permutation(len(labels))
+    one, other = (
+        embedded(adapter(small_embedder(), *given, _METRICS[metric], 0), _QUERIES)
+        for given in (support, (images[order], labels[order]))
+    )
+    if not np.allclose(one, other, rtol=0, atol=1e-5):
+        fail(f"embeddings are others with the support in the order {order.tolist()}: "
+             f"{_told(support)}")  # fmt: skip
+
+
+@law(support=supports())
+def inputs_untouched(adapter: Adapter[Embedder], support: Support) -> None:
+    """Images and labels are not changed."""
+    images, labels = support[0].copy(), support[1].copy()
+    adapter(small_embedder(), images, labels, euclidean(), 0)
+    if not (np.array_equal(images, support[0]) and np.array_equal(labels, support[1])):
+        fail(f"they are others afterwards, for {_told(support)}")
+
+
+@law()
+def global_random_numbers(adapter: Adapter[Embedder]) -> None:
+    """Python's and NumPy's global random numbers are left alone."""
+    support = _QUERIES[:4], np.arange(4) % 2
+    if touches_global_random_numbers(lambda: adapter(small_embedder(), *support, euclidean(), 0)):
+        fail("the state of `random` or `np.random` is another: fewshot.generator(seed, …) is due")
+
+
+@law()
+def goes_on(adapter: Adapter[Embedder]) -> None:
+    """What it returns can be adapted again, and folded for single images."""
+    labels = np.arange(9) % 3
+    adapted = adapter(small_embedder(), _QUERIES, labels, euclidean(), 0)
+    quick = evolve(adapted, backbone=folded(adapted.backbone))
+    if not np.allclose(embedded(adapted, _QUERIES), embedded(quick, _QUERIES), atol=1e-4):
+        fail("folded, it has other embeddings")
+    twice = adapter(adapted, _QUERIES, labels, euclidean(), 0)
+    if not np.isfinite(embedded(twice, _QUERIES)).all():
+        fail("adapted again, embeddings are not finite")
+
+
+KIND = Kind("adapter", lambda factory, options: factory(options), laws_of(globals()))
