@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from .folders import class_folders as class_folders
     from .folders import image_files as image_files
     from .folders import image_folder as image_folder
+    from .folding import copied as copied
     from .folding import folded as folded
     from .heads import NearestSupportOptions as NearestSupportOptions
     from .heads import nearest_prototype as nearest_prototype
@@ -135,7 +136,7 @@ _MODULES = {
     "evaluation": "evaluate k_shot_episodes predict unembedded validation",
     "exporting": "export",
     "folders": "ImageFiles ImageFolderOptions class_folders image_files image_folder",
-    "folding": "folded",
+    "folding": "copied folded",
     "heads": "NearestSupportOptions nearest_prototype nearest_support",
     "hookspecs": "hookimpl",
     "interfaces": "Adapter Backbone Dataset Head Loss Metric Sampler Transform",

@@ -85,7 +85,7 @@ def test_a_hook_has_a_signature_without_arguments_and_an_example_that_is_python(
     assert not inspect.signature(function).parameters
     record = "Preset" if kind_of(hook) == "preset" else "Component"
     assert record in str(inspect.signature(function).return_annotation)
-    (example,) = re.findall(r"^return \[.*\]$", inspect.getdoc(function) or "", re.MULTILINE)
+    (example,) = re.findall(r"^return .*$", inspect.getdoc(function) or "", re.MULTILINE)
     (call,) = ast.parse(f"def hook():\n    {example}").body[0].body[0].value.elts
     assert call.func.id == record
 

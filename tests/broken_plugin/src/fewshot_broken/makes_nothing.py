@@ -33,6 +33,11 @@ def fewshot_heads():
 
 
 @hookimpl
+def fewshot_adapters():
+    return [Component("no-adapter", nothing)]
+
+
+@hookimpl
 def fewshot_datasets():
     return [Component("no-dataset", nothing)]
 
