@@ -1,6 +1,7 @@
 """Where Omniglot's files are: in a folder, in a zip file, or in zip files in a folder."""
 
 import os
+import weakref
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -71,10 +72,17 @@ def file_sets(path: Path) -> Iterator[Files]:
 
 
 def _zip(path: Path) -> Files:
+    """The zip file, which is closed when nothing refers to it any more."""
     try:
-        archive = zipfile.ZipFile(path)
-    except (OSError, zipfile.BadZipFile) as error:
+        file = path.open("rb")
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error}") from error
+    try:
+        archive = zipfile.ZipFile(file)
+    except _UNREADABLE as error:
+        file.close()
         raise DataError(f"{path} is no zip file that can be read: {error}") from error
+    weakref.finalize(archive, file.close)
     return Files(path, tuple(sorted(archive.namelist())), archive.open)
 
 
