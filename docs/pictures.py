@@ -1,13 +1,18 @@
 """The pictures of the explanations, drawn from the project's own metrics, losses and data."""
 
+import shutil
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import mlx.core as mx
 import numpy as np
 from matplotlib.figure import Figure
 
 import fewshot as fs
+from fewshot.config import resolve
 from fewshot.evaluation import t_interval
+from fewshot.plugins import build_registry
+from fewshot.run import run
 
 FOLDER = Path(__file__).parent / "pictures"
 _COLOURS = ("#1f6feb", "#d4a72c", "#1a7f37", "#cf222e")
@@ -16,7 +21,12 @@ _COLOURS = ("#1f6feb", "#d4a72c", "#1a7f37", "#cf222e")
 def draw_all() -> None:
     """Draw them all into `docs/pictures`."""
     FOLDER.mkdir(exist_ok=True)
+    with TemporaryDirectory() as place:
+        folder = short_run(Path(place) / "run")
+        shutil.copy(folder / "calibration.png", FOLDER)
+        classifier = fs.Classifier.load(folder)
     for name, figure in (
+        ("answers", answers(classifier)),
         ("metrics", metrics()),
         ("losses", losses()),
         ("episode", episode()),
@@ -97,6 +107,51 @@ def episode() -> Figure:
         row[0].set_ylabel(data.classes[int(task.classes[label])], rotation=0, ha="right")
     grid[0, 0].set_title("support", loc="left")
     grid[0, 3].set_title("query", loc="left")
+    return figure
+
+
+def short_run(folder: Path) -> Path:
+    """A run of 200 steps on drawn signs of 32x32 pixels."""
+    registry, _ = build_registry()
+    layer = {
+        "preset": "conv4-episodic",
+        "dataset": {"name": "asl-synthetic", "size": 32, "images": 60},
+        "backbone": {"width": 32},
+        "training": {"steps": 200},
+        "evaluation": {"repeats": 3, "k_shot": [5]},
+    }
+    return run(resolve(registry, [layer]), registry, folder)
+
+
+def answers(classifier: fs.Classifier) -> Figure:
+    """Signs of four enrolled classes and of two that are not, and what each is nearest to."""
+    from fewshot_asl.synthetic import SyntheticOptions, synthetic
+
+    data = synthetic(SyntheticOptions(size=32, images=60))
+    assert data.split is not None
+    of = {name: np.flatnonzero(data.labels == data.classes.index(name)) for name in data.split.test}
+    *known, a, b = of
+    classifier = classifier.enrol({name: [data[int(i)] for i in of[name][:3]] for name in known})
+    asked = [
+        (name, data[int(of[name][i])])
+        for name, i in zip([*known, a, a, b, b], range(30, 38), strict=True)
+    ]
+    figure = Figure(figsize=(7.5, 3.1), layout="constrained")
+    grid = figure.subplots(3, len(asked))
+    found = classifier.predict([image for _, image in asked], nearest=2)
+    for column, (name, image), answer in zip(grid.T, asked, found, strict=True):
+        for axes in column:
+            axes.set(xticks=[], yticks=[])
+        column[0].imshow(image)
+        right = answer.label == (name if name in known else None)
+        said = answer.label or "unknown"
+        colour = _COLOURS[2] if right else _COLOURS[3]
+        column[0].set_title(f"{name}: {said}\n{answer.confidence:.0%}", fontsize=8, color=colour)
+        for axes, near in zip(column[1:], answer.nearest, strict=True):
+            axes.imshow(classifier.support.images[near.row])
+            axes.set_xlabel(f"{near.label}, {near.distance:.2f}", fontsize=7, labelpad=1)
+    grid[0, 0].set_ylabel("image", fontsize=8)
+    grid[1, 0].set_ylabel("nearest", fontsize=8)
     return figure
 
 

@@ -35,6 +35,5 @@ few = {f"colour {c}": images[labels == c][:3] for c in range(18, 24)}
 classifier = fs.Classifier.of(embedder, head, metric, few)
 asked = np.concatenate([images[labels == c][3:] for c in range(18, 24)])
 right = np.repeat([f"colour {c}" for c in range(18, 24)], 21)
-print(
-    f"6 new classes, 3 images of each: {np.mean(np.array(classifier.predict(asked)) == right):.1%}"
-)
+answers = [answer.label for answer in classifier.predict(asked)]
+print(f"6 new classes, 3 images of each: {np.mean(np.array(answers) == right):.1%}")

@@ -152,7 +152,7 @@ def calibrate(k_shot: int, found: Answers) -> Calibration:
     best = minimize_scalar(loss, bounds=(-10, 10), method="bounded")
     return Calibration(
         k_shot=k_shot,
-        threshold=float(np.quantile(found.known, RECALL, method="higher")),
+        threshold=float(np.quantile(found.known, RECALL, method="inverted_cdf")),
         temperature=scale * float(np.exp(best.x)),
     )
 
@@ -181,7 +181,7 @@ def figures(calibration: Calibration, found: Answers) -> dict[str, Any]:
     n = len(found.known)
     distances = np.concatenate([found.known, found.unknown])
     edges = np.linspace(0, distances.max(), 41)
-    at_recall = np.quantile(found.known, RECALL, method="higher")
+    at_recall = np.quantile(found.known, RECALL, method="inverted_cdf")
     bins, ece = reliability(found.logits / calibration.temperature, found.labels)
     before, ece_before = reliability(found.logits, found.labels)
     return {

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,7 +70,7 @@ def _add(
     name: str,
     answer: Prediction | DataError,
 ) -> None:
-    shown: Any = html.escape(name)
+    shown = html.escape(name, quote=True)
     if isinstance(answer, DataError):
         file.write(f'<li class="bad">{html.escape(str(answer))}</li>')
         return
@@ -87,7 +87,7 @@ def _add(
     sure = "" if answer.confidence is None else f", {answer.confidence:.0%}"
     file.write(
         f'<li class="{"known" if label is not None else "unknown"}">'
-        f'<img src="{data_url(answer.pixels)}" alt="{shown}"> {what}{sure}, '
-        f'distance {answer.distance:.3g}<p class="near">{" ".join(near)}</p>'
+        f'<img src="{data_url(answer.pixels)}" alt="{shown}"><div>{what}{sure}, '
+        f'distance {answer.distance:.3g}</div><p class="near">{" ".join(near)}</p>'
         f'<div class="name">{shown}</div></li>'
     )

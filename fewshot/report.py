@@ -263,8 +263,8 @@ def calibration(row: Mapping[str, Any], folder: Path) -> None:
         sure, accuracy, _ = zip(*test[f"reliability{name}"], strict=True)
         label = f"{label}: ECE {percent(test[f'ece{name}'])}"
         right.plot(sure, accuracy, "o-", color=colour, label=label, markersize=3)
-    right.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
-    right.legend(fontsize=8, loc="upper left")
+    right.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1.02), ylim=(0, 1.02))
+    right.legend(fontsize=8, loc="lower right")
     for axes in (left, right):
         axes.grid(alpha=0.25)
     _save(figure, folder / "calibration.png")

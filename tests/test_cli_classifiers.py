@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from test_cli import done, error, here
+from test_cli import done, error, fewshot, here
 
 import fewshot as fs
 
@@ -38,6 +38,12 @@ def file(trained: Path, mine: Path, tmp_path_factory: pytest.TempPathFactory) ->
     assert "große Schüssel" in result.stdout
     assert "calibrated for K = 3" in result.stdout
     return path
+
+
+@pytest.mark.parametrize("command", ["enrol", "predict", "export"])
+def test_mlx_is_made_fast_before_it_is_loaded(command: str, file: Path, mine: Path, tmp_path: Path):
+    more = {"enrol": ["--show"], "predict": [mine], "export": ["-o", tmp_path / "net.mlxfn"]}
+    assert "Warning" not in done(command, file, *more[command], start=fewshot).stderr
 
 
 def lines(text: str) -> list[dict[str, Any]]:

@@ -171,9 +171,10 @@ def predict(
     from attrs import evolve
 
     from ..errors import DataError
-    from ..gallery import gallery
 
     classifier = _load(file)
+    from ..gallery import gallery
+
     if threshold is not None:
         classifier = evolve(classifier, threshold=threshold)
     listed: Iterable[str] = chain.from_iterable(map(_named, images))

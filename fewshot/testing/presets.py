@@ -38,12 +38,12 @@ class Tried:
 
 
 def _stand_in(_: Any) -> ArrayDataset:
-    """40 classes of 60 images 64x64x3, all of one noise and the memory of one."""
+    """120 classes of 60 images 64x64x3, all of one noise and the memory of one."""
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     return ArrayDataset(
-        images=np.broadcast_to(noise, (2400, *noise.shape)),
-        labels=np.arange(2400) % 40,
-        classes=[f"class {i}" for i in range(40)],
+        images=np.broadcast_to(noise, (7200, *noise.shape)),
+        labels=np.arange(7200) % 120,
+        classes=[f"class {i}" for i in range(120)],
     )
 
 
@@ -99,7 +99,7 @@ def keys(tried: Tried) -> None:
 
 @law()
 def fits(tried: Tried) -> None:
-    """Its parts fit together: a run on a data set of 40 classes could begin."""
+    """Its parts fit together: a run on a data set of 120 classes could begin."""
     if _refusal(tried):
         return  # the laws before say it
     stand_in = resolve(tried.registry, [{"preset": "preset/tried"}, {"dataset": _STAND_IN}])

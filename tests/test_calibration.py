@@ -1,0 +1,184 @@
+"""The threshold keeps 95 % of the known, the temperature is the best one, errors are as defined."""
+
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import minimize
+
+import fewshot as fs
+from fewshot.calibration import (
+    BINS,
+    Answers,
+    Calibration,
+    answers,
+    by_class,
+    calibrate,
+    calibrated,
+    figures,
+    for_counts,
+    held_out_episodes,
+    reliability,
+)
+from fewshot.datasets import ArrayDataset
+from fewshot.metrics import euclidean
+
+seeds = st.integers(0, 2**32 - 1)
+HEADS = [fs.nearest_prototype(), fs.nearest_support(fs.NearestSupportOptions(neighbours=3))]
+
+
+def some_answers(seed: int, n_way: int = 4, queries: int = 200) -> Answers:
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(n_way, size=queries)
+    logits = rng.normal(size=(queries, n_way))
+    logits[np.arange(queries), labels] += rng.uniform(0, 2)
+    known = rng.gamma(2, size=queries)
+    return Answers(logits * rng.uniform(0.1, 10), labels, known, known + rng.gamma(2, size=queries))
+
+
+@given(seed=seeds)
+def test_the_threshold_is_the_smallest_that_keeps_95_percent_of_the_known(seed: int):
+    found = some_answers(seed)
+    threshold = calibrate(5, found).threshold
+    assert (found.known <= threshold).mean() >= 0.95
+    assert (found.known < threshold).mean() < 0.95
+
+
+@given(seed=seeds)
+def test_the_temperature_has_the_least_log_loss(seed: int):
+    found = some_answers(seed)
+
+    def loss(temperature: float) -> float:
+        scaled = found.logits / temperature
+        scaled = scaled - scaled.max(axis=1, keepdims=True)
+        own = scaled[np.arange(len(scaled)), found.labels]
+        return float((np.log(np.exp(scaled).sum(axis=1)) - own).mean())
+
+    ours = calibrate(5, found).temperature
+    other = minimize(lambda x: loss(np.exp(x[0])), [np.log(ours) + 0.5], method="Nelder-Mead")
+    assert loss(ours) <= other.fun + 1e-6
+
+
+def test_the_ece_of_guo_et_al_by_hand():
+    logits = np.log([[0.9, 0.1], [0.9, 0.1], [0.6, 0.4], [0.6, 0.4]])
+    rows, ece = reliability(logits, np.array([0, 1, 0, 0]))
+    assert ece == pytest.approx(0.5 * abs(0.5 - 0.9) + 0.5 * abs(1 - 0.6))
+    np.testing.assert_allclose(rows, [[0.6, 1, 0.5], [0.9, 0.5, 0.5]])
+
+
+@given(seed=seeds)
+def test_confident_and_right_has_no_error_and_shares_sum_to_one(seed: int):
+    found = some_answers(seed)
+    rows, ece = reliability(found.logits, found.labels)
+    assert 0 <= ece <= 1
+    assert len(rows) <= BINS
+    assert sum(share for *_, share in rows) == pytest.approx(1)
+    sure = np.where(np.eye(4)[found.labels] > 0, 1000.0, 0.0)
+    assert reliability(sure, found.labels)[1] == 0
+
+
+@given(seed=seeds)
+def test_figures_against_counting(seed: int):
+    found = some_answers(seed, queries=40)
+    calibration = calibrate(5, some_answers(seed + 1))
+    got = figures(calibration, found)
+    pairs = found.known[:, None] - found.unknown
+    assert got["auroc"] == pytest.approx(((pairs < 0) + (pairs == 0) / 2).mean())
+    assert got["recall"] == (found.known <= calibration.threshold).mean()
+    assert got["false_accepts"] == (found.unknown <= calibration.threshold).mean()
+    for name in ("known", "unknown"):
+        assert sum(got["distances"][name]) == 40
+
+
+def points(seed: int, classes: int = 6, each: int = 14, spread: float = 0.3) -> Any:
+    """Embeddings about a centre for each class, as a dataset of as many blank images."""
+    rng = np.random.default_rng(seed)
+    labels = np.repeat(np.arange(classes), each)
+    rows = rng.normal(size=(classes, 8))[labels] + spread * rng.normal(size=(len(labels), 8))
+    names = [f"c{i}" for i in range(classes)]
+    images = np.zeros((len(labels), 1, 1, 1), np.uint8)
+    return rows.astype(np.float32), ArrayDataset(images, labels, names)
+
+
+@given(seed=seeds)
+@pytest.mark.parametrize("head", HEADS, ids=["prototype", "support"])
+def test_a_query_is_unknown_where_its_class_is_left_out(head: fs.Head, seed: int):
+    rows, dataset = points(seed)
+    options = fs.EvaluationOptions(k_shot=(3,))
+    split = fs.ClassSplit(("c0",), ("c1", "c2", "c3"), ("c4", "c5"))
+    ((blocks, _),) = held_out_episodes(dataset, split, options).values()
+    found = answers(rows, blocks[:1], head, euclidean())
+    task = blocks[0].episode(0)
+    support, query = rows[task.items[task.support]], rows[task.items[task.query]]
+    for i, label in enumerate(task.query_labels):
+        for out, expected in ((None, found.known), (label, found.unknown)):
+            kept = [c for c in range(task.n_way) if c != out]
+            of = [support[task.support_labels == c].astype(np.float64) for c in kept]
+            if head.condense is not None:
+                of = [each.mean(axis=0, keepdims=True) for each in of]
+            nearest = min(np.linalg.norm(each - query[i], axis=1).min() for each in of)
+            assert expected[i] == pytest.approx(nearest, abs=1e-4)
+
+
+@settings(max_examples=3)
+@given(seed=seeds)
+def test_the_test_classes_decide_nothing(seed: int):
+    rows, dataset = points(seed)
+    options = fs.EvaluationOptions(k_shot=(1, 3))
+    split = fs.ClassSplit(("c0",), ("c1", "c2", "c3"), ("c4", "c5"))
+    held_out = held_out_episodes(dataset, split, options)
+    other = rows.copy()
+    other[dataset.labels >= 4] = np.random.default_rng(seed).normal(size=(28, 8))
+    ours, theirs = (
+        calibrated(each, held_out, fs.nearest_prototype(), euclidean()) for each in (rows, other)
+    )
+    for a, b in zip(ours, theirs, strict=True):
+        assert [a[n] for n in ("threshold", "temperature", "validation")] == [
+            b[n] for n in ("threshold", "temperature", "validation")
+        ]
+        assert a["test"] != b["test"]
+
+
+def test_only_held_out_classes_are_asked_and_only_with_enough_images():
+    _, dataset = points(0)
+    split = fs.ClassSplit(("c0",), ("c1", "c2", "c3"), ("c4", "c5"))
+    found = held_out_episodes(dataset, split, fs.EvaluationOptions(k_shot=(1, 5, 13, 14, 100)))
+    assert list(found) == [1, 5, 13]
+    for validation, test in found.values():
+        for blocks, ids in ((validation, {1, 2, 3}), (test, {4, 5})):
+            asked = np.concatenate(
+                [b.support.ravel() for b in blocks] + [b.query.ravel() for b in blocks]
+            )
+            assert {*dataset.labels[asked].tolist()} == ids
+    for split in (
+        fs.ClassSplit(("c0", "c1"), (), ("c4", "c5")),
+        fs.ClassSplit(("c0", "c1"), ("c2",), ("c4", "c5")),
+    ):
+        assert held_out_episodes(dataset, split, fs.EvaluationOptions()) == {}
+
+
+@given(seed=seeds)
+def test_votes_are_no_logits_but_distances_are(seed: int):
+    rows, dataset = points(seed)
+    support, labels = mx.array(rows[::3]), mx.array(dataset.labels[::3])
+    args = (support, labels, mx.array(rows[1::3]))
+    scores, logits, distances = by_class(*args, HEADS[1], euclidean(), 6)
+    assert np.array_equal(np.array(logits), -np.array(distances))
+    assert np.array_equal(np.array(scores), np.array(HEADS[1].scores(*args, euclidean(), 6)))
+    table = np.linalg.norm(rows[1::3][:, None] - rows[::3], axis=2)
+    for c in range(6):
+        nearest = table[:, dataset.labels[::3] == c].min(axis=1)
+        np.testing.assert_allclose(np.array(distances)[:, c], nearest, atol=1e-4)
+
+
+def test_the_calibration_of_the_nearest_k_is_taken():
+    known = [Calibration(k, k, 1) for k in (1, 5, 20)]
+    for counts, k in (([1], 1), ([2, 2], 1), ([3], 5), ([1, 1, 40], 1), ([9] * 3, 5), ([99], 20)):
+        found = for_counts(known, counts)
+        assert found is not None
+        assert found.k_shot == k, counts
+    assert for_counts([], [5]) is None
+    assert for_counts(known, []) is None
