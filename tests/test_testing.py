@@ -155,8 +155,8 @@ def test_what_a_factory_raises_breaks_its_first_law_and_a_refusal_is_passed_on()
 @pytest.mark.parametrize(
     "check",
     [
-        check_adapter, check_backbone, check_dataset, check_head, check_loss, check_metric, check_sampler,
-        check_transform,
+        check_adapter, check_backbone, check_dataset, check_head, check_loss, check_metric,
+        check_sampler, check_transform,
     ],
 )  # fmt: skip
 def test_what_is_nothing_is_refused_by_every_check(check: Any) -> None:
