@@ -52,7 +52,7 @@ def embed(
     embedder: Embedder,
     dataset: Dataset,
     indices: Ints | None = None,
-    batch: int = 128,
+    batch: int = 64,
     progress: Callable[[int, int], None] | None = None,
 ) -> NDArray[np.float32]:
     """Embeddings (n, d) of a dataset, in eval mode.
