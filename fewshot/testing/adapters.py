@@ -174,7 +174,7 @@ def support_order(adapter: Adapter[Embedder], support: Support, metric: str, see
 @law()
 def inputs_untouched(adapter: Adapter[Embedder]) -> None:
     """Images and labels are not changed."""
-    images, labels = (part.copy() for part in _SUPPORT)
+    images, labels = _SUPPORT[0].copy(), _SUPPORT[1].copy()
     adapter(small_embedder(), images, labels, euclidean(), 0)
     if not (np.array_equal(images, _SUPPORT[0]) and np.array_equal(labels, _SUPPORT[1])):
         fail("they are others afterwards")
