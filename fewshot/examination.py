@@ -8,7 +8,7 @@ import attrs
 import mlx.core as mx
 import numpy as np
 
-from . import checkpoint, report
+from . import checkpoint, pictures, report
 from .adaptation import adapted_embeddings, evaluate_adapted, gain
 from .assembly import Parts
 from .calibration import calibrated, held_out_episodes
@@ -95,11 +95,11 @@ def examine(
         for k, tasks in parts.episodes.items()
     ]
     for k, evaluation in ours.items():
-        report.confusion(evaluation, f"K = {k}", folder / f"confusion_k{k}.png")
-    report.k_shot(table, folder / "k_shot.png")
+        pictures.confusion(evaluation, f"K = {k}", folder / f"confusion_k{k}.png")
+    pictures.k_shot(table, folder / "k_shot.png")
     if unknown:
-        report.calibration(min(unknown, key=lambda row: abs(row["k_shot"] - 5)), folder)
-    report.episode(dataset, shown, answers, folder / "episodes.png")
+        pictures.calibration(min(unknown, key=lambda row: abs(row["k_shot"] - 5)), folder)
+    pictures.episode(dataset, shown, answers, folder / "episodes.png")
     written = {str(k): write_episode(dataset, task) for k, task in first.items()}
     checkpoint.write_json(folder / "episodes.json", written)
     return {

@@ -13,7 +13,7 @@ import mlx.core as mx
 import numpy as np
 from attrs import evolve
 
-from . import checkpoint, report
+from . import checkpoint, pictures, report
 from .assembly import Parts, build, check, validation_of
 from .config import RunConfig, read_toml, resolve, to_toml
 from .datasets import ArrayDataset, decode
@@ -62,7 +62,7 @@ def run(
             weights_sha256=checkpoint.save_weights(parts.learned, folder / checkpoint.WEIGHTS),
             training=attrs.asdict(history, filter=lambda a, _: a.name != "records"),
         )
-        report.curves(history.records, folder / "curves.png")
+        pictures.curves(history.records, folder / "curves.png")
         if history.stopped == "interrupted":
             note(status="interrupted")
             raise InterruptedRunError(
