@@ -17,7 +17,7 @@ from .embedding import Embedder
 from .errors import ClassTooSmallError, ConfigError, PluginError
 from .evaluation import k_shot_episodes, validation
 from .interfaces import Adapter, Backbone, Dataset, Head, Loss, Metric, Sampler, Transform
-from .records import ClassSplit
+from .records import ClassSplit, Setting
 from .registry import Registered, Registry
 from .seeding import generator, mlx_seed
 from .training import Learned, check_fits, make_optimizer
@@ -39,7 +39,7 @@ class Parts:
     adapter: Adapter[Embedder]
     sampler: Sampler[Draw]
     augment: tuple[Transform, ...]
-    episodes: dict[int, list[EpisodeBlock]]
+    episodes: dict[Setting, list[EpisodeBlock]]
     pairs: tuple[Pairs, Pairs] | None
     shape: tuple[int, int, int]
 
@@ -163,6 +163,6 @@ def validation_of(parts: Parts) -> Callable[[], Mapping[str, float]] | None:
             parts.split,
             parts.head,
             parts.metric,
-            config.evaluation.groups,
+            config.evaluation.groups[0],
             config.training.validation_pool,
         )

@@ -15,7 +15,6 @@ from .draws import Episode, Ints
 from .errors import OutputError
 from .interfaces import Dataset
 from .loader import gather
-from .records import Evaluation
 from .report import percent
 
 _MOST = 40  # classes in one picture
@@ -40,23 +39,27 @@ def _short(name: str) -> str:
 
 
 def curves(records: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Loss, validation score and verification AUC against the step."""
-    figure = Figure(figsize=(9, 3.2), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    steps = [record["step"] for record in records]
-    left.plot(steps, [record["loss"] for record in records], "o-", color=_OURS, markersize=3)
-    left.set(xlabel="step", ylabel="training loss", ylim=(0, None))
-    for name, label, colour in (
-        ("score", "accuracy, validation classes", _OURS),
-        ("auc", "pair ROC AUC, validation classes", _UNTRAINED),
+    """Training loss, validation score and pair accuracy against the step."""
+    figure = Figure(figsize=(12, 3.2), layout="constrained")
+    loss, score, pairs = figure.subplots(1, 3)
+    for axes, name, label, colour in (
+        (loss, "loss", "training", _OURS),
+        (score, "score", "accuracy, validation classes", _OURS),
+        (pairs, "train_pair_accuracy", "pair accuracy, training classes", _FLOOR),
+        (pairs, "pair_accuracy", "pair accuracy, validation classes", _OURS),
+        (pairs, "auc", "pair ROC AUC, validation classes", _UNTRAINED),
     ):
         points = [(r["step"], r[name]) for r in records if name in r]
         if points:
-            right.plot(*zip(*points, strict=True), "o-", color=colour, label=label, markersize=3)
-            right.legend(loc="lower right", fontsize=8)
-    right.set(xlabel="step", ylim=(0, 1))
-    for axes in (left, right):
+            axes.plot(*zip(*points, strict=True), "o-", color=colour, label=label, markersize=3)
+    loss.set(ylabel="loss", ylim=(0, None))
+    score.set(ylim=(0, 1))
+    pairs.set(ylim=(0.4, 1))
+    for axes in (loss, score, pairs):
+        axes.set(xlabel="step")
         axes.grid(alpha=0.25)
+        if axes.lines:
+            axes.legend(fontsize=8)
     _save(figure, path)
 
 
@@ -89,30 +92,36 @@ def k_shot(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     _save(figure, path)
 
 
-def confusion(evaluation: Evaluation, title: str, path: Path) -> None:
-    """Rows: the query classes. Columns: every class that was ever answered. Shares of a row.
+def confusion(
+    answers: Mapping[str, Mapping[str, int]], classes: Sequence[str], title: str, path: Path
+) -> None:
+    """Rows: the query classes. Columns: the classes. Shares of a row.
 
-    Of many classes, those that are most often wrong, and what is most often answered for them.
+    `answers`: by query class, how often each class was answered. Of many classes, those that are
+    most often wrong, and what is most often answered for them.
     """
-    shares = evaluation.confusion / np.maximum(evaluation.confusion.sum(axis=1, keepdims=True), 1)
-    asked = np.flatnonzero(evaluation.confusion.any(axis=1))
-    rows = np.sort(asked[np.argsort(shares[asked, asked], kind="stable")[:_MOST]])
-    if len(rows) < len(asked):
-        title = f"the {len(rows)} hardest of {len(asked)} classes, {title}"
-    answered = shares[rows].sum(axis=0)
-    answered[rows] += 1  # even where it was never the answer
-    columns = np.argsort(-answered, kind="stable")[: max(_MOST, 2 * len(rows))]
-    columns = np.sort(columns[answered[columns] > 0])
-    shares = shares[np.ix_(rows, columns)]
+    rows = list(answers)
+    counts = np.array([[answers[row].get(name, 0) for name in classes] for row in rows])
+    shares = counts / counts.sum(axis=1, keepdims=True)
+    own = np.array(rows)[:, None] == np.array(classes)
+    hardest = np.sort(np.argsort((shares * own).sum(axis=1), kind="stable")[:_MOST])
+    if len(hardest) < len(rows):
+        title = f"the {len(hardest)} hardest of {len(rows)} classes, {title}"
+    shares, own, rows = shares[hardest], own[hardest], [rows[i] for i in hardest.tolist()]
+    shown = np.arange(len(classes))
+    if len(classes) > _MOST:
+        answered = (shares + own).sum(axis=0)  # a query class even where it was never the answer
+        shown = np.argsort(-answered, kind="stable")[: max(_MOST, 2 * len(rows))]
+        shown = np.sort(shown[answered[shown] > 0])
+    shares, columns = shares[:, shown], [classes[i] for i in shown.tolist()]
     figure = Figure(
         figsize=(1.6 + 0.34 * len(columns), 1.3 + 0.34 * len(rows)), layout="constrained"
     )
     axes = figure.subplots()
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    names = [_plain(name) for name in evaluation.classes]
-    axes.set_xticks(range(len(columns)), [names[j] for j in columns], rotation=90)
-    axes.set_yticks(range(len(rows)), [names[i] for i in rows])
-    axes.set(xlabel="answered", ylabel="query class", title=f"{title}: {evaluation.accuracy:.1%}")
+    axes.set_xticks(range(len(columns)), [_plain(name) for name in columns], rotation=90)
+    axes.set_yticks(range(len(rows)), [_plain(name) for name in rows])
+    axes.set(xlabel="answered", ylabel="query class", title=title)
     for i, row in enumerate(shares):
         for j, value in enumerate(row):
             if value >= 0.01:

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from attrs import Factory, define, field, fields, frozen, has, resolve_types, validators
@@ -212,18 +212,22 @@ class EvaluationOptions:
         "support images per class, a list",
         validators.and_(validators.min_len(1), validators.deep_iterable(at_least(1))),
     )
-    n_way: int = option(
-        0,
+    n_way: tuple[int, ...] = option(
+        (0,),
         "0: support of all classes, queries all other images of the test classes; "
-        "else standard episodes of this many test classes",
-        ZeroOr(2),
+        "else standard episodes of this many test classes; of a list, each",
+        validators.and_(validators.min_len(1), validators.deep_iterable(ZeroOr(2))),
     )
     n_query: int = option(15, "queries per class in standard episodes", positive)
     episodes: int = option(600, "standard episodes", at_least(2))
     repeats: int = option(20, "support draws where n_way is 0", at_least(2))
-    groups: Grouping = option(
-        "separate",
-        "separate: support and query share no group (shot, signer), where the dataset has groups",
+    groups: tuple[Grouping, ...] = option(
+        ("separate",),
+        "separate: support and query share no group (shot, signer), where the dataset has groups; "
+        "mixed: they may; of a list, each, and the first for validation and pairs",
+        validators.and_(
+            validators.min_len(1), validators.deep_iterable(validators.in_(get_args(Grouping)))
+        ),
     )
     pairs: int = option(4000, "pairs for verification; 0: none", ZeroOr(2))
     seed: int = option(
@@ -235,6 +239,18 @@ class EvaluationOptions:
 
 
 # ------------------------------------------------------------------------------ results
+
+
+@frozen
+class Setting:
+    """What the episodes of one row of results share.
+
+    `n_way` 0: all classes, as in the options. `groups` "none": the dataset knows no groups.
+    """
+
+    k_shot: int
+    n_way: int = 0
+    groups: str = "none"
 
 
 @frozen(eq=False)
@@ -263,12 +279,13 @@ class Verification:
     """Same class or different, on pairs of images; smaller distance means same.
 
     `auc`: area under the ROC curve. `accuracy`: at `threshold`, chosen on other classes.
-    `accuracy_at_margin`: at the loss's own margin, where it has one.
+    `tuning_accuracy`: on these. `accuracy_at_margin`: at the loss's own margin, where it has one.
     """
 
     auc: float
     threshold: float
     accuracy: float
+    tuning_accuracy: float
     margin: float | None
     accuracy_at_margin: float | None
     pairs: int

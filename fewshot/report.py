@@ -2,7 +2,8 @@
 
 import base64
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,22 @@ def percent(value: float) -> str:
 def interval(pair: Sequence[float]) -> str:
     """An interval of shares as text."""
     return f"{100 * pair[0]:.1f}–{100 * pair[1]:.1f}"
+
+
+def by_setting(rows: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """The rows of results in parts of one n_way and grouping each."""
+    parts = groupby(rows, key=lambda row: (row["n_way"], row["groups"]))
+    return [list(part) for _, part in parts]
+
+
+def caption(rows: Sequence[Mapping[str, Any]]) -> str:
+    """What the rows of one setting stand on."""
+    row = rows[0]
+    groups = {"none": "no groups known", "mixed": "groups mixed", "separate": "groups separate"}
+    return (
+        f"{row['n_way']}-way, queries of {len(row['per_class'])} unseen classes, "
+        f"{row['episodes']} episodes for each K, {groups[row['groups']]}"
+    )
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
@@ -56,22 +73,9 @@ def gains(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]
     return header, cells
 
 
-def _html(header: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
-    lines = "".join(
-        f"<tr>{''.join(f'<{tag}>{html.escape(cell)}</{tag}>' for cell in line)}</tr>"
-        for tag, line in [("th", header), *(("td", line) for line in cells)]
-    )
-    return f"<table>{lines}</table>"
-
-
 def facts(results: Mapping[str, Any]) -> list[str]:
-    """What the table stands on, verification, speed and training, as lines of text."""
-    row = results["k_shot"][0]
-    groups = {"none": "no groups known", "mixed": "groups mixed", "separate": "groups separate"}
-    lines = [
-        f"{row['n_way']}-way, queries of {len(row['per_class'])} unseen classes, "
-        f"{row['episodes']} episodes for each K, {groups[row['groups']]}"
-    ]
+    """Verification, training and speed, as lines of text."""
+    lines = []
     if results["verification"] is not None:
         v = results["verification"]
         at_margin = (
@@ -144,6 +148,42 @@ table{border-collapse:collapse}td,th{padding:.25rem .7rem;border-bottom:1px soli
 text-align:right}img{max-width:100%}pre{background:#f6f8fa;padding:1rem;overflow:auto}"""
 
 
+def html_table(header: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
+    """Cells of text as a table."""
+    return "<table>{}</table>".format(
+        "".join(
+            f"<tr>{''.join(f'<{tag}>{html.escape(cell)}</{tag}>' for cell in line)}</tr>"
+            for tag, line in [("th", header), *(("td", line) for line in cells)]
+        )
+    )
+
+
+def html_list(lines: Iterable[str]) -> str:
+    """Lines of text as a list."""
+    return f"<ul>{''.join(f'<li>{html.escape(line)}</li>' for line in lines)}</ul>"
+
+
+def html_picture(path: Path) -> str:
+    """A PNG file inside the page."""
+    data = base64.b64encode(path.read_bytes()).decode()
+    return f'<p><img alt="{html.escape(path.name)}" src="data:image/png;base64,{data}"></p>'
+
+
+def made_by(manifest: Mapping[str, Any]) -> str:
+    """The machine and the versions, from a manifest."""
+    keys = ("started", "machine", "device", "versions", "runtime", "parameters", "images")
+    return html_list(f"{key}: {value}" for key, value in manifest.items() if key in keys)
+
+
+def write_page(folder: Path, title: str, body: str) -> None:
+    """`report.html` in a folder: one file that needs no other."""
+    write_text(
+        folder / "report.html",
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title>'
+        f"<style>{_STYLE}</style><h1>{html.escape(title)}</h1>{body}</html>",
+    )
+
+
 def page(
     folder: Path,
     title: str,
@@ -151,39 +191,29 @@ def page(
     results: Mapping[str, Any],
     config: str,
 ) -> None:
-    """`report.html`: tables, pictures and configuration in one file that needs no other."""
-    accuracies = _html(*table(results["k_shot"]))
-    adapted = gains(results["k_shot"])
-    if adapted[1]:
-        accuracies += f"<h2>With and without the adapter, same episodes</h2>{_html(*adapted)}"
+    """A run's tables, pictures and configuration as `report.html`."""
+    tables = ""
+    for rows in by_setting(results["k_shot"]):
+        tables += f"<h3>{html.escape(caption(rows))}</h3>{html_table(*table(rows))}"
+        adapted = gains(rows)
+        if adapted[1]:
+            tables += f"<h4>With and without the adapter</h4>{html_table(*adapted)}"
     unknown = ""
     if results["unknown"]:
         unknown = (
             "<h2>Unknown classes and confidence</h2>"
-            f"{_html(*unknown_table(results['unknown']))}"
+            f"{html_table(*unknown_table(results['unknown']))}"
             "<p>accepted: images of an unknown class taken for a known one. Threshold and "
             "temperature are chosen on the validation classes.</p>"
         )
     names = ["k_shot.png", "curves.png", "calibration.png", "episodes.png"]
-    names += [f"confusion_k{row['k_shot']}.png" for row in results["k_shot"]]
-    pictures = "".join(
-        f'<p><img alt="{name}" src="data:image/png;base64,'
-        f'{base64.b64encode((folder / name).read_bytes()).decode()}"></p>'
-        for name in names
-        if (folder / name).exists()
-    )
-    machine = "".join(
-        f"<li>{html.escape(f'{key}: {value}')}</li>"
-        for key, value in manifest.items()
-        if key in ("started", "machine", "device", "versions", "runtime", "parameters", "images")
-    )
-    notes = "".join(f"<li>{html.escape(line)}</li>" for line in facts(results))
-    write_text(
-        folder / "report.html",
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title} {folder.name}</title>'
-        f"<style>{_STYLE}</style><h1>{title} {html.escape(folder.name)}</h1>"
-        f"<h2>K-shot accuracy on unseen classes</h2>{accuracies}"
+    names += dict.fromkeys(f"confusion_k{row['k_shot']}.png" for row in results["k_shot"])
+    drawn = "".join(html_picture(folder / name) for name in names if (folder / name).exists())
+    write_page(
+        folder,
+        f"{title} {folder.name}",
+        f"<h2>K-shot accuracy on unseen classes</h2>{tables}"
         "<p>raw pixels: the same head on images averaged to 16x16, same episodes.</p>"
-        f"<ul>{notes}</ul>{unknown}{pictures}<h2>Made by</h2><ul>{machine}</ul>"
-        f"<h2>Configuration</h2><pre>{html.escape(config)}</pre></html>",
+        f"{html_list(facts(results))}{unknown}{drawn}<h2>Made by</h2>{made_by(manifest)}"
+        f"<h2>Configuration</h2><pre>{html.escape(config)}</pre>",
     )

@@ -156,7 +156,13 @@ def _scores(
         split = evolve(
             config.split, train=tuple(train), val=(), test=tuple(held_out), file=None, draw=False
         )
-        asked = evolve(config.evaluation, k_shot=(options.k_shot,), n_way=0, pairs=0)
+        asked = evolve(
+            config.evaluation,
+            k_shot=(options.k_shot,),
+            n_way=(0,),
+            groups=config.evaluation.groups[:1],
+            pairs=0,
+        )
         parts = build(evolve(config, split=split, evaluation=asked), registry, dataset)
         check(parts)
         where = f"trial {number}, fold {i} of {len(folds)}"

@@ -60,11 +60,13 @@ def examination(command: Callable[..., None]) -> Callable[..., None]:
             click.option("--head", metavar="NAME", help="Few-shot classifier."),
             click.option("--adapter", metavar="NAME", help="Trains on each episode's support."),
             click.option("--k-shot", metavar="LIST", help="Support sizes, e.g. 1,5,100."),
-            click.option("--n-way", type=int, help="Classes of an episode; 0: all, query unseen."),
+            click.option(
+                "--n-way", metavar="LIST", help="Classes of an episode; 0: all, query unseen."
+            ),
             click.option(
                 "--groups",
-                type=click.Choice(["separate", "mixed"]),
-                help="May support and query share a shot or signer?",
+                metavar="LIST",
+                help="May support and query share a shot or signer? separate, mixed or both.",
             ),
         ]
     ):
@@ -90,15 +92,21 @@ def flag_layer(given: dict[str, Any]) -> Tree:
     for key in ("seed", "preset"):
         if given.get(key) is not None:
             layer[key] = given[key]
-    evaluation = {key: given[key] for key in ("n_way", "groups") if given.get(key) is not None}
-    if given.get("k_shot") is not None:
-        try:
-            evaluation["k_shot"] = [int(k) for k in given["k_shot"].split(",")]
-        except ValueError:
-            raise click.UsageError(
-                f"--k-shot wants whole numbers such as 1,5,10, got '{given['k_shot']}'"
-            ) from None
+    evaluation: Tree = {
+        key: _whole_numbers(f"--{key.replace('_', '-')}", given[key])
+        for key in ("k_shot", "n_way")
+        if given.get(key) is not None
+    }
+    if given.get("groups") is not None:
+        evaluation["groups"] = [name.strip() for name in given["groups"].split(",")]
     return {**layer, **({"evaluation": evaluation} if evaluation else {})}
+
+
+def _whole_numbers(flag: str, text: str) -> list[int]:
+    try:
+        return [int(number) for number in text.split(",")]
+    except ValueError:
+        raise click.UsageError(f"{flag} wants whole numbers such as 1,5,10, got '{text}'") from None
 
 
 def topmost(settings: Tree, flags: Tree) -> list[Tree]:
