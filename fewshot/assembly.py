@@ -90,10 +90,13 @@ def build(config: RunConfig, registry: Registry, dataset: Dataset | None = None)
     """
     origins: dict[str, str] = {}
 
-    def part(kind: str, chosen: Chosen, *arguments: Any) -> Any:
+    def named(kind: str, chosen: Chosen) -> Registered:
         entry = registry.get(kind, chosen.name)
         origins[f"{kind} {entry.qualified}"] = f"{entry.provider} {entry.version}"
-        return make(entry, chosen.options, *arguments)
+        return entry
+
+    def part(kind: str, chosen: Chosen, *arguments: Any) -> Any:
+        return make(named(kind, chosen), chosen.options, *arguments)
 
     metric, loss, head, adapter = (
         part(kind, getattr(config, kind)) for kind in ("metric", "loss", "head", "adapter")
@@ -101,8 +104,9 @@ def build(config: RunConfig, registry: Registry, dataset: Dataset | None = None)
     augment, preprocess = (
         tuple(part("transform", chosen) for chosen in getattr(config, key)) for key in LISTS
     )
+    data = named("dataset", config.dataset)
     if dataset is None:
-        dataset = part("dataset", config.dataset)
+        dataset = make(data, config.dataset.options)
     split = split_classes(dataset, config.split)
     with _naming(dataset.classes):
         training = only(dataset.labels, class_ids(dataset, split.train))

@@ -11,7 +11,7 @@ from scipy.special import stdtr, stdtrit
 
 from .checkpoint import read_json
 from .errors import ConfigError, OutputError
-from .report import percent
+from .report import p_value, percent
 
 
 @frozen
@@ -22,18 +22,6 @@ class PairedTest:
     ci95: tuple[float, float]
     p: float
     n: int
-
-    @property
-    def p_text(self) -> str:
-        """The p-value as text; a dash where one pair gives none."""
-        if self.n < 2:
-            return "–"
-        return f"{self.p:.2g}" if self.p >= 0.0001 else "<0.0001"
-
-    @property
-    def ci95_text(self) -> str:
-        """The interval in percentage points."""
-        return f"{100 * self.ci95[0]:+.1f} to {100 * self.ci95[1]:+.1f}"
 
 
 def paired_test(a: NDArray[np.float64], b: NDArray[np.float64]) -> PairedTest:
@@ -105,8 +93,8 @@ def _line(folder: Path, base: dict[str, Any], row: dict[str, Any], is_first: boo
         return [*cells, "", "", "", "", ""]
     draws = paired_test(np.array(base["per_episode"]), np.array(row["per_episode"]))
     classes = over_classes(base["per_class"], row["per_class"])
-    return [
-        *cells,
-        f"{100 * draws.difference:+.1f}",
-        *(text for test in (draws, classes) for text in (test.ci95_text, test.p_text)),
-    ]
+    cells.append(f"{100 * draws.difference:+.1f}")
+    for test in (draws, classes):
+        low, high = test.ci95
+        cells += [f"{100 * low:+.1f} to {100 * high:+.1f}", p_value(test.p, test.n)]
+    return cells

@@ -16,6 +16,7 @@ from .errors import OutputError
 from .interfaces import Dataset
 from .loader import gather
 from .report import percent
+from .seeding import generator
 
 _MOST = 40  # classes in one picture
 _OURS, _FLOOR, _UNTRAINED, _RIGHT, _WRONG = "#1f6feb", "#8c959f", "#d4a72c", "#1a7f37", "#cf222e"
@@ -89,6 +90,88 @@ def k_shot(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     axes.minorticks_off()
     axes.grid(alpha=0.25)
     axes.legend(fontsize=8, loc="upper left")
+    _save(figure, path)
+
+
+def rows_over_k(rows: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> None:
+    """Accuracy of a study's rows against K, 95 % intervals over draws; published figures dashed."""
+    figure = Figure(figsize=(8, 4.6), layout="constrained")
+    axes = figure.subplots()
+    of_any = next(iter(rows.values()))
+    for i, (name, figures) in enumerate(rows.items()):
+        shots = [of["k_shot"] for of in figures]
+        middle = np.array([of["accuracy"] for of in figures])
+        low, high = np.array([of["ci95_draws"] for of in figures]).T
+        error = np.maximum([middle - low, high - middle], 0)
+        label = _plain(name)
+        axes.errorbar(shots, middle, error, fmt="o-", capsize=3, color=f"C{i}", label=label)
+        printed = [(of["k_shot"], of["published"]) for of in figures if of["published"] is not None]
+        if printed:
+            label = f"{label}, published"
+            axes.plot(*zip(*printed, strict=True), "x--", color=f"C{i}", label=label, alpha=0.7)
+    shots = [of["k_shot"] for of in of_any]
+    floor = [of["floor"] for of in of_any]
+    axes.plot(shots, floor, "s-", color=_FLOOR, markersize=4, label="raw pixels")
+    axes.axhline(1 / of_any[0]["n_way"], color="black", linestyle=":", label="chance")
+    axes.set(
+        xscale="log", xlabel="K (support images per class)", ylim=(0, 1),
+        ylabel=f"accuracy, {of_any[0]['n_way']}-way",
+    )  # fmt: skip
+    axes.set_xticks(shots, [str(k) for k in shots])
+    axes.minorticks_off()
+    axes.grid(alpha=0.25)
+    figure.legend(fontsize=8, loc="outside right upper")
+    _save(figure, path)
+
+
+def _panels(count: int, across: int = 3) -> tuple[Figure, list[Axes]]:
+    """A figure of `count` panels with one y axis."""
+    down = -(-count // across)
+    size = (3.9 * min(count, across), 3.1 * down)
+    figure = Figure(figsize=size, layout="constrained")
+    grid = figure.subplots(down, min(count, across), squeeze=False, sharey=True).ravel().tolist()
+    for axes in grid[count:]:
+        axes.axis("off")
+    for axes in grid[:count]:
+        axes.grid(alpha=0.25)
+    return figure, grid[:count]
+
+
+def draws(rows: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> None:
+    """Every single draw of support images as a dot, against K; where 95 % of them lie."""
+    figure, panels = _panels(len(rows))
+    rng = generator(0, "jitter")
+    for axes, (name, figures) in zip(panels, rows.items(), strict=True):
+        for at, of in enumerate(figures):
+            values = np.ravel(of["per_draw"])
+            beside = at + rng.uniform(-0.25, 0.25, len(values))
+            axes.plot(beside, values, ".", color=_OURS, alpha=0.25, markersize=3)
+            low, middle, high = np.percentile(values, [2.5, 50, 97.5])
+            axes.errorbar(
+                at, middle, [[middle - low], [high - middle]], fmt="_", color="black", capsize=5
+            )
+            if of["published"] is not None:
+                axes.plot(at, of["published"], "x", color=_WRONG)
+        axes.set_xticks(range(len(figures)), [str(of["k_shot"]) for of in figures])
+        axes.set(title=_plain(name), xlabel="K", ylim=(0, 1))
+    panels[0].set_ylabel("accuracy of one draw")
+    _save(figure, path)
+
+
+def pair_curves(rows: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]], path: Path) -> None:
+    """Pair accuracy against the step, on training and validation classes: a line for each run."""
+    figure, panels = _panels(len(rows))
+    for axes, (name, runs) in zip(panels, rows.items(), strict=True):
+        for records in runs:
+            for key, colour in (("train_pair_accuracy", _FLOOR), ("pair_accuracy", _OURS)):
+                points = [(r["step"], r[key]) for r in records if key in r]
+                if points:
+                    axes.plot(*zip(*points, strict=True), ".-", color=colour, linewidth=1)
+        axes.set(title=_plain(name), xlabel="step", ylim=(0.4, 1))
+    panels[0].set_ylabel("pair accuracy")
+    for key, colour in (("training classes", _FLOOR), ("validation classes", _OURS)):
+        panels[0].plot([], [], color=colour, label=key)
+    panels[0].legend(fontsize=8, loc="lower right")
     _save(figure, path)
 
 

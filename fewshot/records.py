@@ -10,7 +10,7 @@ from attrs import Factory, define, field, fields, frozen, has, resolve_types, va
 from numpy.typing import NDArray
 
 from .draws import Grouping, Ints
-from .errors import DataError
+from .errors import ConfigError, DataError, choose_from
 
 
 def as_names(values: Iterable[str]) -> tuple[str, ...]:
@@ -150,6 +150,44 @@ class Preset:
     name: str = field(validator=_is_name)
     values: Mapping[str, Any] = field(validator=_is_tree)
     summary: str = field(default="", validator=_is_line)
+
+
+def _by_k(figures: Mapping[str, Mapping[Any, float]]) -> dict[str, dict[int, float]]:
+    """Keys as whole numbers, which TOML cannot have."""
+    return {row: {int(k): float(v) for k, v in of.items()} for row, of in figures.items()}
+
+
+@frozen
+class Study:
+    """A table of runs: every row a partial configuration above `base`, trained with `seeds` seeds.
+
+    `published`: by row and K, accuracies (shares) that others printed, to stand beside the first
+    n_way and grouping; `notes`: what is different about them. Raises ConfigError for no row, a
+    row's name that is no file name, figures for no row.
+    """
+
+    name: str = field(validator=validators.matches_re(r"\w[\w.-]*"))
+    rows: Mapping[str, Mapping[str, Any]]
+    base: Mapping[str, Any] = field(factory=dict)
+    seeds: int = field(default=3, validator=at_least(1))
+    published: Mapping[str, Mapping[Any, float]] = field(factory=dict, converter=_by_k)
+    notes: tuple[str, ...] = field(default=(), converter=as_names)
+    summary: str = ""
+
+    def __attrs_post_init__(self) -> None:
+        if not self.rows:
+            raise ConfigError(f"study '{self.name}' has no rows")
+        for row in self.rows:
+            if not re.fullmatch(r"\w[\w.-]*", row):
+                raise ConfigError(
+                    f"study '{self.name}': row '{row}' may have letters, digits, '-', '_' and '.'"
+                )
+        for row in self.published:
+            if row not in self.rows:
+                raise ConfigError(
+                    f"study '{self.name}' has published figures for '{row}', which is no row: "
+                    f"{choose_from(row, self.rows)}"
+                )
 
 
 # --------------------------------------------------------- options of the run's own steps

@@ -20,6 +20,13 @@ def interval(pair: Sequence[float]) -> str:
     return f"{100 * pair[0]:.1f}–{100 * pair[1]:.1f}"
 
 
+def p_value(p: float, n: int) -> str:
+    """The p-value of a test of n pairs as text; a dash where one pair gives none."""
+    if n < 2:
+        return "–"
+    return f"{p:.2g}" if p >= 0.0001 else "<0.0001"
+
+
 def by_setting(rows: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
     """The rows of results in parts of one n_way and grouping each."""
     parts = groupby(rows, key=lambda row: (row["n_way"], row["groups"]))

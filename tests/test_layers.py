@@ -28,7 +28,8 @@ ORDER = [
     *("report", "pictures", "compare", "adaptation"),
     *("builtin", "plugins"),
     *("recipe", "prediction", "gallery", "exporting", "serve"),
-    *("assembly", "show", "examination", "run", "search", "__main__"),
+    *("assembly", "show", "examination", "run", "search"),
+    *("tabulation", "study_page", "study", "__main__"),
 ]
 
 # At run time none of these may need MLX: data are prepared on threads that must not touch it.

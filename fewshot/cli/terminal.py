@@ -53,8 +53,10 @@ def showing_progress() -> Iterator[Progress]:
             began = stages.setdefault(stage, time.monotonic())
             if line:
                 click.echo(f"{stage} {done}/{total}: {line}", err=True)
-            elif done == total and stage != "training":
+            elif done == total and stage not in ("training", "study"):
                 click.echo(f"{stage}: {time.monotonic() - began:.1f} s", err=True)
+            if done == total:
+                del stages[stage]  # a study comes to it again
 
         yield lines
         return
