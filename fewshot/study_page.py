@@ -62,10 +62,10 @@ def table(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> Table:
             ("ci95_draws", "95 % over draws"),
             ("ci95_classes", "95 % over classes"),
         ):
-            line(label, _cells(of_k, key, interval))
-        line("untrained", _cells(of_k, "untrained", percent))
-        line("raw pixels", _cells(of_k, "floor", percent))
-        line("published", _cells(of_k, "published", percent))
+            line(f"   {label}", _cells(of_k, key, interval))
+        line("   untrained", _cells(of_k, "untrained", percent))
+        line("   raw pixels", _cells(of_k, "floor", percent))
+        line("   published", _cells(of_k, "published", percent))
     return ["", *(f"K = {k}" for k in shots)], cells
 
 
@@ -119,13 +119,13 @@ def differences(results: Mapping[str, Any], k_shot: int, n_way: int, groups: str
 
 def spread(name: str, figures: Sequence[Mapping[str, Any]]) -> str:
     """One sentence on what a single draw of support images does to a figure."""
-    by_k = ", ".join(f"{100 * of['draw_std']:.1f} at K = {of['k_shot']}" for of in figures)
+    by_k = ", ".join(f"{100 * of['draw_std']:.1f} (K = {of['k_shot']})" for of in figures)
     lower = ", ".join(
         f"{percent(lower_next(a['per_draw'], b['per_draw']))} (K = {a['k_shot']} to {b['k_shot']})"
         for a, b in pairwise(figures)
     )
     after = f"; one draw comes out lower at the next K in {lower}" if lower else ""
-    return f"{name}: a single draw has a standard deviation of {by_k} points{after}."
+    return f"{name}: the standard deviation of a single draw is, in points, {by_k}{after}."
 
 
 def _explained(results: Mapping[str, Any]) -> str:
