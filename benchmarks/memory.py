@@ -61,7 +61,7 @@ def ours(path: str, k_shot: int) -> tuple[dict[str, Any], Turn]:
         before = anonymous_mb()
         began = time.perf_counter()
         with Peak() as peak:
-            episodes = fs.k_shot_episodes(data, split, options)[k_shot]
+            (episodes,) = fs.k_shot_episodes(data, split, options).values()
             embeddings = fs.embed(embedder, data)
             embedded = time.perf_counter() - began
             with_episodes = fs.evaluate(

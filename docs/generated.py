@@ -110,10 +110,8 @@ def _components(registry: Registry) -> str:
 
 def _component(entry: Registered) -> list[str]:
     lines = [f"### {entry.name}", "", f"{entry.part.summary} (from `{entry.provider}`)", ""]
-    if not hasattr(entry.part, "options"):
-        import tomli_w
-
-        return [*lines, "```toml", tomli_w.dumps(dict(entry.part.values)).strip(), "```"]
+    if not isinstance(entry.part, Component):
+        return [*lines, "```toml", partial_to_toml(entry.part).strip(), "```"]
     doc = inspect.getdoc(entry.component.factory)
     return [*lines, *([doc, ""] if doc else []), _options(entry.component.options, entry.name)]
 

@@ -50,8 +50,10 @@ fs.fit(
     on_record=print,
 )
 
-options = fs.EvaluationOptions(k_shot=(1, 5), n_way=3, episodes=100, n_query=10)
+options = fs.EvaluationOptions(k_shot=(1, 5), n_way=(3,), episodes=100, n_query=10)
 embeddings = fs.embed(embedder, data)
-for k, tasks in fs.k_shot_episodes(data, split, options).items():
+for setting, tasks in fs.k_shot_episodes(data, split, options).items():
     result = fs.evaluate(embeddings, tasks, head, metric, data.classes)
-    print(f"3-way {k}-shot on unseen classes: {result.accuracy:.1%}, 95 % {result.ci95}")
+    print(
+        f"3-way {setting.k_shot}-shot on unseen classes: {result.accuracy:.1%}, 95 % {result.ci95}"
+    )

@@ -86,7 +86,9 @@ if TYPE_CHECKING:
     from .records import EvaluationOptions as EvaluationOptions
     from .records import History as History
     from .records import Preset as Preset
+    from .records import Setting as Setting
     from .records import SplitOptions as SplitOptions
+    from .records import Study as Study
     from .records import TrainingOptions as TrainingOptions
     from .records import Verification as Verification
     from .records import above as above
@@ -148,7 +150,7 @@ _MODULES = {
     "prediction": "Classifier Neighbour Prediction Support",
     "draws": "Episode EpisodeBlock Ints Pairs Triplets",
     "records": "ClassSplit Component Evaluation EvaluationOptions History "
-    "Preset SplitOptions TrainingOptions Verification above "
+    "Preset Setting SplitOptions Study TrainingOptions Verification above "
     "at_least at_most below option within",
     "run": "trained",
     "runtime": "prepare",

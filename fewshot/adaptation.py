@@ -74,12 +74,12 @@ def evaluate_adapted(
 
 def gain(frozen: Evaluation, adapted: Evaluation, seconds: float) -> dict[str, Any]:
     """What an adapter adds to its row of results: paired on the same episodes."""
-    mean, low, high, p = paired_test(frozen.per_episode, adapted.per_episode)
+    test = paired_test(frozen.per_episode, adapted.per_episode)
     return {
         "frozen": frozen.accuracy,
         "frozen_ci95": frozen.ci95,
-        "gain": mean,
-        "gain_ci95": [low, high],
-        "gain_p": p,
+        "gain": test.difference,
+        "gain_ci95": test.ci95,
+        "gain_p": test.p,
         "adapting_seconds": seconds,
     }

@@ -17,7 +17,7 @@ from .embedding import Embedder
 from .errors import ClassTooSmallError, ConfigError, PluginError
 from .evaluation import k_shot_episodes, validation
 from .interfaces import Adapter, Backbone, Dataset, Head, Loss, Metric, Sampler, Transform
-from .records import ClassSplit
+from .records import ClassSplit, Setting
 from .registry import Registered, Registry
 from .seeding import generator, mlx_seed
 from .training import Learned, check_fits, make_optimizer
@@ -39,7 +39,7 @@ class Parts:
     adapter: Adapter[Embedder]
     sampler: Sampler[Draw]
     augment: tuple[Transform, ...]
-    episodes: dict[int, list[EpisodeBlock]]
+    episodes: dict[Setting, list[EpisodeBlock]]
     pairs: tuple[Pairs, Pairs] | None
     shape: tuple[int, int, int]
 
@@ -90,10 +90,13 @@ def build(config: RunConfig, registry: Registry, dataset: Dataset | None = None)
     """
     origins: dict[str, str] = {}
 
-    def part(kind: str, chosen: Chosen, *arguments: Any) -> Any:
+    def named(kind: str, chosen: Chosen) -> Registered:
         entry = registry.get(kind, chosen.name)
         origins[f"{kind} {entry.qualified}"] = f"{entry.provider} {entry.version}"
-        return make(entry, chosen.options, *arguments)
+        return entry
+
+    def part(kind: str, chosen: Chosen, *arguments: Any) -> Any:
+        return make(named(kind, chosen), chosen.options, *arguments)
 
     metric, loss, head, adapter = (
         part(kind, getattr(config, kind)) for kind in ("metric", "loss", "head", "adapter")
@@ -101,8 +104,9 @@ def build(config: RunConfig, registry: Registry, dataset: Dataset | None = None)
     augment, preprocess = (
         tuple(part("transform", chosen) for chosen in getattr(config, key)) for key in LISTS
     )
+    data = named("dataset", config.dataset)
     if dataset is None:
-        dataset = part("dataset", config.dataset)
+        dataset = make(data, config.dataset.options)
     split = split_classes(dataset, config.split)
     with _naming(dataset.classes):
         training = only(dataset.labels, class_ids(dataset, split.train))
@@ -163,6 +167,6 @@ def validation_of(parts: Parts) -> Callable[[], Mapping[str, float]] | None:
             parts.split,
             parts.head,
             parts.metric,
-            config.evaluation.groups,
+            config.evaluation.groups[0],
             config.training.validation_pool,
         )

@@ -92,7 +92,7 @@ def _episodes(
     n_way = min(_N_WAY, len(ids))
     for k in options.k_shot if n_way >= 2 else ():
         n_query = max(1, min(_N_QUERY, smallest // 2 - k))
-        spec = EpisodesOptions(n_way, k, n_query, options.groups)
+        spec = EpisodesOptions(n_way, k, n_query, options.groups[0])
         with suppress(DataError):  # too few images for this K
             sampler = episodes(spec, labels, dataset.groups)
             found[k] = list(sampler.blocks(options.seed, _EPISODES))

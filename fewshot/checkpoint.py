@@ -119,6 +119,17 @@ def read_lines(path: Path) -> list[Any]:
     return records
 
 
+def require_sha256(path: Path, sha256: str | None) -> None:
+    """Raise OutputError where a weights file cannot be read or has another SHA-256; None: any."""
+    try:
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise OutputError(f"{path}: weights cannot be read: {error.strerror}") from error
+    if sha256 is not None and found != sha256:
+        raise OutputError(f"{path}: damaged: its SHA-256 is not the one in the manifest")
+
+
 def save_weights(module: nn.Module, path: Path) -> str:
     """Save all parameters and buffers as safetensors, atomically; returns the file's SHA-256."""
     try:
@@ -140,13 +151,7 @@ def load_weights(module: nn.Module, path: Path, sha256: str | None = None) -> No
 
 def read_weights(path: Path, sha256: str | None = None) -> dict[str, mx.array]:
     """What `save_weights` saved, by name. Raises OutputError for a damaged file."""
-    try:
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise OutputError(f"{path}: weights cannot be read: {error.strerror}") from error
-    if sha256 is not None and found != sha256:
-        raise OutputError(f"{path}: damaged: its SHA-256 is not the one in the manifest")
+    require_sha256(path, sha256)
     try:
         weights: Any = mx.load(str(path))
         mx.eval(weights)  # loading is lazy

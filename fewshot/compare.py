@@ -1,46 +1,69 @@
 """Runs against each other on the same episodes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from attrs import frozen
 from numpy.typing import NDArray
 from scipy.special import stdtr, stdtrit
 
 from .checkpoint import read_json
 from .errors import ConfigError, OutputError
-from .report import percent
+from .report import p_value, percent
 
 
-def paired_test(
-    a: NDArray[np.float64], b: NDArray[np.float64]
-) -> tuple[float, float, float, float]:
-    """Mean of b − a over the same episodes, its 95 % t interval, and the two-sided p-value.
+@frozen
+class PairedTest:
+    """The mean of b − a over `n` pairs, its 95 % t interval and the two-sided p-value."""
 
-    Without any spread the interval is the mean itself, and p is 1 for no difference, else 0.
+    difference: float
+    ci95: tuple[float, float]
+    p: float
+    n: int
+
+
+def paired_test(a: NDArray[np.float64], b: NDArray[np.float64]) -> PairedTest:
+    """Student's paired t test of accuracies (n,) of a and b: of the same episodes, or classes.
+
+    Without any spread the interval is the mean itself, and p is 1 for no difference, else 0; one
+    pair tells nothing: its interval is everything and p is 1.
     """
     difference = b - a
     n, mean = len(difference), float(np.mean(difference))
+    if n < 2:
+        return PairedTest(mean, (-1.0, 1.0), 1.0, n)
     error = float(np.std(difference, ddof=1)) / n**0.5
     if error == 0:
-        return mean, mean, mean, 1.0 if mean == 0 else 0.0
+        return PairedTest(mean, (mean, mean), 1.0 if mean == 0 else 0.0, n)
     half = float(stdtrit(n - 1, 0.975)) * error
-    return mean, mean - half, mean + half, 2 * float(stdtr(n - 1, -abs(mean) / error))
+    p = 2 * float(stdtr(n - 1, -abs(mean) / error))
+    return PairedTest(mean, (mean - half, mean + half), p, n)
+
+
+def over_classes(a: Mapping[str, float], b: Mapping[str, float]) -> PairedTest:
+    """The paired test of two runs' accuracies by class, which says how far classes agree.
+
+    Draws of the same few classes are not independent of these: a difference that holds for all
+    draws may rest on one class.
+    """
+    return paired_test(np.array([a[name] for name in b]), np.array([b[name] for name in b]))
 
 
 def compare_runs(folders: Sequence[Path]) -> tuple[list[str], list[list[str]]]:
-    """A table: for each K that all runs share, every run against the first, paired by episode.
+    """A table: for each K that all runs share, every run against the first.
 
-    Raises ConfigError where the runs have no K on the same episodes, OutputError for a folder
-    without results.
+    Paired by episode and, again, by class. Raises ConfigError where the runs have no K on the same
+    episodes, OutputError for a folder without results.
     """
     results = [_rows(folder) for folder in folders]
-    header = ["K", "way", "run", "accuracy", "difference", "95 %", "p"]
+    header = ["K", "way", "groups", "run", "accuracy", "difference"]
+    header += ["95 %", "p", "95 % by class", "p by class"]
     rows: list[list[str]] = []
     first = results[0]
-    for k, base in first.items():
-        others = [result[k] for result in results if k in result]
+    for setting, base in first.items():
+        others = [result[setting] for result in results if setting in result]
         if [row["digest"] for row in others] != [base["digest"]] * len(results):
             continue
         for folder, row in zip(folders, others, strict=True):
@@ -53,23 +76,25 @@ def compare_runs(folders: Sequence[Path]) -> tuple[list[str], list[list[str]]]:
     return header, rows
 
 
-def _rows(folder: Path) -> dict[int, dict[str, Any]]:
-    """A run's rows by K."""
+def _rows(folder: Path) -> dict[tuple[int, str, int], dict[str, Any]]:
+    """A run's rows by n_way, grouping and K."""
     path = folder / "results.json"
     try:
-        return {row["k_shot"]: row for row in read_json(path)["k_shot"]}
+        rows = read_json(path)["k_shot"]
+        return {(row["n_way"], row["groups"], row["k_shot"]): row for row in rows}
     except (KeyError, TypeError) as error:
         raise OutputError(f"{path}: not the results of a run") from error
 
 
 def _line(folder: Path, base: dict[str, Any], row: dict[str, Any], is_first: bool) -> list[str]:
-    cells = [str(row["k_shot"]), str(row["n_way"]), str(folder), percent(row["accuracy"])]
+    cells = [str(row["k_shot"]), str(row["n_way"]), row["groups"], str(folder)]
+    cells.append(percent(row["accuracy"]))
     if is_first:
-        return [*cells, "", "", ""]
-    mean, low, high, p = paired_test(np.array(base["per_episode"]), np.array(row["per_episode"]))
-    return [
-        *cells,
-        f"{100 * mean:+.1f}",
-        f"{100 * low:+.1f} to {100 * high:+.1f}",
-        f"{p:.2g}" if p >= 0.0001 else "<0.0001",
-    ]
+        return [*cells, "", "", "", "", ""]
+    draws = paired_test(np.array(base["per_episode"]), np.array(row["per_episode"]))
+    classes = over_classes(base["per_class"], row["per_class"])
+    cells.append(f"{100 * draws.difference:+.1f}")
+    for test in (draws, classes):
+        low, high = test.ci95
+        cells += [f"{100 * low:+.1f} to {100 * high:+.1f}", p_value(test.p, test.n)]
+    return cells

@@ -12,7 +12,14 @@ import tomli_w
 from attrs import frozen
 
 from .errors import ConfigError, PluginError, choose_from
-from .records import EmbeddingOptions, EvaluationOptions, SplitOptions, TrainingOptions
+from .records import (
+    EmbeddingOptions,
+    EvaluationOptions,
+    Preset,
+    SplitOptions,
+    Study,
+    TrainingOptions,
+)
 from .registry import Registry
 
 Tree = dict[str, Any]
@@ -287,6 +294,8 @@ def type_name(kind: Any) -> str:
     if kind in names:
         return names[kind]
     arguments = get_args(kind)
+    if get_origin(kind) is Mapping:
+        return "a table"
     if get_origin(kind) is tuple:
         return f"a list, each {type_name(arguments[0])}"
     if type(None) in arguments:
@@ -346,6 +355,19 @@ def to_table(chosen: Chosen) -> Tree:
 def to_toml(config: RunConfig) -> str:
     """The configuration as a file that `--config` takes again."""
     return tomli_w.dumps(to_tree(config))
+
+
+def read_study(path: Path) -> Study:
+    """A study from a TOML file, named as the file. Raises ConfigError, naming the file."""
+    return options(Study, {"name": path.stem, **read_toml(path)}, str(path))
+
+
+def partial_to_toml(part: Preset | Study) -> str:
+    """A preset or a study as a file that `--config`, or `read_study`, takes again."""
+    if isinstance(part, Preset):
+        return tomli_w.dumps(dict(part.values))
+    published = {row: {str(k): v for k, v in of.items()} for row, of in part.published.items()}
+    return tomli_w.dumps({**plain(part), "published": published})
 
 
 def plain(values: Any) -> Tree:

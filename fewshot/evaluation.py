@@ -19,10 +19,10 @@ from .embedding import Embedder, embed, evaluating
 from .errors import ConfigError, DataError
 from .interfaces import Dataset, Head, Metric, Sampler
 from .layers import on_stream
-from .records import ClassSplit, Evaluation, EvaluationOptions
+from .records import ClassSplit, Evaluation, EvaluationOptions, Setting
 from .samplers import EpisodesOptions, PairsOptions, all_way, episodes, pairs
 from .seeding import generator
-from .verification import pair_distances, roc_auc
+from .verification import verify
 
 Floats = NDArray[np.float64]
 
@@ -289,32 +289,38 @@ def _collected(block: EpisodeBlock, answers: list[mx.array]) -> tuple[EpisodeBlo
 # -------------------------------------------------------------------- the run's episodes
 
 
-def _groups(dataset: Dataset, grouping: Grouping) -> Ints | None:
-    return dataset.groups if grouping == "separate" else None
-
-
 def k_shot_episodes(
     dataset: Dataset, split: ClassSplit, options: EvaluationOptions
-) -> dict[int, list[EpisodeBlock]]:
-    """The episodes on the test classes for every k_shot, drawn with the evaluation's own seed.
+) -> dict[Setting, list[EpisodeBlock]]:
+    """The episodes on the test classes, drawn with the evaluation's own seed.
 
+    For every n_way, grouping ("none" where the dataset knows no groups) and k_shot of the options.
     n_way 0: support of all classes of the split, queries all other images of the test classes,
     `repeats` times. Otherwise `episodes` standard episodes. Raises DataError where a class has too
     few images.
     """
     test = class_ids(dataset, split.test)
-    groups = _groups(dataset, options.groups)
+    every = class_ids(dataset, (*split.train, *split.val, *split.test))
 
-    def sampler(k: int) -> Sampler[Episode]:
-        if options.n_way == 0:
-            every = class_ids(dataset, (*split.train, *split.val, *split.test))
-            return all_way(only(dataset.labels, every), groups, test, k)
-        spec = EpisodesOptions(options.n_way, k, options.n_query, options.groups)
+    def sampler(setting: Setting) -> Sampler[Episode]:
+        groups = dataset.groups if setting.groups == "separate" else None
+        if setting.n_way == 0:
+            return all_way(only(dataset.labels, every), groups, test, setting.k_shot)
+        spec = EpisodesOptions(setting.n_way, setting.k_shot, options.n_query)
         return episodes(spec, only(dataset.labels, test), groups)
 
-    count = options.repeats if options.n_way == 0 else options.episodes
-    samplers = {k: sampler(k) for k in options.k_shot}
-    return {k: list(s.blocks(options.seed, count)) for k, s in samplers.items()}
+    samplers = {
+        setting: sampler(setting)
+        for n_way in options.n_way
+        for groups in (("none",) if dataset.groups is None else options.groups)
+        for setting in (Setting(k, n_way, groups) for k in options.k_shot)
+    }
+    return {
+        setting: list(
+            s.blocks(options.seed, options.episodes if setting.n_way else options.repeats)
+        )
+        for setting, s in samplers.items()
+    }
 
 
 def needed(tasks: Iterable[Episode | EpisodeBlock | Pairs]) -> Ints:
@@ -346,9 +352,10 @@ def validation(
     """What early stopping asks: a function that examines the embedder as it is now.
 
     "score": accuracy on fixed draws, K = 5 (fewer where a class is smaller), support of training
-    and validation classes, queries of the validation classes; "auc": pair verification on the
-    validation classes. Both from at most `pool` images a class, so that it stays cheap. Test
-    classes are not read. None without validation classes.
+    and validation classes, queries of the validation classes; "auc" and "pair_accuracy": pair
+    verification on the validation classes, at the threshold that is best on pairs of the training
+    classes, and "train_pair_accuracy" on these. All from at most `pool` images a class, so that it
+    stays cheap. Test classes are not read. None without validation classes.
     """
     if not split.val:
         return None
@@ -360,21 +367,30 @@ def validation(
         chosen = rng.permutation(np.flatnonzero(dataset.labels == c))[:pool]
         labels[chosen] = c
         smallest = min(smallest, len(chosen))
-    groups = _groups(dataset, grouping)
+    groups = dataset.groups if grouping == "separate" else None
     sampler = all_way(labels, groups, asked, max(1, min(5, smallest // 2)))
     tasks = list(sampler.blocks(seed, draws))
-    verification = None
-    if len(asked) >= 2:
-        verification = pairs(PairsOptions(1000, groups=grouping), only(labels, asked), groups)
-    chosen_pairs = None if verification is None else verification.draw(seed, 0)
-    images = needed([*tasks, *([] if chosen_pairs is None else [chosen_pairs])])
+    # A training class of one group has no pair of its own that is no near copy.
+    unit = np.arange(len(labels)) if groups is None else groups
+    paired = [c for c in known if len(np.unique(unit[labels == c])) >= 2]
+
+    def draw(classes: Sequence[int]) -> Pairs:
+        spec = PairsOptions(1000, groups=grouping)
+        return pairs(spec, only(labels, classes), groups).draw(seed, 0)
+
+    drawn = None
+    if len(asked) >= 2 and len(paired) >= 2:
+        drawn = draw(paired), draw(asked)
+    images = needed([*tasks, *(drawn or ())])
 
     def examine() -> dict[str, float]:
         embeddings = embed(embedder, dataset, images)
         figures = {"score": evaluate(embeddings, tasks, head, metric, dataset.classes).accuracy}
-        if chosen_pairs is not None:
-            distances = pair_distances(embeddings, chosen_pairs, metric)
-            figures["auc"] = roc_auc(distances, chosen_pairs.same)
+        if drawn is not None:
+            found = verify(embeddings, *drawn, metric)
+            figures["auc"] = found.auc
+            figures["pair_accuracy"] = found.accuracy
+            figures["train_pair_accuracy"] = found.tuning_accuracy
         return figures
 
     return examine

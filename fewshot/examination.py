@@ -8,7 +8,7 @@ import attrs
 import mlx.core as mx
 import numpy as np
 
-from . import checkpoint, report
+from . import checkpoint, pictures, report
 from .adaptation import adapted_embeddings, evaluate_adapted, gain
 from .assembly import Parts
 from .calibration import calibrated, held_out_episodes
@@ -18,7 +18,7 @@ from .embedding import embed, raw_pixels
 from .evaluation import embedding_speed, evaluate, needed, predict, unembedded
 from .interfaces import Metric
 from .metrics import euclidean
-from .records import Evaluation
+from .records import Evaluation, Setting
 from .training import snapshot
 from .verification import verify
 
@@ -34,7 +34,7 @@ def _embeddings(
     parts: Parts, what: str, progress: Progress, more: Sequence[EpisodeBlock] = ()
 ) -> Any:
     """Embeddings of every image that the evaluation, and `more`, needs."""
-    tasks = [task for k in parts.episodes for task in parts.episodes[k]]
+    tasks = [task for blocks in parts.episodes.values() for task in blocks]
     tasks += more
     return embed(
         parts.embedder,
@@ -55,10 +55,10 @@ def examine(
     names = image_names(dataset)
     total = 3 * len(parts.episodes)
 
-    def evaluations(rows: Any, metric: Metric, before: int) -> dict[int, Evaluation]:
+    def evaluations(rows: Any, metric: Metric, before: int) -> dict[Setting, Evaluation]:
         found, missing = {}, unembedded(rows)
-        for done, (k, tasks) in enumerate(parts.episodes.items(), start=1):
-            found[k] = evaluate(
+        for done, (setting, tasks) in enumerate(parts.episodes.items(), start=1):
+            found[setting] = evaluate(
                 rows, tasks, parts.head, metric, dataset.classes, names, memory, missing
             )
             progress("episodes", before * len(parts.episodes) + done, total, "", "")
@@ -70,13 +70,18 @@ def examine(
     rows = _embeddings(parts, "trained backbone", progress, asked)
     unknown = calibrated(rows, held_out, parts.head, parts.metric)
     ours = evaluations(rows, parts.metric, 0)
-    first = {k: blocks[0].episode(0) for k, blocks in parts.episodes.items()}
+    main = next(iter(parts.episodes))
+    first = {
+        setting.k_shot: blocks[0].episode(0)
+        for setting, blocks in parts.episodes.items()
+        if (setting.n_way, setting.groups) == (main.n_way, main.groups)
+    }
     shown = first[min(first, key=lambda k: abs(k - 5))]
     verification = None
     if parts.pairs is not None:
         margin = parts.loss.margin if parts.loss.layout == "pairs" else None
         verification = attrs.asdict(verify(rows, *parts.pairs, parts.metric, margin))
-    gains: dict[int, dict[str, Any]] = {k: {} for k in ours}
+    gains: dict[Setting, dict[str, Any]] = {setting: {} for setting in ours}
     if parts.config.adapter.name != "none":
         ours, gains = _adapted(parts, ours, names, progress)
         task = (parts.adapter, parts.embedder, dataset, shown, parts.metric, parts.config.seed)
@@ -87,19 +92,25 @@ def examine(
     rows = _embeddings(parts, "untrained backbone", progress)
     untrained = evaluations(rows, parts.metric, 1)
     parts.learned.load_weights(weights)
-    rows = raw_pixels(dataset, needed(t for k in parts.episodes for t in parts.episodes[k]))
+    rows = raw_pixels(
+        dataset, needed(task for blocks in parts.episodes.values() for task in blocks)
+    )
     floor = evaluations(rows, euclidean(), 2)
 
     table = [
-        _row(k, tasks, ours[k], floor[k], untrained[k], parts) | gains[k]
-        for k, tasks in parts.episodes.items()
+        _row(setting, tasks, ours[setting], floor[setting], untrained[setting]) | gains[setting]
+        for setting, tasks in parts.episodes.items()
     ]
-    for k, evaluation in ours.items():
-        report.confusion(evaluation, f"K = {k}", folder / f"confusion_k{k}.png")
-    report.k_shot(table, folder / "k_shot.png")
+    pictured = table[: len(first)]
+    answerable = parts.split.test if main.n_way else dataset.classes
+    for row in pictured:
+        path = folder / f"confusion_k{row['k_shot']}.png"
+        text = f"K = {row['k_shot']}: {row['accuracy']:.1%}"
+        pictures.confusion(row["confusion"], answerable, text, path)
+    pictures.k_shot(pictured, folder / "k_shot.png")
     if unknown:
-        report.calibration(min(unknown, key=lambda row: abs(row["k_shot"] - 5)), folder)
-    report.episode(dataset, shown, answers, folder / "episodes.png")
+        pictures.calibration(min(unknown, key=lambda row: abs(row["k_shot"] - 5)), folder)
+    pictures.episode(dataset, shown, answers, folder / "episodes.png")
     written = {str(k): write_episode(dataset, task) for k, task in first.items()}
     checkpoint.write_json(folder / "episodes.json", written)
     return {
@@ -111,19 +122,19 @@ def examine(
 
 
 def _adapted(
-    parts: Parts, frozen: dict[int, Evaluation], names: Sequence[str], progress: Progress
-) -> tuple[dict[int, Evaluation], dict[int, dict[str, Any]]]:
+    parts: Parts, frozen: dict[Setting, Evaluation], names: Sequence[str], progress: Progress
+) -> tuple[dict[Setting, Evaluation], dict[Setting, dict[str, Any]]]:
     """The evaluations with the adapter, and its gains."""
     total = sum(len(block) for blocks in parts.episodes.values() for block in blocks)
-    found: dict[int, Evaluation] = {}
-    gains: dict[int, dict[str, Any]] = {}
+    found: dict[Setting, Evaluation] = {}
+    gains: dict[Setting, dict[str, Any]] = {}
     before = 0
-    for k, blocks in parts.episodes.items():
+    for setting, blocks in parts.episodes.items():
 
         def shown(done: int, before: int = before) -> None:
             progress("adapting", before + done, total, "", "")
 
-        found[k], seconds = evaluate_adapted(
+        found[setting], seconds = evaluate_adapted(
             parts.adapter,
             parts.embedder,
             parts.dataset,
@@ -135,24 +146,23 @@ def _adapted(
             parts.config.evaluation.memory,
             shown,
         )
-        gains[k] = gain(frozen[k], found[k], seconds)
-        before += len(found[k].per_episode)
-        with_it, without = (report.percent(each[k].accuracy) for each in (found, frozen))
-        progress("adapting", before, total, "", f"K = {k}: {with_it}, without {without}")
+        gains[setting] = gain(frozen[setting], found[setting], seconds)
+        before += len(found[setting].per_episode)
+        with_it, without = (report.percent(each[setting].accuracy) for each in (found, frozen))
+        line = f"K = {setting.k_shot}: {with_it}, without {without}"
+        progress("adapting", before, total, "", line)
     return found, gains
 
 
 def _row(
-    k: int,
+    setting: Setting,
     tasks: list[EpisodeBlock],
     ours: Evaluation,
     floor: Evaluation,
     untrained: Evaluation,
-    parts: Parts,
 ) -> dict[str, Any]:
-    has_groups = parts.dataset.groups is not None
     return {
-        "k_shot": k,
+        "k_shot": setting.k_shot,
         "n_way": tasks[0].n_way,
         "accuracy": ours.accuracy,
         "ci95": ours.ci95,
@@ -161,7 +171,7 @@ def _row(
         "floor_ci95": floor.ci95,
         "untrained": untrained.accuracy,
         "untrained_ci95": untrained.ci95,
-        "groups": parts.config.evaluation.groups if has_groups else "none",
+        "groups": setting.groups,
         "episodes": sum(len(block) for block in tasks),
         "queries": sum(block.query.size for block in tasks),
         "per_class": ours.per_class,

@@ -17,7 +17,7 @@ from collections.abc import Iterable
 
 import pluggy
 
-from .records import Component, Preset
+from .records import Component, Preset, Study
 
 hookspec = pluggy.HookspecMarker("fewshot")
 hookimpl = pluggy.HookimplMarker("fewshot")
@@ -100,5 +100,14 @@ def fewshot_presets() -> Iterable[Preset]:
     """Partial configurations by name.
 
     return [Preset("tiny", {"backbone": {"name": "conv4", "width": 16}})]
+    """
+    raise NotImplementedError
+
+
+@hookspec
+def fewshot_studies() -> Iterable[Study]:
+    """Tables of runs by name.
+
+    return [Study("widths", {"narrow": {"backbone": {"width": 16}}, "wide": {}})]
     """
     raise NotImplementedError

@@ -15,12 +15,14 @@ from attrs import frozen
 
 from . import builtin, hookspecs
 from .errors import PluginError, one_line
-from .records import Component, Preset
+from .records import Component, Preset, Study
 from .registry import BUILTIN, KINDS, Registered, Registry
 
 GROUP = "fewshot"
 
-_HOOKS = {f"fewshot_{'losse' if kind == 'loss' else kind}s": kind for kind in KINDS}
+_PLURALS = {"loss": "losses", "study": "studies"}
+_HOOKS = {f"fewshot_{_PLURALS.get(kind, f'{kind}s')}": kind for kind in KINDS}
+_RECORDS: dict[str, type[Preset | Study]] = {"preset": Preset, "study": Study}
 
 # What a factory is called with, where it is not the options alone.
 _ARGUMENTS = {"backbone": ("options", "input_shape"), "sampler": ("options", "labels", "groups")}
@@ -172,7 +174,7 @@ def collect(plugin: Any, provider: str, release: str) -> list[Registered]:
 
 def _checked(hook: str, kind: str, offered: Any) -> list[Any]:
     """What a hook returned as a list; PluginError where it cannot be used."""
-    expected = Preset if kind == "preset" else Component
+    expected: type[Component | Preset | Study] = _RECORDS.get(kind, Component)
     if isinstance(offered, str) or not isinstance(offered, Iterable):
         raise PluginError(f"{hook} must return a list of {expected.__name__}s, not {offered!r}")
     parts = list(islice(offered, _MOST + 1))

@@ -3,14 +3,14 @@
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from attrs import Factory, define, field, fields, frozen, has, resolve_types, validators
 from numpy.typing import NDArray
 
 from .draws import Grouping, Ints
-from .errors import DataError
+from .errors import ConfigError, DataError, choose_from
 
 
 def as_names(values: Iterable[str]) -> tuple[str, ...]:
@@ -152,6 +152,44 @@ class Preset:
     summary: str = field(default="", validator=_is_line)
 
 
+def _by_k(figures: Mapping[str, Mapping[Any, float]]) -> dict[str, dict[int, float]]:
+    """Keys as whole numbers, which TOML cannot have."""
+    return {row: {int(k): float(v) for k, v in of.items()} for row, of in figures.items()}
+
+
+@frozen
+class Study:
+    """A table of runs: every row a partial configuration above `base`, trained with `seeds` seeds.
+
+    `published`: by row and K, accuracies (shares) that others printed, to stand beside the first
+    n_way and grouping; `notes`: what is different about them. Raises ConfigError for no row, a
+    row's name that is no file name, figures for no row.
+    """
+
+    name: str = field(validator=validators.matches_re(r"\w[\w.-]*"))
+    rows: Mapping[str, Mapping[str, Any]]
+    base: Mapping[str, Any] = field(factory=dict)
+    seeds: int = field(default=3, validator=at_least(1))
+    published: Mapping[str, Mapping[Any, float]] = field(factory=dict, converter=_by_k)
+    notes: tuple[str, ...] = field(default=(), converter=as_names)
+    summary: str = ""
+
+    def __attrs_post_init__(self) -> None:
+        if not self.rows:
+            raise ConfigError(f"study '{self.name}' has no rows")
+        for row in self.rows:
+            if not re.fullmatch(r"\w[\w.-]*", row):
+                raise ConfigError(
+                    f"study '{self.name}': row '{row}' may have letters, digits, '-', '_' and '.'"
+                )
+        for row in self.published:
+            if row not in self.rows:
+                raise ConfigError(
+                    f"study '{self.name}' has published figures for '{row}', which is no row: "
+                    f"{choose_from(row, self.rows)}"
+                )
+
+
 # --------------------------------------------------------- options of the run's own steps
 
 
@@ -212,18 +250,22 @@ class EvaluationOptions:
         "support images per class, a list",
         validators.and_(validators.min_len(1), validators.deep_iterable(at_least(1))),
     )
-    n_way: int = option(
-        0,
+    n_way: tuple[int, ...] = option(
+        (0,),
         "0: support of all classes, queries all other images of the test classes; "
-        "else standard episodes of this many test classes",
-        ZeroOr(2),
+        "else standard episodes of this many test classes; of a list, each",
+        validators.and_(validators.min_len(1), validators.deep_iterable(ZeroOr(2))),
     )
     n_query: int = option(15, "queries per class in standard episodes", positive)
     episodes: int = option(600, "standard episodes", at_least(2))
     repeats: int = option(20, "support draws where n_way is 0", at_least(2))
-    groups: Grouping = option(
-        "separate",
-        "separate: support and query share no group (shot, signer), where the dataset has groups",
+    groups: tuple[Grouping, ...] = option(
+        ("separate",),
+        "separate: support and query share no group (shot, signer), where the dataset has groups; "
+        "mixed: they may; of a list, each, and the first for validation and pairs",
+        validators.and_(
+            validators.min_len(1), validators.deep_iterable(validators.in_(get_args(Grouping)))
+        ),
     )
     pairs: int = option(4000, "pairs for verification; 0: none", ZeroOr(2))
     seed: int = option(
@@ -235,6 +277,18 @@ class EvaluationOptions:
 
 
 # ------------------------------------------------------------------------------ results
+
+
+@frozen
+class Setting:
+    """What the episodes of one row of results share.
+
+    `n_way` 0: all classes, as in the options. `groups` "none": the dataset knows no groups.
+    """
+
+    k_shot: int
+    n_way: int = 0
+    groups: str = "none"
 
 
 @frozen(eq=False)
@@ -263,12 +317,13 @@ class Verification:
     """Same class or different, on pairs of images; smaller distance means same.
 
     `auc`: area under the ROC curve. `accuracy`: at `threshold`, chosen on other classes.
-    `accuracy_at_margin`: at the loss's own margin, where it has one.
+    `tuning_accuracy`: on these. `accuracy_at_margin`: at the loss's own margin, where it has one.
     """
 
     auc: float
     threshold: float
     accuracy: float
+    tuning_accuracy: float
     margin: float | None
     accuracy_at_margin: float | None
     pairs: int

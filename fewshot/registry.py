@@ -5,10 +5,11 @@ from collections.abc import Iterable
 from attrs import Factory, define, frozen
 
 from .errors import AmbiguousComponentError, PluginError, UnknownComponentError, choose_from
-from .records import Component, Preset
+from .records import Component, Preset, Study
 
 KINDS = (
-    "backbone", "metric", "loss", "sampler", "head", "adapter", "dataset", "transform", "preset"
+    *("backbone", "metric", "loss", "sampler", "head", "adapter"),
+    *("dataset", "transform", "preset", "study"),
 )  # fmt: skip
 
 BUILTIN = "builtin"
@@ -17,7 +18,7 @@ BUILTIN = "builtin"
 _DISTRIBUTIONS = {
     "fewshot-asl": {
         *("simplecnn", "asl-alphabet", "asl-synthetic"),
-        *("asl-best", "asl-triplet", "asl-prototypical"),
+        *("asl-best", "asl-triplet", "asl-prototypical", "asl"),
         *(f"asl-model-{i}" for i in range(1, 5)),
     },
     "fewshot-omniglot": {"omniglot", "omniglot-prototypical"},
@@ -26,10 +27,10 @@ _DISTRIBUTIONS = {
 
 @frozen
 class Registered:
-    """A component or preset, and who provided it."""
+    """A component, preset or study, and who provided it."""
 
     kind: str
-    part: Component | Preset
+    part: Component | Preset | Study
     provider: str
     version: str
 
@@ -40,7 +41,7 @@ class Registered:
 
     @property
     def component(self) -> Component:
-        """The part of every kind but "preset"."""
+        """The part of every kind but "preset" and "study"."""
         assert isinstance(self.part, Component)
         return self.part
 
@@ -48,6 +49,12 @@ class Registered:
     def preset(self) -> Preset:
         """The part of kind "preset"."""
         assert isinstance(self.part, Preset)
+        return self.part
+
+    @property
+    def study(self) -> Study:
+        """The part of kind "study"."""
+        assert isinstance(self.part, Study)
         return self.part
 
     @property

@@ -1,276 +1,13 @@
-"""Pictures and the HTML page of a run. Figures only, no pyplot: nothing global, nothing shown."""
+"""The words and the HTML page of a run."""
 
 import base64
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator
-from numpy.typing import NDArray
-
 from .checkpoint import write_text
-from .datasets import episode_classes
-from .draws import Episode, Ints
-from .errors import OutputError
-from .interfaces import Dataset
-from .loader import gather
-from .records import Evaluation
-
-_MOST = 40  # classes in one picture
-_OURS, _FLOOR, _UNTRAINED, _RIGHT, _WRONG = "#1f6feb", "#8c959f", "#d4a72c", "#1a7f37", "#cf222e"
-
-
-def _save(figure: Figure, path: Path) -> None:
-    try:
-        figure.savefig(path, dpi=110, bbox_inches="tight")
-    except (OSError, ValueError) as error:
-        raise OutputError(f"{path}: picture cannot be written: {error}") from error
-
-
-def _plain(name: str) -> str:
-    """A class name as it is, not as a formula."""
-    return name.replace("$", r"\$")
-
-
-def _short(name: str) -> str:
-    """The end of a long name, which tells one class from the next."""
-    return name if len(name) <= 12 else f"…{name[-11:]}"
-
-
-def curves(records: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Loss, validation score and verification AUC against the step."""
-    figure = Figure(figsize=(9, 3.2), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    steps = [record["step"] for record in records]
-    left.plot(steps, [record["loss"] for record in records], "o-", color=_OURS, markersize=3)
-    left.set(xlabel="step", ylabel="training loss", ylim=(0, None))
-    for name, label, colour in (
-        ("score", "accuracy, validation classes", _OURS),
-        ("auc", "pair ROC AUC, validation classes", _UNTRAINED),
-    ):
-        points = [(r["step"], r[name]) for r in records if name in r]
-        if points:
-            right.plot(*zip(*points, strict=True), "o-", color=colour, label=label, markersize=3)
-            right.legend(loc="lower right", fontsize=8)
-    right.set(xlabel="step", ylim=(0, 1))
-    for axes in (left, right):
-        axes.grid(alpha=0.25)
-    _save(figure, path)
-
-
-def k_shot(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Accuracy against K with 95 % intervals, above the floor rows and chance."""
-    figure = Figure(figsize=(5.5, 3.6), layout="constrained")
-    axes = figure.subplots()
-    shots = [row["k_shot"] for row in rows]
-    adapted = "frozen" in rows[0]
-    frozen = [("frozen", "frozen_ci95", "without the adapter", _RIGHT)] if adapted else []
-    for name, ci, label, colour in (
-        ("accuracy", "ci95", "trained and adapted" if adapted else "trained", _OURS),
-        *frozen,
-        ("untrained", "untrained_ci95", "untrained backbone", _UNTRAINED),
-        ("floor", "floor_ci95", "raw pixels", _FLOOR),
-    ):
-        middle = np.array([row[name] for row in rows])
-        low, high = np.array([row[ci] for row in rows]).T
-        error = np.maximum([middle - low, high - middle], 0)
-        axes.errorbar(shots, middle, error, fmt="o-", capsize=3, color=colour, label=label)
-    axes.axhline(1 / rows[0]["n_way"], color="black", linestyle=":", label="chance")
-    axes.set(
-        xscale="log", xlabel="K (support images per class)", ylim=(0, 1),
-        ylabel=f"accuracy, {rows[0]['n_way']}-way",
-    )  # fmt: skip
-    axes.set_xticks(shots, [str(k) for k in shots])
-    axes.minorticks_off()
-    axes.grid(alpha=0.25)
-    axes.legend(fontsize=8, loc="upper left")
-    _save(figure, path)
-
-
-def confusion(evaluation: Evaluation, title: str, path: Path) -> None:
-    """Rows: the query classes. Columns: every class that was ever answered. Shares of a row.
-
-    Of many classes, those that are most often wrong, and what is most often answered for them.
-    """
-    shares = evaluation.confusion / np.maximum(evaluation.confusion.sum(axis=1, keepdims=True), 1)
-    asked = np.flatnonzero(evaluation.confusion.any(axis=1))
-    rows = np.sort(asked[np.argsort(shares[asked, asked], kind="stable")[:_MOST]])
-    if len(rows) < len(asked):
-        title = f"the {len(rows)} hardest of {len(asked)} classes, {title}"
-    answered = shares[rows].sum(axis=0)
-    answered[rows] += 1  # even where it was never the answer
-    columns = np.argsort(-answered, kind="stable")[: max(_MOST, 2 * len(rows))]
-    columns = np.sort(columns[answered[columns] > 0])
-    shares = shares[np.ix_(rows, columns)]
-    figure = Figure(
-        figsize=(1.6 + 0.34 * len(columns), 1.3 + 0.34 * len(rows)), layout="constrained"
-    )
-    axes = figure.subplots()
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    names = [_plain(name) for name in evaluation.classes]
-    axes.set_xticks(range(len(columns)), [names[j] for j in columns], rotation=90)
-    axes.set_yticks(range(len(rows)), [names[i] for i in rows])
-    axes.set(xlabel="answered", ylabel="query class", title=f"{title}: {evaluation.accuracy:.1%}")
-    for i, row in enumerate(shares):
-        for j, value in enumerate(row):
-            if value >= 0.01:
-                colour = "white" if value > 0.5 else "black"
-                axes.text(
-                    j, i, f"{value:.0%}"[:-1], ha="center", va="center", fontsize=7, color=colour
-                )
-    _save(figure, path)
-
-
-def trials(records: Sequence[Mapping[str, Any]], keys: Sequence[str], path: Path) -> None:
-    """A search's scores against each parameter: every fold, and their mean."""
-    done, failed = ([r for r in records if ("score" in r) == is_done] for is_done in (True, False))
-    scores = [record["score"] for record in done]
-    across = min(3, len(keys))
-    down = -(-len(keys) // across)
-    figure = Figure(figsize=(3.4 * across + 0.6, 2.9 * down), layout="constrained")
-    grid = figure.subplots(down, across, sharey=True, squeeze=False)
-    for axes, key in zip(grid.flat, keys, strict=False):
-        values = [record["values"][key] for record in [*done, *failed]]
-        at: Any = values
-        if any(isinstance(value, bool | str | list | dict) for value in values):
-            labels = sorted({str(value) for value in values})
-            at = [labels.index(str(value)) for value in values]
-            axes.set_xticks(range(len(labels)), [_plain(x) for x in labels], fontsize=7)
-            axes.set_xlim(-0.5, len(labels) - 0.5)
-        elif min(values) > 0 and max(values) > 10 * min(values):
-            axes.set_xscale("log")
-            axes.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
-            axes.xaxis.set_major_formatter("{x:g}")
-            axes.minorticks_off()
-        for x, record in zip(at, done, strict=False):
-            folds = record["folds"]
-            axes.plot([x] * len(folds), folds, ".", color=_FLOOR, alpha=0.5, markersize=4)
-        best = int(np.argmax(scores))
-        axes.plot(at[: len(done)], scores, "o", color=_OURS, label="mean of the folds")
-        axes.plot(at[best], scores[best], "*", color=_RIGHT, markersize=14, label="best")
-        if failed:
-            below = axes.get_xaxis_transform()
-            bottom = [0.02] * len(failed)
-            axes.plot(at[len(done) :], bottom, "x", color=_WRONG, transform=below, label="failed")
-        axes.set_xlabel(key)
-        axes.grid(alpha=0.25)
-    for axes in grid.flat[len(keys) :]:
-        axes.axis("off")
-    for line in grid:
-        line[0].set_ylabel("accuracy, held-out classes")
-    figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside upper right", ncols=3)
-    _save(figure, path)
-
-
-def _picture(axes: Axes, image: NDArray[np.uint8], title: str = "", colour: str = "none") -> None:
-    """One image, titled and framed."""
-    axes.imshow(image.squeeze(), cmap="gray", vmin=0, vmax=255)
-    axes.set_xticks([])
-    axes.set_yticks([])
-    for spine in axes.spines.values():
-        spine.set(color=colour, linewidth=3)
-    if title:
-        axes.set_title(title, fontsize=7, pad=2, color="black" if colour == "none" else colour)
-
-
-def episode(
-    dataset: Dataset, task: Episode, answers: Ints, path: Path, rows: int = 10, shown: int = 8
-) -> None:
-    """Part of one episode: per query class a support image, then queries, right and wrong."""
-    names = [_plain(_short(name)) for name in episode_classes(dataset, task)]
-    asked = np.unique(task.query_labels)[:rows]
-    figure = Figure(figsize=(1.05 * (shown + 1), 1.25 * len(asked)), layout="constrained")
-    grid = figure.subplots(len(asked), shown + 1, squeeze=False)
-    for line, label in zip(grid, asked, strict=True):
-        first = task.items[task.support[task.support_labels == label][:1]]
-        queries = np.flatnonzero(task.query_labels == label)
-        queries = queries[np.linspace(0, len(queries) - 1, min(shown, len(queries))).astype(int)]
-        images = gather(dataset, np.concatenate([first, task.items[task.query[queries]]]))
-        _picture(line[0], images[0], f"support: {names[label]}")
-        for axes, image, q in zip(line[1:], images[1:], queries, strict=False):
-            right = answers[q] == label
-            text = f"✓ {names[answers[q]]}" if right else f"✗ {names[answers[q]]}"
-            _picture(axes, image, text, _RIGHT if right else _WRONG)
-        for axes in line[1 + len(queries) :]:
-            axes.axis("off")
-    _save(figure, path)
-
-
-def examples(dataset: Dataset, path: Path, per_class: int = 8) -> None:
-    """A data set's examples, evenly spread over its images: one row a class, `_MOST` classes."""
-    total, rows = len(dataset.classes), min(_MOST, len(dataset.classes))
-    figure = Figure(figsize=(0.8 * per_class, 0.85 * rows), layout="constrained")
-    if rows < total:
-        figure.suptitle(f"{rows} of {total} classes", fontsize=9)
-    grid = figure.subplots(rows, per_class, squeeze=False)
-    for c, line in zip(np.linspace(0, total - 1, rows).astype(int), grid, strict=True):
-        of_class = np.flatnonzero(dataset.labels == c)
-        chosen = of_class[
-            np.linspace(0, len(of_class) - 1, min(per_class, len(of_class))).astype(int)
-        ]
-        for axes, i in zip(line, chosen, strict=False):
-            _picture(axes, dataset[int(i)])
-        for axes in line[len(chosen) :]:
-            axes.axis("off")
-        line[0].set_ylabel(
-            _plain(dataset.classes[c]), rotation=0, ha="right", va="center", fontsize=8
-        )
-    _save(figure, path)
-
-
-def layers(title: str, rows: Sequence[tuple[str, str, int]], path: Path) -> None:
-    """A network as a column of boxes: (layer, output shape, parameters) each, input first."""
-    figure = Figure(figsize=(6.5, 0.42 * len(rows) + 0.6), layout="constrained")
-    axes = figure.subplots()
-    for i, (name, shape, parameters) in enumerate(rows):
-        weight = f"{parameters:,} parameters" if parameters else ""
-        axes.text(
-            0.03, -i, name, va="center", fontsize=9,
-            bbox={"boxstyle": "round,pad=0.35", "facecolor": "#ddf4ff" if parameters else "white"},
-        )  # fmt: skip
-        axes.text(0.5, -i, shape, va="center", ha="center", fontsize=9)
-        axes.text(0.99, -i, weight, va="center", ha="right", fontsize=9)
-    total = sum(parameters for _, _, parameters in rows)
-    axes.set(xlim=(0, 1), ylim=(-len(rows) + 0.4, 0.6), title=f"{title}: {total:,} parameters")
-    axes.axis("off")
-    _save(figure, path)
-
-
-def calibration(row: Mapping[str, Any], folder: Path) -> None:
-    """`calibration.png`, of test classes: distances of known and unknown, and reliability."""
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
-    left, right = figure.subplots(1, 2, width_ratios=[1.5, 1])
-    test = row["test"]
-    for name, colour in (("known", _OURS), ("unknown", _WRONG)):
-        counts = np.array(test["distances"][name]) / test["queries"]
-        left.stairs(counts, test["distances"]["edges"], fill=True, alpha=0.45, color=colour)
-        left.stairs(counts, test["distances"]["edges"], color=colour, label=f"{name} class")
-    left.axvline(row["threshold"], color="black", linestyle=":", label="threshold")
-    left.set(
-        xlabel="distance to the nearest class", ylabel="share of queries",
-        title=f"K = {row['k_shot']}, test classes: AUROC {test['auroc']:.3f}",
-    )  # fmt: skip
-    left.legend(fontsize=8)
-    right.plot([0, 1], [0, 1], color="black", linestyle=":")
-    for name, label, colour in (
-        ("_uncalibrated", "as the scores are", _FLOOR),
-        ("", "calibrated", _OURS),
-    ):
-        sure, accuracy, _ = zip(*test[f"reliability{name}"], strict=True)
-        label = f"{label}: ECE {percent(test[f'ece{name}'])}"
-        right.plot(sure, accuracy, "o-", color=colour, label=label, markersize=3)
-    right.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1.02), ylim=(0, 1.02))
-    right.legend(fontsize=8, loc="lower right")
-    for axes in (left, right):
-        axes.grid(alpha=0.25)
-    _save(figure, folder / "calibration.png")
-
-
-# ------------------------------------------------------------------------------ the page
 
 
 def percent(value: float) -> str:
@@ -281,6 +18,29 @@ def percent(value: float) -> str:
 def interval(pair: Sequence[float]) -> str:
     """An interval of shares as text."""
     return f"{100 * pair[0]:.1f}–{100 * pair[1]:.1f}"
+
+
+def p_value(p: float, n: int) -> str:
+    """The p-value of a test of n pairs as text; a dash where one pair gives none."""
+    if n < 2:
+        return "–"
+    return f"{p:.2g}" if p >= 0.0001 else "<0.0001"
+
+
+def by_setting(rows: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """The rows of results in parts of one n_way and grouping each."""
+    parts = groupby(rows, key=lambda row: (row["n_way"], row["groups"]))
+    return [list(part) for _, part in parts]
+
+
+def caption(rows: Sequence[Mapping[str, Any]]) -> str:
+    """What the rows of one setting stand on."""
+    row = rows[0]
+    groups = {"none": "no groups known", "mixed": "groups mixed", "separate": "groups separate"}
+    return (
+        f"{row['n_way']}-way, queries of {len(row['per_class'])} unseen classes, "
+        f"{row['episodes']} episodes for each K, {groups[row['groups']]}"
+    )
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
@@ -320,22 +80,9 @@ def gains(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]
     return header, cells
 
 
-def _html(header: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
-    lines = "".join(
-        f"<tr>{''.join(f'<{tag}>{html.escape(cell)}</{tag}>' for cell in line)}</tr>"
-        for tag, line in [("th", header), *(("td", line) for line in cells)]
-    )
-    return f"<table>{lines}</table>"
-
-
 def facts(results: Mapping[str, Any]) -> list[str]:
-    """What the table stands on, verification, speed and training, as lines of text."""
-    row = results["k_shot"][0]
-    groups = {"none": "no groups known", "mixed": "groups mixed", "separate": "groups separate"}
-    lines = [
-        f"{row['n_way']}-way, queries of {len(row['per_class'])} unseen classes, "
-        f"{row['episodes']} episodes for each K, {groups[row['groups']]}"
-    ]
+    """Verification, training and speed, as lines of text."""
+    lines = []
     if results["verification"] is not None:
         v = results["verification"]
         at_margin = (
@@ -405,7 +152,43 @@ def unknown_table(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[li
 
 _STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem}
 table{border-collapse:collapse}td,th{padding:.25rem .7rem;border-bottom:1px solid #d0d7de;
-text-align:right}img{max-width:100%}pre{background:#f6f8fa;padding:1rem;overflow:auto}"""
+text-align:right}td:first-child{text-align:left;white-space:pre}img{max-width:100%}pre{background:#f6f8fa;padding:1rem;overflow:auto}"""
+
+
+def html_table(header: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
+    """Cells of text as a table."""
+    return "<table>{}</table>".format(
+        "".join(
+            f"<tr>{''.join(f'<{tag}>{html.escape(cell)}</{tag}>' for cell in line)}</tr>"
+            for tag, line in [("th", header), *(("td", line) for line in cells)]
+        )
+    )
+
+
+def html_list(lines: Iterable[str]) -> str:
+    """Lines of text as a list."""
+    return f"<ul>{''.join(f'<li>{html.escape(line)}</li>' for line in lines)}</ul>"
+
+
+def html_picture(path: Path) -> str:
+    """A PNG file inside the page."""
+    data = base64.b64encode(path.read_bytes()).decode()
+    return f'<p><img alt="{html.escape(path.name)}" src="data:image/png;base64,{data}"></p>'
+
+
+def made_by(manifest: Mapping[str, Any]) -> str:
+    """The machine and the versions, from a manifest."""
+    keys = ("started", "machine", "device", "versions", "runtime", "parameters", "images")
+    return html_list(f"{key}: {value}" for key, value in manifest.items() if key in keys)
+
+
+def write_page(folder: Path, title: str, body: str) -> None:
+    """`report.html` in a folder: one file that needs no other."""
+    write_text(
+        folder / "report.html",
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title>'
+        f"<style>{_STYLE}</style><h1>{html.escape(title)}</h1>{body}</html>",
+    )
 
 
 def page(
@@ -415,39 +198,29 @@ def page(
     results: Mapping[str, Any],
     config: str,
 ) -> None:
-    """`report.html`: tables, pictures and configuration in one file that needs no other."""
-    accuracies = _html(*table(results["k_shot"]))
-    adapted = gains(results["k_shot"])
-    if adapted[1]:
-        accuracies += f"<h2>With and without the adapter, same episodes</h2>{_html(*adapted)}"
+    """A run's tables, pictures and configuration as `report.html`."""
+    tables = ""
+    for rows in by_setting(results["k_shot"]):
+        tables += f"<h3>{html.escape(caption(rows))}</h3>{html_table(*table(rows))}"
+        adapted = gains(rows)
+        if adapted[1]:
+            tables += f"<h4>With and without the adapter</h4>{html_table(*adapted)}"
     unknown = ""
     if results["unknown"]:
         unknown = (
             "<h2>Unknown classes and confidence</h2>"
-            f"{_html(*unknown_table(results['unknown']))}"
+            f"{html_table(*unknown_table(results['unknown']))}"
             "<p>accepted: images of an unknown class taken for a known one. Threshold and "
             "temperature are chosen on the validation classes.</p>"
         )
     names = ["k_shot.png", "curves.png", "calibration.png", "episodes.png"]
-    names += [f"confusion_k{row['k_shot']}.png" for row in results["k_shot"]]
-    pictures = "".join(
-        f'<p><img alt="{name}" src="data:image/png;base64,'
-        f'{base64.b64encode((folder / name).read_bytes()).decode()}"></p>'
-        for name in names
-        if (folder / name).exists()
-    )
-    machine = "".join(
-        f"<li>{html.escape(f'{key}: {value}')}</li>"
-        for key, value in manifest.items()
-        if key in ("started", "machine", "device", "versions", "runtime", "parameters", "images")
-    )
-    notes = "".join(f"<li>{html.escape(line)}</li>" for line in facts(results))
-    write_text(
-        folder / "report.html",
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title} {folder.name}</title>'
-        f"<style>{_STYLE}</style><h1>{title} {html.escape(folder.name)}</h1>"
-        f"<h2>K-shot accuracy on unseen classes</h2>{accuracies}"
+    names += dict.fromkeys(f"confusion_k{row['k_shot']}.png" for row in results["k_shot"])
+    drawn = "".join(html_picture(folder / name) for name in names if (folder / name).exists())
+    write_page(
+        folder,
+        f"{title} {folder.name}",
+        f"<h2>K-shot accuracy on unseen classes</h2>{tables}"
         "<p>raw pixels: the same head on images averaged to 16x16, same episodes.</p>"
-        f"<ul>{notes}</ul>{unknown}{pictures}<h2>Made by</h2><ul>{machine}</ul>"
-        f"<h2>Configuration</h2><pre>{html.escape(config)}</pre></html>",
+        f"{html_list(facts(results))}{unknown}{drawn}<h2>Made by</h2>{made_by(manifest)}"
+        f"<h2>Configuration</h2><pre>{html.escape(config)}</pre>",
     )

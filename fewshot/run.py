@@ -13,7 +13,7 @@ import mlx.core as mx
 import numpy as np
 from attrs import evolve
 
-from . import checkpoint, report
+from . import checkpoint, pictures, report
 from .assembly import Parts, build, check, validation_of
 from .config import RunConfig, read_toml, resolve, to_toml
 from .datasets import ArrayDataset, decode
@@ -32,13 +32,16 @@ def run(
     out: Path | None = None,
     runtime: Runtime | None = None,
     progress: Progress = silent,
+    images: ArrayDataset | None = None,
 ) -> Path:
     """Train, evaluate and write a run folder (`out`, or the next number under `runs`).
+
+    `images`: the configuration's data set, where it is decoded already.
 
     Interrupted in training, the folder holds the best weights so far and `status` "interrupted" in
     its manifest; `evaluate_run` then examines them.
     """
-    parts = build(config, registry)
+    parts = build(config, registry, images)
     check(parts)
     folder = checkpoint.new_folder(Path("runs")) if out is None else checkpoint.named_folder(out)
     try:
@@ -62,7 +65,7 @@ def run(
             weights_sha256=checkpoint.save_weights(parts.learned, folder / checkpoint.WEIGHTS),
             training=attrs.asdict(history, filter=lambda a, _: a.name != "records"),
         )
-        report.curves(history.records, folder / "curves.png")
+        pictures.curves(history.records, folder / "curves.png")
         if history.stopped == "interrupted":
             note(status="interrupted")
             raise InterruptedRunError(
@@ -125,6 +128,26 @@ def evaluate_run(
     return out
 
 
+def decoded(dataset: Dataset, progress: Progress = silent) -> ArrayDataset:
+    """All images of a dataset, decoded where they are not."""
+    if isinstance(dataset, ArrayDataset):
+        return dataset
+    total = len(dataset.labels)
+    return decode(
+        dataset,
+        lambda done, total: progress("images", done, total, "", ""),
+        lambda line: progress("images", 0, total, "", line),
+    )
+
+
+def identity(images: ArrayDataset) -> dict[str, Any]:
+    """Which images: by the names and contents of their files, where there are any, else pixels."""
+    of_what = {"files_sha256": images.files_sha256}
+    if images.files_sha256 is None:
+        of_what = {"pixels_sha256": sha256(np.ascontiguousarray(images.images).data).hexdigest()}
+    return {"images": len(images.images), "shape": list(images.images.shape[1:]), **of_what}
+
+
 # -------------------------------------------------------------------------------- steps
 
 
@@ -141,18 +164,6 @@ def _load(parts: Parts, folder: Path) -> None:
     if not weights.is_file():
         raise OutputError(f"{folder}: no weights yet (its status: {manifest.get('status')})")
     checkpoint.load_weights(parts.learned, weights, manifest.get("weights_sha256"))
-
-
-def decoded(dataset: Dataset, progress: Progress) -> ArrayDataset:
-    """All images in memory or mapped."""
-    if isinstance(dataset, ArrayDataset):
-        return dataset
-    total = len(dataset.labels)
-    return decode(
-        dataset,
-        lambda done, total: progress("images", done, total, "", ""),
-        lambda line: progress("images", 0, total, "", line),
-    )
 
 
 def _train(parts: Parts, folder: Path, progress: Progress) -> History:
@@ -202,6 +213,7 @@ def _version(name: str) -> str | None:
 
 def _manifest(parts: Parts, runtime: Runtime | None) -> dict[str, Any]:
     """What a figure depends on beside the configuration."""
+    assert isinstance(parts.dataset, ArrayDataset)
     packages = ("fewshot", "mlx", "numpy", "pillow", "scipy")
     return {
         "started": _now(),
@@ -210,23 +222,11 @@ def _manifest(parts: Parts, runtime: Runtime | None) -> dict[str, Any]:
         "classes": attrs.asdict(parts.split),
         "parameters": parameter_count(parts.learned),
         "versions": {"python": platform.python_version()} | {p: _version(p) for p in packages},
-        "data": _data(parts.dataset),
+        "data": {
+            **identity(parts.dataset),
+            "decoded": str(getattr(parts.dataset.images, "filename", "memory")),
+        },
         "machine": f"{platform.system()} {platform.machine()}",
         "device": str(mx.default_device()),
         "runtime": None if runtime is None else attrs.asdict(runtime),
-    }
-
-
-def _data(dataset: Dataset) -> dict[str, Any]:
-    """Which images: by the names and contents of their files, where there are any, else pixels."""
-    assert isinstance(dataset, ArrayDataset)
-    images = dataset.images
-    of_what = {"files_sha256": dataset.files_sha256}
-    if dataset.files_sha256 is None:
-        of_what = {"pixels_sha256": sha256(np.ascontiguousarray(images).data).hexdigest()}
-    return {
-        "images": len(images),
-        "shape": list(images.shape[1:]),
-        **of_what,
-        "decoded": str(getattr(images, "filename", "memory")),
     }

@@ -11,7 +11,7 @@ import numpy as np
 import tomli_w
 from attrs import asdict, evolve, frozen, validators
 
-from . import checkpoint, report
+from . import checkpoint, pictures, report
 from .assembly import build, check
 from .config import RunConfig, Tree, nested, resolve, to_toml, to_tree
 from .datasets import ArrayDataset, split_classes
@@ -94,7 +94,7 @@ def search(
         _keep_best(folder, layers, registry)
     records = recorded(folder)
     if _keep_best(folder, layers, registry):
-        report.trials(records, [entry.key for entry in space], folder / "search.png")
+        pictures.trials(records, [entry.key for entry in space], folder / "search.png")
     elif records:
         raise TrainingError(f"every trial failed; the first: {records[0]['error']}")
     return folder
@@ -156,7 +156,13 @@ def _scores(
         split = evolve(
             config.split, train=tuple(train), val=(), test=tuple(held_out), file=None, draw=False
         )
-        asked = evolve(config.evaluation, k_shot=(options.k_shot,), n_way=0, pairs=0)
+        asked = evolve(
+            config.evaluation,
+            k_shot=(options.k_shot,),
+            n_way=(0,),
+            groups=config.evaluation.groups[:1],
+            pairs=0,
+        )
         parts = build(evolve(config, split=split, evaluation=asked), registry, dataset)
         check(parts)
         where = f"trial {number}, fold {i} of {len(folds)}"

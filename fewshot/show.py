@@ -6,7 +6,7 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from . import report
+from . import pictures
 from .assembly import make
 from .errors import ConfigError
 from .registry import Registered
@@ -50,8 +50,8 @@ def draw(entry: Registered, options: Any, path: Path, size: int) -> None:
     """
     if entry.kind == "backbone":
         shape = (size, size, 3)
-        report.layers(entry.name, layer_table(make(entry, options, shape), shape), path)
+        pictures.layers(entry.name, layer_table(make(entry, options, shape), shape), path)
     elif entry.kind == "dataset":
-        report.examples(make(entry, options), path)
+        pictures.examples(make(entry, options), path)
     else:
         raise ConfigError(f"--save draws a backbone or a dataset, not a {entry.kind}")

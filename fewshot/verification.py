@@ -21,7 +21,7 @@ def verification_pairs(
     if options.pairs == 0 or len(split.test) < 2:
         return None
     chosen_on = split.val if len(split.val) >= 2 else split.train
-    spec = PairsOptions(options.pairs, groups=options.groups)
+    spec = PairsOptions(options.pairs, groups=options.groups[0])
     tuning, test = (
         pairs(spec, only(dataset.labels, class_ids(dataset, names)), dataset.groups).draw(
             options.seed, 0
@@ -79,7 +79,8 @@ def verify(
     margin: float | None = None,
 ) -> Verification:
     """Same class or different on `test`, with a threshold chosen on `tuning`."""
-    threshold = best_threshold(pair_distances(embeddings, tuning, metric), tuning.same)
+    tuned_on = pair_distances(embeddings, tuning, metric)
+    threshold = best_threshold(tuned_on, tuning.same)
     distances = pair_distances(embeddings, test, metric)
 
     def accuracy(at: float) -> float:
@@ -89,6 +90,7 @@ def verify(
         auc=roc_auc(distances, test.same),
         threshold=threshold,
         accuracy=accuracy(threshold),
+        tuning_accuracy=float(np.mean((tuned_on < threshold) == tuning.same)),
         margin=margin,
         accuracy_at_margin=None if margin is None else accuracy(margin),
         pairs=len(test.same),

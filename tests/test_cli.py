@@ -20,6 +20,7 @@ from commands import command, done, fewshot, here
 from PIL import Image
 
 from fewshot.cli import commands
+from fewshot.config import read_study
 from fewshot.plugins import build_registry
 from fewshot.registry import KINDS
 
@@ -316,7 +317,7 @@ def test_list_names_every_kind():
 
 
 @pytest.mark.parametrize(("kind", "name"), [(k, n) for k in KINDS for n in REGISTRY.names(k)])
-def test_show_tells_the_options_of_every_component(kind: str, name: str):
+def test_show_tells_the_options_of_every_component(kind: str, name: str, tmp_path: Path):
     entry = REGISTRY.get(kind, name)
     result = CliRunner().invoke(commands, ["show", kind, name])
     assert result.exit_code == 0, result.stderr
@@ -326,6 +327,10 @@ def test_show_tells_the_options_of_every_component(kind: str, name: str):
     if kind == "preset":
         text = result.stdout.partition(entry.part.summary)[2]
         assert tomllib.loads(text) == dict(entry.preset.values)
+    elif kind == "study":
+        path = tmp_path / f"{name}.toml"
+        path.write_text(result.stdout.partition(entry.part.summary)[2])
+        assert read_study(path) == entry.study
     else:
         rows = [line.split() for line in result.stdout.splitlines()]
         for field in attrs.fields(entry.component.options):

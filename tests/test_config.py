@@ -76,6 +76,8 @@ def bounds(validator: Any) -> Bounds:
         return bounds(validator.member_validator)
     if name == "_MinLengthValidator":
         return Bounds(length=validator.min_length)
+    if name == "_InValidator":
+        return Bounds()  # a literal type says the same
     if name == "ZeroOr":
         return Bounds(low=validator.least)
     assert validator is None, f"the tests know no validator {name}"
@@ -401,6 +403,8 @@ def wrong_for(kind: Any) -> list[Any]:
         return WRONG[kind]
     if get_origin(kind) is Literal:
         return ["neither", "", 1, True, list(get_args(kind)), get_args(kind)[0].upper()]
+    if get_origin(kind) is tuple:
+        return [[value] for value in wrong_for(get_args(kind)[0])]
     return wrong_for(next(a for a in get_args(kind) if a is not type(None)))
 
 

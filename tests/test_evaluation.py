@@ -36,7 +36,7 @@ from fewshot.evaluation import (
 )
 from fewshot.heads import nearest_prototype, nearest_support
 from fewshot.metrics import cosine, euclidean, manhattan, sqeuclidean
-from fewshot.records import ClassSplit, EvaluationOptions
+from fewshot.records import ClassSplit, EvaluationOptions, Setting
 from fewshot.samplers import EpisodesOptions, all_way, episodes
 from fewshot.testing.laws import ULP
 from fewshot.verification import best_threshold, pair_distances, roc_auc, verification_pairs, verify
@@ -486,10 +486,10 @@ def test_an_image_beyond_the_embeddings_is_an_error() -> None:
 @pytest.mark.parametrize("groups", ["separate", "mixed"])
 def test_all_way_tasks_support_every_class_and_query_the_test_classes(groups: Any) -> None:
     data, split = toy(), ClassSplit("ab", "c", "ef")  # d is in no part
-    options = EvaluationOptions(k_shot=(1, 3, 5), repeats=4, groups=groups)
+    options = EvaluationOptions(k_shot=(1, 3, 5), repeats=4, groups=(groups,))
     blocks = k_shot_episodes(data, split, options)
-    found = {k: one_by_one(blocks[k]) for k in blocks}
-    assert list(found) == [1, 3, 5]
+    assert list(blocks) == [Setting(k, 0, groups) for k in (1, 3, 5)]
+    found = {setting.k_shot: one_by_one(blocks[setting]) for setting in blocks}
     for k, tasks in found.items():
         assert len(tasks) == 4
         assert len({task.items.tobytes() for task in tasks}) == 4
@@ -501,14 +501,15 @@ def test_all_way_tasks_support_every_class_and_query_the_test_classes(groups: An
                 assert len(task.query) == 2 * (12 - k)
     images = np.unique([i for tasks in found.values() for task in tasks for i in task.items])
     for tasks in (found, blocks):
-        assert np.array_equal(needed([task for k in tasks for task in tasks[k]]), images)
+        assert np.array_equal(needed([task for part in tasks.values() for task in part]), images)
 
 
 def test_standard_tasks_are_of_test_classes_with_the_counts_asked_for() -> None:
-    options = EvaluationOptions(k_shot=(1, 2), n_way=2, n_query=4, episodes=5)
+    options = EvaluationOptions(k_shot=(1, 2), n_way=(2,), n_query=4, episodes=5)
     found = k_shot_episodes(toy(), ClassSplit("ab", "c", "def"), options)
-    for k, blocks in found.items():
-        tasks = one_by_one(blocks)
+    assert {(setting.n_way, setting.groups) for setting in found} == {(2, "separate")}
+    for setting, blocks in found.items():
+        k, tasks = setting.k_shot, one_by_one(blocks)
         assert len(tasks) == 5
         for task in tasks:
             assert {NAMES[c] for c in task.classes} < set("def")
@@ -516,12 +517,34 @@ def test_standard_tasks_are_of_test_classes_with_the_counts_asked_for() -> None:
             assert np.bincount(task.query_labels).tolist() == [4] * 2
 
 
+def test_every_setting_asked_for_has_the_episodes_it_has_alone() -> None:
+    split = ClassSplit("ab", "c", "def")
+    options = EvaluationOptions((1, 2), n_way=(0, 2), groups=("mixed", "separate"), n_query=2)
+    found = k_shot_episodes(toy(), split, options)
+    assert list(found) == [
+        Setting(k, n_way, groups)
+        for n_way in (0, 2)
+        for groups in ("mixed", "separate")
+        for k in (1, 2)
+    ]
+    for setting, blocks in found.items():
+        alone = EvaluationOptions(
+            (setting.k_shot,), (setting.n_way,), groups=(setting.groups,), n_query=2
+        )
+        ((same, others),) = k_shot_episodes(toy(), split, alone).items()
+        assert same == setting
+        for one, other in zip(one_by_one(blocks), one_by_one(others), strict=True):
+            assert np.array_equal(one.items, other.items)
+    ungrouped = k_shot_episodes(evolve(toy(), groups=None), split, options)
+    assert list(ungrouped) == [Setting(k, n_way) for n_way in (0, 2) for k in (1, 2)]
+
+
 def test_two_evaluations_of_one_seed_meet_the_same_tasks_and_others_do_not() -> None:
     split = ClassSplit("abc", "", "def")
 
     def images(seed: int, grouping: Any = "mixed", k_shot: tuple[int, ...] = (1, 2)) -> list[Any]:
-        options = EvaluationOptions(k_shot, repeats=2, seed=seed, groups=grouping)
-        tasks = one_by_one(k_shot_episodes(toy(), split, options)[2])
+        options = EvaluationOptions(k_shot, repeats=2, seed=seed, groups=(grouping,))
+        tasks = one_by_one(k_shot_episodes(toy(), split, options)[Setting(2, 0, grouping)])
         return [task.items.tolist() for task in tasks]
 
     assert images(3) == images(3)
@@ -532,13 +555,15 @@ def test_two_evaluations_of_one_seed_meet_the_same_tasks_and_others_do_not() -> 
 def test_a_hundred_shots_work_and_one_more_image_is_needed() -> None:
     split, options = ClassSplit("a", "", "b"), EvaluationOptions(k_shot=(100,), repeats=2)
     data = toy(101, 2, 2, group=1)
-    tasks = one_by_one(k_shot_episodes(data, split, evolve(options, groups="mixed"))[100])
+    tasks = one_by_one(
+        k_shot_episodes(data, split, evolve(options, groups=("mixed",)))[Setting(100, 0, "mixed")]
+    )
     assert all(np.bincount(task.support_labels).tolist() == [100, 100] for task in tasks)
     assert all(len(task.query) == 1 for task in tasks)
     rows = corners(toy(101, 2, 2).labels, np.random.default_rng(0))
     assert evaluate(rows, tasks, nearest_support(), euclidean(), NAMES[:2]).accuracy == 1
     with pytest.raises(DataError, match=r"100 images.*100.*k_shot"):
-        k_shot_episodes(toy(100, 2, 2), split, evolve(options, groups="mixed"))
+        k_shot_episodes(toy(100, 2, 2), split, evolve(options, groups=("mixed",)))
 
 
 @pytest.mark.parametrize(
@@ -546,7 +571,10 @@ def test_a_hundred_shots_work_and_one_more_image_is_needed() -> None:
     [
         {"k_shot": ()},
         {"k_shot": (0,)},
-        {"n_way": -1},
+        {"n_way": ()},
+        {"n_way": (1,)},
+        {"groups": ()},
+        {"groups": "mixed"},
         {"n_query": 0},
         {"episodes": 1},
         {"repeats": 1},
@@ -704,7 +732,7 @@ def test_validation_never_reads_test_classes_and_repeats(entry: Any) -> None:
     assert examine is not None
     figures = examine()
     assert data.seen == set("abcd")
-    assert figures.keys() == {"score", "auc"}
+    assert figures.keys() == {"score", "auc", "pair_accuracy", "train_pair_accuracy"}
     assert all(0 <= value <= 1 for value in figures.values())
     assert examine() == figures
     mx.random.seed(9)
@@ -769,6 +797,10 @@ def test_validation_is_about_the_validation_classes_alone(distinct: str) -> None
     assert figures["auc"] == (1 if told_apart else 0.5)
     assert (figures["score"] == 1) == told_apart
     assert told_apart or figures["score"] <= 0.5
+    # The threshold is the training classes' own: where these are all alike, it says nothing.
+    if "a" in distinct:
+        assert figures["train_pair_accuracy"] == 1
+        assert (figures["pair_accuracy"] == 1) == told_apart
 
 
 # ------------------------------------------------------------------ classes, names and their weight

@@ -25,10 +25,11 @@ ORDER = [
     *("images", "folders", "cache", "datasets", "survey", "loader"),
     *("embedding", "folding", "adapters"),
     *("verification", "training", "evaluation", "calibration", "checkpoint", "archive", "doctor"),
-    *("report", "compare", "adaptation"),
+    *("report", "pictures", "compare", "adaptation"),
     *("builtin", "plugins"),
     *("recipe", "prediction", "gallery", "exporting", "serve"),
-    *("assembly", "show", "examination", "run", "search", "__main__"),
+    *("assembly", "show", "examination", "run", "search"),
+    *("tabulation", "study_page", "study", "__main__"),
 ]
 
 # At run time none of these may need MLX: data are prepared on threads that must not touch it.
@@ -146,9 +147,9 @@ def test_the_registry_knows_no_pluggy_and_no_files():
     assert not imports(PACKAGE / "registry.py") & {"pluggy", "pathlib", "os", "importlib"}
 
 
-def test_no_pictures_outside_the_report():
+def test_only_one_module_draws():
     for source in SOURCES:
-        assert ("matplotlib" in imports(source)) == (source.stem == "report")
+        assert ("matplotlib" in imports(source)) == (source.stem == "pictures")
 
 
 @pytest.mark.parametrize("source", SOURCES + COMMANDS + LAWS, ids=lambda path: path.stem)

@@ -10,7 +10,7 @@ import sys
 import click
 
 from ..errors import FewshotError
-from . import authors, classifiers, data, machine, parts, runs, searches, serving
+from . import authors, classifiers, data, machine, parts, runs, searches, serving, studies
 
 
 def main() -> None:
@@ -55,6 +55,6 @@ def commands() -> None:
     """
 
 
-for module in (runs, searches, classifiers, serving, data, parts, authors, machine):
+for module in (runs, studies, searches, classifiers, serving, data, parts, authors, machine):
     for command in module.COMMANDS:
         commands.add_command(command)

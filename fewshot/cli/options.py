@@ -12,64 +12,67 @@ if TYPE_CHECKING:
     from ..config import Tree
 
 
-def choices(command: Callable[..., None]) -> Callable[..., None]:
-    """Options that name a configuration's parts."""
-    for decorate in reversed(
-        [
-            click.option("--config", type=click.Path(path_type=Path), help="A TOML file."),
-            click.option("--preset", metavar="NAME", help="A preset to start from."),
-            click.option("--dataset", metavar="NAME", help="Data set."),
-            click.option(
-                "--data", metavar="PATH", help="Images: a folder, a zip file or an .npz file."
-            ),
-            click.option("--backbone", metavar="NAME", help="Network."),
-            click.option("--metric", metavar="NAME", help="Distance."),
-            click.option("--loss", metavar="NAME", help="Loss."),
-            click.option("--sampler", metavar="NAME", help="Sampler; else one that fits the loss."),
-            click.option("--augment", metavar="NAMES", help="Random transforms, comma-separated."),
-            click.option("--steps", type=int, help="Optimizer steps at the most."),
-            click.option("--seed", type=int, help="Of weights, draws and transforms."),
-        ]
-    ):
-        command = decorate(command)
-    return command
+Command = Callable[..., None]
 
 
-def settings(command: Callable[..., None]) -> Callable[..., None]:
-    """Options of every command that reads a configuration."""
-    for decorate in reversed(
-        [
-            click.option(
-                "--set", "settings", metavar="KEY=VALUE", multiple=True,
-                help="Any option, e.g. --set backbone.dropout=0.2.",
-            ),
-            click.option(
-                "--strict-plugins", is_flag=True, help="Stop at a plugin that fails to load."
-            ),
-        ]
-    ):  # fmt: skip
-        command = decorate(command)
-    return command
+def _adding(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """One decorator of many, the first on top."""
+
+    def decorate(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
 
 
-def examination(command: Callable[..., None]) -> Callable[..., None]:
-    """Options that change how a backbone is examined."""
-    command = settings(command)
-    for decorate in reversed(
-        [
-            click.option("--head", metavar="NAME", help="Few-shot classifier."),
-            click.option("--adapter", metavar="NAME", help="Trains on each episode's support."),
-            click.option("--k-shot", metavar="LIST", help="Support sizes, e.g. 1,5,100."),
-            click.option("--n-way", type=int, help="Classes of an episode; 0: all, query unseen."),
-            click.option(
-                "--groups",
-                type=click.Choice(["separate", "mixed"]),
-                help="May support and query share a shot or signer?",
-            ),
-        ]
-    ):
-        command = decorate(command)
-    return command
+_DATASET = click.option("--dataset", metavar="NAME", help="Data set.")
+_DATA = click.option("--data", metavar="PATH", help="Images: a folder, a zip file or an .npz file.")
+_STEPS = click.option("--steps", type=int, help="Optimizer steps at the most.")
+
+# What all rows of a study may share.
+data_choices = _adding(_DATASET, _DATA, _STEPS)
+
+# Options that name a configuration's parts.
+choices = _adding(
+    click.option("--config", type=click.Path(path_type=Path), help="A TOML file."),
+    click.option("--preset", metavar="NAME", help="A preset to start from."),
+    _DATASET,
+    _DATA,
+    click.option("--backbone", metavar="NAME", help="Network."),
+    click.option("--metric", metavar="NAME", help="Distance."),
+    click.option("--loss", metavar="NAME", help="Loss."),
+    click.option("--sampler", metavar="NAME", help="Sampler; else one that fits the loss."),
+    click.option("--augment", metavar="NAMES", help="Random transforms, comma-separated."),
+    _STEPS,
+    click.option("--seed", type=int, help="Of weights, draws and transforms."),
+)
+
+# Options of every command that reads a configuration.
+settings = _adding(
+    click.option(
+        "--set",
+        "settings",
+        metavar="KEY=VALUE",
+        multiple=True,
+        help="Any option, e.g. --set backbone.dropout=0.2.",
+    ),
+    click.option("--strict-plugins", is_flag=True, help="Stop at a plugin that fails to load."),
+)
+
+# Options that change how a backbone is examined.
+examination = _adding(
+    click.option("--head", metavar="NAME", help="Few-shot classifier."),
+    click.option("--adapter", metavar="NAME", help="Trains on each episode's support."),
+    click.option("--k-shot", metavar="LIST", help="Support sizes, e.g. 1,5,100."),
+    click.option("--n-way", metavar="LIST", help="Classes of an episode; 0: all, query unseen."),
+    click.option(
+        "--groups",
+        metavar="LIST",
+        help="May support and query share a shot or signer? separate, mixed or both.",
+    ),
+    settings,
+)
 
 
 def flag_layer(given: dict[str, Any]) -> Tree:
@@ -90,15 +93,21 @@ def flag_layer(given: dict[str, Any]) -> Tree:
     for key in ("seed", "preset"):
         if given.get(key) is not None:
             layer[key] = given[key]
-    evaluation = {key: given[key] for key in ("n_way", "groups") if given.get(key) is not None}
-    if given.get("k_shot") is not None:
-        try:
-            evaluation["k_shot"] = [int(k) for k in given["k_shot"].split(",")]
-        except ValueError:
-            raise click.UsageError(
-                f"--k-shot wants whole numbers such as 1,5,10, got '{given['k_shot']}'"
-            ) from None
+    evaluation: Tree = {
+        key: _whole_numbers(f"--{key.replace('_', '-')}", given[key])
+        for key in ("k_shot", "n_way")
+        if given.get(key) is not None
+    }
+    if given.get("groups") is not None:
+        evaluation["groups"] = [name.strip() for name in given["groups"].split(",")]
     return {**layer, **({"evaluation": evaluation} if evaluation else {})}
+
+
+def _whole_numbers(flag: str, text: str) -> list[int]:
+    try:
+        return [int(number) for number in text.split(",")]
+    except ValueError:
+        raise click.UsageError(f"{flag} wants whole numbers such as 1,5,10, got '{text}'") from None
 
 
 def topmost(settings: Tree, flags: Tree) -> list[Tree]:

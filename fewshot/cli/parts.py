@@ -10,7 +10,8 @@ import click
 from .terminal import fast_mlx, load_registry, print_table
 
 _KINDS = (
-    "backbone", "metric", "loss", "sampler", "head", "adapter", "dataset", "transform", "preset"
+    *("backbone", "metric", "loss", "sampler", "head", "adapter"),
+    *("dataset", "transform", "preset", "study"),
 )  # fmt: skip
 
 
@@ -38,7 +39,8 @@ def list_components(kind: str | None) -> None:
 @click.option("--size", default=64, show_default=True, help="Image size for a backbone's layers.")
 def show(kind: str, name: str, settings: tuple[str, ...], save: Path | None, size: int) -> None:
     """A component's options; --save draws a backbone's layers or a data set's examples."""
-    from ..config import options, settings_layer, show_options
+    from ..config import options, partial_to_toml, settings_layer, show_options
+    from ..records import Component
 
     if save is not None:
         fast_mlx()
@@ -46,12 +48,10 @@ def show(kind: str, name: str, settings: tuple[str, ...], save: Path | None, siz
     entry = registry.get(kind, name)
     click.echo(f"{entry.kind} {entry.qualified} ({entry.provider} {entry.version})")
     click.echo(entry.part.summary)
-    if kind == "preset":
+    if not isinstance(entry.part, Component):
         if settings or save is not None:
-            raise click.UsageError("a preset has no options to set and no picture")
-        import tomli_w
-
-        click.echo("\n" + tomli_w.dumps(dict(entry.preset.values)))
+            raise click.UsageError(f"a {kind} has no options to set and no picture")
+        click.echo("\n" + partial_to_toml(entry.part))
         return
     header, rows = show_options(entry.component.options)
     print_table(header, rows) if rows else click.echo("no options")

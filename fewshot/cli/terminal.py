@@ -53,8 +53,10 @@ def showing_progress() -> Iterator[Progress]:
             began = stages.setdefault(stage, time.monotonic())
             if line:
                 click.echo(f"{stage} {done}/{total}: {line}", err=True)
-            elif done == total and stage != "training":
+            elif done == total and stage not in ("training", "study"):
                 click.echo(f"{stage}: {time.monotonic() - began:.1f} s", err=True)
+            if done == total:
+                del stages[stage]  # a study comes to it again
 
         yield lines
         return
@@ -89,14 +91,14 @@ def showing_progress() -> Iterator[Progress]:
 def print_results(folder: Path) -> None:
     """The table and the facts of a run folder."""
     from ..checkpoint import read_json
-    from ..report import facts, gains, table
+    from ..report import by_setting, caption, facts, gains, table
 
     results = read_json(folder / "results.json")
-    header, rows = table(results["k_shot"])
-    print_table(header, rows, right=True)
-    header, rows = gains(results["k_shot"])
-    if rows:
-        print_table(header, rows, right=True)
+    for rows in by_setting(results["k_shot"]):
+        for header, cells in (table(rows), gains(rows)):
+            if cells:
+                print_table(header, cells, right=True)
+        click.echo(caption(rows))
     for line in facts(results):
         click.echo(line)
     click.echo(f"everything else: {folder / 'report.html'}")

@@ -1,9 +1,10 @@
 """What the bundle offers, nothing else."""
 
-from fewshot import Component, Preset, hookimpl
+from fewshot import Component, Preset, Study, hookimpl
 
 from .alphabet import SPLIT, AlphabetOptions, alphabet, fetch_photos
 from .simplecnn import SimpleCNNOptions, simplecnn
+from .study import STUDY
 from .synthetic import SyntheticOptions, synthetic
 
 
@@ -130,3 +131,9 @@ def fewshot_presets() -> list[Preset]:
             "batch norm before ReLU, all transforms but the flip",
         ),
     ]
+
+
+@hookimpl
+def fewshot_studies() -> list[Study]:
+    """The paper's table."""
+    return [STUDY]

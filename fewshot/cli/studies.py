@@ -1,0 +1,55 @@
+"""The command that runs a table of runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .options import data_choices, examination, flag_layer, topmost
+from .terminal import fast_mlx, load_registry, print_table, showing_progress
+
+
+@click.command()
+@click.argument("which", metavar="STUDY")
+@click.option("--seeds", type=click.IntRange(min=1), help="Runs of each row; else the study's own.")
+@click.option("--only", metavar="ROW", multiple=True, help="Run this row; may be repeated.")
+@data_choices
+@examination
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Its folder; else studies/NAME. It may exist."
+)
+def study(which: str, seeds: int | None, only: tuple[str, ...], **given: Any) -> None:
+    """Do a table of runs, by name (`fewshot list study`) or from a TOML file, and report on it.
+
+    Interrupted, the same command goes on; runs already done are not done again.
+    """
+    runtime = fast_mlx()
+    registry, _ = load_registry(given["strict_plugins"])
+    from attrs import evolve
+
+    from ..config import read_study, settings_layer
+    from ..errors import TrainingError
+    from ..study import run_study
+    from ..study_page import settings, table, title
+
+    asked = (
+        read_study(Path(which)) if which.endswith(".toml") else registry.get("study", which).study
+    )
+    if seeds is not None:
+        asked = evolve(asked, seeds=seeds)
+    out = given["out"] or Path("studies") / asked.name
+    above = topmost(settings_layer(given["settings"]), flag_layer(given))
+    with showing_progress() as progress:
+        results = run_study(asked, registry, out, above, only, runtime, progress)
+    main = settings(results)[0]
+    print_table(*table(main), right=True)
+    click.echo(title(main))
+    click.echo(f"everything else: {out / 'report.html'}")
+    if results["failed"]:
+        told = "; ".join(f"{name}: {why}" for name, why in results["failed"].items())
+        raise TrainingError(f"not done: {told}")
+
+
+COMMANDS = (study,)

@@ -1,0 +1,360 @@
+"""Pictures. Figures only, no pyplot: nothing global, nothing shown."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
+from numpy.typing import NDArray
+
+from .datasets import episode_classes
+from .draws import Episode, Ints
+from .errors import OutputError
+from .interfaces import Dataset
+from .loader import gather
+from .report import percent
+from .seeding import generator
+
+_MOST = 40  # classes in one picture
+_OURS, _FLOOR, _UNTRAINED, _RIGHT, _WRONG = "#1f6feb", "#8c959f", "#d4a72c", "#1a7f37", "#cf222e"
+
+
+def _save(figure: Figure, path: Path) -> None:
+    try:
+        figure.savefig(path, dpi=110, bbox_inches="tight")
+    except (OSError, ValueError) as error:
+        raise OutputError(f"{path}: picture cannot be written: {error}") from error
+
+
+def _plain(name: str) -> str:
+    """A class name as it is, not as a formula."""
+    return name.replace("$", r"\$")
+
+
+def _short(name: str) -> str:
+    """The end of a long name, which tells one class from the next."""
+    return name if len(name) <= 12 else f"…{name[-11:]}"
+
+
+def curves(records: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Training loss, validation score and pair accuracy against the step."""
+    figure = Figure(figsize=(12, 3.2), layout="constrained")
+    loss, score, pairs = figure.subplots(1, 3)
+    for axes, name, label, colour in (
+        (loss, "loss", "training", _OURS),
+        (score, "score", "accuracy, validation classes", _OURS),
+        (pairs, "train_pair_accuracy", "pair accuracy, training classes", _FLOOR),
+        (pairs, "pair_accuracy", "pair accuracy, validation classes", _OURS),
+        (pairs, "auc", "pair ROC AUC, validation classes", _UNTRAINED),
+    ):
+        points = [(r["step"], r[name]) for r in records if name in r]
+        if points:
+            axes.plot(*zip(*points, strict=True), "o-", color=colour, label=label, markersize=3)
+    loss.set(ylabel="loss", ylim=(0, None))
+    score.set(ylim=(0, 1))
+    pairs.set(ylim=(0.4, 1))
+    for axes in (loss, score, pairs):
+        axes.set(xlabel="step")
+        axes.grid(alpha=0.25)
+        if axes.lines:
+            axes.legend(fontsize=8)
+    _save(figure, path)
+
+
+def k_shot(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Accuracy against K with 95 % intervals, above the floor rows and chance."""
+    figure = Figure(figsize=(5.5, 3.6), layout="constrained")
+    axes = figure.subplots()
+    shots = [row["k_shot"] for row in rows]
+    adapted = "frozen" in rows[0]
+    frozen = [("frozen", "frozen_ci95", "without the adapter", _RIGHT)] if adapted else []
+    for name, ci, label, colour in (
+        ("accuracy", "ci95", "trained and adapted" if adapted else "trained", _OURS),
+        *frozen,
+        ("untrained", "untrained_ci95", "untrained backbone", _UNTRAINED),
+        ("floor", "floor_ci95", "raw pixels", _FLOOR),
+    ):
+        middle = np.array([row[name] for row in rows])
+        low, high = np.array([row[ci] for row in rows]).T
+        error = np.maximum([middle - low, high - middle], 0)
+        axes.errorbar(shots, middle, error, fmt="o-", capsize=3, color=colour, label=label)
+    axes.axhline(1 / rows[0]["n_way"], color="black", linestyle=":", label="chance")
+    axes.set(
+        xscale="log", xlabel="K (support images per class)", ylim=(0, 1),
+        ylabel=f"accuracy, {rows[0]['n_way']}-way",
+    )  # fmt: skip
+    axes.set_xticks(shots, [str(k) for k in shots])
+    axes.minorticks_off()
+    axes.grid(alpha=0.25)
+    axes.legend(fontsize=8, loc="upper left")
+    _save(figure, path)
+
+
+def rows_over_k(rows: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> None:
+    """Accuracy of a study's rows against K, 95 % intervals over draws; published figures dashed."""
+    figure = Figure(figsize=(8, 4.6), layout="constrained")
+    axes = figure.subplots()
+    of_any = next(iter(rows.values()))
+    for i, (name, figures) in enumerate(rows.items()):
+        shots = [of["k_shot"] for of in figures]
+        middle = np.array([of["accuracy"] for of in figures])
+        low, high = np.array([of["ci95_draws"] for of in figures]).T
+        error = np.maximum([middle - low, high - middle], 0)
+        label = _plain(name)
+        axes.errorbar(shots, middle, error, fmt="o-", capsize=3, color=f"C{i}", label=label)
+        printed = [(of["k_shot"], of["published"]) for of in figures if of["published"] is not None]
+        if printed:
+            label = f"{label}, published"
+            axes.plot(*zip(*printed, strict=True), "x--", color=f"C{i}", label=label, alpha=0.7)
+    shots = [of["k_shot"] for of in of_any]
+    floor = [of["floor"] for of in of_any]
+    axes.plot(shots, floor, "s-", color=_FLOOR, markersize=4, label="raw pixels")
+    axes.axhline(1 / of_any[0]["n_way"], color="black", linestyle=":", label="chance")
+    axes.set(
+        xscale="log", xlabel="K (support images per class)", ylim=(0, 1),
+        ylabel=f"accuracy, {of_any[0]['n_way']}-way",
+    )  # fmt: skip
+    axes.set_xticks(shots, [str(k) for k in shots])
+    axes.minorticks_off()
+    axes.grid(alpha=0.25)
+    figure.legend(fontsize=8, loc="outside right upper")
+    _save(figure, path)
+
+
+def _panels(count: int, across: int = 3) -> tuple[Figure, list[Axes]]:
+    """A figure of `count` panels with one y axis."""
+    down = -(-count // across)
+    size = (3.9 * min(count, across), 3.1 * down)
+    figure = Figure(figsize=size, layout="constrained")
+    grid = figure.subplots(down, min(count, across), squeeze=False, sharey=True).ravel().tolist()
+    for axes in grid[count:]:
+        axes.axis("off")
+    for axes in grid[:count]:
+        axes.grid(alpha=0.25)
+    return figure, grid[:count]
+
+
+def draws(rows: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> None:
+    """Every single draw of support images as a dot, against K; where 95 % of them lie."""
+    figure, panels = _panels(len(rows))
+    rng = generator(0, "jitter")
+    for axes, (name, figures) in zip(panels, rows.items(), strict=True):
+        for at, of in enumerate(figures):
+            values = np.ravel(of["per_draw"])
+            beside = at + rng.uniform(-0.25, 0.25, len(values))
+            axes.plot(beside, values, ".", color=_OURS, alpha=0.25, markersize=3)
+            low, middle, high = np.percentile(values, [2.5, 50, 97.5])
+            axes.errorbar(
+                at, middle, [[middle - low], [high - middle]], fmt="_", color="black", capsize=5
+            )
+            if of["published"] is not None:
+                axes.plot(at, of["published"], "x", color=_WRONG)
+        axes.set_xticks(range(len(figures)), [str(of["k_shot"]) for of in figures])
+        axes.set(title=_plain(name), xlabel="K", ylim=(0, 1))
+    panels[0].set_ylabel("accuracy of one draw")
+    _save(figure, path)
+
+
+def pair_curves(rows: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]], path: Path) -> None:
+    """Pair accuracy against the step, on training and validation classes: a line for each run."""
+    figure, panels = _panels(len(rows))
+    for axes, (name, runs) in zip(panels, rows.items(), strict=True):
+        for records in runs:
+            for key, colour in (("train_pair_accuracy", _FLOOR), ("pair_accuracy", _OURS)):
+                points = [(r["step"], r[key]) for r in records if key in r]
+                if points:
+                    axes.plot(*zip(*points, strict=True), ".-", color=colour, linewidth=1)
+        axes.set(title=_plain(name), xlabel="step", ylim=(0.4, 1))
+    panels[0].set_ylabel("pair accuracy")
+    for key, colour in (("training classes", _FLOOR), ("validation classes", _OURS)):
+        panels[0].plot([], [], color=colour, label=key)
+    panels[0].legend(fontsize=8, loc="lower right")
+    _save(figure, path)
+
+
+def confusion(
+    answers: Mapping[str, Mapping[str, int]], classes: Sequence[str], title: str, path: Path
+) -> None:
+    """Rows: the query classes. Columns: the classes. Shares of a row.
+
+    `answers`: by query class, how often each class was answered. Of many classes, those that are
+    most often wrong, and what is most often answered for them.
+    """
+    rows = list(answers)
+    counts = np.array([[answers[row].get(name, 0) for name in classes] for row in rows])
+    shares = counts / counts.sum(axis=1, keepdims=True)
+    own = np.array(rows)[:, None] == np.array(classes)
+    hardest = np.sort(np.argsort((shares * own).sum(axis=1), kind="stable")[:_MOST])
+    if len(hardest) < len(rows):
+        title = f"the {len(hardest)} hardest of {len(rows)} classes, {title}"
+    shares, own, rows = shares[hardest], own[hardest], [rows[i] for i in hardest.tolist()]
+    shown = np.arange(len(classes))
+    if len(classes) > _MOST:
+        answered = (shares + own).sum(axis=0)  # a query class even where it was never the answer
+        shown = np.argsort(-answered, kind="stable")[: max(_MOST, 2 * len(rows))]
+        shown = np.sort(shown[answered[shown] > 0])
+    shares, columns = shares[:, shown], [classes[i] for i in shown.tolist()]
+    figure = Figure(
+        figsize=(1.6 + 0.34 * len(columns), 1.3 + 0.34 * len(rows)), layout="constrained"
+    )
+    axes = figure.subplots()
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    axes.set_xticks(range(len(columns)), [_plain(name) for name in columns], rotation=90)
+    axes.set_yticks(range(len(rows)), [_plain(name) for name in rows])
+    axes.set(xlabel="answered", ylabel="query class", title=title)
+    for i, row in enumerate(shares):
+        for j, value in enumerate(row):
+            if value >= 0.01:
+                colour = "white" if value > 0.5 else "black"
+                axes.text(
+                    j, i, f"{value:.0%}"[:-1], ha="center", va="center", fontsize=7, color=colour
+                )
+    _save(figure, path)
+
+
+def trials(records: Sequence[Mapping[str, Any]], keys: Sequence[str], path: Path) -> None:
+    """A search's scores against each parameter: every fold, and their mean."""
+    done, failed = ([r for r in records if ("score" in r) == is_done] for is_done in (True, False))
+    scores = [record["score"] for record in done]
+    across = min(3, len(keys))
+    down = -(-len(keys) // across)
+    figure = Figure(figsize=(3.4 * across + 0.6, 2.9 * down), layout="constrained")
+    grid = figure.subplots(down, across, sharey=True, squeeze=False)
+    for axes, key in zip(grid.flat, keys, strict=False):
+        values = [record["values"][key] for record in [*done, *failed]]
+        at: Any = values
+        if any(isinstance(value, bool | str | list | dict) for value in values):
+            labels = sorted({str(value) for value in values})
+            at = [labels.index(str(value)) for value in values]
+            axes.set_xticks(range(len(labels)), [_plain(x) for x in labels], fontsize=7)
+            axes.set_xlim(-0.5, len(labels) - 0.5)
+        elif min(values) > 0 and max(values) > 10 * min(values):
+            axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+            axes.xaxis.set_major_formatter("{x:g}")
+            axes.minorticks_off()
+        for x, record in zip(at, done, strict=False):
+            folds = record["folds"]
+            axes.plot([x] * len(folds), folds, ".", color=_FLOOR, alpha=0.5, markersize=4)
+        best = int(np.argmax(scores))
+        axes.plot(at[: len(done)], scores, "o", color=_OURS, label="mean of the folds")
+        axes.plot(at[best], scores[best], "*", color=_RIGHT, markersize=14, label="best")
+        if failed:
+            below = axes.get_xaxis_transform()
+            bottom = [0.02] * len(failed)
+            axes.plot(at[len(done) :], bottom, "x", color=_WRONG, transform=below, label="failed")
+        axes.set_xlabel(key)
+        axes.grid(alpha=0.25)
+    for axes in grid.flat[len(keys) :]:
+        axes.axis("off")
+    for line in grid:
+        line[0].set_ylabel("accuracy, held-out classes")
+    figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside upper right", ncols=3)
+    _save(figure, path)
+
+
+def _picture(axes: Axes, image: NDArray[np.uint8], title: str = "", colour: str = "none") -> None:
+    """One image, titled and framed."""
+    axes.imshow(image.squeeze(), cmap="gray", vmin=0, vmax=255)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for spine in axes.spines.values():
+        spine.set(color=colour, linewidth=3)
+    if title:
+        axes.set_title(title, fontsize=7, pad=2, color="black" if colour == "none" else colour)
+
+
+def episode(
+    dataset: Dataset, task: Episode, answers: Ints, path: Path, rows: int = 10, shown: int = 8
+) -> None:
+    """Part of one episode: per query class a support image, then queries, right and wrong."""
+    names = [_plain(_short(name)) for name in episode_classes(dataset, task)]
+    asked = np.unique(task.query_labels)[:rows]
+    figure = Figure(figsize=(1.05 * (shown + 1), 1.25 * len(asked)), layout="constrained")
+    grid = figure.subplots(len(asked), shown + 1, squeeze=False)
+    for line, label in zip(grid, asked, strict=True):
+        first = task.items[task.support[task.support_labels == label][:1]]
+        queries = np.flatnonzero(task.query_labels == label)
+        queries = queries[np.linspace(0, len(queries) - 1, min(shown, len(queries))).astype(int)]
+        images = gather(dataset, np.concatenate([first, task.items[task.query[queries]]]))
+        _picture(line[0], images[0], f"support: {names[label]}")
+        for axes, image, q in zip(line[1:], images[1:], queries, strict=False):
+            right = answers[q] == label
+            text = f"✓ {names[answers[q]]}" if right else f"✗ {names[answers[q]]}"
+            _picture(axes, image, text, _RIGHT if right else _WRONG)
+        for axes in line[1 + len(queries) :]:
+            axes.axis("off")
+    _save(figure, path)
+
+
+def examples(dataset: Dataset, path: Path, per_class: int = 8) -> None:
+    """A data set's examples, evenly spread over its images: one row a class, `_MOST` classes."""
+    total, rows = len(dataset.classes), min(_MOST, len(dataset.classes))
+    figure = Figure(figsize=(0.8 * per_class, 0.85 * rows), layout="constrained")
+    if rows < total:
+        figure.suptitle(f"{rows} of {total} classes", fontsize=9)
+    grid = figure.subplots(rows, per_class, squeeze=False)
+    for c, line in zip(np.linspace(0, total - 1, rows).astype(int), grid, strict=True):
+        of_class = np.flatnonzero(dataset.labels == c)
+        chosen = of_class[
+            np.linspace(0, len(of_class) - 1, min(per_class, len(of_class))).astype(int)
+        ]
+        for axes, i in zip(line, chosen, strict=False):
+            _picture(axes, dataset[int(i)])
+        for axes in line[len(chosen) :]:
+            axes.axis("off")
+        line[0].set_ylabel(
+            _plain(dataset.classes[c]), rotation=0, ha="right", va="center", fontsize=8
+        )
+    _save(figure, path)
+
+
+def layers(title: str, rows: Sequence[tuple[str, str, int]], path: Path) -> None:
+    """A network as a column of boxes: (layer, output shape, parameters) each, input first."""
+    figure = Figure(figsize=(6.5, 0.42 * len(rows) + 0.6), layout="constrained")
+    axes = figure.subplots()
+    for i, (name, shape, parameters) in enumerate(rows):
+        weight = f"{parameters:,} parameters" if parameters else ""
+        axes.text(
+            0.03, -i, name, va="center", fontsize=9,
+            bbox={"boxstyle": "round,pad=0.35", "facecolor": "#ddf4ff" if parameters else "white"},
+        )  # fmt: skip
+        axes.text(0.5, -i, shape, va="center", ha="center", fontsize=9)
+        axes.text(0.99, -i, weight, va="center", ha="right", fontsize=9)
+    total = sum(parameters for _, _, parameters in rows)
+    axes.set(xlim=(0, 1), ylim=(-len(rows) + 0.4, 0.6), title=f"{title}: {total:,} parameters")
+    axes.axis("off")
+    _save(figure, path)
+
+
+def calibration(row: Mapping[str, Any], folder: Path) -> None:
+    """`calibration.png`, of test classes: distances of known and unknown, and reliability."""
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=[1.5, 1])
+    test = row["test"]
+    for name, colour in (("known", _OURS), ("unknown", _WRONG)):
+        counts = np.array(test["distances"][name]) / test["queries"]
+        left.stairs(counts, test["distances"]["edges"], fill=True, alpha=0.45, color=colour)
+        left.stairs(counts, test["distances"]["edges"], color=colour, label=f"{name} class")
+    left.axvline(row["threshold"], color="black", linestyle=":", label="threshold")
+    left.set(
+        xlabel="distance to the nearest class", ylabel="share of queries",
+        title=f"K = {row['k_shot']}, test classes: AUROC {test['auroc']:.3f}",
+    )  # fmt: skip
+    left.legend(fontsize=8)
+    right.plot([0, 1], [0, 1], color="black", linestyle=":")
+    for name, label, colour in (
+        ("_uncalibrated", "as the scores are", _FLOOR),
+        ("", "calibrated", _OURS),
+    ):
+        sure, accuracy, _ = zip(*test[f"reliability{name}"], strict=True)
+        label = f"{label}: ECE {percent(test[f'ece{name}'])}"
+        right.plot(sure, accuracy, "o-", color=colour, label=label, markersize=3)
+    right.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1.02), ylim=(0, 1.02))
+    right.legend(fontsize=8, loc="lower right")
+    for axes in (left, right):
+        axes.grid(alpha=0.25)
+    _save(figure, folder / "calibration.png")

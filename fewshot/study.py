@@ -1,0 +1,243 @@
+"""A study's runs: planned, each done once, taken up again where they stopped."""
+
+import fcntl
+import json
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from attrs import define, evolve, frozen
+
+from . import checkpoint, study_page
+from .assembly import build, check, make
+from .config import RunConfig, Tree, resolve, to_tree
+from .datasets import ArrayDataset
+from .errors import (
+    ConfigError,
+    DataError,
+    InterruptedRunError,
+    OutputError,
+    TrainingError,
+    choose_from,
+)
+from .examination import Progress, silent
+from .records import Study
+from .registry import Registry
+from .run import decoded, identity, run
+from .runtime import Runtime
+from .tabulation import read_run, tabulate
+
+
+@frozen
+class StudyRun:
+    """One run of a study: a row's configuration with one seed, and its run folder."""
+
+    row: str
+    config: RunConfig
+    images: ArrayDataset
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return f"{self.row}, seed {self.config.seed}"
+
+
+def study_configs(
+    study: Study, registry: Registry, above: Sequence[Tree] = ()
+) -> list[tuple[str, RunConfig]]:
+    """(row, configuration) of every run, all rows with one seed before the next.
+
+    `above`: layers above the rows' own. Raises ConfigError, naming the row.
+    """
+    configs = {}
+    for row, layer in study.rows.items():
+        with _naming(row):
+            configs[row] = resolve(registry, [dict(study.base), dict(layer), *above])
+    return [
+        (row, evolve(config, seed=config.seed + i))
+        for i in range(study.seeds)
+        for row, config in configs.items()
+    ]
+
+
+def run_study(
+    study: Study,
+    registry: Registry,
+    out: Path,
+    above: Sequence[Tree] = (),
+    only: Sequence[str] = (),
+    runtime: Runtime | None = None,
+    progress: Progress = silent,
+) -> dict[str, Any]:
+    """Do the runs of a study that are not done, and write `study.json` and `report.html` to `out`.
+
+    Returns what `study.json` holds. `only`: the rows to run; the report has every run that is done.
+    A run is done where its folder `out/runs/ROW-SEED-DIGEST`, named by a digest of configuration
+    and images, is whole; a folder that is not is named and its run done again. Training that cannot
+    go on ends its run and not the study; the results name it under "failed".
+
+    Everything is checked before the first run. Raises ConfigError and DataError, naming the row,
+    InterruptedRunError on Ctrl-C, OutputError where another process is at work in `out`,
+    TrainingError where no run could be done.
+    """
+    for row in only:
+        if row not in study.rows:
+            raise ConfigError(f"the study has no row '{row}': {choose_from(row, study.rows)}")
+    configs = study_configs(study, registry, above)
+    with _alone(out):
+        runs = _with_images(configs, registry, out / "runs", progress)
+        done = [each for each in runs if _is_done(each.folder, progress)]
+        todo = [each for each in runs if each not in done and (not only or each.row in only)]
+        first = {each.row: each for each in reversed(todo)}
+        for count, (row, each) in enumerate(first.items(), start=1):
+            with _naming(row):
+                check(build(each.config, registry, each.images))
+            progress("checking", count, len(first), "", "")
+        clock = _Clock.of(todo, progress)
+        failed = {}
+        for each in todo:
+            clock.begin(each)
+            shutil.rmtree(each.folder, ignore_errors=True)  # half-done or damaged
+            try:
+                run(each.config, registry, each.folder, runtime, clock.within, each.images)
+            except TrainingError as error:
+                failed[each.name] = str(error)
+            except InterruptedRunError as error:
+                raise InterruptedRunError(
+                    f"interrupted in {each.name}; {len(done)} of {len(runs)} runs are done: the "
+                    "same command goes on"
+                ) from error
+            else:
+                done.append(each)
+            clock.end(each)
+        if not done:
+            raise TrainingError("; ".join(f"{name}: {why}" for name, why in failed.items()))
+        results = tabulate(study, {
+            row: [each.folder for each in runs if each.row == row and each in done]
+            for row in study.rows
+        })  # fmt: skip
+        results |= {"failed": failed, "changed": list(above)}
+        checkpoint.write_json(out / "study.json", results)
+        study_page.page(out, study, results)
+    return results
+
+
+def run_digest(config: RunConfig, data: Mapping[str, Any]) -> str:
+    """What tells a run from every other, in 12 characters: configuration and `identity` of data."""
+    tree = to_tree(config)
+    del tree["evaluation"]["memory"]  # changes no figure
+    what = json.dumps([tree, data], sort_keys=True)
+    return sha256(what.encode()).hexdigest()[:12]
+
+
+# -------------------------------------------------------------------------------- steps
+
+
+@contextmanager
+def _naming(row: str) -> Iterator[None]:
+    """An error says which row it is about."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(f"row '{row}': {error}") from error
+    except ConfigError as error:
+        raise ConfigError(f"row '{row}': {error}") from error
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """The folder, held against a second process, which would do the same runs again."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        lock = (out / ".lock").open("w")
+    except OSError as error:
+        raise OutputError(f"{out}: cannot be made: {error.strerror}") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise OutputError(
+                f"{out}: another study is at work there: name another --out"
+            ) from error
+        yield
+
+
+def _with_images(
+    configs: Sequence[tuple[str, RunConfig]], registry: Registry, parent: Path, progress: Progress
+) -> list[StudyRun]:
+    """Every run with its images, each data set decoded once, and its folder."""
+    images: dict[str, ArrayDataset] = {}
+    data: dict[str, dict[str, Any]] = {}
+    runs = []
+    for row, config in configs:
+        key = repr(config.dataset)
+        with _naming(row):
+            if key not in images:
+                entry = registry.get("dataset", config.dataset.name)
+                images[key] = decoded(make(entry, config.dataset.options), progress)
+                data[key] = identity(images[key])
+        name = f"{row}-{config.seed}-{run_digest(config, data[key])}"
+        runs.append(StudyRun(row, config, images[key], parent / name))
+    return runs
+
+
+def _is_done(folder: Path, progress: Progress) -> bool:
+    """Whether a run is done; one that is not whole is named."""
+    if not folder.exists():
+        return False
+    try:
+        read_run(folder)
+    except OutputError as error:
+        progress("study", 0, 0, "", f"{error}; it is done again")
+        return False
+    return True
+
+
+@define
+class _Clock:
+    """Progress over all runs, with the time left by the steps done so far."""
+
+    total: int
+    runs: int
+    progress: Progress
+    began: float
+    steps: int = 0
+    at: int = 0
+
+    @classmethod
+    def of(cls, todo: Sequence[StudyRun], progress: Progress) -> "_Clock":
+        steps = sum(_steps(each) for each in todo)
+        return cls(steps, len(todo), progress, time.monotonic())
+
+    def begin(self, each: StudyRun) -> None:
+        """A line for the run that begins."""
+        line = f"{each.name}{self._left(0)}"
+        self.progress("study", self.at, self.runs, "", line)
+
+    def within(self, stage: str, done: int, total: int, status: str, line: str) -> None:
+        """The run's own progress, and the study's."""
+        self.progress(stage, done, total, status, line)
+        if stage == "training":
+            self.progress("study", self.at, self.runs, self._left(done).removeprefix(", "), "")
+
+    def end(self, each: StudyRun) -> None:
+        """One run more."""
+        self.steps += _steps(each)
+        self.at += 1
+        self.progress("study", self.at, self.runs, "", "")
+
+    def _left(self, inside: int) -> str:
+        done = self.steps + inside
+        if not done:
+            return ""
+        seconds = (time.monotonic() - self.began) * (self.total - done) / done
+        return f", about {seconds / 60:.0f} min left" if seconds > 90 else ", a minute left"
+
+
+def _steps(each: StudyRun) -> int:
+    return max(1, each.config.training.steps)
