@@ -12,8 +12,9 @@ import click
 import fewshot
 from fewshot import errors, hookspecs
 from fewshot.cli import commands as group
-from fewshot.config import PLAIN, show_options
+from fewshot.config import PLAIN, partial_to_toml, show_options
 from fewshot.plugins import build_registry
+from fewshot.records import Component
 from fewshot.registry import KINDS, Registered, Registry
 from fewshot.testing import LAWS
 
