@@ -63,7 +63,7 @@ class FinetuneOptions:
     """Options of finetune."""
 
     steps: int = option(20, "optimizer steps (Adam)", at_least(0))
-    learning_rate: float = option(1e-3, "constant", positive)
+    learning_rate: float = option(1e-4, "constant", positive)
     layers: int = option(2, "the last layers with weights that are trained; 0: all", at_least(0))
     per_class: int = option(2, "images of a class for its prototype, and as queries", positive)
     temperature: float = option(0.1, "distances are divided by it before the softmax", positive)
