@@ -223,7 +223,7 @@ def _mixed(kernel: Images, radius: int, n: int) -> Images:
 class TintOptions:
     """Options of the tint; each number is drawn evenly from [−x, x], for every image."""
 
-    curve: float = option(0.5, "bend of the tone curve: darker or lighter mid-tones", share)
+    curve: float = option(0.4, "bend of the tone curve: darker or lighter mid-tones", share)
     gain: float = option(0.12, "change of each channel's brightness by itself", share)
     hue: float = option(0.03, "turn of the hue, a share of the circle; RGB only", share)
 

@@ -58,13 +58,9 @@ _PAPER = {
 _BEST = {
     "dataset": {"name": "asl-alphabet", "size": 48},
     "split": {"test": list(SPLIT.test)},
-    "backbone": {
-        "name": "simplecnn",
-        "channels": [32, 64, 128, 256, 256],
-        "order": "norm-relu",
-    },
+    "backbone": {"name": "simplecnn"},
     "augment": [{"name": "warp"}, {"name": "colour"}, {"name": "tint"}],
-    "training": {"steps": 2000, "learning_rate": 2e-3},
+    "training": {"steps": 1600},
 }
 _BY_PROTOTYPE = {"head": {"name": "nearest-prototype"}}
 
