@@ -34,6 +34,6 @@ fs.fit(
 few = {f"colour {c}": images[labels == c][:3] for c in range(18, 24)}
 classifier = fs.Classifier.of(embedder, head, metric, few)
 asked = np.concatenate([images[labels == c][3:] for c in range(18, 24)])
+named = [answer.label for answer in classifier.predict(asked)]
 right = np.repeat([f"colour {c}" for c in range(18, 24)], 21)
-answers = [answer.label for answer in classifier.predict(asked)]
-print(f"6 new classes, 3 images of each: {np.mean(np.array(answers) == right):.1%}")
+print(f"6 new classes, 3 images of each: {np.mean(np.array(named) == right):.1%}")

@@ -112,6 +112,7 @@ def test_the_plugins_install_and_run_together(birds: Path, tmp_path: Path) -> No
     done = fewshot(
         "run", "--dataset", "table", "--data", str(birds), "--set", "dataset.size=16",
         "--backbone", "wrapped", "--metric", "lorentzian", *QUICK, "--groups", "mixed",
+        "--set", "sampler.groups=mixed",
         "--out", "run", site=site,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
