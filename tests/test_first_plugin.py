@@ -27,11 +27,8 @@ def blocks(page: str) -> list[tuple[str, str]]:
 def offline(line: str, site: Path) -> str:
     """A command as it is where nothing can be downloaded; `pip install` goes into a folder."""
     line = line.replace("python -m build", "python -m build --no-isolation")
-    line = re.sub(r"\[test\]", "", line)
-    return line.replace(
-        "pip install -e",
-        f"pip install -q --no-deps --no-build-isolation --no-index --target {site}",
-    )
+    elsewhere = f"pip install -q --no-deps --no-build-isolation --no-index --target {site}"
+    return re.sub(r"pip install -e '([\w-]+)\[test\]'", rf"{elsewhere} ./\1", line)
 
 
 @pytest.fixture(scope="module")

@@ -62,7 +62,7 @@ def check(names: tuple[str, ...], settings: tuple[str, ...]) -> None:
     entries = [entry for name in names for entry in _named(registry, name)]
     chosen: Any = None
     if settings:
-        if len(entries) != 1 or entries[0].kind == "preset":
+        if len(entries) != 1 or entries[0].kind in ("preset", "study"):
             raise click.UsageError("--set wants one component: KIND/NAME")
         chosen = options(entries[0].component.options, settings_layer(settings), entries[0].name)
     rows, stories, broken = [], [], 0

@@ -37,6 +37,7 @@ from .strategies import (
     supports,
     tasks,
 )
+from .studies import check_study
 from .transforms import check_transform
 
 __all__ = [
@@ -56,6 +57,7 @@ __all__ = [
     "check_plugin",
     "check_preset",
     "check_sampler",
+    "check_study",
     "check_transform",
     "compared_pairs",
     "distances",

@@ -18,6 +18,7 @@ from . import (
     metrics,
     presets,
     samplers,
+    studies,
     transforms,
 )  # fmt: skip
 from .laws import Kind, LawBroken, Outcome
@@ -26,7 +27,7 @@ LAWS: dict[str, Kind] = {
     module.KIND.name: module.KIND
     for module in (
         backbones, metrics, losses, samplers, heads, adapters, datasets, transforms, presets,
-        components,
+        studies, components,
     )
 }  # fmt: skip
 
@@ -34,12 +35,12 @@ LAWS: dict[str, Kind] = {
 def try_part(
     entry: Registered, registry: Registry, options: Any = None, profile: settings | None = None
 ) -> Iterator[Outcome]:
-    """Try every law of a component (with default options, if none are given) or a preset.
+    """Try every law of a component (with default options, if none are given), a preset or a study.
 
     Raises the FewshotError with which a factory refuses the options.
     """
-    if entry.kind == "preset":
-        yield from LAWS["preset"].demanded(entry.part, registry, profile)
+    if entry.kind in ("preset", "study"):
+        yield from LAWS[entry.kind].demanded(entry.part, registry, profile)
         return
     outcomes = list(LAWS["any component"].demanded(entry.part, None, profile))
     yield from outcomes

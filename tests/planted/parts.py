@@ -2,7 +2,7 @@
 
 import attrs
 
-from fewshot import Component, Preset, above, euclidean, option
+from fewshot import Component, Preset, Study, above, euclidean, option
 from planted import Case
 
 
@@ -46,6 +46,10 @@ def component(name, law="", options=attrs.make_class("None_", [], frozen=True), 
     return Case("any component", name, part, None, law)
 
 
+def study(rows):
+    return Study("tried", rows, summary="d")
+
+
 CASES = [
     Case("preset", "no_preset", {"metric": "cosine"}, None, "made"),
     preset("nothing_to_say", "summary", summary="", metric="cosine"),
@@ -62,6 +66,11 @@ CASES = [
     preset("a_flip_in_preprocess", "fits", preprocess=[{"name": "flip"}]),
     preset("almost_empty", seed=3),
     preset("for_one_dataset_only", split={"test": ["owl"]}, evaluation={"k_shot": [100]}),
+    Case("study", "no_study", {"row": {}}, None, "made"),
+    Case("study", "nothing_to_say", Study("tried", {"row": {}}), None, "summary"),
+    Case("study", "a_row_of_no_preset", study({"row": {"preset": "nothing"}}), None, "rows"),
+    Case("study", "a_row_of_a_wrong_option", study({"row": {"seed": "one"}}), None, "rows"),
+    Case("study", "one_row", study({"row": {"metric": "cosine"}}), None),
     Case("any component", "no_component", euclidean, None, "made"),
     component("nothing_to_say", "summary", summary=" "),
     component("options_that_change", "options frozen", Thawed),
