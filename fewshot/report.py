@@ -152,7 +152,7 @@ def unknown_table(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[li
 
 _STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem}
 table{border-collapse:collapse}td,th{padding:.25rem .7rem;border-bottom:1px solid #d0d7de;
-text-align:right}td:first-child{text-align:left;white-space:pre}img{max-width:100%}pre{background:#f6f8fa;padding:1rem;overflow:auto}"""
+text-align:right;white-space:nowrap}td:first-child{text-align:left;white-space:pre}img{max-width:100%}pre{background:#f6f8fa;padding:1rem;overflow:auto}"""
 
 
 def html_table(header: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
