@@ -16,7 +16,7 @@ _PUBLISHED = {
 
 STUDY = Study(
     "asl",
-    rows={**_MODELS, "best": {"preset": "asl-best"}},
+    rows={**_MODELS, "best": {"preset": "asl-best", "dataset": {"size": 48}}},
     base={
         "dataset": {"name": "asl-synthetic", "size": 64},
         "evaluation": {
