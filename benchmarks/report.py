@@ -76,8 +76,11 @@ def _ratios(speeds: Mapping[str, Mapping[str, Any]], path: Path) -> Path:
         axes.plot(ratio["median"], y, "o", color="tab:blue")
     axes.axvline(1, color="grey", linewidth=1)
     axes.set_xscale("log")
-    for ticks in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
-        ticks("{x:g}")
+    marks = [mark * 10**power for power in range(-2, 4) for mark in (1, 2, 5)]
+    low, high = axes.get_xlim()
+    inside = [mark for mark in marks if low <= mark <= high]
+    axes.set_xticks(inside, [f"{mark:g}" for mark in inside])
+    axes.minorticks_off()
     axes.set_yticks(range(len(speeds)), list(speeds))
     axes.set_ylim(len(speeds) - 0.5, -0.5)
     axes.set_xlabel("speed of fewshot / speed of the peer (median, lowest to highest round)")
@@ -91,6 +94,9 @@ def _curve(curve: Mapping[str, Any], path: Path) -> Path:
     falls = curve["label"].startswith("cores")
     ideal = [times[0] * (sizes[0] / s if falls else s / sizes[0]) for s in sizes]
     axes.loglog(sizes, ideal, ":", color="grey", label="in proportion")
+    axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
+    axes.set_yticks(times, [f"{seconds:.2g}" for seconds in times])
+    axes.minorticks_off()
     axes.set_xlabel(curve["label"])
     axes.set_ylabel("seconds")
     axes.legend()
