@@ -99,9 +99,9 @@ def check(names: tuple[str, ...], settings: tuple[str, ...]) -> None:
 def _named(registry: Registry, name: str) -> Sequence[Registered]:
     """Everything of a plugin, else every component of a bare or qualified name.
 
-    Raises UnknownComponentError with the nearest name.
+    Raises UnknownComponentError with the nearest name, PluginError for a plugin that did not load.
     """
-    from ..errors import UnknownComponentError, choose_from
+    from ..errors import PluginError, UnknownComponentError, choose_from
     from ..registry import KINDS
 
     everything = [entry for kind in KINDS for entry in registry.all(kind)]
@@ -110,6 +110,8 @@ def _named(registry: Registry, name: str) -> Sequence[Registered]:
         return [registry.get(kind, rest)]
     found = [entry for entry in everything if entry.provider == name]
     found = found or [entry for entry in everything if name in (entry.name, entry.qualified)]
+    if not found and name in registry.failed:
+        raise PluginError(f"plugin '{name}' failed to load: {registry.failed[name]}")
     if not found:
         valid = {entry.provider for entry in everything} | {entry.name for entry in everything}
         raise UnknownComponentError(
