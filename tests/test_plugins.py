@@ -12,7 +12,7 @@ from plugin_sites import distribution, fewshot, names
 from fewshot import hookspecs, interfaces
 from fewshot.errors import PluginError
 from fewshot.plugins import _ARGUMENTS, collect
-from fewshot.records import Component, Preset
+from fewshot.records import Component, Preset, Study
 from fewshot.registry import KINDS
 
 BROKEN = Path(__file__).parent / "broken_plugin" / "src" / "fewshot_broken"
@@ -43,7 +43,9 @@ def plugin_of(hook: str, parts: list[Component] | list[Preset]) -> object:
 
 
 def kind_of(hook: str) -> str:
-    return {"losses": "loss"}.get(hook.removeprefix("fewshot_"), hook[len("fewshot_") : -1])
+    return {"losses": "loss", "studies": "study"}.get(
+        hook.removeprefix("fewshot_"), hook[len("fewshot_") : -1]
+    )
 
 
 def test_there_is_one_hook_for_each_kind():
@@ -54,7 +56,10 @@ def test_there_is_one_hook_for_each_kind():
 def test_what_a_hook_returns_is_found_under_its_kind(hook: str):
     kind = kind_of(hook)
     takes = ", ".join(_ARGUMENTS.get(kind, ("options",)))
-    part = Preset("x", {}) if kind == "preset" else Component("x", eval(f"lambda {takes}: None"))
+    if kind in ("preset", "study"):
+        part = Preset("x", {}) if kind == "preset" else Study("x", {"row": {}})
+    else:
+        part = Component("x", eval(f"lambda {takes}: None"))
     (entry,) = collect(plugin_of(hook, [part]), "mine", "1.0")
     assert (entry.kind, entry.qualified, entry.part) == (kind, "mine/x", part)
 
@@ -66,7 +71,7 @@ def test_a_hook_refuses_another_kind_of_record(hook: str):
         collect(plugin_of(hook, [wrong]), "mine", "1.0")
 
 
-@pytest.mark.parametrize("hook", sorted(set(HOOKS) - {"fewshot_presets"}))
+@pytest.mark.parametrize("hook", sorted(set(HOOKS) - {"fewshot_presets", "fewshot_studies"}))
 def test_a_hook_documents_its_factory_and_refuses_one_that_takes_other_arguments(hook: str):
     text = inspect.getdoc(getattr(hookspecs, hook)) or ""
     takes = _ARGUMENTS.get(kind_of(hook), ("options",))
@@ -83,7 +88,7 @@ def test_a_hook_documents_its_factory_and_refuses_one_that_takes_other_arguments
 def test_a_hook_has_a_signature_without_arguments_and_an_example_that_is_python(hook: str):
     function = getattr(hookspecs, hook)
     assert not inspect.signature(function).parameters
-    record = "Preset" if kind_of(hook) == "preset" else "Component"
+    record = {"preset": "Preset", "study": "Study"}.get(kind_of(hook), "Component")
     assert record in str(inspect.signature(function).return_annotation)
     (example,) = re.findall(r"^return .*$", inspect.getdoc(function) or "", re.MULTILINE)
     (call,) = ast.parse(f"def hook():\n    {example}").body[0].body[0].value.elts

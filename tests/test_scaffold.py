@@ -57,8 +57,8 @@ def site(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-def test_every_kind_but_presets_has_a_template():
-    assert set(scaffold.KINDS) == set(KINDS) - {"preset"}
+def test_every_kind_that_is_code_has_a_template():
+    assert set(scaffold.KINDS) == set(KINDS) - {"preset", "study"}
 
 
 def test_what_is_made_is_a_small_distribution_without_a_gap(made: Path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 
 import click
@@ -33,6 +35,9 @@ def serve(file: Path, run: Path | None, port: int, show: bool) -> None:
             click.launch(address)
 
     serve_page(Desk(file, run), port, ready)
+    # All is saved. A usual end can abort: another thread than the first has used MLX.
+    sys.stdout.flush()
+    os._exit(0)
 
 
 COMMANDS = (serve,)
