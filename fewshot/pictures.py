@@ -81,16 +81,21 @@ def k_shot(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
         low, high = np.array([row[ci] for row in rows]).T
         error = np.maximum([middle - low, high - middle], 0)
         axes.errorbar(shots, middle, error, fmt="o-", capsize=3, color=colour, label=label)
-    axes.axhline(1 / rows[0]["n_way"], color="black", linestyle=":", label="chance")
+    _over_k(axes, shots, rows[0]["n_way"])
+    axes.legend(fontsize=8, loc="upper left")
+    _save(figure, path)
+
+
+def _over_k(axes: Axes, shots: Sequence[int], n_way: int) -> None:
+    """Axes of accuracy against K, with chance."""
+    axes.axhline(1 / n_way, color="black", linestyle=":", label="chance")
     axes.set(
         xscale="log", xlabel="K (support images per class)", ylim=(0, 1),
-        ylabel=f"accuracy, {rows[0]['n_way']}-way",
+        ylabel=f"accuracy, {n_way}-way",
     )  # fmt: skip
     axes.set_xticks(shots, [str(k) for k in shots])
     axes.minorticks_off()
     axes.grid(alpha=0.25)
-    axes.legend(fontsize=8, loc="upper left")
-    _save(figure, path)
 
 
 def rows_over_k(rows: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> None:
@@ -112,14 +117,7 @@ def rows_over_k(rows: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> 
     shots = [of["k_shot"] for of in of_any]
     floor = [of["floor"] for of in of_any]
     axes.plot(shots, floor, "s-", color=_FLOOR, markersize=4, label="raw pixels")
-    axes.axhline(1 / of_any[0]["n_way"], color="black", linestyle=":", label="chance")
-    axes.set(
-        xscale="log", xlabel="K (support images per class)", ylim=(0, 1),
-        ylabel=f"accuracy, {of_any[0]['n_way']}-way",
-    )  # fmt: skip
-    axes.set_xticks(shots, [str(k) for k in shots])
-    axes.minorticks_off()
-    axes.grid(alpha=0.25)
+    _over_k(axes, shots, of_any[0]["n_way"])
     figure.legend(fontsize=8, loc="outside right upper")
     _save(figure, path)
 
