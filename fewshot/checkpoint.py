@@ -12,6 +12,7 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
+from .config import Tree, read_toml
 from .errors import OutputError
 
 WEIGHTS = "weights.safetensors"
@@ -143,10 +144,33 @@ def save_weights(module: nn.Module, path: Path) -> str:
 
 def load_weights(module: nn.Module, path: Path, sha256: str | None = None) -> None:
     """Load what `save_weights` saved. Raises OutputError for a damaged or unfitting file."""
+    fill(module, read_weights(path, sha256), f"{path}: the weights")
+
+
+def fill(module: nn.Module, weights: Mapping[str, mx.array], called: str = "the weights") -> None:
+    """Put weights into a module. Raises OutputError, so calling them, where they do not fit."""
     try:
-        module.load_weights(list(read_weights(path, sha256).items()))
-    except ValueError as error:
-        raise OutputError(f"{path}: weights do not fit this backbone: {error}") from error
+        module.load_weights(list(weights.items()))
+        mx.eval(module.parameters())
+    except (ValueError, RuntimeError) as error:
+        raise OutputError(f"{called} do not fit: {error}") from error
+
+
+def run_config(folder: Path) -> Tree:
+    """The configuration of a run folder as a layer. Raises OutputError where it is none."""
+    path = folder / "config.toml"
+    if not path.is_file():
+        raise OutputError(f"{folder}: not a run folder (it has no config.toml)")
+    return read_toml(path)
+
+
+def run_weights(folder: Path) -> dict[str, mx.array]:
+    """A run's weights by name. Raises OutputError where it has none yet or damaged ones."""
+    manifest = read_json(folder / "manifest.json")
+    path = folder / WEIGHTS
+    if not path.is_file():
+        raise OutputError(f"{folder}: no weights yet (its status: {manifest.get('status')})")
+    return read_weights(path, manifest.get("weights_sha256"))
 
 
 def read_weights(path: Path, sha256: str | None = None) -> dict[str, mx.array]:

@@ -5,19 +5,20 @@ from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
-import mlx.nn as nn
 import numpy as np
 from attrs import frozen
 from numpy.typing import NDArray
 
-from .checkpoint import WEIGHTS, read_json, read_weights
-from .config import Chosen, Tree, from_table, options, read_toml, resolve, to_table
+from . import assembly
+from .checkpoint import fill, read_json, run_config, run_weights
+from .config import Chosen, Tree, from_table, options, resolve, to_table
 from .embedding import Embedder
 from .errors import OutputError, UnknownComponentError
 from .images import Shape
 from .interfaces import Head, Metric
 from .records import EmbeddingOptions
 from .registry import Registry
+from .training import Learned
 
 
 @frozen(eq=False)
@@ -40,14 +41,9 @@ class Recipe:
 
 def of_run(folder: Path, registry: Registry) -> Recipe:
     """The recipe of a run folder. Raises OutputError where it has no sound weights."""
-    path = folder / "config.toml"
-    if not path.is_file():
-        raise OutputError(f"{folder}: not a run folder (it has no config.toml)")
-    config = resolve(registry, [read_toml(path)])
+    config = resolve(registry, [run_config(folder)])
+    weights = run_weights(folder)
     manifest = read_json(folder / "manifest.json")
-    if not (folder / WEIGHTS).is_file():
-        raise OutputError(f"{folder}: no weights yet (its status: {manifest.get('status')})")
-    weights = read_weights(folder / WEIGHTS, manifest.get("weights_sha256"))
     try:
         height, width, channels = manifest["data"]["shape"]
     except (KeyError, TypeError, ValueError) as error:
@@ -85,29 +81,15 @@ def make(recipe: Recipe, registry: Registry) -> tuple[Embedder, Metric, Head]:
     """The recipe's parts with its weights. Raises OutputError where these do not fit."""
 
     def part(kind: str, chosen: Chosen, *arguments: Any) -> Any:
-        return registry.get(kind, chosen.name).component.factory(chosen.options, *arguments)
+        return assembly.make(registry.get(kind, chosen.name), chosen.options, *arguments)
 
     backbone = part("backbone", recipe.backbone, recipe.shape)
     metric: Metric = part("metric", recipe.metric)
-    _load(backbone, recipe.weights, "backbone.")
-    if isinstance(metric.fn, nn.Module):
-        _load(metric.fn, recipe.weights, "metric.")
+    learned = Learned(backbone, metric)
+    fill(learned, {name: mx.array(array) for name, array in recipe.weights.items()})
     preprocess = [part("transform", chosen) for chosen in recipe.preprocess]
     embedder = Embedder(backbone, preprocess, recipe.embedding.normalize)
     return embedder, metric, part("head", recipe.head)
-
-
-def _load(module: nn.Module, weights: Mapping[str, NDArray[np.float32]], prefix: str) -> None:
-    arrays = [
-        (name.removeprefix(prefix), mx.array(array))
-        for name, array in weights.items()
-        if name.startswith(prefix)
-    ]
-    try:
-        module.load_weights(arrays)
-        mx.eval(module.parameters())
-    except (ValueError, RuntimeError) as error:
-        raise OutputError(f"the weights do not fit: {error}") from error
 
 
 # ------------------------------------------------------------------------------- as TOML

@@ -15,9 +15,9 @@ from attrs import evolve
 
 from . import checkpoint, pictures, report
 from .assembly import Parts, build, check, validation_of
-from .config import RunConfig, read_toml, resolve, to_toml
+from .config import RunConfig, resolve, to_toml
 from .datasets import ArrayDataset, decode
-from .errors import DataError, InterruptedRunError, OutputError
+from .errors import DataError, InterruptedRunError
 from .examination import Progress, examine, silent
 from .interfaces import Dataset
 from .records import ClassSplit, History, SplitOptions
@@ -84,22 +84,14 @@ def run(
     return folder
 
 
-def load_run(folder: Path) -> dict[str, Any]:
-    """The configuration of a run folder as a layer. Raises OutputError where it is none."""
-    path = folder / "config.toml"
-    if not path.is_file():
-        raise OutputError(f"{folder}: not a run folder (it has no config.toml)")
-    return read_toml(path)
-
-
 def trained(folder: Path, registry: Registry) -> Parts:
     """A run's parts with its trained weights; its images are not decoded.
 
     `embed(parts.embedder, …)`, `parts.metric` and `parts.head` serve any images of `parts.shape`.
     Raises OutputError for a folder that is no run, has no weights yet or damaged ones.
     """
-    parts = build(resolve(registry, [load_run(folder)]), registry)
-    _load(parts, folder)
+    parts = build(resolve(registry, [checkpoint.run_config(folder)]), registry)
+    checkpoint.fill(parts.learned, checkpoint.run_weights(folder), f"{folder}: its weights")
     return parts
 
 
@@ -115,10 +107,10 @@ def evaluate_run(
     known = {*manifest["classes"]["train"], *manifest["classes"]["val"]} & {*parts.split.test}
     if known:
         raise DataError(f"the run was trained or stopped on {', '.join(sorted(known))}: no test")
-    if load_run(folder)["metric"]["name"] != config.metric.name:
+    if checkpoint.run_config(folder)["metric"]["name"] != config.metric.name:
         parts = evolve(parts, loss=evolve(parts.loss, margin=None))  # it was another metric's
     blank = snapshot(parts.learned)
-    _load(parts, folder)
+    checkpoint.fill(parts.learned, checkpoint.run_weights(folder), f"{folder}: its weights")
     parts = evolve(parts, dataset=decoded(parts.dataset, progress))
     out = checkpoint.new_folder(folder, "eval-")
     checkpoint.write_text(out / "config.toml", to_toml(config))
@@ -155,15 +147,6 @@ def _named(options: SplitOptions, split: ClassSplit) -> SplitOptions:
     """The split by its names, so that it stays what it was when the data or defaults change."""
     named = attrs.asdict(split, recurse=False)
     return evolve(options, **named, file=None, draw=False)
-
-
-def _load(parts: Parts, folder: Path) -> None:
-    """Put a run's weights into its parts."""
-    manifest = checkpoint.read_json(folder / "manifest.json")
-    weights = folder / checkpoint.WEIGHTS
-    if not weights.is_file():
-        raise OutputError(f"{folder}: no weights yet (its status: {manifest.get('status')})")
-    checkpoint.load_weights(parts.learned, weights, manifest.get("weights_sha256"))
 
 
 def _train(parts: Parts, folder: Path, progress: Progress) -> History:

@@ -56,12 +56,12 @@ def _compare(
 class Learned(nn.Module):
     """Backbone, metric and loss in one module: what training changes and a checkpoint saves."""
 
-    def __init__(self, backbone: nn.Module, metric: Metric, loss: Loss) -> None:
+    def __init__(self, backbone: nn.Module, metric: Metric, loss: Loss | None = None) -> None:
         super().__init__()
         self.backbone = backbone
-        for name, fn in (("metric", metric.fn), ("loss", loss.fn)):
-            if isinstance(fn, nn.Module):
-                self[name] = fn
+        for name, part in (("metric", metric), ("loss", loss)):
+            if part is not None and isinstance(part.fn, nn.Module):
+                self[name] = part.fn
 
 
 def check_fits(

@@ -27,8 +27,8 @@ ORDER = [
     *("verification", "training", "evaluation", "calibration", "checkpoint", "archive", "doctor"),
     *("report", "pictures", "compare", "adaptation"),
     *("builtin", "plugins"),
-    *("recipe", "prediction", "gallery", "exporting", "serve"),
-    *("assembly", "show", "examination", "run", "search"),
+    *("assembly", "recipe", "prediction", "gallery", "exporting", "serve"),
+    *("show", "examination", "run", "search"),
     *("tabulation", "study_page", "study", "__main__"),
 ]
 

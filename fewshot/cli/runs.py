@@ -41,14 +41,15 @@ def run(**given: Any) -> None:
 def evaluate(folder: Path, **given: Any) -> None:
     """Evaluate a run again with other K, n_way, head or metric; no training."""
     fast_mlx()
+    from ..checkpoint import run_config
     from ..config import resolve, settings_layer
-    from ..run import evaluate_run, load_run
+    from ..run import evaluate_run
 
     registry, _ = load_registry(given["strict_plugins"])
     flags = flag_layer({**given, "data": None})
     if given["data"] is not None:
         flags["dataset"] = {"path": given["data"]}
-    layers = [load_run(folder), *topmost(settings_layer(given["settings"]), flags)]
+    layers = [run_config(folder), *topmost(settings_layer(given["settings"]), flags)]
     config = resolve(registry, layers)
     with showing_progress() as progress:
         out = evaluate_run(folder, config, registry, progress)
