@@ -175,14 +175,15 @@ def collect(plugin: Any, provider: str, release: str) -> list[Registered]:
 def _checked(hook: str, kind: str, offered: Any) -> list[Any]:
     """What a hook returned as a list; PluginError where it cannot be used."""
     expected: type[Component | Preset | Study] = _RECORDS.get(kind, Component)
+    wanted = f"{hook} must return list[{expected.__name__}]"
     if isinstance(offered, str) or not isinstance(offered, Iterable):
-        raise PluginError(f"{hook} must return a list of {expected.__name__}s, not {offered!r}")
+        raise PluginError(f"{wanted}, not {offered!r}")
     parts = list(islice(offered, _MOST + 1))
     if len(parts) > _MOST:
-        raise PluginError(f"{hook} returns more than {_MOST} {expected.__name__}s")
+        raise PluginError(f"{wanted} of at most {_MOST}, this is longer")
     for part in parts:
         if not isinstance(part, expected):
-            raise PluginError(f"{hook} must return {expected.__name__}s, not {part!r}")
+            raise PluginError(f"{wanted}, and in it is {part!r}")
         if isinstance(part, Component):
             _check_factory(kind, part)
     return parts
