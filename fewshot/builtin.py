@@ -71,12 +71,18 @@ def fewshot_samplers() -> list[Component]:
 
 @hookimpl
 def fewshot_heads() -> list[Component]:
-    """Two few-shot classifiers."""
+    """Three few-shot classifiers."""
     return [
         Component(
             "nearest-prototype",
             heads.nearest_prototype,
             summary="minus the distance to class means",
+        ),
+        Component(
+            "lda",
+            heads.lda,
+            heads.LdaOptions,
+            "minus the Mahalanobis distance to class means, by the support's covariance",
         ),
         Component(
             "nearest-support",

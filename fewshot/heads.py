@@ -4,35 +4,89 @@ import mlx.core as mx
 from attrs import frozen
 
 from .interfaces import Head, Metric
-from .records import NoOptions, option, positive
+from .metrics import sqeuclidean
+from .records import NoOptions, above, at_most, option, positive, within
+
+# What float32 leaves of a spread of zero, as a share of the squared lengths.
+_ROUNDING = 1e-11
+
+
+def _lapack() -> mx.Device | None:
+    """Where matrices are factored: MLX does it on the CPU only."""
+    return None if mx.default_device() == mx.Device(mx.cpu) else mx.Device(mx.cpu)
 
 
 def _one_hot(labels: mx.array, n_way: int) -> mx.array:
     return (labels[..., None] == mx.arange(n_way)).astype(mx.float32)
 
 
+def _prototypes(support: mx.array, support_labels: mx.array, n_way: int) -> mx.array:
+    if support.shape[-2] == n_way:  # one image of every class, which is its own mean
+        order = mx.argsort(support_labels, axis=-1)
+        return mx.take_along_axis(support, order[..., None], axis=-2)
+    members = _one_hot(support_labels, n_way).swapaxes(-1, -2)
+    return (members @ support) / members.sum(axis=-1, keepdims=True)
+
+
 def nearest_prototype(_: NoOptions = NoOptions()) -> Head:
     """Minus the distance to each class's prototype, the mean of its support (Snell et al. 2017)."""
-
-    def prototypes(support: mx.array, support_labels: mx.array, n_way: int) -> mx.array:
-        if support.shape[-2] == n_way:  # one image of every class, which is its own mean
-            order = mx.argsort(support_labels, axis=-1)
-            return mx.take_along_axis(support, order[..., None], axis=-2)
-        members = _one_hot(support_labels, n_way).swapaxes(-1, -2)
-        return (members @ support) / members.sum(axis=-1, keepdims=True)
 
     def scores(
         support: mx.array, support_labels: mx.array, query: mx.array, metric: Metric, n_way: int
     ) -> mx.array:
-        return -metric.table(query, prototypes(support, support_labels, n_way))
+        return -metric.table(query, _prototypes(support, support_labels, n_way))
 
     def condense(
         support: mx.array, support_labels: mx.array, n_way: int
     ) -> tuple[mx.array, mx.array]:
-        means = prototypes(support, support_labels, n_way)
+        means = _prototypes(support, support_labels, n_way)
         return means, mx.broadcast_to(mx.arange(n_way), means.shape[:-1])
 
     return Head(scores=scores, differentiable=True, condense=condense)
+
+
+@frozen
+class LdaOptions:
+    """Options of linear discriminant analysis."""
+
+    shrinkage: float = option(
+        0.3, "weight of the unit matrix; 1: nearest prototype", within(above(0.0), at_most(1.0))
+    )
+
+
+def lda(options: LdaOptions = LdaOptions()) -> Head:
+    """Minus the squared Mahalanobis distance to each class's prototype; the metric has no say.
+
+    Linear discriminant analysis (Fisher 1936) with a regularised covariance (Friedman 1989): that
+    of the support about its prototypes, scaled to a mean variance of 1 and shrunk towards the unit
+    matrix, so that directions in which images of one class differ count less. Without spread, as
+    with one image of each class, these are squared euclidean distances.
+    """
+
+    def scores(
+        support: mx.array, support_labels: mx.array, query: mx.array, metric: Metric, n_way: int
+    ) -> mx.array:
+        prototypes = _prototypes(support, support_labels, n_way)
+        rows = support - _one_hot(support_labels, n_way) @ prototypes
+        *_, n, d = rows.shape
+        total, noise = (mx.square(x).sum(axis=(-1, -2), keepdims=True) for x in (rows, support))
+        spread = total > _ROUNDING * noise
+        weight = mx.where(spread, options.shrinkage, 1.0)
+        rows = rows * mx.sqrt((1 - weight) * d / mx.where(spread, total, 1.0))
+        # Of R'R (d, d) and RR' (n, n) the smaller is factored, RR' by Woodbury's identity.
+        few = n < d
+        gram = rows @ rows.swapaxes(-1, -2) if few else rows.swapaxes(-1, -2) @ rows
+        factor = mx.linalg.cholesky(gram + weight * mx.eye(min(n, d)), stream=_lapack())
+
+        def mapped(x: mx.array) -> mx.array:
+            right = rows @ x.swapaxes(-1, -2) if few else x.swapaxes(-1, -2)
+            return mx.linalg.solve_triangular(factor, right, stream=_lapack()).swapaxes(-1, -2)
+
+        squares = sqeuclidean().table
+        inside = squares(mapped(query), mapped(prototypes))
+        return (inside - squares(query, prototypes)) / weight if few else -inside
+
+    return Head(scores=scores, differentiable=False)
 
 
 @frozen

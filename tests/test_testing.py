@@ -202,7 +202,7 @@ def test_every_part_of_a_plugin_that_breaks_a_law_is_told() -> None:
 
 
 def test_hooks_that_cannot_be_collected_are_a_plugin_error() -> None:
-    with pytest.raises(PluginError, match="must return list.Component., and in it is"):
+    with pytest.raises(PluginError, match="and in it is Metric"):
         check_plugin(plugin(metrics=[sqeuclidean()]))
 
 

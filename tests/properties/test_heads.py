@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 from strategies import REGISTRY, make
 
-from fewshot.heads import NearestSupportOptions, nearest_prototype, nearest_support
+from fewshot.heads import LdaOptions, NearestSupportOptions, lda, nearest_prototype, nearest_support
 from fewshot.metrics import cosine, euclidean, manhattan, sqeuclidean
 from fewshot.testing import tasks
 from fewshot.testing.heads import scores
@@ -42,13 +42,13 @@ def test_nearest_prototype_scores_minus_the_distance_to_class_means(scipys: str,
 
 @exact
 @given(task=tasks())
-def test_one_support_each_makes_all_heads_answer_alike(scipys: str, task: Any) -> None:
+def test_one_support_each_makes_all_heads_of_a_metric_answer_alike(scipys: str, task: Any) -> None:
     support, labels, query, n_way = task
     first = np.array([np.flatnonzero(labels == c)[0] for c in range(n_way)])
     answers = [
         scores(make(entry), EXACT[scipys], support[first], np.arange(n_way), query, n_way)
         for entry in REGISTRY.all("head")
-        if entry.provider == "builtin"
+        if entry.provider == "builtin" and entry.name != "lda"
     ]
     assert all(np.array_equal(a.argmax(-1), answers[0].argmax(-1)) for a in answers)
 
@@ -144,3 +144,44 @@ def test_more_neighbours_than_support_images_means_that_all_vote(
 def test_no_neighbour_at_all_is_refused(neighbours: int) -> None:
     with pytest.raises(ValueError, match="neighbours"):
         NearestSupportOptions(neighbours)
+
+
+# ------------------------------------------------------------ linear discriminant analysis
+
+
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    k_shot=st.integers(2, 6),
+    d=st.integers(1, 30),
+    shrinkage=st.floats(0.05, 1),
+)
+def test_lda_scores_minus_the_squared_mahalanobis_distance(
+    seed: int, k_shot: int, d: int, shrinkage: float
+) -> None:
+    rng, n_way = np.random.default_rng(seed), 3
+    labels = rng.permutation(np.repeat(np.arange(n_way), k_shot))
+    support, query = (
+        rng.normal(size=(n, d)).astype(np.float32) @ np.diag(rng.uniform(0.1, 3, d)).astype("f4")
+        for n in (len(labels), 5)
+    )
+    means = np.array([support[labels == c].mean(axis=0, dtype=np.float64) for c in range(n_way)])
+    covariance = np.cov((support - means[labels]).T.astype(np.float64).reshape(d, -1), bias=True)
+    covariance = covariance.reshape(d, d)
+    covariance *= d / np.trace(covariance)
+    inverse = np.linalg.inv((1 - shrinkage) * covariance + shrinkage * np.eye(d))
+    expected = -(cdist(query.astype(np.float64), means, "mahalanobis", VI=inverse) ** 2)
+    found = scores(lda(LdaOptions(shrinkage)), cosine(), support, labels, query, n_way)
+    assert np.allclose(found, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
+
+
+@given(task=tasks(ties=False))
+def test_lda_without_spread_or_wholly_shrunk_is_the_nearest_prototype(task: Any) -> None:
+    support, labels, query, n_way = task
+    nearest = scores(nearest_prototype(), sqeuclidean(), *task)
+    assert np.allclose(scores(lda(LdaOptions(1.0)), euclidean(), *task), nearest, atol=1e-4)
+    first = np.array([np.flatnonzero(labels == c)[0] for c in range(n_way)])
+    for times in (1, 3):
+        twice = (np.repeat(support[first], times, axis=0), np.repeat(np.arange(n_way), times))
+        found = scores(lda(), euclidean(), *twice, query, n_way)
+        again = scores(nearest_prototype(), sqeuclidean(), *twice, query, n_way)
+        assert np.allclose(found, again, rtol=1e-4, atol=1e-4)
