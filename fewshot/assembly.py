@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import attrs
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
@@ -117,7 +118,7 @@ def build(config: RunConfig, registry: Registry, dataset: Dataset | None = None)
     mx.random.seed(mlx_seed(config.seed, "backbone"))
     backbone = part("backbone", config.backbone, shape)
     mx.eval(backbone.parameters())
-    embedder = Embedder(backbone, preprocess, config.embedding.normalize)
+    embedder = Embedder(backbone, preprocess, **attrs.asdict(config.embedding))
     return Parts(
         config, origins, dataset, split, embedder, metric, loss, head, adapter, sampler, augment,
         episodes, pairs, shape,

@@ -13,13 +13,13 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
+from attrs import evolve
 from numpy.typing import NDArray
 
 from .checkpoint import replacing
-from .embedding import Embedder
+from .embedding import Embedder, crop_matrices
 from .errors import ConfigError, OutputError, choose_from
 from .layers import BatchNorm, Flatten, MaxPool2x2, Sequential
-from .metrics import unit
 from .plugins import build_registry
 from .prediction import Classifier
 from .recipe import Recipe, make
@@ -89,13 +89,12 @@ def _normalised(recipe: Recipe, images: Any) -> Any:
 
 
 def _write_mlxfn(embedder: Embedder, recipe: Recipe, path: Path) -> Run:
-    backbone = _plain(embedder.backbone)
+    plain = evolve(embedder, backbone=_plain(embedder.backbone))
 
     def embed(images: mx.array) -> mx.array:
         for mean, std in _normalisations(recipe):
             images = (images - mx.array(mean)) / mx.array(std)
-        embeddings = backbone(images)
-        return unit(embeddings) if embedder.normalize == "l2" else embeddings
+        return plain(images)
 
     with mx.exporter(str(path), embed) as exporter:
         for batch in BATCHES:
@@ -139,11 +138,29 @@ def _write_onnx(embedder: Embedder, recipe: Recipe, path: Path) -> Run:
         graph.add("Sub", graph.constant(mean))
         graph.add("Div", graph.constant(std))
     graph.add("Transpose", perm=[0, 3, 1, 2])
-    _layers(graph, layers)
-    if embedder.normalize == "l2":
-        graph.add("LpNormalization", axis=-1, p=2)
-    graph.add("Identity", output="embeddings")
+    height, width, channels = recipe.shape
     d = embedder.backbone.embedding_dim
+
+    def reshape(*shape: int) -> None:
+        graph.add("Reshape", graph.constant(np.array(shape, np.int64)))
+
+    def scale() -> None:
+        if embedder.normalize == "l2":
+            graph.add("LpNormalization", axis=-1, p=2)
+
+    five = embedder.crops == "five"
+    if five:
+        down, across = crop_matrices(height, False), crop_matrices(width, True)
+        graph.add("MatMul", graph.constant(across.swapaxes(1, 2)[:, None, None]))
+        graph.add("MatMul", graph.constant(down[:, None, None]), last=True)
+        reshape(-1, channels, height, width)
+    _layers(graph, layers)
+    scale()
+    if five:
+        reshape(5, -1, d)
+        graph.add("ReduceMean", axes=[0], keepdims=0)
+        scale()
+    graph.add("Identity", output="embeddings")
     value = partial(onnx.helper.make_tensor_value_info, elem_type=onnx.TensorProto.FLOAT)
     model = onnx.helper.make_model(
         onnx.helper.make_graph(
@@ -177,9 +194,18 @@ class _Graph:
         self.constants.append(self.onnx.numpy_helper.from_array(np.array(array), name))
         return name
 
-    def add(self, kind: str, *more: str, output: str | None = None, **attributes: Any) -> None:
+    def add(
+        self,
+        kind: str,
+        *more: str,
+        output: str | None = None,
+        last: bool = False,
+        **attributes: Any,
+    ) -> None:
+        """`last`: what the last node gave comes after `more`, not before."""
         output = output or f"v{len(self.nodes)}"
-        node = self.onnx.helper.make_node(kind, [self.value, *more], [output], **attributes)
+        inputs = [*more, self.value] if last else [self.value, *more]
+        node = self.onnx.helper.make_node(kind, inputs, [output], **attributes)
         self.nodes.append(node)
         self.value = output
 

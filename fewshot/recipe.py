@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import attrs
 import mlx.core as mx
 import numpy as np
 from attrs import frozen
@@ -88,7 +89,7 @@ def make(recipe: Recipe, registry: Registry) -> tuple[Embedder, Metric, Head]:
     learned = Learned(backbone, metric)
     fill(learned, {name: mx.array(array) for name, array in recipe.weights.items()})
     preprocess = [part("transform", chosen) for chosen in recipe.preprocess]
-    embedder = Embedder(backbone, preprocess, recipe.embedding.normalize)
+    embedder = Embedder(backbone, preprocess, **attrs.asdict(recipe.embedding))
     return embedder, metric, part("head", recipe.head)
 
 
@@ -101,7 +102,7 @@ def to_tree(recipe: Recipe) -> Tree:
         "shape": list(recipe.shape),
         "backbone": to_table(recipe.backbone),
         "preprocess": [to_table(chosen) for chosen in recipe.preprocess],
-        "embedding": {"normalize": recipe.embedding.normalize},
+        "embedding": attrs.asdict(recipe.embedding),
         "metric": to_table(recipe.metric),
         "head": to_table(recipe.head),
         "components": dict(recipe.components),

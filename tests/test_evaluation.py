@@ -3,61 +3,38 @@
 from typing import Any
 
 import mlx.core as mx
-import mlx.nn as nn
 import numpy as np
 import pytest
 import scipy.stats
 from attrs import evolve
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
-from mlx.utils import tree_flatten
 from numpy.typing import NDArray
-from PIL import Image
 from scipy.spatial.distance import cdist
 from strategies import every, make
+from toys import NAMES, toy
 
 from fewshot import evaluation
-from fewshot.backbones import Conv4Options, conv4
-from fewshot.datasets import ArrayDataset
-from fewshot.draws import Episode, EpisodeBlock, Pairs
-from fewshot.embedding import Embedder, embed, evaluating, raw_pixels
+from fewshot.draws import Episode, EpisodeBlock
 from fewshot.errors import ConfigError, DataError
 from fewshot.evaluation import (
     bootstrap_interval,
-    embedding_speed,
     evaluate,
     k_shot_episodes,
     needed,
     predict,
     t_interval,
     unembedded,
-    validation,
 )
 from fewshot.heads import nearest_prototype, nearest_support
-from fewshot.metrics import cosine, euclidean, manhattan, sqeuclidean
+from fewshot.metrics import cosine, euclidean, manhattan
 from fewshot.records import ClassSplit, EvaluationOptions, Setting
 from fewshot.samplers import EpisodesOptions, all_way, episodes
-from fewshot.testing.laws import ULP
-from fewshot.verification import best_threshold, pair_distances, roc_auc, verification_pairs, verify
 
 Array = NDArray[Any]
 
 seeds = st.integers(0, 2**32 - 1)
 shares = st.lists(st.floats(0, 1), min_size=2, max_size=20).map(np.array)
-NAMES = tuple("abcdef")
-
-
-def toy(per_class: int = 12, classes: int = 6, size: int = 16, group: int = 2) -> ArrayDataset:
-    """Noise images; classes in blocks, groups of `group` consecutive images."""
-    n = classes * per_class
-    rng = np.random.default_rng(0)
-    return ArrayDataset(
-        images=rng.integers(256, size=(n, size, size, 1)).astype(np.uint8),
-        labels=np.repeat(np.arange(classes), per_class),
-        classes=NAMES[:classes],
-        groups=np.arange(n) // group,
-    )
 
 
 def corners(labels: Array, rng: np.random.Generator, noise: float = 0.1) -> NDArray[np.float32]:
@@ -114,112 +91,6 @@ def test_bootstrap_interval_of_many_values_is_scipys() -> None:
         (values,), np.mean, method="percentile", rng=np.random.default_rng(1)
     ).confidence_interval
     assert found == pytest.approx(tuple(expected), abs=0.3 * spread)
-
-
-# --------------------------------------------------------------------- pair verification
-
-
-@st.composite
-def judged(draw: st.DrawFn) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Distances with many ties, and which pairs are alike: some, not all."""
-    n = draw(st.integers(2, 15))
-    distances = draw(
-        arrays(np.float32, n, elements=st.sampled_from([0.0, 0.1, 0.25, 1 / 3, 1.0, 7.3]))
-    )
-    same = draw(arrays(np.bool_, n))
-    assume(same.any() and not same.all())
-    return distances, same
-
-
-@given(pair=judged())
-def test_auc_is_the_share_of_couples_in_order_ties_half(pair: Any) -> None:
-    distances, same = pair
-    near, far = distances[same][:, None], distances[~same][None]
-    expected = np.mean((near < far) + 0.5 * (near == far))
-    assert roc_auc(distances, same) == pytest.approx(expected, abs=1e-12)
-
-
-@given(pair=judged())
-def test_auc_depends_on_order_alone_and_turns_round_with_the_labels(pair: Any) -> None:
-    distances, same = pair
-    area = roc_auc(distances, same)
-    assert roc_auc(np.exp(distances), same) == pytest.approx(area, abs=1e-12)
-    assert roc_auc(distances, ~same) == pytest.approx(1 - area, abs=1e-12)
-
-
-def check_best(distances: Array, same: Array) -> None:
-    def balanced(at: float) -> float:
-        said = distances < at  # as `verify` says it
-        hits = [np.mean(said[same])] if same.any() else []
-        passes = [np.mean(~said[~same])] if not same.all() else []
-        return float(np.mean(hits + passes))
-
-    tried = [*distances.tolist(), *(distances + np.float32(0.01)).tolist(), -1.0, 100.0]
-    assert balanced(best_threshold(distances, same)) == pytest.approx(max(map(balanced, tried)))
-
-
-@given(pair=judged())
-def test_no_threshold_is_right_more_often_than_the_best(pair: Any) -> None:
-    check_best(*pair)
-
-
-@given(pair=judged(), alike=st.booleans())
-def test_the_best_threshold_of_pairs_of_one_kind_says_that_kind(pair: Any, alike: bool) -> None:
-    check_best(pair[0], np.full_like(pair[1], alike))
-
-
-@given(seed=seeds, block=st.integers(1, 10))
-def test_pair_distances_are_the_metrics_whatever_the_block(seed: int, block: int) -> None:
-    rng = np.random.default_rng(seed)
-    rows = rng.normal(size=(9, 3)).astype(np.float32)
-    items = rng.permutation(9)[:6]
-    left, right = rng.integers(6, size=(2, 8))
-    draw = Pairs(items, left, right, left == right)
-    expected = [cdist(rows[[items[a]]], rows[[items[b]]])[0, 0] for a, b in zip(left, right)]  # noqa: B905
-    assert np.allclose(pair_distances(rows, draw, euclidean(), block), expected, atol=1e-5)
-
-
-@given(seed=seeds, margin=st.one_of(st.none(), st.floats(0.1, 3)))
-def test_verification_applies_the_other_classes_threshold(seed: int, margin: float | None) -> None:
-    rng = np.random.default_rng(seed)
-    rows = rng.normal(size=(20, 2)).astype(np.float32)
-    draws = []
-    for _ in range(2):
-        left, right = rng.integers(10, size=(2, 30))
-        draws.append(Pairs(rng.permutation(20)[:10], left, right, np.arange(30) < 12))
-    found = verify(rows, *draws, sqeuclidean(), margin)
-    tuning, test = (pair_distances(rows, draw, sqeuclidean()) for draw in draws)
-    assert found.threshold == best_threshold(tuning, draws[0].same)
-    assert found.auc == roc_auc(test, draws[1].same)
-    assert found.accuracy == np.mean((test < found.threshold) == draws[1].same)
-    assert found.pairs == 30
-    assert found.margin == margin
-    assert found.accuracy_at_margin == (
-        None if margin is None else np.mean((test < margin) == draws[1].same)
-    )
-
-
-def test_well_separated_classes_are_verified_without_error() -> None:
-    data, split = toy(), ClassSplit("ab", "cd", "ef")
-    draws = verification_pairs(data, split, EvaluationOptions(pairs=200))
-    assert draws is not None
-    found = verify(corners(data.labels, np.random.default_rng(0)), *draws, euclidean(), 0.7)
-    assert found.auc == found.accuracy == found.accuracy_at_margin == 1
-
-
-def test_verification_pairs_come_from_validation_and_test_classes() -> None:
-    data, options = toy(), EvaluationOptions(pairs=60)
-    for split, chosen in (
-        (ClassSplit("ab", "cd", "ef"), "cd"),
-        (ClassSplit("abc", "d", "ef"), "abc"),
-    ):
-        draws = verification_pairs(data, split, options)
-        assert draws is not None
-        for draw, allowed in zip(draws, (chosen, "ef"), strict=True):
-            assert {NAMES[c] for c in data.labels[draw.items]} == set(allowed)
-            assert len(draw.same) == 60
-    assert verification_pairs(data, ClassSplit("abc", "de", "f"), options) is None
-    assert verification_pairs(data, split, evolve(options, pairs=0)) is None
 
 
 # ------------------------------------------------------------------------ few-shot figures
@@ -585,222 +456,6 @@ def test_a_hundred_shots_work_and_one_more_image_is_needed() -> None:
 def test_an_evaluation_that_measures_nothing_is_refused(change: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(change))):
         EvaluationOptions(**change)
-
-
-# ------------------------------------------------------------------------------ embedding
-
-
-def network(seed: int = 0, dropout: float = 0.0) -> nn.Module:
-    mx.random.seed(seed)
-    net = conv4(Conv4Options(4), (16, 16, 1))
-    if dropout:
-        net.layers.layers.append(nn.Dropout(dropout))
-    return net
-
-
-def state(module: nn.Module) -> dict[str, Any]:
-    return {name: np.array(value) for name, value in tree_flatten(module.parameters())}
-
-
-def modes(module: nn.Module) -> dict[str, bool]:
-    return {name: part.training for name, part in module.named_modules()}
-
-
-@given(data=st.data(), batch=st.integers(1, 40))
-def test_embedding_puts_back_every_mode_and_changes_no_number(data: Any, batch: int) -> None:
-    net, images = network(dropout=0.5), toy(per_class=4)
-    # No `train(mode)`: that would set the children's too.
-    for part in net.modules():
-        part._training = data.draw(st.booleans())
-    before, mode_before = state(net), modes(net)
-    first = embed(Embedder(net), images, batch=batch)
-    assert modes(net) == mode_before
-    after = state(net)
-    assert before.keys() == after.keys()
-    assert all(np.array_equal(before[name], after[name]) for name in before)
-    # Neither dropout nor the batch's own statistics: every batch size gives the same.
-    assert np.allclose(first, embed(Embedder(net), images), atol=100 * ULP)
-
-
-def test_modes_are_put_back_where_the_inside_fails() -> None:
-    net = network(dropout=0.5)
-    net.layers.layers[1].eval()
-    before = modes(net)
-
-    def fail() -> None:
-        with evaluating(net):
-            assert not any(modes(net).values())
-            raise RuntimeError("inside")
-
-    with pytest.raises(RuntimeError, match="inside"):
-        fail()
-    assert modes(net) == before
-
-
-@given(data=st.data())
-def test_rows_asked_for_are_those_of_the_whole_and_all_others_are_nan(data: Any) -> None:
-    images = toy(per_class=3)
-    rows = st.lists(st.integers(0, len(images.labels) - 1), min_size=1, max_size=25)
-    indices = np.array(data.draw(rows))
-    embedder = Embedder(network())
-    whole, part = embed(embedder, images), embed(embedder, images, indices, batch=4)
-    assert part.shape == whole.shape
-    assert np.allclose(part[indices], whole[indices], atol=100 * ULP)
-    assert np.isnan(part[np.setdiff1d(np.arange(len(whole)), indices)]).all()
-    floor = raw_pixels(images, indices)
-    assert np.isfinite(floor[indices]).all()
-    assert np.isnan(floor[np.setdiff1d(np.arange(len(whole)), indices)]).all()
-
-
-def test_embeddings_have_length_one_unless_told_otherwise() -> None:
-    images, net = toy(per_class=3), network()
-    plain = embed(Embedder(net, normalize="none"), images)
-    lengths = np.linalg.norm(plain, axis=1, keepdims=True)
-    assert lengths.min() > 0.01
-    assert lengths.max() - lengths.min() > 0.01
-    assert np.allclose(embed(Embedder(net), images), plain / lengths, atol=100 * ULP)
-
-
-def test_progress_counts_the_batches_of_an_embedding() -> None:
-    calls: list[tuple[int, int]] = []
-    embed(Embedder(network()), toy(4), batch=10, progress=lambda *done: calls.append(done))
-    assert calls == [(1, 3), (2, 3), (3, 3)]
-
-
-@given(size=st.integers(1, 8), by=st.integers(1, 4), c=st.sampled_from([1, 3]), seed=seeds)
-def test_raw_pixels_are_pillows_box_average(size: int, by: int, c: int, seed: int) -> None:
-    images = np.random.default_rng(seed).integers(256, size=(3, size * by, size * by, c))
-    data = ArrayDataset(images.astype(np.uint8), [0, 0, 1], ("a", "b"))
-    found = raw_pixels(data, np.arange(3), size).reshape(3, size, size, c)
-    for i, channel in np.ndindex(3, c):
-        plane = Image.fromarray(images[i, :, :, channel].astype(np.float32))
-        box = np.asarray(plane.resize((size, size), Image.Resampling.BOX)) / 255
-        assert np.allclose(found[i, :, :, channel], box, atol=1e-5)
-
-
-@given(h=st.integers(1, 20), w=st.integers(1, 20), size=st.integers(1, 8), seed=seeds)
-def test_raw_pixels_average_whole_blocks_of_any_image(h: int, w: int, size: int, seed: int) -> None:
-    image = np.random.default_rng(seed).integers(256, size=(1, h, w, 2)).astype(np.uint8)
-    data = ArrayDataset(image, [0], ("a",))
-    found = raw_pixels(data, np.array([0]), size)
-    rows, columns, down, across = min(size, h), min(size, w), max(1, h // size), max(1, w // size)
-    expected = [
-        image[0, r * down : (r + 1) * down, k * across : (k + 1) * across].mean(axis=(0, 1)) / 255
-        for r in range(rows)
-        for k in range(columns)
-    ]
-    assert np.allclose(found[0], np.ravel(expected), atol=1e-5)
-
-
-def test_speeds_are_positive_and_one_image_takes_the_reciprocal() -> None:
-    net = network().train()
-    found = embedding_speed(Embedder(net), (16, 16, 1), batch=4, seconds=0)
-    assert min(found.values()) > 0
-    assert found["single_latency_ms"] * found["single_images_per_second"] == pytest.approx(1000)
-    assert all(modes(net).values())
-
-
-# ----------------------------------------------------------------------------- validation
-
-
-class Sealed:
-    """A dataset whose test classes cannot be looked at."""
-
-    def __init__(self, data: ArrayDataset, sealed: str) -> None:
-        self.data, self.sealed = data, sealed
-        self.classes, self.labels, self.groups = data.classes, data.labels, data.groups
-        self.seen: set[str] = set()
-
-    def __getitem__(self, index: int) -> NDArray[np.uint8]:
-        name = self.classes[self.labels[index]]
-        assert name not in self.sealed
-        self.seen.add(name)
-        return self.data[index]
-
-
-def test_without_validation_classes_there_is_no_validation() -> None:
-    split = ClassSplit("abcd", "", "ef")
-    assert validation(Embedder(network()), toy(), split, nearest_support(), euclidean()) is None
-
-
-@every("head")
-def test_validation_never_reads_test_classes_and_repeats(entry: Any) -> None:
-    data, net = Sealed(toy(), "ef"), network()
-    examine = validation(
-        Embedder(net), data, ClassSplit("ab", "cd", "ef"), make(entry), euclidean()
-    )
-    assert examine is not None
-    figures = examine()
-    assert data.seen == set("abcd")
-    assert figures.keys() == {"score", "auc", "pair_accuracy", "train_pair_accuracy"}
-    assert all(0 <= value <= 1 for value in figures.values())
-    assert examine() == figures
-    mx.random.seed(9)
-    net.layers.layers[0].weight = mx.random.normal(net.layers.layers[0].weight.shape)
-    assert examine() != figures  # it looks at the embedder as it is now
-
-
-def test_validation_on_one_class_has_no_pairs_to_verify() -> None:
-    split = ClassSplit("abc", "d", "ef")
-    examine = validation(Embedder(network()), toy(), split, nearest_support(), euclidean())
-    assert examine is not None
-    assert examine().keys() == {"score"}
-
-
-def test_validation_reads_no_more_of_a_class_than_its_pool() -> None:
-    data = Sealed(toy(per_class=30), "ef")
-    read: list[int] = []
-    plain = data.data.__getitem__
-    data.data = type("Counting", (), {"__getitem__": lambda _, i: read.append(i) or plain(i)})()
-    examine = validation(
-        Embedder(network()),
-        data,
-        ClassSplit("ab", "cd", "ef"),
-        nearest_support(),
-        euclidean(),
-        grouping="mixed",
-        pool=8,
-    )
-    assert examine is not None
-    examine()
-    per_class = np.bincount(data.labels[np.unique(read)], minlength=6)
-    assert (per_class[:4] <= 8).all()
-    assert (per_class[:4] > 0).all()
-
-
-class Flat(nn.Module):
-    """Pixels as embeddings."""
-
-    embedding_dim = 256
-
-    def __call__(self, images: mx.array) -> mx.array:
-        return images.flatten(1)
-
-
-@pytest.mark.parametrize("distinct", ["abcdef", "abef", "cdef", "cd"])
-def test_validation_is_about_the_validation_classes_alone(distinct: str) -> None:
-    # Images of the distinct classes bear a mark of their own, all others are black.
-    data = toy()
-    flat = np.zeros_like(data.images)
-    marked = np.isin(np.array(NAMES)[data.labels], list(distinct))
-    flat[np.arange(len(flat)), data.labels, 0, 0] = 255 * marked
-    examine = validation(
-        Embedder(Flat(), preprocess=()),
-        evolve(data, images=flat),
-        ClassSplit("ab", "cd", "ef"),
-        nearest_prototype(),
-        euclidean(),
-    )
-    assert examine is not None
-    told_apart = "c" in distinct
-    figures = examine()
-    assert figures["auc"] == (1 if told_apart else 0.5)
-    assert (figures["score"] == 1) == told_apart
-    assert told_apart or figures["score"] <= 0.5
-    # The threshold is the training classes' own: where these are all alike, it says nothing.
-    if "a" in distinct:
-        assert figures["train_pair_accuracy"] == 1
-        assert (figures["pair_accuracy"] == 1) == told_apart
 
 
 # ------------------------------------------------------------------ classes, names and their weight

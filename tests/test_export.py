@@ -52,6 +52,7 @@ def classifier(
     make: Callable[[], nn.Module],
     normalize: Any = "none",
     preprocess: tuple[Chosen, ...] = (Chosen("normalise", fs.NormaliseOptions()),),
+    crops: Any = "one",
 ) -> tuple[fs.Classifier, Registry]:
     """A classifier with this backbone, its norms as training leaves them, and who knows it."""
     registry = build_registry()[0]
@@ -67,7 +68,7 @@ def classifier(
         shape=SHAPE,
         backbone=Chosen("test/net", none),
         preprocess=preprocess,
-        embedding=EmbeddingOptions(normalize),
+        embedding=EmbeddingOptions(normalize, crops),
         metric=Chosen("euclidean", none),
         head=Chosen("nearest-prototype", none),
         components={},
@@ -107,13 +108,18 @@ def network(names: list[str]) -> Network:
 @given(
     names=st.lists(st.sampled_from(sorted(LAYERS)), max_size=5),
     normalize=st.sampled_from(["none", "l2"]),
+    crops=st.sampled_from(["one", "five"]),
 )
 @pytest.mark.parametrize("suffix", ["onnx", "mlxfn"])
 def test_an_exported_network_computes_the_same(
-    tmp_path_factory: pytest.TempPathFactory, suffix: str, names: list[str], normalize: str
+    tmp_path_factory: pytest.TempPathFactory,
+    suffix: str,
+    names: list[str],
+    normalize: str,
+    crops: str,
 ):
     path = tmp_path_factory.mktemp("export") / f"net.{suffix}"
-    ours, registry = classifier(lambda: network(names), normalize)
+    ours, registry = classifier(lambda: network(names), normalize, crops=crops)
     assert fs.export(ours, path, registry) <= 1e-4
     pixels = np.random.default_rng(0).integers(0, 256, (3, *SHAPE), np.uint8)
     images = pixels.astype(np.float32) / np.float32(255)

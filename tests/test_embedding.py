@@ -1,0 +1,144 @@
+"""One way from images to embeddings, and the floor of raw pixels."""
+
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from attrs import evolve
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from toys import modes, network, state, toy
+
+from fewshot.datasets import ArrayDataset
+from fewshot.embedding import Embedder, embed, evaluating, five_crops, raw_pixels
+from fewshot.evaluation import (
+    embedding_speed,
+)
+from fewshot.testing.laws import ULP
+
+seeds = st.integers(0, 2**32 - 1)
+
+
+@given(data=st.data(), batch=st.integers(1, 40))
+def test_embedding_puts_back_every_mode_and_changes_no_number(data: Any, batch: int) -> None:
+    net, images = network(dropout=0.5), toy(per_class=4)
+    # No `train(mode)`: that would set the children's too.
+    for part in net.modules():
+        part._training = data.draw(st.booleans())
+    before, mode_before = state(net), modes(net)
+    first = embed(Embedder(net), images, batch=batch)
+    assert modes(net) == mode_before
+    after = state(net)
+    assert before.keys() == after.keys()
+    assert all(np.array_equal(before[name], after[name]) for name in before)
+    # Neither dropout nor the batch's own statistics: every batch size gives the same.
+    assert np.allclose(first, embed(Embedder(net), images), atol=100 * ULP)
+
+
+def test_modes_are_put_back_where_the_inside_fails() -> None:
+    net = network(dropout=0.5)
+    net.layers.layers[1].eval()
+    before = modes(net)
+
+    def fail() -> None:
+        with evaluating(net):
+            assert not any(modes(net).values())
+            raise RuntimeError("inside")
+
+    with pytest.raises(RuntimeError, match="inside"):
+        fail()
+    assert modes(net) == before
+
+
+@given(data=st.data())
+def test_rows_asked_for_are_those_of_the_whole_and_all_others_are_nan(data: Any) -> None:
+    images = toy(per_class=3)
+    rows = st.lists(st.integers(0, len(images.labels) - 1), min_size=1, max_size=25)
+    indices = np.array(data.draw(rows))
+    embedder = Embedder(network())
+    whole, part = embed(embedder, images), embed(embedder, images, indices, batch=4)
+    assert part.shape == whole.shape
+    assert np.allclose(part[indices], whole[indices], atol=100 * ULP)
+    assert np.isnan(part[np.setdiff1d(np.arange(len(whole)), indices)]).all()
+    floor = raw_pixels(images, indices)
+    assert np.isfinite(floor[indices]).all()
+    assert np.isnan(floor[np.setdiff1d(np.arange(len(whole)), indices)]).all()
+
+
+def test_embeddings_have_length_one_unless_told_otherwise() -> None:
+    images, net = toy(per_class=3), network()
+    plain = embed(Embedder(net, normalize="none"), images)
+    lengths = np.linalg.norm(plain, axis=1, keepdims=True)
+    assert lengths.min() > 0.01
+    assert lengths.max() - lengths.min() > 0.01
+    assert np.allclose(embed(Embedder(net), images), plain / lengths, atol=100 * ULP)
+
+
+@given(h=st.integers(6, 20), w=st.integers(6, 20), seed=seeds)
+def test_five_crops_are_pillows_crops_scaled(h: int, w: int, seed: int) -> None:
+    images = np.random.default_rng(seed).random((2, h, w, 3), np.float32)
+    found = np.array(five_crops(mx.array(images)))
+    kept_h, kept_w = h - h // 6, w - w // 6
+    corners = [(0, 0), (0, w - kept_w), (h - kept_h, 0), (h - kept_h, w - kept_w)]
+    assert np.array_equal(found[0], images)
+    for crop, (top, left) in zip(found[1:], corners, strict=True):
+        for i, channel in np.ndindex(2, 3):
+            plane = Image.fromarray(images[i, :, :, channel])
+            box = (left, top, left + kept_w, top + kept_h)
+            scaled = plane.crop(box).resize((w, h), Image.Resampling.BILINEAR)
+            assert np.allclose(crop[i, :, :, channel], np.asarray(scaled), atol=1e-5)
+
+
+@pytest.mark.parametrize("normalize", ["l2", "none"])
+def test_with_five_crops_an_embedding_is_the_mean_over_them(normalize: Any) -> None:
+    net, images = network().eval(), mx.array(np.random.default_rng(0).random((4, 16, 16, 1), "f4"))
+    one = Embedder(net, normalize=normalize)
+    five = evolve(one, crops="five")
+    each = np.stack([np.array(one(crop)) for crop in five_crops(images)])
+    expected = each.mean(axis=0)
+    if normalize == "l2":
+        expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    assert np.allclose(np.array(five(images)), expected, atol=100 * ULP)
+    net.train()
+    assert np.allclose(np.array(five(images)), np.array(one(images)), atol=100 * ULP)
+
+
+def test_progress_counts_the_batches_of_an_embedding() -> None:
+    calls: list[tuple[int, int]] = []
+    embed(Embedder(network()), toy(4), batch=10, progress=lambda *done: calls.append(done))
+    assert calls == [(1, 3), (2, 3), (3, 3)]
+
+
+@given(size=st.integers(1, 8), by=st.integers(1, 4), c=st.sampled_from([1, 3]), seed=seeds)
+def test_raw_pixels_are_pillows_box_average(size: int, by: int, c: int, seed: int) -> None:
+    images = np.random.default_rng(seed).integers(256, size=(3, size * by, size * by, c))
+    data = ArrayDataset(images.astype(np.uint8), [0, 0, 1], ("a", "b"))
+    found = raw_pixels(data, np.arange(3), size).reshape(3, size, size, c)
+    for i, channel in np.ndindex(3, c):
+        plane = Image.fromarray(images[i, :, :, channel].astype(np.float32))
+        box = np.asarray(plane.resize((size, size), Image.Resampling.BOX)) / 255
+        assert np.allclose(found[i, :, :, channel], box, atol=1e-5)
+
+
+@given(h=st.integers(1, 20), w=st.integers(1, 20), size=st.integers(1, 8), seed=seeds)
+def test_raw_pixels_average_whole_blocks_of_any_image(h: int, w: int, size: int, seed: int) -> None:
+    image = np.random.default_rng(seed).integers(256, size=(1, h, w, 2)).astype(np.uint8)
+    data = ArrayDataset(image, [0], ("a",))
+    found = raw_pixels(data, np.array([0]), size)
+    rows, columns, down, across = min(size, h), min(size, w), max(1, h // size), max(1, w // size)
+    expected = [
+        image[0, r * down : (r + 1) * down, k * across : (k + 1) * across].mean(axis=(0, 1)) / 255
+        for r in range(rows)
+        for k in range(columns)
+    ]
+    assert np.allclose(found[0], np.ravel(expected), atol=1e-5)
+
+
+def test_speeds_are_positive_and_one_image_takes_the_reciprocal() -> None:
+    net = network().train()
+    found = embedding_speed(Embedder(net), (16, 16, 1), batch=4, seconds=0)
+    assert min(found.values()) > 0
+    assert found["single_latency_ms"] * found["single_images_per_second"] == pytest.approx(1000)
+    assert all(modes(net).values())

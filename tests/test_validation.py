@@ -1,0 +1,121 @@
+"""What early stopping asks: the validation classes and nothing else."""
+
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+import pytest
+from attrs import evolve
+from numpy.typing import NDArray
+from strategies import every, make
+from toys import NAMES, network, toy
+
+from fewshot.datasets import ArrayDataset
+from fewshot.embedding import Embedder
+from fewshot.evaluation import (
+    validation,
+)
+from fewshot.heads import nearest_prototype, nearest_support
+from fewshot.metrics import euclidean
+from fewshot.records import ClassSplit
+
+
+class Sealed:
+    """A dataset whose test classes cannot be looked at."""
+
+    def __init__(self, data: ArrayDataset, sealed: str) -> None:
+        self.data, self.sealed = data, sealed
+        self.classes, self.labels, self.groups = data.classes, data.labels, data.groups
+        self.seen: set[str] = set()
+
+    def __getitem__(self, index: int) -> NDArray[np.uint8]:
+        name = self.classes[self.labels[index]]
+        assert name not in self.sealed
+        self.seen.add(name)
+        return self.data[index]
+
+
+def test_without_validation_classes_there_is_no_validation() -> None:
+    split = ClassSplit("abcd", "", "ef")
+    assert validation(Embedder(network()), toy(), split, nearest_support(), euclidean()) is None
+
+
+@every("head")
+def test_validation_never_reads_test_classes_and_repeats(entry: Any) -> None:
+    data, net = Sealed(toy(), "ef"), network()
+    examine = validation(
+        Embedder(net), data, ClassSplit("ab", "cd", "ef"), make(entry), euclidean()
+    )
+    assert examine is not None
+    figures = examine()
+    assert data.seen == set("abcd")
+    assert figures.keys() == {"score", "auc", "pair_accuracy", "train_pair_accuracy"}
+    assert all(0 <= value <= 1 for value in figures.values())
+    assert examine() == figures
+    mx.random.seed(9)
+    net.layers.layers[0].weight = mx.random.normal(net.layers.layers[0].weight.shape)
+    assert examine() != figures  # it looks at the embedder as it is now
+
+
+def test_validation_on_one_class_has_no_pairs_to_verify() -> None:
+    split = ClassSplit("abc", "d", "ef")
+    examine = validation(Embedder(network()), toy(), split, nearest_support(), euclidean())
+    assert examine is not None
+    assert examine().keys() == {"score"}
+
+
+def test_validation_reads_no_more_of_a_class_than_its_pool() -> None:
+    data = Sealed(toy(per_class=30), "ef")
+    read: list[int] = []
+    plain = data.data.__getitem__
+    data.data = type("Counting", (), {"__getitem__": lambda _, i: read.append(i) or plain(i)})()
+    examine = validation(
+        Embedder(network()),
+        data,
+        ClassSplit("ab", "cd", "ef"),
+        nearest_support(),
+        euclidean(),
+        grouping="mixed",
+        pool=8,
+    )
+    assert examine is not None
+    examine()
+    per_class = np.bincount(data.labels[np.unique(read)], minlength=6)
+    assert (per_class[:4] <= 8).all()
+    assert (per_class[:4] > 0).all()
+
+
+class Flat(nn.Module):
+    """Pixels as embeddings."""
+
+    embedding_dim = 256
+
+    def __call__(self, images: mx.array) -> mx.array:
+        return images.flatten(1)
+
+
+@pytest.mark.parametrize("distinct", ["abcdef", "abef", "cdef", "cd"])
+def test_validation_is_about_the_validation_classes_alone(distinct: str) -> None:
+    # Images of the distinct classes bear a mark of their own, all others are black.
+    data = toy()
+    flat = np.zeros_like(data.images)
+    marked = np.isin(np.array(NAMES)[data.labels], list(distinct))
+    flat[np.arange(len(flat)), data.labels, 0, 0] = 255 * marked
+    examine = validation(
+        Embedder(Flat(), preprocess=()),
+        evolve(data, images=flat),
+        ClassSplit("ab", "cd", "ef"),
+        nearest_prototype(),
+        euclidean(),
+    )
+    assert examine is not None
+    told_apart = "c" in distinct
+    figures = examine()
+    assert figures["auc"] == (1 if told_apart else 0.5)
+    assert (figures["score"] == 1) == told_apart
+    assert told_apart or figures["score"] <= 0.5
+    # The threshold is the training classes' own: where these are all alike, it says nothing.
+    if "a" in distinct:
+        assert figures["train_pair_accuracy"] == 1
+        assert (figures["pair_accuracy"] == 1) == told_apart
