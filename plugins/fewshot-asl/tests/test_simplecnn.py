@@ -27,10 +27,16 @@ def expected(options: SimpleCNNOptions, shape: tuple[int, int, int]) -> int:
     for i, outputs in enumerate(options.channels):
         total += 9 * inputs * outputs + 2 * outputs
         total += outputs if options.order == "relu-norm" else 0
-        if i < len(options.channels) - 1:
+        if i < len(options.channels) - 1 or options.pool_last:
             height, width = height // 2, width // 2
         inputs = outputs
     return total + (inputs * height * width + 1) * options.embedding
+
+
+def features(options: SimpleCNNOptions, height: int, width: int) -> int:
+    """Numbers that the last block gives."""
+    pools = len(options.channels) - (not options.pool_last)
+    return options.channels[-1] * (height >> pools) * (width >> pools)
 
 
 def test_at_the_defaults_it_has_the_documented_number_of_parameters():
@@ -43,11 +49,12 @@ def test_at_the_defaults_it_has_the_documented_number_of_parameters():
 OPTIONS = st.builds(
     SimpleCNNOptions,
     channels=st.lists(st.integers(1, 5), min_size=1, max_size=4).map(tuple),
-    embedding=st.integers(1, 9),
+    pool_last=st.booleans(),
+    embedding=st.integers(0, 9),
     dropout=st.sampled_from([0.0, 0.5]),
     order=st.sampled_from(["relu-norm", "norm-relu"]),
 )
-SHAPES = st.tuples(st.integers(8, 19), st.integers(8, 19), st.sampled_from([1, 3, 4]))
+SHAPES = st.tuples(st.integers(16, 19), st.integers(16, 19), st.sampled_from([1, 3, 4]))
 
 
 @given(OPTIONS, SHAPES)
@@ -57,9 +64,9 @@ def test_any_options_and_shape_give_embeddings_and_the_expected_size(
 ):
     model = simplecnn(options, shape)
     assert parameter_count(model) == expected(options, shape)
-    assert model.embedding_dim == options.embedding
+    assert model.embedding_dim == (options.embedding or features(options, *shape[:2]))
     out = np.array(model(mx.random.uniform(shape=(2, *shape))))
-    assert out.shape == (2, options.embedding)
+    assert out.shape == (2, model.embedding_dim)
     assert np.isfinite(out).all()
 
 
@@ -132,7 +139,7 @@ def test_an_image_too_small_to_be_halved_is_refused(blocks: int, height: int, wi
     [
         {"channels": []},
         {"channels": [0, 3]},
-        {"embedding": 0},
+        {"embedding": -1},
         {"dropout": 1.0},
         {"dropout": -0.1},
         {"order": "norm"},

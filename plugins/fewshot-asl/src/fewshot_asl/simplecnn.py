@@ -1,4 +1,4 @@
-"""The experiment's network: three pooled convolution blocks, a fourth without, one linear layer."""
+"""The experiment's network: convolution blocks, all but the last pooled, and a linear layer."""
 
 from typing import Literal
 
@@ -12,7 +12,6 @@ from fewshot import (
     Flatten,
     MaxPool2x2,
     Sequential,
-    above,
     at_least,
     below,
     option,
@@ -29,7 +28,10 @@ class SimpleCNNOptions:
         "output channels of the convolutions; all but the last are followed by a 2x2 max pool",
         within(validators.min_len(1), validators.deep_iterable(at_least(1))),
     )
-    embedding: int = option(336, "numbers in an embedding", above(0))
+    pool_last: bool = option(False, "a 2x2 max pool after the last, too")
+    embedding: int = option(
+        336, "numbers in an embedding; 0: the last block's, without a linear layer", at_least(0)
+    )
     dropout: float = option(
         0.0, "chance of dropping a value before the linear layer", within(at_least(0), below(1))
     )
@@ -48,7 +50,7 @@ class SimpleCNN(nn.Module):
     def __init__(self, options: SimpleCNNOptions, input_shape: tuple[int, int, int]) -> None:
         super().__init__()
         height, width, inputs = input_shape
-        pools = len(options.channels) - 1
+        pools = len(options.channels) - (not options.pool_last)
         if min(height, width) < 2**pools:
             raise ConfigError(
                 f"simplecnn halves the image {pools} times: {height}x{width} is too small"
@@ -66,9 +68,10 @@ class SimpleCNN(nn.Module):
         if options.dropout:
             layers.append(nn.Dropout(options.dropout))
         features = inputs * (height >> pools) * (width >> pools)
-        layers.append(nn.Linear(features, options.embedding))
+        if options.embedding:
+            layers.append(nn.Linear(features, options.embedding))
         self.layers = Sequential(*layers)
-        self.embedding_dim = options.embedding
+        self.embedding_dim = options.embedding or features
 
     def __call__(self, images: mx.array) -> mx.array:
         """Embed a batch."""
