@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .draws import Episode as Episode
     from .draws import EpisodeBlock as EpisodeBlock
     from .draws import Ints as Ints
+    from .draws import Labelled as Labelled
     from .draws import Pairs as Pairs
     from .draws import Triplets as Triplets
     from .embedding import Embedder as Embedder
@@ -49,7 +50,9 @@ if TYPE_CHECKING:
     from .folders import image_folder as image_folder
     from .folding import copied as copied
     from .folding import folded as folded
+    from .heads import LdaOptions as LdaOptions
     from .heads import NearestSupportOptions as NearestSupportOptions
+    from .heads import lda as lda
     from .heads import nearest_prototype as nearest_prototype
     from .heads import nearest_support as nearest_support
     from .hookspecs import hookimpl as hookimpl
@@ -102,11 +105,13 @@ if TYPE_CHECKING:
     from .samplers import AllPairsOptions as AllPairsOptions
     from .samplers import EpisodesOptions as EpisodesOptions
     from .samplers import PairsOptions as PairsOptions
+    from .samplers import ProxiesOptions as ProxiesOptions
     from .samplers import TripletsOptions as TripletsOptions
     from .samplers import all_pairs as all_pairs
     from .samplers import all_way as all_way
     from .samplers import episodes as episodes
     from .samplers import pairs as pairs
+    from .samplers import proxies as proxies
     from .samplers import triplets as triplets
     from .seeding import generator as generator
     from .sources import Source as Source
@@ -139,7 +144,7 @@ _MODULES = {
     "exporting": "export",
     "folders": "ImageFiles ImageFolderOptions class_folders image_files image_folder",
     "folding": "copied folded",
-    "heads": "NearestSupportOptions nearest_prototype nearest_support",
+    "heads": "LdaOptions NearestSupportOptions lda nearest_prototype nearest_support",
     "hookspecs": "hookimpl",
     "interfaces": "Adapter Backbone Dataset Head Loss Metric Sampler Transform",
     "layers": "BatchNorm Flatten MaxPool2x2 Sequential",
@@ -148,14 +153,14 @@ _MODULES = {
     "metrics": "cosine euclidean manhattan sqeuclidean",
     "plugins": "build_registry",
     "prediction": "Classifier Neighbour Prediction Support",
-    "draws": "Episode EpisodeBlock Ints Pairs Triplets",
+    "draws": "Episode EpisodeBlock Ints Labelled Pairs Triplets",
     "records": "ClassSplit Component Evaluation EvaluationOptions History "
     "Preset Setting SplitOptions Study TrainingOptions Verification above "
     "at_least at_most below option within",
     "run": "trained",
     "runtime": "prepare",
-    "samplers": "AllPairsOptions EpisodesOptions PairsOptions TripletsOptions all_pairs "
-    "all_way episodes pairs triplets",
+    "samplers": "AllPairsOptions EpisodesOptions PairsOptions ProxiesOptions TripletsOptions "
+    "all_pairs all_way episodes pairs proxies triplets",
     "seeding": "generator",
     "sources": "Source data_folder fetch",
     "training": "Learned fit",

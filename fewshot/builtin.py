@@ -50,7 +50,7 @@ def fewshot_losses() -> list[Component]:
 
 @hookimpl
 def fewshot_samplers() -> list[Component]:
-    """Pairs, triplets, episodes."""
+    """Pairs, triplets, episodes, and images by their class."""
     return [
         Component("pairs", samplers.pairs, samplers.PairsOptions, "random pairs"),
         Component(
@@ -66,6 +66,12 @@ def fewshot_samplers() -> list[Component]:
             "random triplets of a class-balanced batch",
         ),
         Component("episodes", samplers.episodes, samplers.EpisodesOptions, "N-way K-shot episodes"),
+        Component(
+            "proxies",
+            samplers.proxies,
+            samplers.ProxiesOptions,
+            "a class-balanced batch, compared with a learned vector of every class",
+        ),
     ]
 
 

@@ -1,4 +1,4 @@
-"""Draws: pairs, triplets, episodes and blocks of episodes. No MLX."""
+"""Draws: pairs, triplets, episodes, blocks of episodes, and labelled images. No MLX."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal
@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from .errors import DataError
 
 Ints = NDArray[np.int64]
-Layout = Literal["pairs", "triplets", "episode"]
+Layout = Literal["pairs", "triplets", "episode"]  # of what a loss compares
+DrawLayout = Literal["pairs", "triplets", "episode", "labelled"]
 Grouping = Literal["separate", "mixed"]
 
 
@@ -48,6 +49,23 @@ class Triplets:
     anchor: Ints = field(converter=as_ints)
     positive: Ints = field(converter=as_ints)
     negative: Ints = field(converter=as_ints)
+
+
+@frozen(eq=False)
+class Labelled:
+    """n images and their classes: `items` (n,), `labels` (n,) 0..n_way-1.
+
+    `classes`: the dataset's id of every class there is to learn, whether or not it is drawn.
+    """
+
+    items: Ints = field(converter=as_ints)
+    labels: Ints = field(converter=as_ints)
+    classes: tuple[int | str, ...] = field(converter=_classes)
+
+    @property
+    def n_way(self) -> int:
+        """Number of classes there are to learn."""
+        return len(self.classes)
 
 
 @frozen(eq=False)
@@ -241,4 +259,4 @@ def in_blocks(
         yield EpisodeBlock.of(waiting)
 
 
-Draw = Pairs | Triplets | Episode
+Draw = Pairs | Triplets | Episode | Labelled

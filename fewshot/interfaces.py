@@ -23,7 +23,7 @@ import numpy as np
 from attrs import Factory, field, frozen
 from numpy.typing import NDArray
 
-from .draws import Draw, EpisodeBlock, Ints, Layout
+from .draws import Draw, DrawLayout, EpisodeBlock, Ints, Layout
 
 if TYPE_CHECKING:  # samplers, transforms and datasets read this file and never need MLX
     import mlx.core as mx
@@ -80,8 +80,8 @@ class Loss:
     """What training makes small; one value per pair, triplet or query, which training averages.
 
     `layout` "pairs": `fn(distances (p,), same (p,) bool)`; "triplets": `fn(to_positive (t,),
-    to_negative (t,))`; "episode": `fn(scores (…, q, n_way), labels (…, q))`. `margin`: the largest
-    distance it asks for, which the metric must be able to reach.
+    to_negative (t,))`; "episode": `fn(scores (…, q, n_way), labels (…, q))`, which serves labelled
+    images too. `margin`: the largest distance it asks for, which the metric must be able to reach.
     """
 
     fn: "Callable[[mx.array, mx.array], mx.array]"
@@ -103,6 +103,11 @@ def _one_by_one(sampler: Any) -> Callable[[int, int], Iterator[EpisodeBlock]]:
 class Sampler(Generic[D]):
     """`draw(seed, index)` gives one draw: a pure function, so any order and any process will do.
 
+    `layout` "pairs", "triplets", "episode" or "labelled": a draw is the record of that name. For
+    labelled images training learns a proxy of every class, a vector that is compared like an
+    embedding and thrown away at the end; minus the distances to these are the scores of an episode
+    loss (Movshovitz-Attias et al. 2017).
+
     NumPy only. Its factory checks the counts: a class too small is a DataError with the numbers,
     never sampling with replacement.
 
@@ -111,7 +116,7 @@ class Sampler(Generic[D]):
     """
 
     draw: Callable[[int, int], D]
-    layout: Layout
+    layout: DrawLayout
     blocks: Callable[[int, int], Iterator[EpisodeBlock]] = field(
         default=Factory(_one_by_one, takes_self=True)
     )

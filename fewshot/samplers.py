@@ -1,4 +1,4 @@
-"""Draws of pairs, triplets and episodes from labels: NumPy only, a pure function of (seed, index).
+"""Draws of pairs, triplets, episodes and labelled images: NumPy only, pure in (seed, index).
 
 Every factory takes (options, labels (n,), groups (n,) or None) and returns a `Sampler`; dataset
 indices in a draw are positions in `labels`; entries labelled -1 are never drawn.
@@ -11,7 +11,7 @@ import numpy as np
 from attrs import frozen
 from numpy.typing import NDArray
 
-from .draws import Episode, EpisodeBlock, Grouping, Ints, Pairs, Triplets, in_blocks
+from .draws import Episode, EpisodeBlock, Grouping, Ints, Labelled, Pairs, Triplets, in_blocks
 from .errors import ClassTooSmallError, DataError
 from .interfaces import Sampler
 from .records import at_least, option, positive, share
@@ -157,6 +157,35 @@ def all_pairs(options: AllPairsOptions, labels: Ints, groups: Ints | None = None
         return Pairs(items, left, right, labels[items[left]] == labels[items[right]])
 
     return Sampler(draw=draw, layout="pairs")
+
+
+# ---------------------------------------------------------------------- labelled images
+
+
+@frozen
+class ProxiesOptions:
+    """Options of labelled images."""
+
+    classes: int = option(14, "classes in a batch, at the most", positive)
+    per_class: int = option(5, "images of each", positive)
+
+
+def proxies(options: ProxiesOptions, labels: Ints, groups: Ints | None = None) -> Sampler[Labelled]:
+    """A batch of `classes` x `per_class` images, each to be told by its class's learned proxy.
+
+    Images are not compared with each other, so their groups do not matter.
+    """
+    pools = _pools(labels)
+    _require_classes(pools, 2, "the sampler 'proxies'")
+    _require(pools, None, options.per_class, "per_class")
+    ids = np.array(list(pools))
+
+    def draw(seed: int, index: int) -> Labelled:
+        rng = generator(seed, "proxies", index)
+        items = _balanced(rng, pools, None, options.classes, options.per_class)
+        return Labelled(items, np.searchsorted(ids, labels[items]), tuple(pools))
+
+    return Sampler(draw=draw, layout="labelled")
 
 
 # ---------------------------------------------------------------------------- triplets

@@ -11,7 +11,7 @@ import numpy as np
 from mlx.utils import tree_flatten
 from numpy.typing import NDArray
 
-from .draws import Draw, Episode, Layout
+from .draws import Draw, DrawLayout, Episode, Labelled, Layout
 from .embedding import Embedder
 from .errors import ConfigError, TrainingError
 from .interfaces import Dataset, Head, Loss, Metric, Sampler, Transform
@@ -22,21 +22,35 @@ from .seeding import generator, mlx_seed
 Arrays = Mapping[str, mx.array]
 
 # What a loss reads of a draw.
-_PARTS: dict[Layout, tuple[str, ...]] = {
+_PARTS: dict[DrawLayout, tuple[str, ...]] = {
     "pairs": ("left", "right", "same"),
     "triplets": ("anchor", "positive", "negative"),
     "episode": ("support", "support_labels", "query", "query_labels"),
+    "labelled": ("labels",),
+}
+
+# The draws that a loss of each layout can compare.
+_FITS: dict[Layout, tuple[DrawLayout, ...]] = {
+    "pairs": ("pairs",),
+    "triplets": ("triplets",),
+    "episode": ("episode", "labelled"),
 }
 
 
-def _arrays(draw: Draw, layout: Layout) -> Arrays:
+def _arrays(draw: Draw, layout: DrawLayout) -> Arrays:
     return {name: mx.array(getattr(draw, name)) for name in _PARTS[layout]}
 
 
 def _compare(
-    embeddings: mx.array, draw: Arrays, n_way: int, metric: Metric, loss: Loss, head: Head | None
+    embeddings: mx.array,
+    draw: Arrays,
+    n_way: int,
+    metric: Metric,
+    loss: Loss,
+    head: Head | None,
+    proxies: mx.array | None,
 ) -> mx.array:
-    """The loss's values, one per pair, triplet or query, of a draw whose items are embedded."""
+    """The loss's values, one per pair, triplet, query or labelled image, of an embedded draw."""
     if loss.layout == "pairs":
         distances = metric.fn(embeddings[draw["left"]], embeddings[draw["right"]])
         return loss.fn(distances, draw["same"])
@@ -46,8 +60,9 @@ def _compare(
             metric.fn(anchor, embeddings[draw["positive"]]),
             metric.fn(anchor, embeddings[draw["negative"]]),
         )
-    if head is None:
-        raise ConfigError("an episode loss needs a head")
+    if proxies is not None:
+        return loss.fn(-metric.table(embeddings, proxies), draw["labels"])
+    assert head is not None  # `check_fits`
     support, query = embeddings[draw["support"]], embeddings[draw["query"]]
     scores = head.scores(support, draw["support_labels"], query, metric, n_way)
     return loss.fn(scores, draw["query_labels"])
@@ -69,17 +84,17 @@ def check_fits(
 ) -> None:
     """Raise ConfigError where these cannot be trained together.
 
-    That is: the sampler does not draw what the loss compares, an episode loss has no head with a
+    That is: the sampler does not draw what the loss compares, episodes have no head with a
     gradient, or the loss's margin is beyond the metric's bound.
     """
-    if loss.layout != sampler.layout:
+    if sampler.layout not in _FITS[loss.layout]:
         raise ConfigError(
             f"the loss wants '{loss.layout}' draws, the sampler gives '{sampler.layout}': take a "
             "sampler that fits (the command line chooses one where none is named)"
         )
-    if loss.layout == "episode" and (head is None or not head.differentiable):
+    if sampler.layout == "episode" and (head is None or not head.differentiable):
         raise ConfigError(
-            "an episode loss trains through the head, and this one has no gradient: use "
+            "episodes are trained on through the head, and this one has no gradient: use "
             "nearest-prototype"
         )
     bounded = embedder.normalize == "l2" or "scale_free" in metric.laws
@@ -152,7 +167,14 @@ def fit(
     not fit (`check_fits`), TrainingError where the loss is no longer finite.
     """
     check_fits(embedder, sampler, loss, metric, head)
-    model = Learned(embedder.backbone, metric, loss)
+    learned = Learned(embedder.backbone, metric, loss)
+    model = nn.Module()
+    model.learned = learned
+    if sampler.layout == "labelled":
+        first = sampler.draw(seed, 0)
+        assert isinstance(first, Labelled)
+        mx.random.seed(mlx_seed(seed, "proxies"))
+        model.proxies = mx.random.normal((first.n_way, embedder.backbone.embedding_dim))
     optimizer = make_optimizer(options)
     transforms = [*augment, *embedder.preprocess]
     history = History()
@@ -167,10 +189,11 @@ def fit(
         images: mx.array, draws: list[Arrays], sizes: list[int], n_ways: list[int]
     ) -> tuple[mx.array, mx.array]:
         embeddings = embedder(images)
+        proxies = embedder.scaled(model.proxies) if "proxies" in model else None
         values, start = [], 0
         for draw, size, n_way in zip(draws, sizes, n_ways, strict=True):
             part = embeddings[start : start + size]
-            values.append(_compare(part, draw, n_way, metric, loss, head).flatten())
+            values.append(_compare(part, draw, n_way, metric, loss, head, proxies).flatten())
             start += size
         every = mx.concatenate(values)
         return every.mean(), (every > 0).mean()
@@ -196,7 +219,7 @@ def fit(
             mx.random.seed(mlx_seed(seed, "dropout", step))
             value, above_zero = update(
                 mx.array(pixels),
-                [_arrays(draw, loss.layout) for draw in draws],
+                [_arrays(draw, sampler.layout) for draw in draws],
                 [len(draw.items) for draw in draws],
                 [draw.n_way if isinstance(draw, Episode) else 0 for draw in draws],
             )
@@ -228,7 +251,7 @@ def fit(
                     best = snapshot(model)
                     history.best_step, history.best_score = step, score
                     if on_best is not None:
-                        on_best(model)
+                        on_best(learned)
                 history.records.append(record)
                 if on_record is not None:
                     on_record(record)

@@ -10,14 +10,14 @@ import numpy as np
 from attrs import frozen
 from hypothesis import strategies as st
 
-from ..draws import Draw, Episode, Ints, Layout, Pairs, Triplets
+from ..draws import Draw, DrawLayout, Episode, Ints, Labelled, Pairs, Triplets
 from ..errors import DataError
 from ..interfaces import Sampler
 from ..records import NoOptions
 from .laws import Kind, fail, first, law, laws_of, told, touches_global_random_numbers
 from .strategies import indices, labelled, plenty, seeds
 
-_DRAWS = dict(zip(get_args(Layout), (Pairs, Triplets, Episode), strict=True))
+_DRAWS = dict(zip(get_args(DrawLayout), (Pairs, Triplets, Episode, Labelled), strict=True))
 _FEWEST = (2, 4, 8, 12, 16, 20, 30, 60)
 
 Make = Callable[[Ints, Ints | None], Sampler[Any]]
@@ -46,6 +46,8 @@ def alike(draw: Draw) -> tuple[Ints, Ints]:
         return draw.items[draw.left[draw.same]], draw.items[draw.right[draw.same]]
     if isinstance(draw, Triplets):
         return draw.items[draw.anchor], draw.items[draw.positive]
+    if isinstance(draw, Labelled):
+        return draw.items[:0], draw.items[:0]
     of_one = draw.support_labels[:, None] == draw.query_labels
     s, q = np.nonzero(of_one)
     return draw.items[draw.support[s]], draw.items[draw.query[q]]
@@ -53,7 +55,7 @@ def alike(draw: Draw) -> tuple[Ints, Ints]:
 
 def _positions(draw: Draw) -> dict[str, Ints]:
     names = {Pairs: "left right", Triplets: "anchor positive negative", Episode: "support query"}
-    return {name: getattr(draw, name) for name in names[type(draw)].split()}
+    return {name: getattr(draw, name) for name in names.get(type(draw), "").split()}
 
 
 # -------------------------------------------- what is true of one draw; words for what is not
@@ -96,22 +98,34 @@ def classes_fault(draw: Draw, labels: Ints) -> str | None:
         classes = np.array(draw.classes)
         if len(set(draw.classes)) != draw.n_way:
             return f"a class stands twice in classes = {draw.classes}"
-        for side in ("support", "query"):
-            named = classes[getattr(draw, f"{side}_labels")]
-            at = first(named != of[getattr(draw, side)])
+        for side, actual, label in _said(draw, of):
+            outside = label[(label < 0) | (label >= draw.n_way)]
+            if len(outside):
+                return f"a {side} image has the label {outside[0]}, of {draw.n_way} classes"
+            at = first(classes[label] != actual)
             if at:
-                actual = of[getattr(draw, side)[at]]
-                return f"a {side} image of class {actual} is said to be of class {named[at]}"
+                named = classes[label][at]
+                return f"a {side} image of class {actual[at]} is said to be of class {named}"
     return None
 
 
+def _said(draw: Episode | Labelled, of: Ints) -> Iterator[tuple[str, Ints, Ints]]:
+    """The sides of a draw: the classes (n,) of its images, and the labels it gives them."""
+    if isinstance(draw, Labelled):
+        yield "labelled", of, draw.labels
+    else:
+        yield "support", of[draw.support], draw.support_labels
+        yield "query", of[draw.query], draw.query_labels
+
+
 def repeats_fault(draw: Draw, labels: Ints) -> str | None:
-    """No image is compared with itself; none is drawn twice for an episode."""
-    if isinstance(draw, Episode):
+    """No image is compared with itself; none is drawn twice for an episode or a batch."""
+    if isinstance(draw, Episode | Labelled):
         images, counts = np.unique(draw.items, return_counts=True)
+        if counts.max(initial=0) > 1:
+            return f"image {images[counts > 1][0]} stands {counts.max()} times in a draw"
+    if isinstance(draw, Episode):
         used = np.sort(np.concatenate([draw.support, draw.query]))
-        if counts.max() > 1:
-            return f"image {images[counts > 1][0]} stands {counts.max()} times in an episode"
         if not np.array_equal(used, np.arange(len(draw.items))):
             return "an item is in support and query together not just once"
         return None
@@ -181,7 +195,7 @@ def made(tried: Tried) -> None:
 
 @law()
 def layout(tried: Tried) -> None:
-    """A draw is the record of the layout: `Pairs`, `Triplets` or `Episode`."""
+    """A draw is the record of the layout: `Pairs`, `Triplets`, `Episode` or `Labelled`."""
     sampler = tried.grouped
     due, found = _DRAWS[sampler.layout], sampler.draw(0, 0)
     if type(found) is not due:

@@ -13,6 +13,7 @@ from fewshot import (
     EpisodesOptions,
     Pairs,
     PairsOptions,
+    ProxiesOptions,
     Sampler,
     Triplets,
     TripletsOptions,
@@ -20,6 +21,7 @@ from fewshot import (
     episodes,
     generator,
     pairs,
+    proxies,
     triplets,
 )
 from planted import Collection
@@ -130,6 +132,20 @@ def queries_among_the_support(_, labels, groups):
         return Episode.joined(rows, of, rows, of, ids.tolist())
 
     return Sampler(draw, "episode")
+
+
+@CASES.breaks("no image twice")
+def a_batch_with_an_image_twice(_, labels, groups):
+    sampler = proxies(ProxiesOptions(3, 2), labels, groups)
+    return redrawn(
+        sampler, lambda d: evolve(d, items=d.items[:1].repeat(2), labels=d.labels[:1].repeat(2))
+    )
+
+
+@CASES.breaks("classes")
+def dataset_ids_in_place_of_labels(_, labels, groups):
+    sampler = proxies(ProxiesOptions(3, 2), labels, groups)
+    return redrawn(sampler, lambda d: evolve(d, labels=np.array(d.classes)[d.labels]))
 
 
 @CASES.breaks("groups apart")
