@@ -1,6 +1,7 @@
 """Few-shot classifiers: from a labelled support set and queries to scores."""
 
 import mlx.core as mx
+import numpy as np
 from attrs import frozen
 
 from .interfaces import Head, Metric
@@ -9,11 +10,6 @@ from .records import NoOptions, above, at_most, option, positive, within
 
 # What float32 leaves of a spread of zero, as a share of the squared lengths.
 _ROUNDING = 1e-11
-
-
-def _lapack() -> mx.Device | None:
-    """Where matrices are factored: MLX does it on the CPU only."""
-    return None if mx.default_device() == mx.Device(mx.cpu) else mx.Device(mx.cpu)
 
 
 def _one_hot(labels: mx.array, n_way: int) -> mx.array:
@@ -54,6 +50,16 @@ class LdaOptions:
     )
 
 
+def _inverse_root(matrices: mx.array) -> mx.array:
+    """(…, m, m), each LL' -> L^-1, by LAPACK: MLX's own is slow, and for the CPU only."""
+    from scipy.linalg.lapack import spotrf, strtri
+
+    roots = np.array(matrices)
+    for i in np.ndindex(roots.shape[:-2]):
+        roots[i] = strtri(spotrf(roots[i], lower=1)[0], lower=1)[0]
+    return mx.array(roots)
+
+
 def lda(options: LdaOptions = LdaOptions()) -> Head:
     """Minus the squared Mahalanobis distance to each class's prototype; the metric has no say.
 
@@ -76,11 +82,10 @@ def lda(options: LdaOptions = LdaOptions()) -> Head:
         # Of R'R (d, d) and RR' (n, n) the smaller is factored, RR' by Woodbury's identity.
         few = n < d
         gram = rows @ rows.swapaxes(-1, -2) if few else rows.swapaxes(-1, -2) @ rows
-        factor = mx.linalg.cholesky(gram + weight * mx.eye(min(n, d)), stream=_lapack())
+        root = _inverse_root(gram + weight * mx.eye(min(n, d)))
 
         def mapped(x: mx.array) -> mx.array:
-            right = rows @ x.swapaxes(-1, -2) if few else x.swapaxes(-1, -2)
-            return mx.linalg.solve_triangular(factor, right, stream=_lapack()).swapaxes(-1, -2)
+            return (x @ rows.swapaxes(-1, -2) if few else x) @ root.swapaxes(-1, -2)
 
         squares = sqeuclidean().table
         inside = squares(mapped(query), mapped(prototypes))

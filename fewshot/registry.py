@@ -18,7 +18,7 @@ BUILTIN = "builtin"
 _DISTRIBUTIONS = {
     "fewshot-asl": {
         *("simplecnn", "asl-alphabet", "asl-synthetic"),
-        *("asl-best", "asl-triplet", "asl-prototypical", "asl"),
+        *("asl-best", "asl-contrastive", "asl-triplet", "asl-prototypical", "asl"),
         *(f"asl-model-{i}" for i in range(1, 5)),
     },
     "fewshot-omniglot": {"omniglot", "omniglot-prototypical"},
