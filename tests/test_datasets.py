@@ -1,10 +1,7 @@
-"""Images as people have them: nested, zipped, rotated, damaged; and the split of their classes."""
+"""Images as people have them: nested, zipped, rotated, damaged."""
 
 import json
-import os
 import struct
-import subprocess
-import sys
 import warnings
 import zipfile
 import zlib
@@ -14,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
@@ -24,13 +21,12 @@ from fewshot.datasets import (
     decode,
     from_arrays,
     read_episode,
-    split_classes,
     write_episode,
 )
 from fewshot.draws import Episode
 from fewshot.errors import DataError
 from fewshot.folders import ImageFiles, ImageFolderOptions, image_folder, natural
-from fewshot.records import ClassSplit, SplitOptions
+from fewshot.records import ClassSplit
 
 SIZE = 8
 
@@ -547,199 +543,6 @@ def test_arrays_that_do_not_fit_are_refused(change: dict[str, object], wanted: s
     assert len(ArrayDataset(**sound).labels) == 2
     with pytest.raises(DataError, match=wanted):
         ArrayDataset(**{**sound, **change})
-
-
-# ---------------------------------------------------------------------------------- the split
-
-
-def counted(*counts: int, split: ClassSplit | None = None) -> ArrayDataset:
-    """Classes c0, c1, … of so many images."""
-    return ArrayDataset(
-        images(sum(counts)),
-        np.repeat(np.arange(len(counts)), counts),
-        [f"c{i}" for i in range(len(counts))],
-        split=split,
-    )
-
-
-def every(split: ClassSplit) -> list[str]:
-    return [*split.train, *split.val, *split.test]
-
-
-@given(
-    st.integers(3, 40),
-    st.floats(0, 0.4),
-    st.floats(0, 0.4),
-    st.integers(0, 2**32),
-)
-def test_a_drawn_split_is_disjoint_complete_and_of_the_asked_shares(
-    n: int, val: float, test: float, seed: int
-):
-    dataset = counted(*[2] * n)
-    n_test, n_val = max(1, round(n * test)), round(n * val)
-    assume(n - n_test - n_val >= 2)
-    options = SplitOptions(val_fraction=val, test_fraction=test, seed=seed)
-    split = split_classes(dataset, options)
-    assert sorted(every(split)) == sorted(dataset.classes)
-    assert (len(split.val), len(split.test)) == (n_val, n_test)
-    assert split_classes(dataset, options) == split
-
-
-def test_another_seed_draws_another_split():
-    dataset = counted(*[2] * 20)
-    splits = {split_classes(dataset, SplitOptions(seed=seed)) for seed in range(10)}
-    assert len(splits) > 1
-
-
-def test_the_drawn_split_does_not_depend_on_the_processs_hash_seed():
-    code = (
-        "import numpy as np\nfrom fewshot.datasets import *\nfrom fewshot.records import *\n"
-        "names = [f'class {i}' for i in range(30)]\n"
-        "data = from_arrays(np.zeros((60, 1, 1, 3), np.uint8), names * 2)\n"
-        "print(split_classes(data, SplitOptions(seed=5)))"
-    )
-    told = {
-        subprocess.run(
-            [sys.executable, "-c", code],
-            env={**os.environ, "PYTHONHASHSEED": seed},
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-        for seed in ("1", "2")
-    }
-    assert len(told) == 1
-    assert "class 29" in told.pop()
-
-
-def test_a_split_by_names_is_taken_as_it_is():
-    options = SplitOptions(train=("c3", "c0"), val=("c2",), test=("c1",))
-    assert split_classes(counted(2, 2, 2, 2, 2), options) == ClassSplit(
-        ["c3", "c0"], ["c2"], ["c1"]
-    )
-
-
-def test_a_split_is_read_from_a_file(tmp_path: Path):
-    path = tmp_path / "split.toml"
-    path.write_text('train = ["c0", "c1"]\ntest = ["c2"]\n')
-    split = split_classes(counted(2, 2, 2, 2), SplitOptions(file=str(path)))
-    assert split == ClassSplit(["c0", "c1"], [], ["c2"])
-
-
-@pytest.mark.parametrize(
-    "text", ["train = ", "train = 3", 'train = "c0"\ntest = "c1"', "trian = []", None]
-)
-def test_a_file_that_is_no_split_is_refused(text: str | None, tmp_path: Path):
-    path = tmp_path / "split.toml"
-    if text is not None:
-        path.write_text(text)
-    with pytest.raises(DataError):
-        split_classes(counted(2, 2, 2), SplitOptions(file=str(path)))
-
-
-def test_a_misspelt_list_in_the_file_is_no_silent_loss(tmp_path: Path):
-    path = tmp_path / "split.toml"
-    path.write_text('train = ["c0", "c1"]\nvall = ["c3"]\ntest = ["c2"]\n')
-    with pytest.raises(DataError, match="vall"):
-        split_classes(counted(2, 2, 2, 2), SplitOptions(file=str(path)))
-
-
-def test_validation_names_alone_are_not_passed_over():
-    own = ClassSplit(["c0", "c1"], ["c2"], ["c3"])
-    try:
-        split = split_classes(counted(2, 2, 2, 2, 2, split=own), SplitOptions(val=("c4",)))
-    except DataError:
-        return
-    assert split.val == ("c4",)
-
-
-def test_the_data_sets_own_split_is_the_default_and_names_replace_it():
-    own = ClassSplit(["c0", "c1"], ["c2"], ["c3"])
-    dataset = counted(2, 2, 2, 2, split=own)
-    assert split_classes(dataset) == own
-    named = SplitOptions(train=("c3", "c2"), test=("c0",))
-    assert split_classes(dataset, named) == ClassSplit(["c3", "c2"], [], ["c0"])
-
-
-@pytest.mark.parametrize(
-    "parts",
-    [
-        {"train": ("c0", "c1"), "test": ("c1",)},
-        {"train": ("c0", "c1"), "val": ("c1",), "test": ("c2",)},
-        {"train": ("c0", "c2"), "val": ("c1",), "test": ("c1",)},
-        {"train": ("c0", "c1", "c1"), "test": ("c2",)},
-    ],
-)
-def test_an_overlap_is_refused_by_the_class_name(parts: dict[str, tuple[str, ...]]):
-    with pytest.raises(DataError, match="class 'c1' is in"):
-        split_classes(counted(2, 2, 2), SplitOptions(**parts))
-
-
-def test_an_unknown_class_name_is_met_with_the_nearest_one():
-    dataset = from_arrays(images(6), ["circle", "square", "triangle"] * 2)
-    options = SplitOptions(train=("circle", "sqare"), test=("triangle",))
-    with pytest.raises(DataError, match=r"'sqare'.*did you mean 'square'"):
-        split_classes(dataset, options)
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        SplitOptions(train=("c0",), test=("c1",)),
-        SplitOptions(train=("c0", "c1", "c2", "c3")),
-        SplitOptions(val=("c0", "c1"), test=("c2",)),
-        SplitOptions(test_fraction=0.75),
-    ],
-)
-def test_a_split_without_two_training_classes_and_a_test_class_is_refused(options: SplitOptions):
-    with pytest.raises(DataError, match="at least 2 train classes and 1 test class"):
-        split_classes(counted(2, 2, 2, 2), options)
-
-
-def test_classes_that_no_list_names_are_for_training():
-    split = split_classes(counted(2, 2, 2, 2), SplitOptions(val=("c1",), test=("c3",)))
-    assert split == ClassSplit(train=("c0", "c2"), val=("c1",), test=("c3",))
-
-
-def test_a_drawn_split_leaves_two_classes_to_train_on_before_any_validate():
-    for classes in range(3, 9):
-        split = split_classes(
-            counted(*[2] * classes), SplitOptions(val_fraction=0.9, test_fraction=0.1)
-        )
-        assert len(split.train) == 2
-        assert len(split.val) == classes - 3
-
-
-def test_names_and_a_file_for_one_split_exclude_each_other():
-    with pytest.raises(DataError, match="exclude"):
-        split_classes(counted(2, 2, 2), SplitOptions(test=("c0",), file="split.toml"))
-
-
-def test_a_class_too_small_is_refused_by_name_and_number():
-    with pytest.raises(DataError) as caught:
-        split_classes(counted(9, 1, 9, 4, 9), SplitOptions(min_images=5))
-    message = str(caught.value)
-    assert "'c1' (1)" in message
-    assert "'c3' (4)" in message
-    assert "'c0'" not in message
-    assert "leave-out" in message
-
-
-@given(
-    st.lists(st.integers(1, 6), min_size=3, max_size=20), st.integers(1, 6), st.integers(0, 2**32)
-)
-def test_classes_too_small_are_left_out_and_no_other(counts: list[int], least: int, seed: int):
-    kept = [f"c{i}" for i, count in enumerate(counts) if count >= least]
-    assume(len(kept) >= 5)
-    options = SplitOptions(too_small="leave-out", min_images=least, seed=seed)
-    assert sorted(every(split_classes(counted(*counts), options))) == sorted(kept)
-
-
-def test_a_class_too_small_is_left_out_of_a_split_by_names_too():
-    options = SplitOptions(
-        train=("c0", "c1", "c2"), val=("c3",), test=("c4",), too_small="leave-out"
-    )
-    assert split_classes(counted(2, 1, 2, 1, 2), options) == ClassSplit(["c0", "c2"], [], ["c4"])
 
 
 # --------------------------------------------------------------- episodes, written down
