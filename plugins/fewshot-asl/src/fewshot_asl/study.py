@@ -2,9 +2,9 @@
 
 from fewshot import Study
 
-# One protocol for the four: 1,000 steps of 64 images, the best of twenty validations.
+# One protocol for the four: 800 steps of 64 images, the best of sixteen validations.
 _MODELS = {
-    f"model-{i}": {"preset": f"asl-model-{i}", "training": {"steps": 1000}} for i in range(1, 5)
+    f"model-{i}": {"preset": f"asl-model-{i}", "training": {"steps": 800}} for i in range(1, 5)
 }
 
 _PUBLISHED = {
