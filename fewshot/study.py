@@ -48,16 +48,17 @@ class StudyRun:
 
 
 def study_configs(
-    study: Study, registry: Registry, above: Sequence[Tree] = ()
+    study: Study, registry: Registry, above: Sequence[Tree] = (), below: Sequence[Tree] = ()
 ) -> list[tuple[str, RunConfig]]:
     """(row, configuration) of every run, all rows with one seed before the next.
 
-    `above`: layers above the rows' own. Raises ConfigError, naming the row.
+    `above`: layers above the rows' own; `below`: layers between the base and the rows. Raises
+    ConfigError, naming the row.
     """
     configs = {}
     for row, layer in study.rows.items():
         with _naming(row):
-            configs[row] = resolve(registry, [dict(study.base), dict(layer), *above])
+            configs[row] = resolve(registry, [dict(study.base), *below, dict(layer), *above])
     return [
         (row, evolve(config, seed=config.seed + i))
         for i in range(study.seeds)
@@ -71,13 +72,14 @@ def run_study(
     out: Path,
     above: Sequence[Tree] = (),
     only: Sequence[str] = (),
+    below: Sequence[Tree] = (),
     runtime: Runtime | None = None,
     progress: Progress = silent,
 ) -> dict[str, Any]:
     """Do the runs of a study that are not done, and write `study.json` and `report.html` to `out`.
 
     Returns what `study.json` holds. `only`: the rows to run; the report has every run that is done.
-    A run is done where its folder `out/runs/ROW-SEED-DIGEST`, named by a digest of configuration
+    `above`, `below`: as for `study_configs`. A run is done where its folder `out/runs/ROW-SEED-DIGEST`, named by a digest of configuration
     and images, is whole; a folder that is not is named and its run done again. Training that cannot
     go on ends its run and not the study; the results name it under "failed".
 
@@ -88,7 +90,7 @@ def run_study(
     for row in only:
         if row not in study.rows:
             raise ConfigError(f"the study has no row '{row}': {choose_from(row, study.rows)}")
-    configs = study_configs(study, registry, above)
+    configs = study_configs(study, registry, above, below)
     with _alone(out):
         runs = _with_images(configs, registry, out / "runs", progress)
         done = [each for each in runs if _is_done(each.folder, progress)]
@@ -121,7 +123,7 @@ def run_study(
             row: [each.folder for each in runs if each.row == row and each in done]
             for row in study.rows
         })  # fmt: skip
-        results |= {"failed": failed, "changed": list(above)}
+        results |= {"failed": failed, "changed": [*below, *above]}
         checkpoint.write_json(out / "study.json", results)
         study_page.page(out, study, results)
     return results

@@ -207,6 +207,15 @@ def test_every_training_record_has_the_pair_accuracies(results: dict[str, Any]):
                 assert 0 <= record["train_pair_accuracy"] <= 1
 
 
+def test_a_row_has_options_of_its_own_of_the_data_set_that_all_are_given(study: Study):
+    rows = {"plain": {}, "small": {"dataset": {"size": 8}}}
+    folder = {"dataset": {"name": "image-folder", "path": "x"}}
+    configs = dict(study_configs(evolve(study, rows=rows, seeds=1), REGISTRY, below=[folder]))
+    found = {row: config.dataset.options for row, config in configs.items()}
+    assert (found["plain"].path, found["small"].path) == ("x", "x")
+    assert (found["plain"].size, found["small"].size) == (64, 8)
+
+
 # ------------------------------------------------------------------- done once, whatever happens
 
 

@@ -40,9 +40,11 @@ def study(which: str, seeds: int | None, only: tuple[str, ...], **given: Any) ->
     if seeds is not None:
         asked = evolve(asked, seeds=seeds)
     out = given["out"] or Path("studies") / asked.name
-    above = topmost(settings_layer(given["settings"]), flag_layer(given))
+    flags = flag_layer(given)
+    data = [{"dataset": flags.pop("dataset")}] if "dataset" in flags else []
+    above = topmost(settings_layer(given["settings"]), flags)
     with showing_progress() as progress:
-        results = run_study(asked, registry, out, above, only, runtime, progress)
+        results = run_study(asked, registry, out, above, only, data, runtime, progress)
     main = settings(results)[0]
     print_table(*table(main), right=True)
     click.echo(title(main))
