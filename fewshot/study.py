@@ -79,7 +79,9 @@ def run_study(
     """Do the runs of a study that are not done, and write `study.json` and `report.html` to `out`.
 
     Returns what `study.json` holds. `only`: the rows to run; the report has every run that is done.
-    `above`, `below`: as for `study_configs`. A run is done where its folder `out/runs/ROW-SEED-DIGEST`, named by a digest of configuration
+    `above`, `below`: as for `study_configs`.
+
+    A run is done where its folder `out/runs/ROW-SEED-DIGEST`, named by a digest of configuration
     and images, is whole; a folder that is not is named and its run done again. Training that cannot
     go on ends its run and not the study; the results name it under "failed".
 
