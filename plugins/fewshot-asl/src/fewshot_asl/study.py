@@ -2,9 +2,9 @@
 
 from fewshot import Study
 
-# One protocol for the four: 800 steps of 64 images, the best of sixteen validations.
+# One protocol for the four: 600 steps of 64 images, the best of twelve validations.
 _MODELS = {
-    f"model-{i}": {"preset": f"asl-model-{i}", "training": {"steps": 800}} for i in range(1, 5)
+    f"model-{i}": {"preset": f"asl-model-{i}", "training": {"steps": 600}} for i in range(1, 5)
 }
 
 _PUBLISHED = {
@@ -23,7 +23,7 @@ STUDY = Study(
             "k_shot": [1, 2, 5, 10, 20, 50, 100],
             "groups": ["mixed", "separate"],
             "n_way": [0, 6],
-            "repeats": 50,
+            "repeats": 30,
         },
     },
     published=_PUBLISHED,
