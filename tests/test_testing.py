@@ -125,7 +125,7 @@ def test_all_laws_that_are_broken_are_told() -> None:
     assert told == ["never negative", "identity", "scale free", "upper bound", "finite gradient"]
 
 
-def test_what_a_component_raises_breaks_the_law_and_is_told_with_the_example() -> None:
+def test_what_a_component_raises_breaks_the_law_and_is_told_once_with_its_place() -> None:
     def fails(_: Any) -> Metric:
         def fn(x: mx.array, y: mx.array) -> mx.array:
             if x.shape[-1] > 3:
@@ -134,8 +134,10 @@ def test_what_a_component_raises_breaks_the_law_and_is_told_with_the_example() -
 
         return Metric(fn, frozenset(), lambda d: 4.0)
 
-    with pytest.raises(LawBroken, match=r"RuntimeError: no more than three numbers"):
+    where = r"RuntimeError in test_testing.py, line \d+: no more than three numbers"
+    with pytest.raises(LawBroken, match=where) as caught:
         check_metric(fails)
+    assert len(caught.value.broken["metric 'fails'"]) == 1
 
 
 def test_what_a_factory_raises_breaks_its_first_law_and_a_refusal_is_passed_on() -> None:

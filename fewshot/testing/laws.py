@@ -1,12 +1,16 @@
 """What a law is: a sentence, the examples it is tried on, and the smallest one that breaks it."""
 
 import inspect
+import os
 import random
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NoReturn
 
+import mlx.nn as nn
 import numpy as np
 from attrs import frozen
 from hypothesis import HealthCheck, Phase, given, settings
@@ -28,10 +32,14 @@ _SHOWN = 16
 
 @frozen
 class Outcome:
-    """What became of one law: `example` is what breaks it, None where it is kept."""
+    """What became of one law: `example` is what breaks it, None where it is kept.
+
+    `raised`: the kind and place of the error that the component raised, where that broke it.
+    """
 
     law: "Law"
     example: str | None
+    raised: str | None = None
 
 
 class LawBroken(AssertionError):  # noqa: N818
@@ -50,7 +58,11 @@ def _report(part: str, outcomes: Sequence[Outcome]) -> str:
 
 
 class _Example(Exception):  # noqa: N818
-    """Words for an example that breaks a law."""
+    """Words for an example that breaks a law; `raised` as in `Outcome`."""
+
+    def __init__(self, words: str, raised: str | None = None) -> None:
+        super().__init__(words)
+        self.raised = raised
 
 
 def fail(example: str) -> NoReturn:
@@ -89,7 +101,9 @@ class Law:
             except (_Example, HypothesisException):
                 raise
             except Exception as error:
-                fail(f"{type(error).__name__}: {error}{' for ' * bool(drawn)}{told(**drawn)}")
+                raised = f"{type(error).__name__} in {_place(error)}"
+                example = f"{raised}: {error}{' for ' * bool(drawn)}{told(**drawn)}"
+                raise _Example(example, raised) from error
 
         try:
             if not self.examples:
@@ -102,7 +116,7 @@ class Law:
                 once_each = given(st.fixed_dictionaries(strategies))(once)
                 _to_the_end(profile)(once_each)()
         except _Example as error:
-            return Outcome(self, str(error))
+            return Outcome(self, str(error), error.raised)
         except FlakyFailure as error:  # broken once, kept when asked again
             return Outcome(self, f"not always: {error.exceptions[0]}")
         return Outcome(self, None)
@@ -150,7 +164,8 @@ class Kind:
     ) -> Iterator[Outcome]:
         """Try every law; the others are left where the first is broken.
 
-        Raises the FewshotError with which the factory refuses these options.
+        An error of one place that breaks several laws is told of the first only. Raises the
+        FewshotError with which the factory refuses these options.
         """
         first, *others = self.laws
         try:
@@ -162,8 +177,16 @@ class Kind:
             return
         outcome = first.try_on(subject, profile)
         yield outcome
-        if outcome.example is None:
-            yield from (each.try_on(subject, profile) for each in others if each.when(subject))
+        if outcome.example is not None:
+            return
+        raised: set[str] = set()
+        for each in others:
+            if each.when(subject):
+                outcome = each.try_on(subject, profile)
+                if outcome.raised not in raised:
+                    yield outcome
+                if outcome.raised is not None:
+                    raised.add(outcome.raised)
 
     def check(self, factory: Any, options: Any) -> None:
         """Raise LawBroken, with all laws that are broken."""
@@ -190,6 +213,17 @@ def leaving_no_files() -> Iterator[None]:
 
 
 # -------------------------------------------------------------------------------- words
+
+
+# Where an error's own place is not looked for: it is in what called these.
+_OTHERS = tuple(f"{Path(file).parent}{os.sep}" for file in (__file__, np.__file__, nn.__file__))
+
+
+def _place(error: Exception) -> str:
+    """`metric.py, line 12`: where the component was when it raised an error."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if not frame.filename.startswith(_OTHERS)] or frames
+    return f"{Path(own[-1].filename).name}, line {own[-1].lineno}"
 
 
 def told(**values: Any) -> str:
