@@ -81,8 +81,9 @@ def test_a_plugin_is_checked_whole_and_a_broken_law_is_told_with_its_example(sit
 def test_options_are_set_and_what_they_refuse_is_an_error(site: Path):
     images = np.random.default_rng(0).integers(0, 256, (8, 6, 6, 3), np.uint8)
     np.savez(site / "birds.npz", images=images, labels=np.arange(8) % 2)
-    done = here("check", "arrays", "--set", "path=birds.npz", cwd=site)
-    assert (done.returncode, results(done.stdout)) == (0, {"dataset/arrays": "good"})
+    for given in ("path=birds.npz", "dataset.path=birds.npz"):
+        done = here("check", "arrays", "--set", given, cwd=site)
+        assert (done.returncode, results(done.stdout)) == (0, {"dataset/arrays": "good"})
     done = here("check", "arrays", "--set", "path=bird.npz", cwd=site)
     assert done.returncode == 4
     assert done.stderr.splitlines()[-1].startswith("Error: bird.npz: ")

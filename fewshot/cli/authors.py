@@ -64,7 +64,10 @@ def check(names: tuple[str, ...], settings: tuple[str, ...]) -> None:
     if settings:
         if len(entries) != 1 or entries[0].kind in ("preset", "study"):
             raise click.UsageError("--set wants one component: KIND/NAME")
-        chosen = options(entries[0].component.options, settings_layer(settings), entries[0].name)
+        layer = settings_layer(settings)
+        given = layer.get(entries[0].kind)  # metric.floor=2, as `run` wants it, or floor=2
+        values = given if isinstance(given, dict) else layer
+        chosen = options(entries[0].component.options, values, entries[0].name)
     rows, stories, broken = [], [], 0
     with leaving_no_files(), showing_progress() as progress:
         for done, entry in enumerate(entries):
