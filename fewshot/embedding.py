@@ -88,12 +88,14 @@ def embed(
     batch: int = 64,
     progress: Callable[[int, int], None] | None = None,
 ) -> NDArray[np.float32]:
-    """Embeddings (n, d) of a dataset, in eval mode.
+    """Embeddings (n, d) of a dataset, in eval mode, `batch` images or crops at a time.
 
     With `indices` only those rows are computed and all others are NaN, so that an index means the
     same image everywhere and a row that was not asked for cannot pass unnoticed. Raises
     TrainingError where an embedding is not finite.
     """
+    if embedder.crops == "five":
+        batch = max(1, batch // 5)
     n = len(dataset.labels)
     wanted = np.arange(n) if indices is None else np.unique(indices)
     rng = generator(0, "preprocess")
