@@ -87,13 +87,14 @@ def finetune(options: FinetuneOptions = FinetuneOptions()) -> Adapter[Embedder]:
     ) -> Embedder:
         images, labels = _sorted(images, labels)
         mine, n_way = _own(embedder), int(labels.max()) + 1
+        alone = evolve(mine, crops="one")
         pools = [np.flatnonzero(labels == label) for label in range(n_way)]
         truth = mx.array(np.repeat(np.arange(n_way), options.per_class))
         model = _last(mine.backbone, options.layers)
         optimizer = optimizers.Adam(options.learning_rate, bias_correction=True)
 
         def objective(pixels: mx.array) -> mx.array:
-            support, query = mx.split(mine(pixels), 2)
+            support, query = mx.split(alone(pixels), 2)
             return loss.fn(head.scores(support, truth, query, metric, n_way), truth).mean()
 
         gradient = nn.value_and_grad(model, objective)

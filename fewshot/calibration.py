@@ -59,13 +59,13 @@ def by_class(
 ) -> tuple[mx.array, mx.array, mx.array]:
     """A head's scores, logits and least distances to the support of each class, (…, q, n_way).
 
-    `support` is condensed where the head can: the distance to a class is that to its prototype.
-    Logits: the scores of a head that training can go through, else minus the distances, as votes
-    are the same few numbers for every query.
+    `support` is condensed where the head can: the distance to a class is that to its prototype,
+    else, by the metric, to its nearest image. Logits: the scores, or minus the distances where
+    these are votes.
     """
     scores = head.scores(support, labels, query, metric, n_way)
     distances = nearest_of_class(metric.table(query, support), labels, n_way)
-    return scores, scores if head.differentiable else -distances, distances
+    return scores, -distances if head.votes else scores, distances
 
 
 # ------------------------------------------------------------------------------ episodes

@@ -6,7 +6,7 @@ from attrs import frozen
 
 from .interfaces import Head, Metric
 from .metrics import sqeuclidean
-from .records import NoOptions, above, at_most, option, positive, within
+from .records import NoOptions, at_least, at_most, option, positive, within
 
 # What float32 leaves of a spread of zero, as a share of the squared lengths.
 _ROUNDING = 1e-11
@@ -46,18 +46,18 @@ class LdaOptions:
     """Options of linear discriminant analysis."""
 
     shrinkage: float = option(
-        0.3, "weight of the unit matrix; 1: nearest prototype", within(above(0.0), at_most(1.0))
+        0.3, "weight of the unit matrix; 1: nearest prototype", within(at_least(0.01), at_most(1.0))
     )
 
 
-def _inverse_root(matrices: mx.array) -> mx.array:
+def _lower_inverse(matrices: mx.array) -> mx.array:
     """(…, m, m), each LL' -> L^-1, by LAPACK: MLX's own is slow, and for the CPU only."""
-    from scipy.linalg.lapack import spotrf, strtri
+    from scipy.linalg.lapack import dpotrf, dtrtri
 
-    roots = np.array(matrices)
-    for i in np.ndindex(roots.shape[:-2]):
-        roots[i] = strtri(spotrf(roots[i], lower=1)[0], lower=1)[0]
-    return mx.array(roots)
+    found = np.array(matrices, np.float64)
+    for i in np.ndindex(found.shape[:-2]):
+        found[i] = dtrtri(dpotrf(found[i], lower=1)[0], lower=1)[0]
+    return mx.array(found.astype(np.float32))
 
 
 def lda(options: LdaOptions = LdaOptions()) -> Head:
@@ -82,7 +82,7 @@ def lda(options: LdaOptions = LdaOptions()) -> Head:
         # Of R'R (d, d) and RR' (n, n) the smaller is factored, RR' by Woodbury's identity.
         few = n < d
         gram = rows @ rows.swapaxes(-1, -2) if few else rows.swapaxes(-1, -2) @ rows
-        root = _inverse_root(gram + weight * mx.eye(min(n, d)))
+        root = _lower_inverse(gram + weight * mx.eye(min(n, d)))
 
         def mapped(x: mx.array) -> mx.array:
             return (x @ rows.swapaxes(-1, -2) if few else x) @ root.swapaxes(-1, -2)
@@ -122,7 +122,7 @@ def nearest_support(options: NearestSupportOptions = NearestSupportOptions()) ->
         votes = rank == 0 if k == 1 else _votes(distances, labels, n_way, k) / k
         return votes + (1 - rank / n_way) / (2 * k)
 
-    return Head(scores=scores, differentiable=False)
+    return Head(scores=scores, differentiable=False, votes=True)
 
 
 def nearest_of_class(distances: mx.array, labels: mx.array, n_way: int) -> mx.array:

@@ -129,7 +129,7 @@ class Head:
     `scores(support (…, s, d), support_labels (…, s), query (…, q, d), metric, n_way)` ->
     (…, q, n_way). Pure: the same for one query or a thousand, in any order; leading axes are
     episodes and equal the loop over them. `differentiable`: whether an episode loss can train
-    through it.
+    through it. `votes`: whether scores are shares of votes, the same few numbers for every query.
 
     `condense(support (…, s, d), support_labels (…, s), n_way)` -> a smaller support (…, s', d) and
     its labels (…, s') with the same scores, to keep where many queries meet one support. None: the
@@ -139,6 +139,7 @@ class Head:
     scores: "Callable[[mx.array, mx.array, mx.array, Metric, int], mx.array]"
     differentiable: bool
     condense: "Callable[[mx.array, mx.array, int], tuple[mx.array, mx.array]] | None" = None
+    votes: bool = False
 
 
 E = TypeVar("E")

@@ -14,7 +14,7 @@ from attrs import define, evolve, frozen
 
 from . import checkpoint, study_page
 from .assembly import build, check, make
-from .config import RunConfig, Tree, resolve, to_tree
+from .config import RunConfig, Tree, chooses, resolve, to_tree
 from .datasets import ArrayDataset
 from .errors import (
     ConfigError,
@@ -58,6 +58,8 @@ def study_configs(
     configs = {}
     for row, layer in study.rows.items():
         with _naming(row):
+            if chooses(dict(layer), "dataset") and any(chooses(each, "dataset") for each in below):
+                raise ConfigError("it names a data set of its own: leave out --dataset and --data")
             configs[row] = resolve(registry, [dict(study.base), *below, dict(layer), *above])
     return [
         (row, evolve(config, seed=config.seed + i))

@@ -1,4 +1,4 @@
-"""Training: one step for pairs, triplets and episodes, schedules, early stopping."""
+"""Training: one step for every kind of draw, schedules, early stopping."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -69,7 +69,7 @@ def _compare(
 
 
 class Learned(nn.Module):
-    """Backbone, metric and loss in one module: what training changes and a checkpoint saves."""
+    """Backbone, metric and loss in one module: what training leaves and a checkpoint saves."""
 
     def __init__(self, backbone: nn.Module, metric: Metric, loss: Loss | None = None) -> None:
         super().__init__()

@@ -214,6 +214,9 @@ def test_a_row_has_options_of_its_own_of_the_data_set_that_all_are_given(study: 
     found = {row: config.dataset.options for row, config in configs.items()}
     assert (found["plain"].path, found["small"].path) == ("x", "x")
     assert (found["plain"].size, found["small"].size) == (64, 8)
+    named = evolve(study, rows={"plain": {"dataset": "asl-synthetic"}})
+    with pytest.raises(ConfigError, match="a data set of its own"):
+        study_configs(named, REGISTRY, below=[folder])
 
 
 # ------------------------------------------------------------------- done once, whatever happens

@@ -196,7 +196,7 @@ def test_draws_are_taken_in_order_with_the_seed_and_never_twice() -> None:
     assert asked == [(7, index) for index in range(6)]
 
 
-@pytest.mark.parametrize("layout", ["pairs", "triplets", "episode"])
+@layouts
 def test_the_loss_falls_on_classes_that_can_be_told_apart(layout: str) -> None:
     net = network(width=8)
     history = train(
@@ -205,6 +205,24 @@ def test_the_loss_falls_on_classes_that_can_be_told_apart(layout: str) -> None:
     losses = [record["loss"] for record in history.records]
     assert len(losses) == 6
     assert losses[-1] < 0.5 * losses[0]
+
+
+class Fixed(nn.Module):
+    """The mean colour of every column: nothing to learn."""
+
+    embedding_dim = 16
+
+    def __call__(self, images: mx.array) -> mx.array:
+        return images.mean(axis=(1, 3))
+
+
+def test_proxies_are_learned_and_are_not_among_the_weights_that_are_kept() -> None:
+    history = train(Fixed(), "labelled", steps=60, learning_rate=0.1, validate_every=10)
+    assert history.records[-1]["loss"] < 0.7 * history.records[0]["loss"]
+    kept: list[set[str]] = []
+    net = network()
+    train(net, "labelled", steps=2, on_best=lambda model: kept.append(set(state(model))))
+    assert kept == [{f"backbone.{name}" for name in state(net)}]
 
 
 # ------------------------------------------------------------------- the gradient of a step

@@ -64,9 +64,9 @@ def check(names: tuple[str, ...], settings: tuple[str, ...]) -> None:
     if settings:
         if len(entries) != 1 or entries[0].kind in ("preset", "study"):
             raise click.UsageError("--set wants one component: KIND/NAME")
-        layer = settings_layer(settings)
-        given = layer.get(entries[0].kind)  # metric.floor=2, as `run` wants it, or floor=2
-        values = given if isinstance(given, dict) else layer
+        values = settings_layer(settings)
+        if isinstance(values.get(entries[0].kind), dict):  # metric.floor=2, as `run` wants it
+            values |= values.pop(entries[0].kind)
         chosen = options(entries[0].component.options, values, entries[0].name)
     rows, stories, broken = [], [], 0
     with leaving_no_files(), showing_progress() as progress:

@@ -48,11 +48,13 @@ def _told(task: Task) -> str:
     return told(support=support, labels=labels, query=query)
 
 
-def _balanced(seed: int, n_way: int, k_shot: int, q: int, lead: tuple[int, ...] = ()) -> Task:
-    """Random points of 3 numbers, k_shot for each class, in no order."""
+def _balanced(
+    seed: int, n_way: int, k_shot: int, q: int, lead: tuple[int, ...] = (), d: int = 3
+) -> Task:
+    """Random points of d numbers, k_shot for each class, in no order."""
     rng = np.random.default_rng(seed)
     labels = np.broadcast_to(np.repeat(np.arange(n_way), k_shot), (*lead, n_way * k_shot))
-    points = [rng.normal(size=(*lead, n, 3)).astype(np.float32) for n in (n_way * k_shot, q)]
+    points = [rng.normal(size=(*lead, n, d)).astype(np.float32) for n in (n_way * k_shot, q)]
     return points[0], rng.permuted(labels, axis=-1), points[1], n_way
 
 
@@ -172,10 +174,15 @@ def asked_twice(head: Head, task: Task, other: Task, metric: str) -> None:
         fail(f"scores are {told(once=once, again=again)} for {_told(task)}")
 
 
-@law(seed=seeds, lead=st.sampled_from([(1,), (3,), (2, 2)]), n_way=st.integers(2, 4))
-def episodes(head: Head, seed: int, lead: tuple[int, ...], n_way: int) -> None:
+@law(
+    seed=seeds,
+    lead=st.sampled_from([(1,), (3,), (2, 2)]),
+    n_way=st.integers(2, 4),
+    d=st.sampled_from([3, 20]),
+)
+def episodes(head: Head, seed: int, lead: tuple[int, ...], n_way: int, d: int) -> None:
     """Leading axes are episodes: the scores equal those of the loop over them."""
-    support, labels, query, _ = _balanced(seed, n_way, 2, 5, lead)
+    support, labels, query, _ = _balanced(seed, n_way, 2, 5, lead, d)
     for name in ("euclidean", "cosine"):
         metric = _METRICS[name]
         together = scores(head, metric, support, labels, query, n_way)

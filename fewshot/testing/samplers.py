@@ -220,9 +220,21 @@ def classes(tried: Tried, seed: int, index: int) -> None:
     _require(classes_fault, tried, seed, index)
 
 
+def _draws_labelled(tried: Tried) -> bool:
+    return tried.grouped.layout == "labelled"
+
+
+@law(when=_draws_labelled, seed=seeds, index=indices)
+def all_classes(tried: Tried, seed: int, index: int) -> None:
+    """Every draw of labelled images names all classes there are to learn, in one order."""
+    due, found = tried.plain.draw(0, 0).classes, tried.plain.draw(seed, index).classes
+    if found != due:
+        fail(f"classes = {found} in draw({seed}, {index}), and {due} in draw(0, 0)")
+
+
 @law(seed=seeds, index=indices)
 def no_image_twice(tried: Tried, seed: int, index: int) -> None:
-    """No image is compared with itself, on both sides of an episode, or twice in one."""
+    """No image is compared with itself, on both sides of an episode, or twice in it or a batch."""
     _require(repeats_fault, tried, seed, index)
 
 

@@ -11,6 +11,7 @@ from fewshot import (
     Episode,
     EpisodeBlock,
     EpisodesOptions,
+    Labelled,
     Pairs,
     PairsOptions,
     ProxiesOptions,
@@ -140,6 +141,15 @@ def a_batch_with_an_image_twice(_, labels, groups):
     return redrawn(
         sampler, lambda d: evolve(d, items=d.items[:1].repeat(2), labels=d.labels[:1].repeat(2))
     )
+
+
+@CASES.breaks("all classes")
+def the_classes_of_the_batch_alone(_, labels, groups):
+    def own(draw):
+        ids, of = np.unique(draw.labels, return_inverse=True)
+        return Labelled(draw.items, of, [draw.classes[i] for i in ids])
+
+    return redrawn(proxies(ProxiesOptions(3, 2), labels, groups), own)
 
 
 @CASES.breaks("classes")

@@ -153,7 +153,7 @@ def test_no_neighbour_at_all_is_refused(neighbours: int) -> None:
     seed=st.integers(0, 2**32 - 1),
     k_shot=st.integers(2, 6),
     d=st.integers(1, 30),
-    shrinkage=st.floats(0.05, 1),
+    shrinkage=st.floats(0.01, 1),
 )
 def test_lda_scores_minus_the_squared_mahalanobis_distance(
     seed: int, k_shot: int, d: int, shrinkage: float

@@ -24,11 +24,13 @@ from fewshot.samplers import (
     AllPairsOptions,
     EpisodesOptions,
     PairsOptions,
+    ProxiesOptions,
     TripletsOptions,
     all_pairs,
     all_way,
     episodes,
     pairs,
+    proxies,
     triplets,
 )
 from fewshot.seeding import generator, mlx_seed
@@ -161,6 +163,22 @@ def test_all_pairs_are_every_unordered_pair_of_a_balanced_batch_once(
     assert len(draw.left) == len(found)
     assert len(np.unique(draw.items)) == len(draw.items) == n
     assert counts(labels[draw.items]) == {per_class}
+
+
+# ---------------------------------------------------------------------- labelled images
+
+
+@given(given=labelled(), classes=st.integers(1, 20), per_class=st.integers(1, 4), seed=seeds)
+def test_a_batch_has_the_classes_and_images_asked_for_and_names_every_class(
+    given: tuple[Ints, Ints], classes: int, per_class: int, seed: int
+) -> None:
+    labels = given[0]
+    there, sizes = np.unique(labels[labels >= 0], return_counts=True)
+    assume(len(there) >= 2 and sizes.min() >= per_class)
+    draw = proxies(ProxiesOptions(classes, per_class), labels).draw(seed, 0)
+    assert draw.classes == tuple(there)
+    assert counts(draw.labels) == {per_class}
+    assert len(np.unique(draw.labels)) == min(classes, len(there))
 
 
 # ---------------------------------------------------------------------------- triplets

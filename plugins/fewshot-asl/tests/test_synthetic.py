@@ -12,6 +12,7 @@ from fewshot import ConfigError, DataError, decode, split_classes
 from fewshot.config import resolve
 from fewshot.plugins import build_registry
 from fewshot.run import build
+from fewshot.training import check_fits
 from fewshot_asl import synthetic as module
 from fewshot_asl.alphabet import CLASSES, SPLIT
 from fewshot_asl.synthetic import Drawn, SyntheticOptions, synthetic
@@ -107,7 +108,7 @@ def test_every_preset_can_be_built_on_it(preset: str):
     layer = {"preset": preset, "dataset": "asl-synthetic", "split": {}}
     config = resolve(REGISTRY, [{**layer, "evaluation": {"k_shot": [1], "repeats": 2}}])
     parts = build(config, REGISTRY)
-    assert parts.loss.layout == parts.sampler.layout
+    check_fits(parts.embedder, parts.sampler, parts.loss, parts.metric, parts.head)
     assert isinstance(parts.dataset, Drawn)
     assert parts.split == SPLIT
     assert parts.embedder.backbone.embedding_dim > 0

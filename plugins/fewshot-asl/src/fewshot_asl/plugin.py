@@ -54,8 +54,7 @@ _PAPER = {
     "evaluation": {"groups": "mixed"},
 }
 
-# Trained to the end, with no class to stop on: on all 23 that are not the test's. The losses differ
-# in nothing else.
+# Trained to the end, with no class to stop on: on all 23 that are not the test's.
 _BEST = {
     "dataset": {"name": "asl-alphabet", "size": 48},
     "split": {"test": list(SPLIT.test)},
