@@ -252,6 +252,17 @@ def _layout(registry: Registry, loss: Chosen) -> str:
     return str(layout)
 
 
+def names_path(registry: Registry, layers: Iterable[Tree]) -> bool:
+    """Whether the topmost data set that layers or their preset name has an option `path`."""
+    layers = list(layers)
+    presets = [_preset(registry, layer["preset"]) for layer in layers if "preset" in layer]
+    named = [layer["dataset"] for layer in [*presets[-1:], *layers] if chooses(layer, "dataset")]
+    if not named:
+        return False
+    name = named[-1] if isinstance(named[-1], str) else named[-1]["name"]
+    return "path" in attrs.fields_dict(registry.get("dataset", name).component.options)
+
+
 def from_table(registry: Registry, kind: str, table: Tree, where: str) -> Chosen:
     """A named component and its options, checked; `where` they stand, for messages."""
     entry = registry.get(kind, table["name"])

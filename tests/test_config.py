@@ -14,6 +14,7 @@ from fewshot.config import (
     LISTS,
     PARTS,
     PLAIN,
+    names_path,
     parse_set,
     read_toml,
     resolve,
@@ -329,6 +330,23 @@ def test_options_go_to_the_sampler_that_fits(loss: str):
     name = config({"loss": loss}).sampler.name
     assert config({"loss": loss, "sampler": {"groups": "mixed"}}).sampler.options.groups == "mixed"
     assert config({"loss": loss, "sampler": {"groups": "mixed"}}).sampler.name == name
+
+
+@pytest.mark.parametrize(
+    ("layers", "expected"),
+    [
+        ([], False),
+        ([{"dataset": "asl-synthetic"}], False),
+        ([{"dataset": {"path": "x"}}], False),
+        ([{"dataset": "image-folder"}], True),
+        ([{"dataset": {"name": "asl-alphabet", "size": 32}}, {"dataset": {"size": 48}}], True),
+        ([{"preset": "asl-best"}], True),
+        ([{"preset": "conv4-episodic"}], False),
+        ([{"preset": "asl-best", "dataset": "asl-synthetic"}], False),
+    ],
+)
+def test_a_path_is_for_the_topmost_data_set_that_is_named(layers: Any, expected: bool):
+    assert names_path(REGISTRY, layers) is expected
 
 
 # -------------------------------------------------------------------------------- transforms

@@ -10,6 +10,7 @@ import click
 
 if TYPE_CHECKING:
     from ..config import Tree
+    from ..registry import Registry
 
 
 Command = Callable[..., None]
@@ -75,8 +76,12 @@ examination = _adding(
 )
 
 
-def flag_layer(given: dict[str, Any]) -> Tree:
-    """Flags as the topmost layer."""
+def flag_layer(given: dict[str, Any], path_is_named: bool = False) -> Tree:
+    """Flags as the topmost layer.
+
+    `path_is_named`: a layer below names a data set with a `path`, which --data says then; else
+    it is a data set of its own.
+    """
     layer: Tree = {
         kind: {"name": given[kind]}
         for kind in ("dataset", "backbone", "metric", "loss", "sampler", "head", "adapter")
@@ -84,7 +89,8 @@ def flag_layer(given: dict[str, Any]) -> Tree:
     }
     if given.get("data") is not None:
         name = "arrays" if given["data"].endswith(".npz") else "image-folder"
-        layer.setdefault("dataset", {"name": name})["path"] = given["data"]
+        own = {} if path_is_named and name == "image-folder" else {"name": name}
+        layer.setdefault("dataset", own)["path"] = given["data"]
     if given.get("augment") is not None:
         names = [name.strip() for name in given["augment"].split(",")]
         layer["augment"] = [{"name": name} for name in names if name and name != "none"]
@@ -108,6 +114,15 @@ def _whole_numbers(flag: str, text: str) -> list[int]:
         return [int(number) for number in text.split(",")]
     except ValueError:
         raise click.UsageError(f"{flag} wants whole numbers such as 1,5,10, got '{text}'") from None
+
+
+def above(registry: Registry, layers: list[Tree], given: dict[str, Any]) -> list[Tree]:
+    """What `--set` and flags put above the layers of a file; --data is for the data set there."""
+    from ..config import names_path, settings_layer
+
+    preset = [{"preset": given["preset"]}] if given["preset"] is not None else []
+    flags = flag_layer(given, names_path(registry, [*layers, *preset]))
+    return topmost(settings_layer(given["settings"]), flags)
 
 
 def topmost(settings: Tree, flags: Tree) -> list[Tree]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from .options import choices, examination, flag_layer, topmost
+from .options import above, choices, examination, flag_layer, topmost
 from .terminal import fast_mlx, load_registry, print_results, print_table, showing_progress
 
 
@@ -18,12 +18,12 @@ from .terminal import fast_mlx, load_registry, print_results, print_table, showi
 def run(**given: Any) -> None:
     """Train and evaluate; writes a run folder with weights, figures, pictures and report.html."""
     runtime = fast_mlx()
-    from ..config import chooses, read_toml, resolve, settings_layer
+    from ..config import chooses, read_toml, resolve
     from ..run import run as train_and_evaluate  # before any plugin could change what it imports
 
     registry, _ = load_registry(given["strict_plugins"])
     layers = [read_toml(given["config"])] if given["config"] is not None else []
-    layers += topmost(settings_layer(given["settings"]), flag_layer(given))
+    layers += above(registry, layers, given)
     config = resolve(registry, layers)
     named = any(chooses(layer, "dataset") for layer in layers)
     if config.dataset.name == "asl/asl-synthetic" and not named:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from .options import choices, flag_layer, settings, topmost
+from .options import above, choices, settings
 from .terminal import fast_mlx, load_registry, print_table, showing_progress
 
 _SHOWN = 10
@@ -47,7 +47,7 @@ def search(**given: Any) -> None:
     """
     fast_mlx()
     registry, _ = load_registry(given["strict_plugins"])
-    from ..config import read_toml, settings_layer
+    from ..config import read_toml
     from ..errors import ConfigError
     from ..search import SearchOptions
     from ..search import search as try_all
@@ -69,7 +69,7 @@ def search(**given: Any) -> None:
     options = SearchOptions(
         **{name: given[name] for name in ("method", "trials", "folds", "held_out", "k_shot")}
     )
-    layers += topmost(settings_layer(given["settings"]), flag_layer({**given, "k_shot": None}))
+    layers += above(registry, layers, {**given, "k_shot": None})
     with showing_progress() as progress:
         folder = try_all(layers, registry, space, given["out"], options, progress)
     _print(folder, [entry.key for entry in space])
