@@ -157,7 +157,16 @@ def draws(rows: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> None:
 
 
 def pair_curves(rows: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]], path: Path) -> None:
-    """Pair accuracy against the step, on training and validation classes: a line for each run."""
+    """Pair accuracy against the step, on training and validation classes: a line for each run.
+
+    Rows without validation classes have none and are left out, but where no row has any.
+    """
+    measured = {
+        name: runs
+        for name, runs in rows.items()
+        if any("pair_accuracy" in record for records in runs for record in records)
+    }
+    rows = measured or rows
     figure, panels = _panels(len(rows))
     for axes, (name, runs) in zip(panels, rows.items(), strict=True):
         for records in runs:
