@@ -205,13 +205,7 @@ def resolve(registry: Registry, layers: Iterable[Tree]) -> RunConfig:
     Sampler and head, where no layer names one, are those that fit the loss. Unknown names and keys,
     wrong types and values out of range are ConfigErrors.
     """
-    layers = list(layers)
-    preset = next((layer["preset"] for layer in reversed(layers) if "preset" in layer), None)
-    if preset is not None and not isinstance(preset, str):
-        raise ConfigError(f"preset wants text, got {preset!r}")
-    above = [{k: v for k, v in layer.items() if k != "preset"} for layer in layers]
-    if preset is not None:
-        above.insert(0, _preset(registry, preset))
+    above = _with_preset(registry, layers)
     # A default that a layer replaces need not exist: the bundle may not be installed.
     defaults = {k: v for k, v in DEFAULTS.items() if not any(chooses(a, k) for a in above)}
     tree = merge(registry, [defaults, *above])
@@ -231,6 +225,18 @@ def resolve(registry: Registry, layers: Iterable[Tree]) -> RunConfig:
     for key, cls in PLAIN.items():
         every[key] = options(cls, tree.get(key, {}), key)
     return RunConfig(**every, seed=seed)
+
+
+def _with_preset(registry: Registry, layers: Iterable[Tree]) -> list[Tree]:
+    """The layers, with the topmost preset that they name as a layer below them."""
+    layers = list(layers)
+    preset = next((layer["preset"] for layer in reversed(layers) if "preset" in layer), None)
+    if preset is not None and not isinstance(preset, str):
+        raise ConfigError(f"preset wants text, got {preset!r}")
+    above = [{k: v for k, v in layer.items() if k != "preset"} for layer in layers]
+    if preset is not None:
+        above.insert(0, _preset(registry, preset))
+    return above
 
 
 def _preset(registry: Registry, name: str) -> Tree:
@@ -253,13 +259,15 @@ def _layout(registry: Registry, loss: Chosen) -> str:
 
 
 def names_path(registry: Registry, layers: Iterable[Tree]) -> bool:
-    """Whether the topmost data set that layers or their preset name has an option `path`."""
-    layers = list(layers)
-    presets = [_preset(registry, layer["preset"]) for layer in layers if "preset" in layer]
-    named = [layer["dataset"] for layer in [*presets[-1:], *layers] if chooses(layer, "dataset")]
-    if not named:
+    """Whether the topmost data set that layers or their preset name has an option `path`.
+
+    Raises ConfigError as `resolve` does for what stands there.
+    """
+    above = _with_preset(registry, layers)
+    merged = merge(registry, [{"dataset": a["dataset"]} for a in above if "dataset" in a])
+    name = merged.get("dataset", {}).get("name")
+    if name is None:
         return False
-    name = named[-1] if isinstance(named[-1], str) else named[-1]["name"]
     return "path" in attrs.fields_dict(registry.get("dataset", name).component.options)
 
 

@@ -349,6 +349,12 @@ def test_a_path_is_for_the_topmost_data_set_that_is_named(layers: Any, expected:
     assert names_path(REGISTRY, layers) is expected
 
 
+@pytest.mark.parametrize("layer", [{"preset": 3}, {"dataset": {"name": 3}}, {"dataset": 3}])
+def test_a_name_that_is_no_text_is_refused_where_a_path_is_looked_for(layer: Any):
+    with pytest.raises(ConfigError, match="3"):
+        names_path(REGISTRY, [layer])
+
+
 # -------------------------------------------------------------------------------- transforms
 
 
