@@ -5,9 +5,9 @@
     def test_the_laws():
         check_metric(chebyshev)
 
-A check raises `LawBroken` with the smallest example of every law that is broken (of
-several that one error breaks, the first). How hard it tries
-is the Hypothesis profile's (`max_examples`, `derandomize`).
+A check raises `LawBroken` with the smallest example of every law that is broken (of several that
+one error breaks, the first). How hard it tries is the Hypothesis profile's (`max_examples`,
+`derandomize`).
 """
 
 try:

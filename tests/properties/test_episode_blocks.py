@@ -25,11 +25,6 @@ from fewshot.testing.strategies import seeds
 Ints = NDArray[np.int64]
 
 
-def check_draw(draw: Any, labels: Ints, groups: Ints | None) -> None:
-    """`groups` only where they must be kept apart."""
-    assert draw_fault(draw, labels, groups) is None
-
-
 def in_small_blocks(entries: int, factory: Callable[..., Any], *given: Any) -> Any:
     """A sampler that draws few episodes together, so that a test meets several blocks."""
     with pytest.MonkeyPatch.context() as patch:
@@ -62,7 +57,7 @@ def test_blocks_are_the_draws_in_order_and_draws_come_in_any_order(
         for index in data.draw(st.permutations(range(count))):
             draw = another.draw(seed, index)
             assert same_draw(draw, flat[index])
-            check_draw(draw, labels, used)
+            assert draw_fault(draw, labels, used) is None
             if used is not None:
                 mine = used[draw.items]
                 assert not np.isin(mine[draw.query], mine[draw.support]).any()
