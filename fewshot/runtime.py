@@ -12,6 +12,7 @@ import ctypes
 import functools
 import hashlib
 import importlib.util
+import itertools
 import os
 import platform
 import sys
@@ -42,23 +43,45 @@ _THREADS = [
     ("MKL_Set_Num_Threads", "MKL_Get_Max_Threads"),
 ]
 _ROW_MAJOR, _NO_TRANSPOSE = 101, 111  # cblas.h; transposed is one more
+_SHAPES = [(19, 34, 23), (19, 1, 23), (1, 34, 23)]  # m, n, k of the products that are checked
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
 # Keeps all else that the library exports out of the global scope: another OpenBLAS loaded later,
 # such as SciPy's own, would bind hundreds of its internal names to it. Widens the integers, which
 # NumPy's OpenBLAS wants and the others' registers and 8-byte stack slots do not mind. The pointers
-# are filled in from Python, so it depends on no path and no version.
+# are filled in from Python, so it depends on no path and no version. A product with a vector goes
+# to sgemv, which reads the matrix once, where sgemm would copy it first.
 _SHIM_SOURCE = """
-#define FORWARD(name, scalar)                                                                  \\
+enum { row_major = 101, plain = 111, transposed };
+void (*fewshot_sgemv)(int, int, long, long, float, const void *, long, const void *, long, float,
+                      void *, long);
+static int with_vector(int order, int ta, int tb, int m, int n, int k, float alpha, const void *a,
+                       int lda, const void *b, int ldb, float beta, void *c, int ldc)
+{
+    int across_a = ta != plain, across_b = tb != plain;
+    if (order != row_major || k < 1 || (m > 1 && n > 1))
+        return 0;
+    if (n == 1)
+        fewshot_sgemv(order, ta, across_a ? k : m, across_a ? m : k, alpha, a, lda,
+                      b, across_b ? 1 : ldb, beta, c, ldc);
+    else
+        fewshot_sgemv(order, across_b ? plain : transposed, across_b ? n : k, across_b ? k : n,
+                      alpha, b, ldb, a, across_a ? lda : 1, beta, c, 1);
+    return 1;
+}
+#define FORWARD(name, scalar, done)                                                            \\
     void (*fewshot_##name)(int, int, int, long, long, long, scalar, const void *, long,        \\
                            const void *, long, scalar, void *, long);                          \\
     void cblas_##name(int order, int ta, int tb, int m, int n, int k, scalar alpha,            \\
                       const void *a, int lda, const void *b, int ldb, scalar beta, void *c,    \\
                       int ldc)                                                                 \\
-    { fewshot_##name(order, ta, tb, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc); }
-FORWARD(sgemm, float)
-FORWARD(dgemm, double)
-FORWARD(cgemm, const void *)
+    {                                                                                          \\
+        if (!(done))                                                                           \\
+            fewshot_##name(order, ta, tb, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);       \\
+    }
+FORWARD(sgemm, float, with_vector(order, ta, tb, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc))
+FORWARD(dgemm, double, 0)
+FORWARD(cgemm, const void *, 0)
 """
 
 _set_threads: list[Callable[[int], object]] = []  # of the BLAS in use, if it can be told
@@ -244,7 +267,7 @@ def _use_shim(folder: Path, blas: _Blas) -> None:
     if hashlib.sha256(blob[:-32]).digest() != blob[-32:]:
         _build_shim(path)
     shim = ctypes.CDLL(str(path))
-    for routine in _ROUTINES:
+    for routine in (*_ROUTINES, "sgemv"):
         target = getattr(blas.library, blas.names.format(f"cblas_{routine}"))
         ctypes.c_void_p.in_dll(shim, f"fewshot_{routine}").value = _address(target)
     _check(shim)
@@ -305,11 +328,12 @@ def _check(library: ctypes.CDLL) -> None:
     def wide(value: int) -> ctypes.c_int64:
         return ctypes.c_int64(value - (1 << 32))
 
-    m, n, k, gap = 19, 34, 23, 3
+    gap = 3
     for routine, (dtype, scalar) in _ROUTINES.items():
         gemm = getattr(library, f"cblas_{routine}")
         gemm.restype = None
-        for flip_a, flip_b in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        flips = itertools.product((0, 1), repeat=2)
+        for (flip_a, flip_b), (m, n, k) in itertools.product(flips, _SHAPES):
             shapes = ((k, m) if flip_a else (m, k), (n, k) if flip_b else (k, n), (m, n))
             padded = [
                 (np.arange(rows * (columns + gap)) * 7 % 11 - 5).astype(dtype).reshape(rows, -1)

@@ -373,6 +373,11 @@ void cblas_##name(int o, int ta, int tb, INT m, INT n, INT k, scalar alpha, cons
 GEMM(sgemm, float, float, , 1)
 GEMM(dgemm, double, double, , 1)
 GEMM(cgemm, float, const float *, *, 2)
+void cblas_sgemv(int o, int ta, INT m, INT n, float alpha, const float *a, INT lda, const float *x,
+                 INT incx, float beta, float *y, INT incy) {
+    cblas_sgemm(o, ta, 111, ta == 111 ? m : n, 1, ta == 111 ? n : m, alpha, a, lda, x, incx,
+                beta, y, incy);
+}
 """
 
 
