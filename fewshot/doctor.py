@@ -47,12 +47,12 @@ def checks() -> Iterator[Check]:
     The batch is large enough to be divided over the CPU's streams.
     """
     rng = generator(0, "doctor")
-    x, weight = rng.normal(size=(24, 9, 8, 5)), rng.normal(size=(7, 3, 3, 5))
-    pull = rng.normal(size=(24, 9, 8, 7))
+    x, weight = rng.normal(size=(24, 9, 8, 16)), rng.normal(size=(17, 3, 3, 16))
+    pull = rng.normal(size=(24, 9, 8, 17))
     a, b = rng.normal(size=(130, 70)), rng.normal(size=(70, 90))
     yield Check("matrix product", _error(_mlx(lambda p, q: p @ q, a, b), a @ b))
 
-    convolution: Any = Sequential(nn.Conv2d(5, 7, 3, padding=1, bias=False))
+    convolution: Any = Sequential(nn.Conv2d(16, 17, 3, padding=1, bias=False))
 
     def convolved(images: mx.array, kernel: mx.array) -> mx.array:
         convolution.layers[0].weight = kernel
@@ -65,7 +65,7 @@ def checks() -> Iterator[Check]:
     expected = np.einsum("nhwcij,nhwo->oijc", _windows(x), pull)
     yield Check("gradient of the weights", _error(of_weight, expected))
 
-    normalise = Sequential(BatchNorm(5))
+    normalise = Sequential(BatchNorm(16))
     pull = rng.normal(size=x.shape)
     axes = (0, 1, 2)
     centred, spread = x - x.mean(axis=axes), np.sqrt(x.var(axis=axes) + 1e-5)

@@ -18,10 +18,10 @@ from .draws import Episode, EpisodeBlock, Grouping, Ints, Pairs, in_blocks
 from .embedding import Embedder, embed, evaluating
 from .errors import ConfigError, DataError
 from .interfaces import Dataset, Head, Metric, Sampler
-from .layers import on_stream
 from .records import ClassSplit, Evaluation, EvaluationOptions, Setting
 from .samplers import EpisodesOptions, PairsOptions, all_way, episodes, pairs
 from .seeding import generator
+from .streams import on_stream
 from .verification import verify
 
 Floats = NDArray[np.float64]

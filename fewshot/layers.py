@@ -1,17 +1,13 @@
 """Layers that keep every core busy on the CPU, where MLX runs each operation on one thread."""
 
-import functools
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable
 from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
 
-from . import runtime
-
-# Fewer images than this are not worth a core of their own.
-_FEWEST_IMAGES = 4
+from . import winograd
+from .streams import divide, each, keep_busy, on_cpu, total
 
 
 class Flatten(nn.Module):
@@ -22,34 +18,46 @@ class Flatten(nn.Module):
         return x.flatten(1)
 
 
-@mx.custom_function
-def _pooled(x: mx.array) -> mx.array:
+class MaxPool2x2(nn.Module):
+    """`mlx.nn.MaxPool2d(2)`, forward and backward about twice as fast on the CPU."""
+
+    def __call__(self, x: mx.array) -> mx.array:
+        """(b, h, w, c) -> (b, ⌊h/2⌋, ⌊w/2⌋, c)."""
+        return self.over([x])[0]
+
+    def over(self, parts: list[mx.array]) -> list[mx.array]:
+        """Pool the parts of one batch."""
+        _, h, w, _ = parts[0].shape
+        pooled: Any = _pooled(each(lambda part: part[:, : h // 2 * 2, : w // 2 * 2], parts))
+        return pooled
+
+
+def _largest(x: mx.array) -> mx.array:
+    """(b, h, w, c), both sides even -> the largest of every 2x2 window."""
     b, h, w, c = x.shape
     rows = x.reshape(b, h // 2, 2, w, c)
     columns = mx.maximum(rows[:, :, 0], rows[:, :, 1]).reshape(b, h // 2, w // 2, 2, c)
     return mx.maximum(columns[:, :, :, 0], columns[:, :, :, 1])
 
 
-@_pooled.vjp
-def _pooled_vjp(x: Any, cotangent: Any, out: Any) -> mx.array:
+def _to_largest(x: mx.array, largest: mx.array, gradient: mx.array) -> mx.array:
     """To the largest of a window, in equal shares where there are several, as MLX does."""
     b, h, w, c = x.shape
-    windows = x.reshape(b, h // 2, 2, w // 2, 2, c)
-    largest = windows == out[:, :, None, :, None]
-    ones = largest.view(mx.uint8)
+    found = x.reshape(b, h // 2, 2, w // 2, 2, c) == largest[:, :, None, :, None]
+    ones = found.view(mx.uint8)
     top, bottom = (ones[:, :, i, :, 0] + ones[:, :, i, :, 1] for i in (0, 1))
-    share = cotangent / (top + bottom)
-    return (largest * share[:, :, None, :, None]).reshape(x.shape)
+    share = gradient / (top + bottom)
+    return (found * share[:, :, None, :, None]).reshape(x.shape)
 
 
-class MaxPool2x2(nn.Module):
-    """`mlx.nn.MaxPool2d(2)`, forward and backward about twice as fast on the CPU."""
+@mx.custom_function
+def _pooled(parts: list[mx.array]) -> list[mx.array]:
+    return each(_largest, parts)
 
-    def __call__(self, x: mx.array) -> mx.array:
-        """(b, h, w, c) -> (b, ⌊h/2⌋, ⌊w/2⌋, c)."""
-        _, h, w, _ = x.shape
-        out: Any = _pooled(x[:, : h // 2 * 2, : w // 2 * 2])
-        return out
+
+@_pooled.vjp
+def _pooled_vjp(parts: Any, cotangents: Any, outputs: Any) -> list[mx.array]:
+    return each(_to_largest, parts, outputs, cotangents)
 
 
 class Affine(nn.Module):
@@ -95,59 +103,54 @@ class Sequential(nn.Sequential):
     The result is that of the undivided batch, but for rounding: `BatchNorm` sums its statistics
     over all parts, and a layer that is not known to treat every image by itself, such as dropout,
     gets the whole batch. Divides nothing on a GPU or without `fewshot.prepare()`.
+
+    On the CPU a 3x3 convolution of a large batch is computed by Winograd's algorithm, and batch
+    norm in training together with the max pool after it.
     """
 
     def __call__(self, x: mx.array) -> mx.array:
         """(b, …) -> what the last layer makes of it."""
-        parts = _divide(x)
-        for layer in self.layers:
+        parts = divide(x)
+        layers = list(self.layers)
+        while layers:
+            layer = layers.pop(0)
             if isinstance(layer, BatchNorm):
+                pool = _pool_to_take(layer, layers, parts[0])
+                if pool is not None:
+                    del layers[pool]
+                parts = layer.over(parts, pooled=pool is not None)
+            elif isinstance(layer, MaxPool2x2):
                 parts = layer.over(parts)
+            elif keep_busy(parts) and winograd.fits(layer, parts[0]):
+                parts = _convolved(layer, parts)
             elif isinstance(layer, _PER_IMAGE) or len(parts) == 1:
-                parts = _each(layer, parts)
+                parts = each(layer, parts)
             else:
-                parts = _divide(layer(mx.concatenate(parts)))
+                parts = divide(layer(mx.concatenate(parts)))
         return parts[0] if len(parts) == 1 else mx.concatenate(parts)
 
 
-@functools.cache
-def _stream(number: int) -> Any:
-    return mx.new_stream(mx.cpu)
+def _convolved(layer: Any, parts: list[mx.array]) -> list[mx.array]:
+    out: Any = winograd.convolved(parts, layer.weight)
+    return each(lambda part: part + layer.bias, out) if "bias" in layer else out
 
 
-def on_stream(number: int) -> AbstractContextManager[Any]:
-    """Work inside goes to one of the CPU's streams, in turn for numbers 0, 1, …, if it has any."""
-    count = runtime.streams()
-    return mx.stream(_stream(number % count)) if count > 1 else nullcontext()
+def _pool_to_take(norm: "BatchNorm", after: list[nn.Module], part: mx.array) -> int | None:
+    """Where in the layers after it a max pool is that batch norm in training can do as well.
 
-
-def all_cores(images: int) -> AbstractContextManager[None]:
-    """Products inside use every core where a batch of so many images is not divided."""
-    return runtime.undivided() if _parts(images) == 1 else nullcontext()
-
-
-def _parts(images: int) -> int:
-    return max(1, min(runtime.streams(), images // _FEWEST_IMAGES))
-
-
-def _divide(batch: mx.array) -> list[mx.array]:
-    """A batch in as many parts as it is worth streams for, the first ones larger by one or none."""
-    count = _parts(batch.shape[0])
-    size, larger = divmod(batch.shape[0], count)
-    ends = [size * (i + 1) + min(i + 1, larger) for i in range(count - 1)]
-    return list(mx.split(batch, ends)) if ends else [batch]
-
-
-def _each(function: Callable[..., Any], *lists: Iterable[Any]) -> list[Any]:
-    """`function` of every part, each on its own stream; a single part stays where it is."""
-    rows = list(zip(*lists, strict=True))
-    if len(rows) == 1:
-        return [function(*rows[0])]
-    results = []
-    for number, row in enumerate(rows):
-        with mx.stream(_stream(number)):
-            results.append(function(*row))
-    return results
+    Scales that are not negative commute with a max pool, and so does a ReLU between the two.
+    """
+    place = 1 if after and type(after[0]) is nn.ReLU else 0
+    can = (
+        norm.training
+        and place < len(after)
+        and type(after[place]) is MaxPool2x2
+        and part.ndim == 4
+        and part.shape[1] % 2 == part.shape[2] % 2 == 0
+        and on_cpu()
+        and bool((norm.weight >= 0).all())
+    )
+    return place if can else None
 
 
 def _column_sums(rows: mx.array) -> mx.array:
@@ -155,41 +158,62 @@ def _column_sums(rows: mx.array) -> mx.array:
     return (mx.ones((1, rows.shape[0])) @ rows)[0]
 
 
-def _total(function: Callable[..., mx.array], *lists: Iterable[mx.array]) -> mx.array:
-    """The column sums of `function` of every part, added up."""
-    first, *rest = _each(lambda *row: _column_sums(function(*row)), *lists)
-    return sum(rest, first)
+Reduce = Callable[[mx.array], mx.array]
+Spread = Callable[[mx.array, mx.array, mx.array], mx.array]
 
 
-@mx.custom_function
-def _normalised(
-    parts: list[mx.array], weight: mx.array, bias: mx.array, eps: mx.array
-) -> list[mx.array]:
-    """p parts (n_i, c) -> p normalised, p about the mean of all, mean (c,), variance (c,)."""
-    n = sum(len(part) for part in parts)
-    mean = _total(lambda part: part, parts) / n
-    centred = _each(lambda part: part - mean, parts)
-    variance = _total(lambda part: part * part, centred) / n
-    scale = weight * mx.rsqrt(variance + eps)
-    return [*_each(lambda part: part * scale + bias, centred), *centred, mean, variance]
+def _normalisation(reduce: Reduce, spread: Spread) -> Callable[..., Any]:
+    """Batch norm by the batch's statistics, then a reduction that only picks out numbers.
+
+    `spread(x, reduce(x), gradient)` takes a gradient back. Returns a function of p parts (…, c),
+    weight (c,), bias (c,) and eps -> p normalised, p reduced only, mean (c,), variance (c,).
+    """
+
+    def rows(part: mx.array) -> mx.array:
+        return part.reshape(-1, part.shape[-1])
+
+    @mx.custom_function
+    def normalised(
+        parts: list[mx.array], weight: mx.array, bias: mx.array, eps: mx.array
+    ) -> list[mx.array]:
+        n = sum(part.size for part in parts) // len(weight)
+        mean = total(lambda part: _column_sums(rows(part)), parts) / n
+        variance = total(lambda part: _column_sums(mx.square(rows(part) - mean)), parts) / n
+        scale = weight * mx.rsqrt(variance + eps)
+        reduced = each(reduce, parts)
+        shift = bias - mean * scale
+        return [*each(lambda part: part * scale + shift, reduced), *reduced, mean, variance]
+
+    @normalised.vjp
+    def normalised_vjp(primals: Any, cotangents: Any, outputs: Any) -> tuple[Any, ...]:
+        """Ioffe & Szegedy 2015, section 3, with the sums over the batch taken once."""
+        parts, weight, _, eps = primals
+        count, n = len(parts), sum(part.size for part in parts) // len(weight)
+        gradients, reduced = cotangents[:count], outputs[count:-2]
+        mean, variance = outputs[-2:]
+        inverse = mx.rsqrt(variance + eps)
+        of_bias = total(lambda gradient: _column_sums(rows(gradient)), gradients)
+        of_weight = inverse * total(
+            lambda gradient, part: _column_sums(rows(gradient * (part - mean))), gradients, reduced
+        )
+        scale = weight * inverse
+        slope = scale * inverse * of_weight / n
+        constant = scale * of_bias / n - mean * slope
+        of_parts = each(
+            lambda part, out, gradient: (
+                spread(part, out, gradient * scale) - (part * slope + constant)
+            ),
+            parts,
+            reduced,
+            gradients,
+        )
+        return of_parts, of_weight, of_bias, mx.zeros_like(eps)
+
+    return normalised
 
 
-@_normalised.vjp
-def _normalised_vjp(primals: Any, cotangents: Any, outputs: Any) -> tuple[Any, ...]:
-    """Ioffe & Szegedy 2015, section 3, with the sums over the batch taken once."""
-    parts, weight, _, eps = primals
-    count, n = len(parts), sum(len(part) for part in parts)
-    gradients, centred, variance = cotangents[:count], outputs[count:-2], outputs[-1]
-    scale = mx.rsqrt(variance + eps)
-    of_bias = _total(lambda gradient: gradient, gradients)
-    of_weight = _total(lambda gradient, part: gradient * part, gradients, centred) * scale
-    slope, constant = weight * scale * scale * of_weight / n, weight * scale * of_bias / n
-    of_parts = _each(
-        lambda gradient, part: gradient * (weight * scale) - (part * slope + constant),
-        gradients,
-        centred,
-    )
-    return of_parts, of_weight, of_bias, mx.zeros_like(eps)
+_normalised = _normalisation(lambda x: x, lambda _x, _out, gradient: gradient)
+_normalised_and_pooled = _normalisation(_largest, _to_largest)
 
 
 def affine(norm: Any) -> tuple[mx.array, mx.array]:
@@ -212,19 +236,22 @@ class BatchNorm(nn.BatchNorm):
         """Normalise; ValueError in training for a batch of one value a channel."""
         return self.over([x])[0]
 
-    def over(self, parts: list[mx.array]) -> list[mx.array]:
-        """Normalise the parts of one batch."""
+    def over(self, parts: list[mx.array], pooled: bool = False) -> list[mx.array]:
+        """Normalise the parts of one batch; `pooled` as well, by 2x2, where no weight is negative.
+
+        Together in half the time: what is normalised, and the gradient, are a quarter as large.
+        """
         if not self.training:
             scale, shift = affine(self)
-            return _each(lambda part: part * scale + shift, parts)
+            return each(lambda part: part * scale + shift, parts)
         n = sum(part.size for part in parts) // parts[0].shape[-1]
         if n < 2:
             raise ValueError("batch norm cannot train on one value a channel")
         eps, keep = mx.array(self.eps), 1 - self.momentum
-        rows = _each(lambda part: part.reshape(-1, part.shape[-1]), parts)
-        outputs: Any = _normalised(rows, self.weight, self.bias, eps)
+        normalise = _normalised_and_pooled if pooled else _normalised
+        outputs: Any = normalise(parts, self.weight, self.bias, eps)
         mean, variance = outputs[-2:]
         self.running_mean = keep * self.running_mean + self.momentum * mx.stop_gradient(mean)
         unbiased = mx.stop_gradient(variance) * (n / (n - 1))
         self.running_var = keep * self.running_var + self.momentum * unbiased
-        return _each(lambda out, part: out.reshape(part.shape), outputs[: len(parts)], parts)
+        return outputs[: len(parts)]

@@ -32,13 +32,13 @@ from .errors import (
 from .folding import folded
 from .images import Picture, Shape, pictures
 from .interfaces import Head, Metric
-from .layers import all_cores
 from .loader import prepared
 from .plugins import build_registry
 from .recipe import Recipe
 from .records import as_names
 from .registry import Registry
 from .seeding import generator
+from .streams import all_cores
 
 _FORMAT = 1  # of the classifier file
 _BATCH = 128

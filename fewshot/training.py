@@ -18,6 +18,7 @@ from .interfaces import Dataset, Head, Loss, Metric, Sampler, Transform
 from .loader import ahead, load
 from .records import History, TrainingOptions
 from .seeding import generator, mlx_seed
+from .streams import on_cpu
 
 Arrays = Mapping[str, mx.array]
 
@@ -104,11 +105,6 @@ def check_fits(
             f"the loss's margin {loss.margin:g} is out of reach: this metric is at most {upper:g} "
             "between embeddings of length 1"
         )
-
-
-def _compiles() -> bool:
-    """Whether `mx.compile` pays: on a GPU. On the CPU it wants a C++ compiler and gains 5 %."""
-    return bool(mx.default_device() != mx.Device(mx.cpu))
 
 
 def parameter_count(module: nn.Module) -> int:
@@ -207,7 +203,7 @@ def fit(
 
     optimizer.init(model.trainable_parameters())
     state: list[Any] = [model.state, optimizer.state, mx.random.state]
-    if _compiles():
+    if not on_cpu():  # there it wants a C++ compiler and gains 5 %
         update = mx.compile(update, inputs=state, outputs=state)
     best = snapshot(model)
     stale = 0

@@ -18,7 +18,8 @@ LAWS = sorted((PACKAGE / "testing").glob("*.py"))
 
 # Every module may import those before it and none after it.
 ORDER = [
-    *("errors", "draws", "records", "seeding", "runtime", "sources", "layers"),
+    *("errors", "draws", "records", "seeding"),
+    *("runtime", "streams", "sources", "winograd", "layers"),
     *("registry", "hookspecs", "config", "scaffold", "space"),
     "interfaces",
     *("metrics", "losses", "heads", "backbones", "samplers", "transforms"),

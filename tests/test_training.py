@@ -749,7 +749,7 @@ def test_a_compiled_step_trains_as_the_plain_one(monkeypatch: pytest.MonkeyPatch
     sampler = fs.all_pairs(fs.AllPairsOptions(classes=3, per_class=3), data.labels)
     weights = []
     for compiled in (False, True):
-        monkeypatch.setattr(training, "_compiles", lambda compiled=compiled: compiled)
+        monkeypatch.setattr(training, "on_cpu", lambda compiled=compiled: not compiled)
         mx.random.seed(0)
         embedder = fs.Embedder(Tiny(), normalize="none")
         options = fs.TrainingOptions(steps=4, warmup=2, optimizer="sgd", momentum=0.0)

@@ -1,4 +1,4 @@
-"""A divided batch is the undivided one, and batch norm's gradient is the true one."""
+"""A divided batch is the undivided one, and gradients of our own are the true ones."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from mlx.utils import tree_flatten
 
 import fewshot as fs
-from fewshot import runtime
+from fewshot import runtime, winograd
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -24,10 +24,12 @@ class AboutTheBatch(nn.Module):
         return x - x.mean(axis=0, keepdims=True)
 
 
-def layers(norm: Callable[[int], nn.Module]) -> list[nn.Module]:
-    convolutions = [nn.Conv2d(2, 3, 3, padding=1), nn.ReLU(), norm(3), nn.MaxPool2d(2)]
-    rest = [AboutTheBatch(), fs.Flatten(), nn.Dropout(0.4), nn.Linear(12, 5), norm(5), nn.GELU()]
-    return [*convolutions, *rest]
+def layers(norm: Callable[[int], nn.Module], pool: nn.Module) -> list[nn.Module]:
+    """Batch norm after and before a ReLU, a pool after either; 16 channels are convolved fast."""
+    first = [nn.Conv2d(2, 16, 3, padding=1), nn.ReLU(), norm(16), pool]
+    second = [nn.Conv2d(16, 17, 3, padding=1, bias=False), norm(17), nn.ReLU(), pool]
+    rest = [AboutTheBatch(), fs.Flatten(), nn.Dropout(0.4), nn.Linear(17, 5), norm(5), nn.GELU()]
+    return [*first, *second, *rest]
 
 
 def outcome(network: nn.Module, images: mx.array, weights: Any) -> dict[str, Any]:
@@ -57,8 +59,9 @@ def close(a: dict[str, Any], b: dict[str, Any]) -> None:
 @given(seed=seeds, batch=st.integers(2, 25), streams=st.integers(2, 6))
 def test_a_divided_batch_gives_what_mlx_makes_of_the_whole(seed: int, batch: int, streams: int):
     mx.random.seed(seed)
-    ours, theirs = fs.Sequential(*layers(fs.BatchNorm)), nn.Sequential(*layers(nn.BatchNorm))
-    images = mx.random.normal((batch, 4, 4, 2))
+    ours = fs.Sequential(*layers(fs.BatchNorm, fs.MaxPool2x2()))
+    theirs = nn.Sequential(*layers(nn.BatchNorm, nn.MaxPool2d(2)))
+    images = mx.random.normal((batch, 5, 4, 2))
     weights: Any = tree_flatten(ours.parameters())
     found = []
     for count in (1, streams):
@@ -132,3 +135,98 @@ def test_the_pool_and_its_gradient_are_mlxs_ties_included(seed: int, h: int, w: 
     (theirs,), (expected,) = mx.vjp(nn.MaxPool2d(2), [x], [pull])
     assert mx.array_equal(ours, theirs)
     np.testing.assert_allclose(np.array(gradient), np.array(expected), atol=1e-6)
+
+
+@given(
+    seed=seeds,
+    levels=st.integers(1, 50),
+    shape=st.tuples(st.integers(2, 5), st.integers(2, 4), st.integers(1, 3)),
+    least=st.sampled_from([-1.0, 0.0]),
+    rectified=st.booleans(),
+)
+def test_batch_norm_and_the_pool_after_it_are_mlxs_ties_and_signs_included(
+    seed: int, levels: int, shape: tuple[int, int, int], least: float, rectified: bool
+):
+    h, w, c = shape
+    rng = np.random.default_rng(seed)
+    x = mx.array(rng.integers(levels, size=(3, h, w, c)), mx.float32)  # few levels: many ties
+    pull = mx.array(rng.normal(size=(3, h // 2, w // 2, c)), mx.float32)
+    weights = [("0.weight", rng.uniform(least, 1, c)), ("0.bias", rng.uniform(0.1, 1, c))]
+    between = [nn.ReLU()] if rectified else []
+    found = []
+    for kind, norm, pool in (
+        (fs.Sequential, fs.BatchNorm(c), fs.MaxPool2x2()),
+        (nn.Sequential, nn.BatchNorm(c), nn.MaxPool2d(2)),
+    ):
+        network = kind(norm, *between, pool)
+        network.load_weights(
+            [(f"layers.{name}", mx.array(value, mx.float32)) for name, value in weights],
+            strict=False,
+        )
+
+        def value(x: mx.array, network: nn.Module = network) -> mx.array:
+            return (network(x) * pull).sum()
+
+        out, gradients = nn.value_and_grad(network, value)(x)
+        seen = {**dict(tree_flatten(gradients)), "images": mx.grad(value)(x), "value": out}
+        found.append({name: np.array(array) for name, array in seen.items()})
+    close(*found)
+
+
+@given(
+    seed=seeds,
+    size=st.tuples(st.integers(1, 7), st.integers(1, 7)),
+    channels=st.tuples(st.integers(1, 5), st.integers(1, 5)),
+    parts=st.lists(st.integers(1, 3), min_size=1, max_size=3),
+)
+def test_the_fast_convolution_and_its_gradients_are_those_of_the_definition(
+    seed: int, size: tuple[int, int], channels: tuple[int, int], parts: list[int]
+):
+    (h, w), (c, o) = size, channels
+    rng = np.random.default_rng(seed)
+    x, weight = rng.normal(size=(sum(parts), h, w, c)), rng.normal(size=(o, 3, 3, c))
+    pull = rng.normal(size=(sum(parts), h, w, o))
+    padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    of_padded, of_weight = np.zeros_like(padded), np.zeros_like(weight)
+    expected = np.zeros_like(pull)
+    for i, j in np.ndindex(3, 3):
+        at = np.s_[:, i : i + h, j : j + w]
+        expected += padded[at] @ weight[:, i, j].T
+        of_padded[at] += pull @ weight[:, i, j]
+        of_weight[:, i, j] = np.einsum("bhwo,bhwc->oc", pull, padded[at])
+
+    def split(array: Any) -> list[mx.array]:
+        return mx.split(mx.array(array, mx.float32), np.cumsum(parts)[:-1].tolist())
+
+    given_ = [*split(x), mx.array(weight, mx.float32)]
+    out, gradients = mx.vjp(
+        lambda *args: winograd.convolved(list(args[:-1]), args[-1]), given_, split(pull)
+    )
+    close(
+        {"out": expected, "images": of_padded[:, 1:-1, 1:-1], "weights": of_weight},
+        {
+            "out": np.concatenate([np.array(part) for part in out]),
+            "images": np.concatenate([np.array(part) for part in gradients[:-1]]),
+            "weights": np.array(gradients[-1]),
+        },
+    )
+
+
+@pytest.mark.parametrize(
+    ("fast", "layer"),
+    [
+        (True, nn.Conv2d(16, 16, 3, padding=1)),
+        (True, nn.Conv2d(40, 20, 3, padding=1, bias=False)),
+        (False, nn.Conv2d(16, 15, 3, padding=1)),
+        (False, nn.Conv2d(3, 16, 3, padding=1)),
+        (False, nn.Conv2d(16, 16, 3)),
+        (False, nn.Conv2d(16, 16, 3, padding=1, stride=2)),
+        (False, nn.Conv2d(16, 16, 3, padding=1, dilation=2)),
+        (False, nn.Conv2d(16, 32, 3, padding=1, groups=2)),
+        (False, nn.Conv2d(16, 16, 1)),
+        (False, nn.Conv2d(16, 16, 5, padding=2)),
+        (False, nn.ConvTranspose2d(16, 16, 3, padding=1)),
+    ],
+)
+def test_only_a_plain_convolution_of_many_channels_is_fast(fast: bool, layer: Any):
+    assert winograd.fits(layer, mx.zeros((4, 8, 8, 16))) == fast

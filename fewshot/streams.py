@@ -1,0 +1,72 @@
+"""A batch divided over the CPU's streams, as MLX runs each of them on one thread."""
+
+import functools
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import mlx.core as mx
+
+from . import runtime
+
+# Fewer images than this are not worth a core of their own.
+_FEWEST_IMAGES = 4
+
+
+def on_cpu() -> bool:
+    """Whether MLX works on the CPU by default."""
+    return bool(mx.default_device() == mx.Device(mx.cpu))
+
+
+@functools.cache
+def _stream(number: int) -> Any:
+    return mx.new_stream(mx.cpu)
+
+
+def on_stream(number: int) -> AbstractContextManager[Any]:
+    """Work inside goes to one of the CPU's streams, in turn for numbers 0, 1, …, if it has any."""
+    count = runtime.streams()
+    return mx.stream(_stream(number % count)) if count > 1 else nullcontext()
+
+
+def all_cores(images: int) -> AbstractContextManager[None]:
+    """Products inside use every core where a batch of so many images is not divided."""
+    return runtime.undivided() if _parts(images) == 1 else nullcontext()
+
+
+def _parts(images: int) -> int:
+    return max(1, min(runtime.streams(), images // _FEWEST_IMAGES))
+
+
+def keep_busy(parts: list[mx.array]) -> bool:
+    """Whether the parts of a batch give every stream enough to do."""
+    return len(parts) == runtime.streams() and len(parts[-1]) >= _FEWEST_IMAGES
+
+
+def divide(batch: mx.array) -> list[mx.array]:
+    """A batch in as many parts as it is worth streams for, the first ones larger by one or none."""
+    count = _parts(batch.shape[0])
+    size, larger = divmod(batch.shape[0], count)
+    ends = [size * (i + 1) + min(i + 1, larger) for i in range(count - 1)]
+    return list(mx.split(batch, ends)) if ends else [batch]
+
+
+def each(function: Callable[..., Any], *lists: Iterable[Any]) -> list[Any]:
+    """`function` of every part, each on its own stream; a single part stays where it is.
+
+    A gradient of one's own needs this too: MLX calls it outside of the streams.
+    """
+    rows = list(zip(*lists, strict=True))
+    if len(rows) == 1:
+        return [function(*rows[0])]
+    results = []
+    for number, row in enumerate(rows):
+        with mx.stream(_stream(number)):
+            results.append(function(*row))
+    return results
+
+
+def total(function: Callable[..., mx.array], *lists: Iterable[mx.array]) -> mx.array:
+    """`function` of every part, added up."""
+    first, *rest = each(function, *lists)
+    return sum(rest, first)
