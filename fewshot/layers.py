@@ -148,9 +148,16 @@ def _pool_to_take(norm: "BatchNorm", after: list[nn.Module], part: mx.array) -> 
         and part.ndim == 4
         and part.shape[1] % 2 == part.shape[2] % 2 == 0
         and on_cpu()
-        and bool((norm.weight >= 0).all())
+        and _none_negative(norm.weight)
     )
     return place if can else None
+
+
+def _none_negative(numbers: mx.array) -> bool:
+    try:
+        return bool((numbers >= 0).all())
+    except ValueError:  # a trace, such as of `mx.compile`, has no numbers
+        return False
 
 
 def _column_sums(rows: mx.array) -> mx.array:

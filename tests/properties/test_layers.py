@@ -1,5 +1,6 @@
 """A divided batch is the undivided one, and gradients of our own are the true ones."""
 
+import shutil
 from collections.abc import Callable
 from typing import Any
 
@@ -71,6 +72,20 @@ def test_a_divided_batch_gives_what_mlx_makes_of_the_whole(seed: int, batch: int
     expected = outcome(theirs, images, weights)
     close(expected, found[0])
     close(expected, found[1])
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="mx.compile on the CPU wants g++")
+def test_a_compiled_gradient_is_the_plain_one():
+    mx.random.seed(1)
+    network = fs.Sequential(nn.Conv2d(16, 16, 3, padding=1), fs.BatchNorm(16), fs.MaxPool2x2())
+    images = mx.random.normal((8, 6, 6, 16))
+
+    def gradients(x: mx.array) -> Any:
+        return nn.value_and_grad(network, lambda x: mx.square(network(x) - 1).mean())(x)[1]
+
+    compiled = mx.compile(gradients, inputs=[network.state], outputs=[network.state])
+    found = [dict(tree_flatten(function(images))) for function in (gradients, compiled)]
+    close(*({name: np.array(array) for name, array in each.items()} for each in found))
 
 
 def test_the_parts_lie_on_streams_of_their_own(monkeypatch: pytest.MonkeyPatch):
