@@ -14,7 +14,7 @@ from attrs import define, evolve, frozen
 
 from . import checkpoint, study_page
 from .assembly import build, check, make
-from .config import RunConfig, Tree, chooses, resolve, to_tree
+from .config import RunConfig, Tree, chooses, names_path, resolve, to_tree
 from .datasets import ArrayDataset
 from .errors import (
     ConfigError,
@@ -58,7 +58,7 @@ def study_configs(
     configs = {}
     for row, layer in study.rows.items():
         with _naming(row):
-            if chooses(dict(layer), "dataset") and any(chooses(each, "dataset") for each in below):
+            if chooses(dict(layer), "dataset") and any("dataset" in each for each in below):
                 raise ConfigError("it names a data set of its own: leave out --dataset and --data")
             configs[row] = resolve(registry, [dict(study.base), *below, dict(layer), *above])
     return [
@@ -66,6 +66,18 @@ def study_configs(
         for i in range(study.seeds)
         for row, config in configs.items()
     ]
+
+
+def rows_name_path(study: Study, registry: Registry) -> bool:
+    """Whether the data set of every row, its own or the base's, has an option `path`.
+
+    Raises ConfigError, naming the row.
+    """
+    found = []
+    for row, layer in study.rows.items():
+        with _naming(row):
+            found.append(names_path(registry, [dict(study.base), dict(layer)]))
+    return all(found)
 
 
 def run_study(

@@ -24,7 +24,7 @@ from fewshot.config import partial_to_toml, read_study
 from fewshot.errors import ConfigError, DataError, OutputError, TrainingError
 from fewshot.plugins import build_registry
 from fewshot.records import Study
-from fewshot.study import run_study, study_configs
+from fewshot.study import rows_name_path, run_study, study_configs
 from fewshot.tabulation import lower_next, read_run
 
 REGISTRY, _ = build_registry()
@@ -215,8 +215,29 @@ def test_a_row_has_options_of_its_own_of_the_data_set_that_all_are_given(study: 
     assert (found["plain"].path, found["small"].path) == ("x", "x")
     assert (found["plain"].size, found["small"].size) == (64, 8)
     named = evolve(study, rows={"plain": {"dataset": "asl-synthetic"}})
-    with pytest.raises(ConfigError, match="a data set of its own"):
-        study_configs(named, REGISTRY, below=[folder])
+    for layer in (folder, {"dataset": {"path": "x"}}):
+        with pytest.raises(ConfigError, match="a data set of its own"):
+            study_configs(named, REGISTRY, below=[layer])
+
+
+@pytest.mark.parametrize(
+    ("base", "rows", "expected"),
+    [
+        ({}, {"a": {}}, False),
+        ({"dataset": "image-folder"}, {"a": {}, "b": {"dataset": {"size": 8}}}, True),
+        ({"dataset": "image-folder"}, {"a": {}, "b": {"dataset": "asl-synthetic"}}, False),
+        ({}, {"a": {"dataset": "image-folder"}}, True),
+    ],
+)
+def test_a_path_is_for_the_data_set_that_every_row_names(
+    study: Study, base: dict[str, Any], rows: dict[str, Any], expected: bool
+):
+    assert rows_name_path(evolve(study, base=base, rows=rows, published={}), REGISTRY) is expected
+
+
+def test_a_row_that_cannot_name_a_data_set_is_named(study: Study):
+    with pytest.raises(ConfigError, match=r"row 'b'.*3"):
+        rows_name_path(evolve(study, rows={"a": {}, "b": {"dataset": 3}}, published={}), REGISTRY)
 
 
 # ------------------------------------------------------------------- done once, whatever happens

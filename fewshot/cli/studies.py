@@ -31,7 +31,7 @@ def study(which: str, seeds: int | None, only: tuple[str, ...], **given: Any) ->
 
     from ..config import read_study, settings_layer
     from ..errors import TrainingError
-    from ..study import run_study
+    from ..study import rows_name_path, run_study
     from ..study_page import settings, table, title
 
     asked = (
@@ -40,7 +40,7 @@ def study(which: str, seeds: int | None, only: tuple[str, ...], **given: Any) ->
     if seeds is not None:
         asked = evolve(asked, seeds=seeds)
     out = given["out"] or Path("studies") / asked.name
-    flags = flag_layer(given)
+    flags = flag_layer(given, rows_name_path(asked, registry))
     data = [{"dataset": flags.pop("dataset")}] if "dataset" in flags else []
     above = topmost(settings_layer(given["settings"]), flags)
     with showing_progress() as progress:
