@@ -42,37 +42,44 @@ class Check:
 
 
 def checks() -> Iterator[Check]:
-    """A product, a convolution and batch norm, each with its gradients, against NumPy.
+    """A product, convolutions and batch norm, each with its gradients, against NumPy.
 
     The batch is large enough to be divided over the CPU's streams.
     """
     rng = generator(0, "doctor")
-    x, weight = rng.normal(size=(24, 9, 8, 16)), rng.normal(size=(17, 3, 3, 16))
-    pull = rng.normal(size=(24, 9, 8, 17))
     a, b = rng.normal(size=(130, 70)), rng.normal(size=(70, 90))
     yield Check("matrix product", _error(_mlx(lambda p, q: p @ q, a, b), a @ b))
+    yield from _of_convolution("convolution", rng, inputs=5, outputs=7)
+    yield from _of_convolution("convolution of many channels", rng, inputs=16, outputs=17)
 
-    convolution: Any = Sequential(nn.Conv2d(16, 17, 3, padding=1, bias=False))
-
-    def convolved(images: mx.array, kernel: mx.array) -> mx.array:
-        convolution.layers[0].weight = kernel
-        return convolution(images)
-
-    yield Check("convolution", _error(_mlx(convolved, x, weight), _convolution(x, weight)))
-    of_images, of_weight = _gradients(convolved, pull, x, weight)
-    backwards = _convolution(pull, weight[:, ::-1, ::-1].transpose(3, 1, 2, 0))
-    yield Check("gradient of the images", _error(of_images, backwards))
-    expected = np.einsum("nhwcij,nhwo->oijc", _windows(x), pull)
-    yield Check("gradient of the weights", _error(of_weight, expected))
-
-    normalise = Sequential(BatchNorm(16))
-    pull = rng.normal(size=x.shape)
+    normalise = Sequential(BatchNorm(5))
+    x, pull = rng.normal(size=(24, 9, 8, 5)), rng.normal(size=(24, 9, 8, 5))
     axes = (0, 1, 2)
     centred, spread = x - x.mean(axis=axes), np.sqrt(x.var(axis=axes) + 1e-5)
     yield Check("batch norm", _error(_mlx(normalise, x), centred / spread))
     along = (pull * centred).mean(axis=axes) / spread**2
     expected = (pull - pull.mean(axis=axes) - centred * along) / spread
     yield Check("gradient of batch norm", _error(_gradients(normalise, pull, x)[0], expected))
+
+
+def _of_convolution(
+    name: str, rng: np.random.Generator, inputs: int, outputs: int
+) -> Iterator[Check]:
+    """A 3x3 convolution by its numbers of channels: `Sequential` computes many in another way."""
+    x, weight = rng.normal(size=(24, 9, 8, inputs)), rng.normal(size=(outputs, 3, 3, inputs))
+    pull = rng.normal(size=(24, 9, 8, outputs))
+    layers: Any = Sequential(nn.Conv2d(inputs, outputs, 3, padding=1, bias=False))
+
+    def convolved(images: mx.array, kernel: mx.array) -> mx.array:
+        layers.layers[0].weight = kernel
+        return layers(images)
+
+    yield Check(name, _error(_mlx(convolved, x, weight), _convolution(x, weight)))
+    of_images, of_weight = _gradients(convolved, pull, x, weight)
+    backwards = _convolution(pull, weight[:, ::-1, ::-1].transpose(3, 1, 2, 0))
+    yield Check(f"{name}: gradient of the images", _error(of_images, backwards))
+    expected = np.einsum("nhwcij,nhwo->oijc", _windows(x), pull)
+    yield Check(f"{name}: gradient of the weights", _error(of_weight, expected))
 
 
 def _mlx(function: Callable[..., mx.array], *arrays: Floats) -> Floats:

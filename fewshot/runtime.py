@@ -43,7 +43,8 @@ _THREADS = [
     ("MKL_Set_Num_Threads", "MKL_Get_Max_Threads"),
 ]
 _ROW_MAJOR, _NO_TRANSPOSE = 101, 111  # cblas.h; transposed is one more
-_SHAPES = [(19, 34, 23), (19, 1, 23), (1, 34, 23)]  # m, n, k of the products that are checked
+# m, n, k of the products that are checked.
+_SHAPES = [(19, 34, 23), (19, 1, 23), (1, 34, 23), (0, 34, 23), (19, 0, 23)]
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
 # Keeps all else that the library exports out of the global scope: another OpenBLAS loaded later,
@@ -59,7 +60,7 @@ static int with_vector(int order, int ta, int tb, int m, int n, int k, float alp
                        int lda, const void *b, int ldb, float beta, void *c, int ldc)
 {
     int across_a = ta != plain, across_b = tb != plain;
-    if (order != row_major || k < 1 || (m > 1 && n > 1))
+    if (order != row_major || m < 1 || n < 1 || k < 1 || (m > 1 && n > 1))
         return 0;
     if (n == 1)
         fewshot_sgemv(order, ta, across_a ? k : m, across_a ? m : k, alpha, a, lda,
@@ -334,24 +335,30 @@ def _check(library: ctypes.CDLL) -> None:
         gemm.restype = None
         flips = itertools.product((0, 1), repeat=2)
         for (flip_a, flip_b), (m, n, k) in itertools.product(flips, _SHAPES):
-            shapes = ((k, m) if flip_a else (m, k), (n, k) if flip_b else (k, n), (m, n))
+            shapes = ((k, m) if flip_a else (m, k), (n, k) if flip_b else (k, n), (max(m, 1), n))
             padded = [
-                (np.arange(rows * (columns + gap)) * 7 % 11 - 5).astype(dtype).reshape(rows, -1)
+                (np.arange(rows * (columns + gap)) * 7 % 11 - 5)
+                .astype(dtype)
+                .reshape(rows, columns + gap)
                 for rows, columns in shapes
             ]
             a, b, c = (matrix[:, :-gap] for matrix in padded)
-            expected = padded[2].copy()
-            expected[:, :-gap] = 2 * (a.T if flip_a else a) @ (b.T if flip_b else b) - c
+            product = (a.T if flip_a else a) @ (b.T if flip_b else b)
             (a_at, lda), (b_at, ldb), (c_at, ldc) = (
                 (ctypes.c_void_p(matrix.ctypes.data), wide(matrix.shape[1])) for matrix in padded
             )
-            sizes = [wide(m), wide(n), wide(k)]
-            gemm(
-                *(_ROW_MAJOR, _NO_TRANSPOSE + flip_a, _NO_TRANSPOSE + flip_b, *sizes),
-                *(scalar(2), a_at, lda, b_at, ldb, scalar(-1), c_at, ldc),
-            )
-            if not np.array_equal(padded[2], expected):
-                raise ValueError(f"{library._name}: cblas_{routine} disagrees with NumPy")
+            order = (_ROW_MAJOR, _NO_TRANSPOSE + flip_a, _NO_TRANSPOSE + flip_b)
+            for alpha, beta in ((2, -1), (1, 0)):
+                if beta == 0:
+                    c[:m] = np.nan  # as MLX leaves what is to be overwritten
+                expected = padded[2].copy()
+                expected[:m, :-gap] = alpha * product + (beta * c[:m] if beta else 0)
+                gemm(
+                    *(*order, wide(m), wide(n), wide(k)),
+                    *(scalar(alpha), a_at, lda, b_at, ldb, scalar(beta), c_at, ldc),
+                )
+                if not np.array_equal(padded[2], expected):
+                    raise ValueError(f"{library._name}: cblas_{routine} disagrees with NumPy")
 
 
 def _version(blas: _Blas) -> str:

@@ -20,7 +20,7 @@ def on_cpu() -> bool:
 
 @functools.cache
 def _stream(number: int) -> Any:
-    return mx.new_stream(mx.cpu)
+    return mx.new_thread_local_stream(mx.cpu)
 
 
 def on_stream(number: int) -> AbstractContextManager[Any]:
@@ -38,9 +38,9 @@ def _parts(images: int) -> int:
     return max(1, min(runtime.streams(), images // _FEWEST_IMAGES))
 
 
-def keep_busy(parts: list[mx.array]) -> bool:
-    """Whether the parts of a batch give every stream enough to do."""
-    return len(parts) == runtime.streams() and len(parts[-1]) >= _FEWEST_IMAGES
+def all_busy(parts: list[mx.array]) -> bool:
+    """Whether a batch in these parts is large enough for the cores there are."""
+    return len(parts) > 1 or (runtime.streams() == 1 and len(parts[0]) >= _FEWEST_IMAGES)
 
 
 def divide(batch: mx.array) -> list[mx.array]:

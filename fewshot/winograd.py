@@ -1,7 +1,8 @@
 """3x3 convolutions of batches on the CPU with fewer multiplications.
 
 Winograd's minimal filtering F(2x2, 3x3), Lavin & Gray 2016, section 4.1: sixteen products for 2x2
-outputs, by the definition 36. All transforms only add, so errors are as small as the definition's.
+outputs, by the definition 36. Rounding errors are about as small, where neighbouring pixels are of
+the same order.
 """
 
 import functools
@@ -13,8 +14,8 @@ import numpy as np
 
 from .streams import each, on_cpu, total
 
-# With fewer, the transforms cost more than they save.
-_FEWEST_CHANNELS = 16
+# With less, the transforms cost more than they save.
+_FEWEST_CHANNELS, _FEWEST_PIXELS = 16, 4  # along a side
 
 
 @functools.cache
@@ -32,6 +33,8 @@ def fits(layer: Any, batch: mx.array) -> bool:
     return (
         type(layer) is nn.Conv2d
         and batch.ndim == 4
+        and min(batch.shape[1:3]) >= _FEWEST_PIXELS
+        and layer.weight.dtype == batch.dtype == mx.float32
         and layer.weight.shape[1:3] == (3, 3)
         and min(layer.weight.shape[0], layer.weight.shape[3]) >= _FEWEST_CHANNELS
         and (layer.stride, layer.padding) == ((1, 1), (1, 1))

@@ -367,7 +367,7 @@ void cblas_##name(int o, int ta, int tb, INT m, INT n, INT k, scalar alpha, cons
             sum += a[(ta == 111 ? i * lda + l : l * lda + i) * parts + p]                        \\
                  * b[(tb == 111 ? l * ldb + j : j * ldb + l) * parts];                           \\
         real *to = c + (i * ldc + j) * parts + p;                                                \\
-        *to = SIGN at alpha * sum + at beta * *to;                                               \\
+        *to = SIGN at alpha * sum + (at beta ? at beta * *to : 0);                               \\
     }                                                                                            \\
 }
 GEMM(sgemm, float, float, , 1)
