@@ -25,7 +25,7 @@ from fewshot.draws import Episode, Labelled, Pairs, Triplets
 from fewshot.embedding import Embedder, embed
 from fewshot.errors import ConfigError, TrainingError
 from fewshot.heads import nearest_prototype, nearest_support
-from fewshot.interfaces import Head, Loss, Metric, Sampler
+from fewshot.interfaces import Loss, Metric, Sampler
 from fewshot.losses import (
     ContrastiveOptions,
     PrototypicalOptions,
@@ -499,6 +499,22 @@ def test_an_episode_loss_needs_a_head_with_a_gradient(head: Any) -> None:
         train(Linear(256, 3), "episode", head=head)
 
 
+@pytest.mark.parametrize("metric", [euclidean(), sqeuclidean(), cosine(), manhattan()])
+@pytest.mark.parametrize("normalize", ["l2", "none"])
+def test_a_margin_beyond_the_metrics_bound_is_refused(metric: Metric, normalize: str) -> None:
+    embedder = Embedder(Linear(4, 2), normalize=normalize)
+    upper = metric.upper(2)
+    sampler = Sampler(draw=lambda seed, index: None, layout="pairs")
+    reachable = contrastive(ContrastiveOptions(margin=upper))
+    check_fits(embedder, sampler, reachable, metric, None)
+    beyond = contrastive(ContrastiveOptions(margin=upper * 1.01))
+    if normalize == "l2" or "scale_free" in metric.laws:
+        with pytest.raises(ConfigError, match="out of reach"):
+            check_fits(embedder, sampler, beyond, metric, None)
+    else:
+        check_fits(embedder, sampler, beyond, metric, None)
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -691,43 +707,7 @@ def test_dropout_is_off_in_embedding_also_amid_training() -> None:
     assert history.steps == 2
 
 
-# ------------------------------------------------------------------------ parts that fit together
-
-
-@pytest.mark.parametrize("yours", ["pairs", "triplets", "episode"])
-@pytest.mark.parametrize("mine", ["pairs", "triplets", "episode"])
-def test_a_loss_is_refused_where_the_sampler_draws_something_else(mine: str, yours: str) -> None:
-    loss = Loss(fn=lambda a, b: a, layout=mine)
-    sampler = Sampler(draw=lambda seed, index: None, layout=yours)
-    embedder = Embedder(Linear(4, 2))
-    if mine == yours:
-        check_fits(embedder, sampler, loss, euclidean(), nearest_prototype())
-    else:
-        with pytest.raises(ConfigError, match=f"{mine}.*{yours}"):
-            check_fits(embedder, sampler, loss, euclidean(), nearest_prototype())
-
-
-@pytest.mark.parametrize("metric", [euclidean(), sqeuclidean(), cosine(), manhattan()])
-@pytest.mark.parametrize("normalize", ["l2", "none"])
-def test_a_margin_beyond_the_metrics_bound_is_refused(metric: Metric, normalize: str) -> None:
-    embedder = Embedder(Linear(4, 2), normalize=normalize)
-    upper = metric.upper(2)
-    sampler = Sampler(draw=lambda seed, index: None, layout="pairs")
-    reachable = contrastive(ContrastiveOptions(margin=upper))
-    check_fits(embedder, sampler, reachable, metric, None)
-    beyond = contrastive(ContrastiveOptions(margin=upper * 1.01))
-    if normalize == "l2" or "scale_free" in metric.laws:
-        with pytest.raises(ConfigError, match="out of reach"):
-            check_fits(embedder, sampler, beyond, metric, None)
-    else:
-        check_fits(embedder, sampler, beyond, metric, None)
-
-
-@pytest.mark.parametrize("head", [None, nearest_support()])
-def test_an_episode_loss_is_refused_without_a_head_to_train_through(head: Head | None) -> None:
-    sampler = Sampler(draw=lambda seed, index: None, layout="episode")
-    with pytest.raises(ConfigError, match="head"):
-        check_fits(Embedder(Linear(4, 2)), sampler, prototypical(), euclidean(), head)
+# ---------------------------------------------------------------------------------- on a GPU
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="mx.compile on the CPU wants g++")
