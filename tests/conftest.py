@@ -1,6 +1,7 @@
-"""MLX made fast before anything imports it, and how hard Hypothesis tries."""
+"""MLX made fast before anything imports it, how hard Hypothesis tries, what tests share."""
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,9 @@ from hypothesis import settings
 from fewshot import runtime
 
 runtime.prepare()
+
+# Tests started in the background ignore Ctrl-C, and so would the commands that they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("quick", derandomize=True, max_examples=30, deadline=None)
 settings.register_profile("thorough", max_examples=500, deadline=None)
