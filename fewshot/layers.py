@@ -161,6 +161,11 @@ def _all_positive(numbers: mx.array) -> bool:
         return False
 
 
+def _per_channel(parts: list[mx.array]) -> int:
+    """How many numbers of each channel the parts (…, c) have together."""
+    return sum(part.size for part in parts) // parts[0].shape[-1]
+
+
 def _column_sums(x: mx.array) -> mx.array:
     """Σ over all axes of (…, c) but the last, as products: faster than a reduction here.
 
@@ -186,7 +191,7 @@ def _normalisation(
     def normalised(
         parts: list[mx.array], weight: mx.array, bias: mx.array, eps: mx.array
     ) -> list[mx.array]:
-        n = sum(part.size for part in parts) // parts[0].shape[-1]
+        n = _per_channel(parts)
         mean = total(_column_sums, parts) / n
         variance = total(lambda part: _column_sums(mx.square(part - mean)), parts) / n
         scale = weight * mx.rsqrt(variance + eps)
@@ -198,7 +203,7 @@ def _normalisation(
     def normalised_vjp(primals: Any, cotangents: Any, outputs: Any) -> tuple[Any, ...]:
         """Ioffe & Szegedy 2015, section 3, with the sums over the batch taken once."""
         parts, weight, _, eps = primals
-        count, n = len(parts), sum(part.size for part in parts) // parts[0].shape[-1]
+        count, n = len(parts), _per_channel(parts)
         gradients, reduced = cotangents[:count], outputs[count:-2]
         mean, variance = outputs[-2:]
         inverse = mx.rsqrt(variance + eps)
@@ -254,7 +259,7 @@ class BatchNorm(nn.BatchNorm):
         if not self.training:
             scale, shift = affine(self)
             return each(lambda part: part * scale + shift, parts)
-        n = sum(part.size for part in parts) // parts[0].shape[-1]
+        n = _per_channel(parts)
         if n < 2:
             raise ValueError("batch norm cannot train on one value a channel")
         eps, keep = mx.array(self.eps), 1 - self.momentum
