@@ -180,16 +180,24 @@ class Classifier:
         return _blank(embedder, metric, head, shape).enrol(images)
 
     @classmethod
-    def load(cls, path: str | Path, registry: Registry | None = None) -> "Classifier":
+    def load(
+        cls,
+        path: str | Path,
+        registry: Registry | None = None,
+        without_adapter: bool = False,
+    ) -> "Classifier":
         """A classifier from its file, or one without any class from a run folder.
 
-        Raises OutputError, naming the file, where it is damaged, of another version or no
-        classifier; UnknownComponentError where a plugin it needs is not installed.
+        It applies no adapter: a run that has one is refused, unless `without_adapter` asks for the
+        trained network as it is. Raises ConfigError for that; OutputError, naming the file, where
+        it is damaged, of another version or no classifier; UnknownComponentError where a plugin it
+        needs is not installed.
         """
         path = Path(path)
         registry = build_registry()[0] if registry is None else registry
         if path.is_dir():
-            blank = _of_recipe(recipe.of_run(path, registry), registry)
+            made = recipe.of_run(path, registry, without_adapter)
+            blank = _of_recipe(made, registry)
             return evolve(blank, calibrations=_of_results(path / "results.json"))
         document, arrays = archive.read(path)
         try:

@@ -14,7 +14,7 @@ from . import assembly
 from .checkpoint import fill, read_json, run_config, run_weights
 from .config import Chosen, Tree, from_table, options, resolve, to_table
 from .embedding import Embedder
-from .errors import OutputError, UnknownComponentError
+from .errors import ConfigError, OutputError, UnknownComponentError
 from .images import Shape
 from .interfaces import Head, Metric
 from .records import EmbeddingOptions
@@ -40,9 +40,19 @@ class Recipe:
     weights: Mapping[str, NDArray[np.float32]]
 
 
-def of_run(folder: Path, registry: Registry) -> Recipe:
-    """The recipe of a run folder. Raises OutputError where it has no sound weights."""
+def of_run(folder: Path, registry: Registry, without_adapter: bool = False) -> Recipe:
+    """The recipe of a run folder, which has no place for an adapter.
+
+    Raises OutputError where it has no sound weights, ConfigError for a run with an adapter, unless
+    it is to be left out.
+    """
     config = resolve(registry, [run_config(folder)])
+    if config.adapter.name != "none" and not without_adapter:
+        raise ConfigError(
+            f"{folder}: its figures are those with the adapter '{config.adapter.name}', which a "
+            "classifier does not apply: --without-adapter (in Python without_adapter=True) takes "
+            "the trained network as it is"
+        )
     weights = run_weights(folder)
     manifest = read_json(folder / "manifest.json")
     try:

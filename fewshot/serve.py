@@ -52,12 +52,13 @@ class Desk:
 
     All that touches MLX happens on one thread, in the order in which it was asked for: two that
     use it can abort the process at its end. A change is saved before it counts. `run`: make the
-    file first, without any class, from a run folder. Raises what `Classifier.load` does, and
-    OutputError where there is such a file already.
+    file first, without any class, from a run folder, `without_adapter` where it has one. Raises
+    what `Classifier.load` does, and OutputError where there is such a file already.
     """
 
     path: Path
     run: Path | None = None
+    without_adapter: bool = False
     _thread: ThreadPoolExecutor = Factory(lambda: ThreadPoolExecutor(1, "mlx"))
     _classifier: Classifier = field(init=False)
 
@@ -68,7 +69,8 @@ class Desk:
         if self.run is not None:
             if self.path.exists():
                 raise OutputError(f"{self.path} exists: serve it as it is, or name another file")
-            Classifier.load(self.run).save(self.path)
+            made = Classifier.load(self.run, without_adapter=self.without_adapter)
+            made.save(self.path)
         return Classifier.load(self.path)
 
     def ask(self, question: Callable[[Classifier], T]) -> T:

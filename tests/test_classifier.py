@@ -1,6 +1,7 @@
 """A classifier of one's own classes: a value, asked in any way, written to a file and read."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -408,3 +409,19 @@ def test_a_folder_that_is_no_run_is_said(tmp_path: Path):
         fs.Classifier.load(tmp_path, REGISTRY)
     with pytest.raises(fs.OutputError, match=r"none\.fewshot: cannot be read"):
         fs.Classifier.load(tmp_path / "none.fewshot", REGISTRY)
+
+
+def test_a_run_with_an_adapter_gives_a_classifier_only_without_it(trained: Path, tmp_path: Path):
+    run = Path(shutil.copytree(trained, tmp_path / "run"))
+    config = (run / "config.toml").read_text()
+    (run / "config.toml").write_text(
+        config.replace('[adapter]\nname = "none"', '[adapter]\nname = "finetune"')
+    )
+    with pytest.raises(fs.ConfigError, match=r"adapter 'finetune'.*without_adapter=True"):
+        fs.Classifier.load(run, REGISTRY)
+    image = photo(np.random.default_rng(0))
+    kept, known = (
+        fs.Classifier.load(each, REGISTRY, without_adapter=True).enrol({"cup": image})
+        for each in (run, trained)
+    )
+    assert equal(kept, known)

@@ -159,6 +159,41 @@ def test_a_mistake_is_one_line(
     assert sorted(tmp_path.iterdir()) == [tmp_path / "empty"]
 
 
+@pytest.fixture(scope="module")
+def adapted(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with an adapter, whose weights are those of the run without."""
+    run = Path(shutil.copytree(trained, tmp_path_factory.mktemp("adapted") / "run"))
+    config = (run / "config.toml").read_text()
+    assert '[adapter]\nname = "none"' in config
+    (run / "config.toml").write_text(config.replace('"none"', '"whiten"', 1))
+    return run
+
+
+@pytest.mark.parametrize("command", ["enrol", "serve", "export"])
+def test_no_command_drops_an_adapter_without_a_word(
+    command: str, adapted: Path, mine: Path, tmp_path: Path
+):
+    words = {
+        "enrol": ("enrol", adapted, mine, "-o", "new.fewshot"),
+        "serve": ("serve", "new.fewshot", "--from", adapted, "--port", 0),
+        "export": ("export", adapted, "-o", "new.mlxfn"),
+    }[command]
+    line = error(2, *words, cwd=tmp_path)
+    assert "adapter 'whiten'" in line
+    assert "--without-adapter" in line
+    assert not [*tmp_path.iterdir()]
+
+
+def test_a_runs_network_is_had_without_its_adapter_where_that_is_asked_for(
+    adapted: Path, file: Path, mine: Path, tmp_path: Path
+):
+    new = tmp_path / "new.fewshot"
+    done("enrol", adapted, mine, "-o", new, "--without-adapter")
+    assert new.read_bytes() == file.read_bytes()
+    done("enrol", new, mine)
+    done("export", adapted, "-o", tmp_path / "net.mlxfn", "--without-adapter")
+
+
 # ---------------------------------------------------------------------------------- predict
 
 

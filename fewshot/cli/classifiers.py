@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from .options import without_adapter
 from .terminal import fast_mlx, load_registry, print_table, showing_progress
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ _BATCH = 128  # images read before the next progress is shown
 @click.option("--remove", metavar="CLASS", multiple=True, help="Take a class out.")
 @click.option("--threshold", type=float, help="Distance beyond which an image is unknown.")
 @click.option("--show", is_flag=True, help="What is in it.")
+@without_adapter
 def enrol(
     source: Path,
     folder: Path | None,
@@ -38,6 +40,7 @@ def enrol(
     remove: tuple[str, ...],
     threshold: float | None,
     show: bool,
+    without_adapter: bool,
 ) -> None:
     """Make a classifier of your own classes: FOLDER has a folder of images for each.
 
@@ -48,7 +51,7 @@ def enrol(
     fewshot enrol signs.fewshot --show                 what is in it
 
     A file is changed in place unless -o names another. Images that cannot be used are told, and
-    the rest is enrolled.
+    the rest is enrolled. An adapter is not applied: a run with one is refused.
     """
     from attrs import evolve
 
@@ -61,7 +64,7 @@ def enrol(
         raise click.UsageError("a classifier from a run wants a file: -o signs.fewshot")
     if out is not None and out.exists() and out.resolve() != source.resolve():
         raise OutputError(f"{out} exists: name another, or change it: fewshot enrol {out} …")
-    classifier = _load(source)
+    classifier = _load(source, without_adapter)
     for name in remove:
         classifier = classifier.remove(name)
     bad = 0
@@ -82,12 +85,12 @@ def enrol(
         raise DataError(f"{bad} images could not be used; the rest is enrolled")
 
 
-def _load(path: Path) -> Classifier:
+def _load(path: Path, without_adapter: bool = False) -> Classifier:
     fast_mlx()
     registry, _ = load_registry(strict=False)
     from ..prediction import Classifier
 
-    return Classifier.load(path, registry)
+    return Classifier.load(path, registry, without_adapter)
 
 
 def _enrolled(classifier: Classifier, folder: Path) -> tuple[Classifier, int]:
@@ -259,9 +262,10 @@ def _progress(total: int) -> AbstractContextManager[Progress]:
 @click.command()
 @click.argument("source", metavar="FILE|RUN", type=click.Path(path_type=Path))
 @click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help=".onnx or .mlxfn")
-def export(source: Path, out: Path) -> None:
+@without_adapter
+def export(source: Path, out: Path, without_adapter: bool) -> None:
     """The embedding network for other programs: ONNX, or a function for MLX."""
-    classifier = _load(source)
+    classifier = _load(source, without_adapter)
     from ..exporting import BATCHES, export
 
     error = export(classifier, out)

@@ -75,6 +75,11 @@ examination = _adding(
     settings,
 )
 
+# Of every command that makes something of a run's network.
+without_adapter = click.option(
+    "--without-adapter", is_flag=True, help="Of a run with an adapter: its network as trained."
+)
+
 
 def flag_layer(given: dict[str, Any], path_is_named: bool = False) -> Tree:
     """Flags as the topmost layer.

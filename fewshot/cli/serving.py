@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from .options import without_adapter
 from .terminal import fast_mlx
 
 
@@ -17,9 +18,10 @@ from .terminal import fast_mlx
     "--from", "run", metavar="RUN", type=click.Path(path_type=Path),
     help="Make FILE first, without any class, from this run folder.",
 )  # fmt: skip
+@without_adapter
 @click.option("--port", default=8100, show_default=True, help="On 127.0.0.1; 0: a free one.")
 @click.option("--open", "show", is_flag=True, help="Open the page in the browser.")
-def serve(file: Path, run: Path | None, port: int, show: bool) -> None:
+def serve(file: Path, run: Path | None, without_adapter: bool, port: int, show: bool) -> None:
     """A page on this machine: classify from the camera, enrol and remove classes.
 
     Only programs of this machine can reach it. Every change is saved to FILE at once; Ctrl-C ends
@@ -34,7 +36,7 @@ def serve(file: Path, run: Path | None, port: int, show: bool) -> None:
         if show:
             click.launch(address)
 
-    serve_page(Desk(file, run), port, ready)
+    serve_page(Desk(file, run, without_adapter), port, ready)
     # All is saved. A usual end can abort: another thread than the first has used MLX.
     sys.stdout.flush()
     os._exit(0)
