@@ -1,5 +1,6 @@
 """Image files in folders or a zip file: found in order of name, one folder a class, and decoded."""
 
+import errno
 import os
 import re
 import weakref
@@ -155,8 +156,14 @@ def class_folders(root: Path, fewest: int = 2) -> dict[str, list[Any]]:
 
 
 def files_below(root: Path) -> Iterator[Path]:
-    """Every image file in a folder, at any depth, in order of name; hidden ones passed over."""
-    folders, files = _on_disk(str(root))
+    """Every image file in a folder, at any depth, in order of name; hidden ones passed over.
+
+    Raises DataError for a folder that cannot be read.
+    """
+    try:
+        folders, files = _on_disk(str(root))
+    except OSError as error:
+        raise DataError(f"{root}: cannot be read: {error}") from error
     yield from (Path(file.path) for file in sorted(files, key=lambda file: natural(file.name)))
     for name in sorted(folders, key=natural):
         yield from files_below(Path(folders[name]))
@@ -201,16 +208,32 @@ def _is_image(name: str) -> bool:
 
 
 def _on_disk(place: str) -> _Listing:
+    """Links are followed, but for those that lead nowhere or back to where they are."""
     folders: dict[str, str] = {}
     files: list[Any] = []
+    links: list[str] = []
     with os.scandir(place) as entries:
         for entry in entries:
             if _hidden(entry.name):
                 continue
-            if _is_image(entry.name) and entry.is_file():
-                files.append(File(entry.path, entry.name))
-            elif entry.is_dir():
-                folders[entry.name] = entry.path
+            try:
+                if _is_image(entry.name) and entry.is_file():
+                    files.append(File(entry.path, entry.name))
+                elif entry.is_dir():
+                    folders[entry.name] = entry.path
+                    if entry.is_symlink():
+                        links.append(entry.name)
+            except OSError as error:
+                if error.errno != errno.ELOOP:  # a link to itself leads nowhere, as a broken one
+                    raise
+    if links:
+        # Of links followed on the way here, each part of the path has parents of its own.
+        here = Path(place).absolute()
+        above = [up.resolve() for up in (here, *here.parents)]
+        for name in links:
+            target = Path(folders[name]).resolve()
+            if any(up.is_relative_to(target) for up in above):
+                del folders[name]
     return folders, files
 
 

@@ -1,6 +1,5 @@
 """One image of any source, decoded, turned upright and scaled: training and prediction share it."""
 
-import os
 import warnings
 import zipfile
 import zlib
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from .errors import DataError
+from .runtime import cores
 
 Shape = tuple[int, int, int]
 
@@ -45,15 +45,18 @@ class Decoded(NamedTuple):
 
 
 class Picture(NamedTuple):
-    """One image (h, w, c) uint8, what it is called, and the SHA-256 of its file, if it has one."""
+    """One image (h, w, c) uint8, what it is called and, at any size, what it is known by.
+
+    `digest`: SHA-256 of its file, or of its pixels before they were scaled; None: as they are.
+    """
 
     image: NDArray[np.uint8]
     name: str
-    of_file: bytes | None = None
+    digest: bytes | None = None
 
     def sha256(self) -> str:
         """Of its file, or else of its pixels, in hexadecimal."""
-        return self.of_file.hex() if self.of_file else sha256(self.image.tobytes()).hexdigest()
+        return (self.digest or _of_pixels(self.image)).hex()
 
 
 def picture(image: Any, shape: Shape, max_pixels: int = MAX_PIXELS) -> Picture:
@@ -64,14 +67,17 @@ def picture(image: Any, shape: Shape, max_pixels: int = MAX_PIXELS) -> Picture:
     naming the file, for what is no image, damaged, or above `max_pixels`.
     """
     if isinstance(image, Picture):
-        return image if image.image.shape == shape else picture(image.image, shape)
+        scaled, digest = _of_array(image.image, shape)
+        return image._replace(image=scaled, digest=image.digest or digest)
     if isinstance(image, np.ndarray):
-        return Picture(_of_array(image, shape), "array")
+        scaled, digest = _of_array(image, shape)
+        return Picture(scaled, "array", digest)
     if isinstance(image, Image.Image):
         name = str(getattr(image, "filename", "") or "image")
         try:
             _check_size(name, image, max_pixels)
-            return Picture(_upright(image, shape), name)
+            upright = _upright(image, shape)
+            return Picture(_scaled(upright, shape), name, _of_pixels(np.asarray(upright)))
         except UNREADABLE as error:
             raise DataError(f"{name}: not a readable image ({error})") from error
     file = Path(image) if isinstance(image, str) else image
@@ -99,7 +105,7 @@ def pictures(images: Sequence[Any], shape: Shape) -> list[Picture | DataError]:
         warnings.simplefilter("ignore")  # max_pixels decides on size; odd metadata do no harm
         if len(images) == 1:
             return [attempt(images[0])]
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with ThreadPoolExecutor(cores()) as pool:
             return list(pool.map(attempt, images))
 
 
@@ -118,7 +124,8 @@ def read(path: Any, shape: Shape, max_pixels: int = MAX_PIXELS) -> Decoded:
             # Large JPEGs decode to an eighth at best, 12 times as fast; at four times the size
             # or more, photos stay within 1.5 levels of 255 on average.
             image.draft(None, (4 * shape[1], 4 * shape[0]))
-            return Decoded(_upright(image, shape), sha256(content).digest(), width, height)
+            pixels = _scaled(_upright(image, shape), shape)
+            return Decoded(pixels, sha256(content).digest(), width, height)
     except UnidentifiedImageError as error:
         raise DataError(f"{path}: not an image that Pillow knows, or empty") from error
     except UNREADABLE as error:
@@ -147,26 +154,35 @@ def _content(file: IO[bytes], path: Any, max_pixels: int) -> bytes:
     return b"".join(blocks)
 
 
-def _of_array(image: NDArray[Any], shape: Shape) -> NDArray[np.uint8]:
+def _of_array(image: NDArray[Any], shape: Shape) -> tuple[NDArray[np.uint8], bytes | None]:
+    """An array at `shape`, and SHA-256 of its pixels where these were scaled."""
     if image.dtype != np.uint8:
         raise DataError(f"an array of an image holds uint8, 0 to 255, not {image.dtype}")
     if image.shape == shape:
-        return image
+        return image, None
     grey = image[..., 0] if image.ndim == 3 and image.shape[-1] == 1 else image
     colour = grey.ndim == 3 and grey.shape[-1] in (3, 4)
     if shape[-1] not in _MODES or not (grey.ndim == 2 or colour) or not grey.size:
         raise DataError(f"an array of an image is {shape} or (h, w, c), not {image.shape}")
-    return _upright(Image.fromarray(grey), shape)
+    upright = _upright(Image.fromarray(grey), shape)
+    return _scaled(upright, shape), _of_pixels(np.asarray(upright))
 
 
-def _upright(image: Image.Image, shape: Shape) -> NDArray[np.uint8]:
-    """EXIF orientation applied, grey or RGB, scaled by area."""
-    height, width, channels = shape
-    if channels not in _MODES:
-        raise DataError(f"the network takes {channels} channels: give it arrays of {shape}")
-    upright = _eight_bit(ImageOps.exif_transpose(image)).convert(_MODES[channels])
-    scaled = upright.resize((width, height), Image.Resampling.BOX)
-    return np.asarray(scaled).reshape(shape)
+def _of_pixels(pixels: NDArray[np.uint8]) -> bytes:
+    return sha256(np.ascontiguousarray(pixels).data).digest()
+
+
+def _upright(image: Image.Image, shape: Shape) -> Image.Image:
+    """EXIF orientation applied, grey or RGB as `shape` has channels, at its own size."""
+    if shape[-1] not in _MODES:
+        raise DataError(f"the network takes {shape[-1]} channels: give it arrays of {shape}")
+    return _eight_bit(ImageOps.exif_transpose(image)).convert(_MODES[shape[-1]])
+
+
+def _scaled(image: Image.Image, shape: Shape) -> NDArray[np.uint8]:
+    """Scaled by area."""
+    height, width, _ = shape
+    return np.asarray(image.resize((width, height), Image.Resampling.BOX)).reshape(shape)
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:

@@ -202,6 +202,38 @@ def test_an_image_that_a_class_has_is_not_enrolled_again(enrolled: fs.Classifier
     assert enrolled.enrol({"cup": enrolled.support.images[1]}).counts() == {"cup": 2, "key": 3}
 
 
+def given_as(tmp_path: Path, array: np.ndarray) -> dict[str, Any]:
+    """An image in every way that is taken, its file apart, and as it was read for other sizes."""
+    path = write(Image.fromarray(array), tmp_path / "image.png")
+    ways: dict[str, Any] = {"path": path, "array": array, "Pillow": Image.open(path)}
+    for size in (5, SIZE, 40):
+        shape = (size, size, 3)
+        ways |= {f"{name} at {size}": picture(ways[name], shape) for name in ("path", "array")}
+    return ways
+
+
+@pytest.mark.parametrize("size", [5, SIZE, 40])
+def test_an_image_is_known_again_whatever_size_it_was_read_at(
+    blank: fs.Classifier, tmp_path: Path, size: int
+):
+    ways = given_as(tmp_path, photo(np.random.default_rng(0), size))
+    of_file = {name: way for name, way in ways.items() if name.startswith("path")}
+    of_pixels = {name: way for name, way in ways.items() if name not in of_file}
+    for alike in (of_file, of_pixels):
+        for first in alike.values():
+            once = blank.enrol({"cup": first})
+            for name, again in alike.items():
+                assert once.enrol({"cup": again}).counts() == {"cup": 1}, name
+
+
+def test_images_that_are_alike_only_once_scaled_are_two(blank: fs.Classifier):
+    fine = photo(np.random.default_rng(0), 2 * SIZE)
+    twin = fine.reshape(SIZE, 2, SIZE, 2, 3)[:, ::-1].reshape(fine.shape)  # the same averages
+    assert np.array_equal(*(picture(each, blank.shape).image for each in (fine, twin)))
+    for a, b in ((fine, twin), (Image.fromarray(fine), Image.fromarray(twin))):
+        assert blank.enrol({"cup": [a, b]}).counts() == {"cup": 2}
+
+
 def test_removing_the_images_of_a_class_one_by_one_removes_it(enrolled: fs.Classifier):
     hashes = [h for h, c in zip(enrolled.support.sha256, enrolled.support.labels, strict=True) if c]
     rest = enrolled.remove_image("key", hashes[0])

@@ -25,7 +25,14 @@ from fewshot.datasets import (
 )
 from fewshot.draws import Episode
 from fewshot.errors import DataError
-from fewshot.folders import ImageFiles, ImageFolderOptions, image_folder, natural
+from fewshot.folders import (
+    ImageFiles,
+    ImageFolderOptions,
+    class_folders,
+    files_below,
+    image_folder,
+    natural,
+)
 from fewshot.records import ClassSplit
 
 SIZE = 8
@@ -111,6 +118,58 @@ def test_hidden_files_and_files_that_are_no_images_are_passed_over(pack: bool, t
     dataset = folder(zipped(root, tmp_path / "images.zip") if pack else root)
     assert dataset.classes == ("a", "b")
     assert names(dataset) == ["1.png", "1.png"]
+
+
+LOOPS = {
+    "to the folder itself": ("back", "."),
+    "to the folder above": ("back", ".."),
+    "from a class": ("a/back", "."),
+    "from a class to the root": ("a/back", ".."),
+    "from beside the classes": ("data/back", "../.."),
+    "to the link itself": ("back", "back"),
+    "of an image to itself": ("a/2.png", "2.png"),
+    "to nothing": ("back", "nothing"),
+}
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("come_by", ["root", "elsewhere/link"])
+def test_a_link_that_leads_nowhere_or_back_is_passed_over(loop: str, come_by: str, tmp_path: Path):
+    root = tmp_path / "root"
+    for name in "ab":
+        save(root / name / "1.png")
+    (root / "data").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "link").symlink_to(root)
+    at, target = LOOPS[loop]
+    (root / at).symlink_to(target)
+    place = tmp_path / come_by
+    assert {name: len(files) for name, files in class_folders(place).items()} == {"a": 1, "b": 1}
+    assert [*files_below(place)] == [place / name / "1.png" for name in "ab"]
+
+
+def test_links_that_lead_into_each_other_end(tmp_path: Path):
+    for name, other in ("ab", "ba"):
+        save(tmp_path / name / "1.png")
+        (tmp_path / name / "x").symlink_to(f"../{other}")
+    assert [str(path.relative_to(tmp_path)) for path in files_below(tmp_path)] == [
+        "a/1.png", "a/x/1.png", "b/1.png", "b/x/1.png",
+    ]  # fmt: skip
+
+
+def test_other_links_are_followed(tmp_path: Path):
+    for name in "ab":
+        save(tmp_path / "photos" / name / "1.png")
+    (tmp_path / "chosen").mkdir()
+    for name in "ab":
+        (tmp_path / "chosen" / f"of {name}").symlink_to(f"../photos/{name}")
+    assert [*class_folders(tmp_path / "chosen")] == ["of a", "of b"]
+    assert len([*files_below(tmp_path / "chosen")]) == 2
+
+
+def test_a_folder_that_cannot_be_read_is_a_data_error(tmp_path: Path):
+    with pytest.raises(DataError, match="none: cannot be read"):
+        next(files_below(tmp_path / "none"))
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "JPEG", "Png", "bmp", "gif", "webp", "tif", "TIFF"])
