@@ -1,6 +1,5 @@
 """What the figures were measured on."""
 
-import os
 import platform
 import sys
 from importlib import metadata
@@ -33,11 +32,10 @@ def describe() -> tuple[dict[str, Any], Turn]:
     import fewshot as fs
 
     runtime = fs.prepare()
-    has_affinity = hasattr(os, "sched_getaffinity")
     facts = {
         "system": f"{platform.system()} {platform.machine()}",
         "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count(),
+        "cores": fs.cores(),
         "backend": runtime.backend,
         "BLAS": runtime.blas,
         "BLAS threads": runtime.threads,

@@ -101,6 +101,7 @@ if TYPE_CHECKING:
     from .records import option as option
     from .records import within as within
     from .run import trained as trained
+    from .runtime import cores as cores
     from .runtime import prepare as prepare
     from .samplers import AllPairsOptions as AllPairsOptions
     from .samplers import EpisodesOptions as EpisodesOptions
@@ -158,7 +159,7 @@ _MODULES = {
     "Preset Setting SplitOptions Study TrainingOptions Verification above "
     "at_least at_most below option within",
     "run": "trained",
-    "runtime": "prepare",
+    "runtime": "cores prepare",
     "samplers": "AllPairsOptions EpisodesOptions PairsOptions ProxiesOptions TripletsOptions "
     "all_pairs all_way episodes pairs proxies triplets",
     "seeding": "generator",

@@ -185,6 +185,58 @@ def test_a_containers_share_of_time_counts(quota: str, share: int | None, tmp_pa
     assert runtime.cores(tmp_path / "missing") == every
 
 
+READERS = """
+import json, threading, time
+from io import BytesIO
+
+import numpy as np
+from PIL import Image
+
+import fewshot as fs
+from fewshot.cache import on_all_cores
+from fewshot.images import pictures
+
+content = BytesIO()
+Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(content, "PNG")
+threads = set()
+
+class File:
+    def open(self, mode):
+        threads.add(threading.get_ident())
+        time.sleep(0.02)
+        return BytesIO(content.getvalue())
+
+files = [File()] * 64
+found = []
+for read in (
+    lambda: pictures(files, (8, 8, 3)),
+    lambda: on_all_cores(lambda i: files[i].open("rb"), range(64), lambda i, file: None, None),
+):
+    threads.clear()
+    read()
+    found.append(len(threads))
+print(json.dumps([fs.cores(), *found]))
+"""
+
+
+@linux_cpu
+@pytest.mark.parametrize("count", [1, 2])
+def test_every_pool_of_readers_has_a_thread_for_each_core_of_this_process(
+    count: int, tmp_path: Path
+) -> None:
+    pinned = f"import os; os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:{count}])"
+    usable, *threads = ask(f"{pinned}\n{READERS}", tmp_path)
+    assert usable == min(count, runtime.cores())
+    assert threads == [usable, usable]
+
+
+def test_processors_are_counted_in_one_place() -> None:
+    root = Path(__file__).parents[1]
+    code = [*(root / "fewshot").rglob("*.py"), *(root / "plugins").glob("*/src/**/*.py")]
+    counting = [path.name for path in code if "cpu_count" in path.read_text(encoding="utf-8")]
+    assert counting == ["runtime.py"]
+
+
 PRODUCTS = """
 import json, sys
 from fewshot import runtime

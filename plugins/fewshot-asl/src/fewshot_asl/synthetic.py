@@ -4,13 +4,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from os import cpu_count
 
 import numpy as np
 from attrs import frozen
 from numpy.typing import NDArray
 
-from fewshot import DataError, Ints, at_least, at_most, generator, option, within
+from fewshot import DataError, Ints, at_least, at_most, cores, generator, option, within
 
 from .alphabet import CLASSES, SPLIT
 from .drawing import LARGEST, SMALLEST, draw
@@ -56,22 +55,22 @@ class Drawn:
         """
         total, size = len(self.labels), self.options.size
         images = np.empty((total, size, size, 3), np.uint8)
-        cores = min(cpu_count() or 1, 8)
-        with ThreadPoolExecutor(cores) as pool:
-            others = [pool.submit(_elsewhere, self.options, w, cores) for w in range(1, cores)]
-            for index in range(0, total, cores):
+        count = min(cores(), 8)
+        with ThreadPoolExecutor(count) as pool:
+            others = [pool.submit(_elsewhere, self.options, w, count) for w in range(1, count)]
+            for index in range(0, total, count):
                 images[index] = self[index]
                 if progress is not None:
-                    progress(min(index + cores, total), total)
+                    progress(min(index + count, total), total)
             for worker, other in enumerate(others, start=1):
                 rows = np.frombuffer(other.result(), np.uint8)
-                images[worker::cores] = rows.reshape(-1, size, size, 3)
+                images[worker::count] = rows.reshape(-1, size, size, 3)
         return images
 
 
-def _elsewhere(options: SyntheticOptions, worker: int, cores: int) -> bytes:
-    """Every `cores`-th image from `worker` on, drawn by another Python."""
-    numbers = (options.size, options.images, options.seed, worker, cores)
+def _elsewhere(options: SyntheticOptions, worker: int, count: int) -> bytes:
+    """Every `count`-th image from `worker` on, drawn by another Python."""
+    numbers = (options.size, options.images, options.seed, worker, count)
     done = subprocess.run(
         [sys.executable, "-m", __name__, *map(str, numbers)], stdout=subprocess.PIPE, check=False
     )
