@@ -40,24 +40,33 @@ def _short(name: str) -> str:
 
 
 def curves(records: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Training loss, validation score and pair accuracy against the step."""
-    figure = Figure(figsize=(12, 3.2), layout="constrained")
-    loss, score, pairs = figure.subplots(1, 3)
-    for axes, name, label, colour in (
-        (loss, "loss", "training", _OURS),
-        (score, "score", "accuracy, validation classes", _OURS),
-        (pairs, "train_pair_accuracy", "pair accuracy, training classes", _FLOOR),
-        (pairs, "pair_accuracy", "pair accuracy, validation classes", _OURS),
-        (pairs, "auc", "pair ROC AUC, validation classes", _UNTRAINED),
-    ):
-        points = [(r["step"], r[name]) for r in records if name in r]
-        if points:
-            axes.plot(*zip(*points, strict=True), "o-", color=colour, label=label, markersize=3)
-    loss.set(ylabel="loss", ylim=(0, None))
-    score.set(ylim=(0, 1))
-    pairs.set(ylim=(0.4, 1))
-    for axes in (loss, score, pairs):
-        axes.set(xlabel="step")
+    """Training loss, validation score and pair accuracy against the step.
+
+    Without validation classes the loss alone.
+    """
+    panels: list[tuple[dict[str, Any], list[tuple[str, str, str]]]] = [
+        ({"ylabel": "loss", "ylim": (0, None)}, [("loss", "training", _OURS)]),
+        ({"ylim": (0, 1)}, [("score", "accuracy, validation classes", _OURS)]),
+        (
+            {"ylim": (0.4, 1)},
+            [
+                ("train_pair_accuracy", "pair accuracy, training classes", _FLOOR),
+                ("pair_accuracy", "pair accuracy, validation classes", _OURS),
+                ("auc", "pair ROC AUC, validation classes", _UNTRAINED),
+            ],
+        ),
+    ]
+    measured = {name for record in records for name in record} | {"loss"}
+    panels = [(look, of) for look, of in panels if measured & {name for name, _, _ in of}]
+    figure = Figure(figsize=(4 * len(panels), 3.2), layout="constrained")
+    grid = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axes, (look, of) in zip(grid, panels, strict=True):
+        for name, label, colour in of:
+            points = [(r["step"], r[name]) for r in records if name in r]
+            if points:
+                axes.plot(*zip(*points, strict=True), "o-", color=colour, label=label, markersize=3)
+        axes.set(xlabel="step", **look)
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.25)
         if axes.lines:
             axes.legend(fontsize=8)
@@ -157,16 +166,7 @@ def draws(rows: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> None:
 
 
 def pair_curves(rows: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]], path: Path) -> None:
-    """Pair accuracy against the step, on training and validation classes: a line for each run.
-
-    Rows without validation classes have none and are left out, but where no row has any.
-    """
-    measured = {
-        name: runs
-        for name, runs in rows.items()
-        if any("pair_accuracy" in record for records in runs for record in records)
-    }
-    rows = measured or rows
+    """Pair accuracy against the step, on training and validation classes: a line for each run."""
     figure, panels = _panels(len(rows))
     for axes, (name, runs) in zip(panels, rows.items(), strict=True):
         for records in runs:

@@ -2,6 +2,7 @@
 
 import base64
 import html
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -176,10 +177,36 @@ def html_picture(path: Path) -> str:
     return f'<p><img alt="{html.escape(path.name)}" src="data:image/png;base64,{data}"></p>'
 
 
+def plain(value: Any) -> str:
+    """A fact as people read it, nothing for one that is missing."""
+    match value:
+        case None:
+            return ""
+        case bool():
+            return "yes" if value else "no"
+        case int():
+            return f"{value:,}"
+        case Mapping():
+            texts = {str(name).replace("_", " "): plain(each) for name, each in value.items()}
+            return ", ".join(f"{name} {text}" for name, text in texts.items() if text)
+        case _:
+            return str(value)
+
+
 def made_by(manifest: Mapping[str, Any]) -> str:
     """The machine and the versions, from a manifest."""
-    keys = ("started", "machine", "device", "versions", "runtime", "parameters", "images")
-    return html_list(f"{key}: {value}" for key, value in manifest.items() if key in keys)
+    data = manifest["data"]
+    facts = {
+        "started": manifest["started"].replace("T", " ").replace("+00:00", " UTC"),
+        "images": f"{plain(data['images'])} of {'x'.join(map(str, data['shape']))}",
+        "parameters": manifest["parameters"],
+        "versions": manifest["versions"],
+        "machine": manifest["machine"],
+        "device": re.sub(r"Device\((\w+), 0\)", r"\1", manifest["device"]),  # as MLX prints it
+        "runtime": manifest["runtime"],
+    }
+    texts = {name: plain(value) for name, value in facts.items()}
+    return html_list(f"{name}: {text}" for name, text in texts.items() if text)
 
 
 def write_page(folder: Path, title: str, body: str) -> None:

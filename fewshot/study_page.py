@@ -170,8 +170,10 @@ def page(out: Path, study: Study, results: Mapping[str, Any]) -> None:
                     )
                 )  # fmt: skip
     curves = {
-        name: [run["records"] for run in row["runs"]] for name, row in results["rows"].items()
-    }
+        name: [run["records"] for run in row["runs"]]
+        for name, row in results["rows"].items()
+        if any("pair_accuracy" in record for run in row["runs"] for record in run["records"])
+    }  # of rows with validation classes
     tested = "".join(
         f"<h3>K = {k}</h3>{html_table(*differences(results, k, of['n_way'], of['groups']))}"
         for k, of in zip(shots, of_any, strict=True)
@@ -202,8 +204,9 @@ def page(out: Path, study: Study, results: Mapping[str, Any]) -> None:
         else "",
         f"<h2>Cost</h2>{html_table(*costs(results))}",
         "<h2>Training</h2><p>Same or different: pairs by one threshold on the distance, the best "
-        "for the training classes' pairs.</p>",
-        drawn("curves.png", pictures.pair_curves, curves),
+        f"for the training classes' pairs.</p>{drawn('curves.png', pictures.pair_curves, curves)}"
+        if curves
+        else "",
         "<h2>Confusion</h2><p>Queries of the unseen classes by what they were answered, in "
         f"percent, all draws and seeds.</p>{''.join(confused)}",
         f"<h2>Made by</h2>{made_by(results['manifest'])}",

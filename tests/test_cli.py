@@ -1,6 +1,7 @@
 """The command as its users meet it: what a run leaves, what a mistake says, what Ctrl-C keeps."""
 
 import hashlib
+import html
 import json
 import re
 import shutil
@@ -17,8 +18,11 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from commands import command, done, fewshot, here
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
+from fewshot import pictures, report
 from fewshot.cli import commands
 from fewshot.config import read_study
 from fewshot.plugins import build_registry
@@ -184,6 +188,46 @@ class Page(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         self.texts[self.open] = self.texts.get(self.open, "") + data
+
+
+def test_the_report_says_in_words_what_it_was_made_by(run: Path):
+    text = html.unescape((run / "report.html").read_text())
+    made = text.partition("Made by")[2].partition("<h2>")[0]
+    manifest = read(run / "manifest.json")
+    for part in (
+        f"images: {CLASSES * PER_CLASS} of 16x16x3<", f"parameters: {manifest['parameters']}<",
+        "device: ", f"python {manifest['versions']['python']}, fewshot ",
+    ):  # fmt: skip
+        assert part in made, part
+    assert not re.search(r"[{}\[\]]|None|True|False|Device\(|: '", made)
+
+
+facts = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(st.characters(categories=["L"])),
+    lambda inner: st.dictionaries(st.text(st.characters(categories=["L"]), min_size=1), inner),
+)
+
+
+@given(facts)
+def test_no_fact_is_printed_as_python(fact: Any):
+    assert not re.search(r"[{}:'\"]", report.plain(fact))
+
+
+def width_of(records: list[dict[str, float]], path: Path) -> int:
+    pictures.curves(records, path)
+    with Image.open(path) as image:
+        return image.width
+
+
+def test_a_picture_of_curves_has_no_empty_panel(tmp_path: Path):
+    loss = {"step": 1, "loss": 0.5}
+    one, two, three = (
+        width_of([loss, {**loss, "step": 2, **more}], tmp_path / "curves.png")
+        for more in ({}, {"score": 0.5}, {"score": 0.5, "auc": 0.5})
+    )
+    assert width_of([], tmp_path / "curves.png") < 1.2 * one
+    assert 1.7 * one < two < 2.3 * one
+    assert 2.7 * one < three < 3.3 * one
 
 
 def test_the_report_needs_no_other_file(run: Path):

@@ -1,5 +1,6 @@
 """A study's runs are done once each, whatever ends it, and its figures are those of its runs."""
 
+import copy
 import fcntl
 import json
 import os
@@ -20,6 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from fewshot import study_page
 from fewshot.config import partial_to_toml, read_study
 from fewshot.errors import ConfigError, DataError, OutputError, TrainingError
 from fewshot.plugins import build_registry
@@ -172,6 +174,19 @@ def test_one_seed_has_no_interval_over_seeds(study: Study, results: dict[str, An
 
 
 # -------------------------------------------------------------------------------------- report
+
+
+def test_without_validation_classes_the_report_has_no_empty_curves(
+    study: Study, results: dict[str, Any], tmp_path: Path
+):
+    bare = copy.deepcopy(results)
+    for row in bare["rows"].values():
+        for run in row["runs"]:
+            run["records"] = [{"step": r["step"], "loss": r["loss"]} for r in run["records"]]
+    study_page.page(tmp_path, study, bare)
+    assert (tmp_path / "k_shot.png").exists()
+    assert not (tmp_path / "curves.png").exists()
+    assert "<h2>Training</h2>" not in (tmp_path / "report.html").read_text()
 
 
 def test_the_report_has_every_part(study: Study, out: Path, results: dict[str, Any]):
