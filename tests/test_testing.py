@@ -102,7 +102,7 @@ def test_the_smallest_example_is_told_in_plain_words() -> None:
         check_metric(asymmetric)
     assert caught.value.law == "symmetry"
     assert caught.value.example == (
-        "not symmetric: d(x, y) = 1.0 but d(y, x) = 2.0 for x = [0.0], y = [1.0]"
+        "not symmetric: d(x, y) = 2.0 but d(y, x) = 1.0 for x = [1.0], y = [0.0]"
     ), caught.value.example
     assert str(caught.value).splitlines() == [
         "metric 'asymmetric' breaks symmetry",

@@ -11,7 +11,7 @@ from ..interfaces import Head, Metric
 from ..metrics import cosine, euclidean, manhattan, sqeuclidean
 from ..records import NoOptions
 from .laws import Kind, fail, first, law, laws_of, told
-from .strategies import Array, seeds, tasks
+from .strategies import Array, seeds, shuffled, tasks
 
 _metrics = st.sampled_from(["euclidean", "cosine"])
 # Distances between small integers are the same float32 number in any order of summation, so that
@@ -120,12 +120,12 @@ def tells_apart(head: Head, seed: int, n_way: int, k_shot: int, metric: str) -> 
 def support_order(head: Head, task: Task, metric: str, seed: int) -> None:
     """The order of the support does not matter, also where distances tie."""
     support, labels, query, n_way = task
-    order = np.random.default_rng(seed).permutation(len(labels))
+    order = shuffled(len(labels), seed)
     here = scores(head, _METRICS[metric], *task)
-    shuffled = scores(head, _METRICS[metric], support[order], labels[order], query, n_way)
-    if not same_scores(here, shuffled):
+    there = scores(head, _METRICS[metric], support[order], labels[order], query, n_way)
+    if not same_scores(here, there):
         fail(
-            f"{_differ(here, shuffled)} with the support in the order {order.tolist()}, "
+            f"{_differ(here, there)} with the support in the order {order.tolist()}, "
             f"for {_told(task)}"
         )
 
@@ -142,7 +142,7 @@ def _differ(here: Array, there: Array) -> str:
 def class_names(head: Head, task: Task, metric: str, seed: int) -> None:
     """Which label a class has does not matter: renamed classes have the same scores."""
     support, labels, query, n_way = task
-    new = np.random.default_rng(seed).permutation(n_way)
+    new = shuffled(n_way, seed)
     here = scores(head, _METRICS[metric], *task)
     renamed = scores(head, _METRICS[metric], support, new[labels], query, n_way)[:, new]
     if not same_scores(here, renamed):
@@ -153,7 +153,7 @@ def class_names(head: Head, task: Task, metric: str, seed: int) -> None:
 def query_alone(head: Head, task: Task, metric: str, seed: int) -> None:
     """A query is answered alone as among others, in any order (no transduction)."""
     support, labels, query, n_way = task
-    order = np.random.default_rng(seed).permutation(len(query))
+    order = shuffled(len(query), seed)
     together = scores(head, _METRICS[metric], *task)
     for rows in (*np.arange(len(query))[:, None], order):
         found = scores(head, _METRICS[metric], support, labels, query[rows], n_way)

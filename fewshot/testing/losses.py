@@ -13,7 +13,7 @@ from ..draws import Layout
 from ..interfaces import Loss
 from ..records import NoOptions
 from .laws import ULP, Kind, fail, first, law, laws_of, told
-from .strategies import Array, compared_pairs, distances, scored_queries, seeds
+from .strategies import Array, compared_pairs, distances, scored_queries, seeds, shuffled
 
 _LAYOUTS = get_args(Layout)
 _INPUTS = {
@@ -183,13 +183,13 @@ def margin(loss: Loss, near: float) -> None:
 def order(loss: Loss, inputs: tuple[Array, Array], seed: int) -> None:
     """Pairs, triplets or queries in another order have the same values."""
     one, two = inputs
-    shuffled = np.random.default_rng(seed).permutation(two.shape[-1])
-    moved = values(loss, np.take(one, shuffled, axis=two.ndim - 1), two[..., shuffled])
-    here = values(loss, one, two)[..., shuffled]
+    order = shuffled(two.shape[-1], seed)
+    moved = values(loss, np.take(one, order, axis=two.ndim - 1), two[..., order])
+    here = values(loss, one, two)[..., order]
     at = first(np.abs(moved - here) > _compared(inputs))
     if at:
         fail(
-            f"a value is {here[at]}, and {moved[at]} in the order {shuffled.tolist()}: "
+            f"a value is {here[at]}, and {moved[at]} in the order {order.tolist()}: "
             f"{_told(loss, inputs)}"
         )
 
@@ -198,7 +198,7 @@ def order(loss: Loss, inputs: tuple[Array, Array], seed: int) -> None:
 def class_names(loss: Loss, inputs: tuple[Array, Array], seed: int) -> None:
     """Which label a class has does not matter: renamed classes have the same values."""
     scores, labels = inputs
-    new = np.random.default_rng(seed).permutation(scores.shape[-1])
+    new = shuffled(scores.shape[-1], seed)
     here, renamed = values(loss, *inputs), values(loss, scores[..., np.argsort(new)], new[labels])
     at = first(np.abs(renamed - here) > _compared(inputs))
     if at:

@@ -86,6 +86,46 @@ def squares_with_a_triangle(_):
     return evolve(sqeuclidean(), laws=frozenset({"identity", "symmetry", "triangle"}))
 
 
+@CASES.breaks("triangle")
+def bray_curtis_with_a_triangle(_):
+    """Broken by (1, 0), (1, 1), (0, 1)."""
+
+    def fn(x, y):
+        total = mx.abs(x + y).sum(-1)
+        return mx.abs(x - y).sum(-1) / mx.where(total == 0, 1, total)
+
+    return metric(fn, "identity", "symmetry", "triangle")
+
+
+@CASES.breaks("triangle")
+def squares_up_to_one_with_a_triangle(_):
+    return metric(
+        lambda x, y: mx.minimum(squares(x, y), 1), "identity", "symmetry", "triangle", upper=1
+    )
+
+
+@CASES.breaks("triangle")
+def squares_of_near_points_with_a_triangle(_):
+    """Huber's loss: a line from 0.1 on."""
+
+    def fn(x, y):
+        d = euclidean().fn(x, y)
+        return mx.where(d < 0.1, 5 * d * d, d - 0.05)
+
+    return metric(fn, "identity", "symmetry", "triangle")
+
+
+@CASES.breaks("scale free")
+def free_of_one_scale_for_both(_):
+    """Canberra's distance: it is free of a scale that x and y share."""
+
+    def fn(x, y):
+        total = mx.abs(x) + mx.abs(y)
+        return (mx.abs(x - y) / mx.where(total == 0, 1, total)).sum(-1)
+
+    return metric(fn, "scale_free")
+
+
 @CASES.breaks("scale free")
 def lengths_matter(_):
     return evolve(euclidean(), laws=frozenset({"scale_free"}))
@@ -99,6 +139,11 @@ def half_the_bound(_):
 @CASES.breaks("upper bound")
 def the_bound_of_two_dimensions(_):
     return evolve(manhattan(), upper=lambda d: 2 * 2**0.5)
+
+
+@CASES.breaks("upper bound")
+def not_quite_the_bound(_):
+    return evolve(manhattan(), upper=lambda d: (2.0 if d == 1 else 1.999) * d**0.5)
 
 
 @CASES.breaks("finite gradient")

@@ -152,6 +152,15 @@ def the_classes_of_the_batch_alone(_, labels, groups):
     return redrawn(proxies(ProxiesOptions(3, 2), labels, groups), own)
 
 
+@CASES.breaks("all classes")
+def the_classes_of_a_default_batch_alone(_, labels, groups):
+    def own(draw):
+        ids, of = np.unique(draw.labels, return_inverse=True)
+        return Labelled(draw.items, of, [draw.classes[i] for i in ids])
+
+    return redrawn(proxies(ProxiesOptions(), labels, groups), own)
+
+
 @CASES.breaks("classes")
 def dataset_ids_in_place_of_labels(_, labels, groups):
     sampler = proxies(ProxiesOptions(3, 2), labels, groups)
@@ -258,6 +267,28 @@ def an_image_twice_where_a_class_is_small(_, labels, groups):
     return Sampler(draw, "pairs")
 
 
+@CASES.breaks("refuses or delivers")
+def large_episodes_with_an_image_twice(_, labels, groups):
+    """Support and queries of the default counts, among classes that hardly have them."""
+    sampler = episodes(EpisodesOptions(), labels, None)
+    counts = np.unique(labels[labels >= 0], return_counts=True)[1]
+
+    def draw(seed, index):
+        found = sampler.draw(seed, index)
+        if counts.min() >= 60:
+            return found
+        return evolve(found, items=np.concatenate([found.items[:-1], found.items[-2:-1]]))
+
+    return Sampler(draw, "episode")
+
+
+@CASES.breaks("refuses or delivers")
+def groups_mixed_where_they_are_large(_, labels, groups):
+    good = pairs(PairsOptions(), labels, groups)
+    large = groups is not None and np.unique(groups, return_counts=True)[1].max() > 4
+    return pairs(PairsOptions(), labels, None) if large else good
+
+
 @CASES.breaks("no image")
 def nothing_will_do(_, labels, groups):
     known = np.flatnonzero(labels >= 0)
@@ -293,6 +324,18 @@ def blocks_that_leave_the_rest_out(_, labels, groups):
     def blocks(seed, count):
         for start in range(0, count - count % 2, 2):
             yield EpisodeBlock.of([sampler.draw(seed, start + i) for i in range(2)])
+
+    return evolve(sampler, blocks=blocks)
+
+
+@CASES.breaks("blocks are the draws")
+def blocks_that_begin_again(_, labels, groups):
+    """Every block of 64 is the first."""
+    sampler = good(labels, groups)
+
+    def blocks(seed, count):
+        for start in range(0, count, 64):
+            yield from sampler.blocks(seed, min(64, count - start))
 
     return evolve(sampler, blocks=blocks)
 
