@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from .compare import paired_test
 from .draws import Episode, EpisodeBlock, Ints
-from .embedding import Embedder, embed
+from .embedding import Embedder, embed, evaluating
 from .evaluation import predict, tally
 from .interfaces import Adapter, Dataset, Head, Metric
 from .loader import gather
@@ -32,7 +32,8 @@ def adapted_embeddings(
     """
     support = gather(dataset, episode.items[episode.support])
     began = time.perf_counter()
-    adapted = adapter(embedder, support, episode.support_labels, metric, seed)
+    with evaluating(metric.fn):
+        adapted = adapter(embedder, support, episode.support_labels, metric, seed)
     mx.eval(adapted.backbone.parameters())
     seconds = time.perf_counter() - began
     return embed(adapted, dataset, episode.items), seconds

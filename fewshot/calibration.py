@@ -17,6 +17,7 @@ from scipy.special import log_softmax, softmax
 
 from .datasets import class_ids, only
 from .draws import EpisodeBlock
+from .embedding import evaluating
 from .errors import DataError
 from .heads import nearest_of_class
 from .interfaces import Dataset, Head, Metric
@@ -63,8 +64,9 @@ def by_class(
     else, by the metric, to its nearest image. Logits: the scores, or minus the distances where
     these are votes.
     """
-    scores = head.scores(support, labels, query, metric, n_way)
-    distances = nearest_of_class(metric.table(query, support), labels, n_way)
+    with evaluating(head.scores, metric.fn):
+        scores = head.scores(support, labels, query, metric, n_way)
+        distances = nearest_of_class(metric.table(query, support), labels, n_way)
     return scores, -distances if head.votes else scores, distances
 
 

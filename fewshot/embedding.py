@@ -70,10 +70,13 @@ class Embedder:
 
 
 @contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Eval mode inside, every sub-module's own mode again afterwards."""
-    modes = [(part, part.training) for part in module.modules()]  # parents come first
-    module.eval()
+def evaluating(*parts: Any) -> Iterator[None]:
+    """Eval mode inside for all parts that are modules, every sub-module's own mode afterwards."""
+    modules = [part for part in parts if isinstance(part, nn.Module)]
+    # Parents come first.
+    modes = [(part, part.training) for module in modules for part in module.modules()]
+    for module in modules:
+        module.eval()
     try:
         yield
     finally:

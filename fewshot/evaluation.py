@@ -135,7 +135,8 @@ def predict(
     """
     block = EpisodeBlock.of([episode])
     _require_embedded(unembedded(embeddings, episode.items))
-    answers = _ask(embeddings, block, slice(None), head, metric, _numbers(memory))
+    with evaluating(head.scores, metric.fn):
+        answers = _ask(embeddings, block, slice(None), head, metric, _numbers(memory))
     return np.array(answers[0]).astype(np.int64)
 
 
@@ -187,7 +188,8 @@ def evaluate(
     """
     if missing is None:
         missing = unembedded(embeddings)
-    return tally(_answered(embeddings, tasks, head, metric, missing, memory), classes, names)
+    with evaluating(head.scores, metric.fn):
+        return tally(_answered(embeddings, tasks, head, metric, missing, memory), classes, names)
 
 
 def tally(

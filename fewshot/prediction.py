@@ -20,7 +20,7 @@ from . import archive, recipe
 from .calibration import Calibration, by_class, for_counts
 from .checkpoint import read_json
 from .draws import Ints
-from .embedding import Embedder
+from .embedding import Embedder, evaluating
 from .errors import (
     ConfigError,
     DataError,
@@ -338,7 +338,8 @@ class Classifier:
         answers = [np.empty((0, len(self.classes)), np.float32)]
         for start in range(0, len(images), _BATCH):
             query = self._embeddings(images[start : start + _BATCH])
-            found = self.head.scores(*self._kept, query, self.metric, len(self.classes))
+            with evaluating(self.head.scores, self.metric.fn):
+                found = self.head.scores(*self._kept, query, self.metric, len(self.classes))
             answers.append(np.array(found))
         return np.concatenate(answers)
 
@@ -348,7 +349,8 @@ class Classifier:
         query = self._embeddings(np.stack([image.image for image in images]))
         rows = by_class(*self._kept, query, self.head, self.metric, len(self.classes))
         if nearest:
-            to_support = self.metric.table(query, self._every)
+            with evaluating(self.metric.fn):
+                to_support = self.metric.table(query, self._every)
         else:
             to_support = mx.zeros((len(images), 0))
         mx.eval(rows, to_support)

@@ -85,13 +85,14 @@ def run(
 
 
 def trained(folder: Path, registry: Registry) -> Parts:
-    """A run's parts with its trained weights; its images are not decoded.
+    """A run's parts with its trained weights, in eval mode; its images are not decoded.
 
     `embed(parts.embedder, …)`, `parts.metric` and `parts.head` serve any images of `parts.shape`.
     Raises OutputError for a folder that is no run, has no weights yet or damaged ones.
     """
     parts = build(resolve(registry, [checkpoint.run_config(folder)]), registry)
     checkpoint.fill(parts.learned, checkpoint.run_weights(folder), f"{folder}: its weights")
+    parts.learned.eval()
     return parts
 
 

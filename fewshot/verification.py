@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 
 from .datasets import class_ids, only
 from .draws import Pairs
+from .embedding import evaluating
 from .interfaces import Dataset, Metric
 from .records import ClassSplit, EvaluationOptions, Verification
 from .samplers import PairsOptions, pairs
@@ -36,17 +37,18 @@ def pair_distances(
 ) -> NDArray[np.float32]:
     """Distances (p,) of a draw's pairs."""
     left, right = draw.items[draw.left], draw.items[draw.right]
-    return np.concatenate(
-        [
-            np.array(
-                metric.fn(
-                    mx.array(embeddings[left[i : i + block]]),
-                    mx.array(embeddings[right[i : i + block]]),
+    with evaluating(metric.fn):
+        return np.concatenate(
+            [
+                np.array(
+                    metric.fn(
+                        mx.array(embeddings[left[i : i + block]]),
+                        mx.array(embeddings[right[i : i + block]]),
+                    )
                 )
-            )
-            for i in range(0, len(left), block)
-        ]
-    )
+                for i in range(0, len(left), block)
+            ]
+        )
 
 
 def roc_auc(distances: NDArray[np.float32], same: NDArray[np.bool_]) -> float:
