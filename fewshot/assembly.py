@@ -1,5 +1,6 @@
 """From a configuration to the parts it names, checked before anything is decoded."""
 
+import random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -21,7 +22,7 @@ from .interfaces import Adapter, Backbone, Dataset, Head, Loss, Metric, Sampler,
 from .records import ClassSplit, Setting
 from .registry import Registered, Registry
 from .seeding import generator, mlx_seed
-from .training import Learned, check_fits, make_optimizer
+from .training import Learned, check_fits, check_learned, make_optimizer
 from .verification import verification_pairs
 
 
@@ -72,9 +73,33 @@ _MADE: dict[str, tuple[Any, ...]] = {
 }
 
 
-def make(entry: Registered, options: Any, *arguments: Any) -> Any:
-    """What a component's factory makes; PluginError, naming it, where that is something else."""
-    made = entry.component.factory(options, *arguments)
+@contextmanager
+def keyed(seed: int, purpose: str) -> Iterator[None]:
+    """The global generators of MLX, NumPy and Python keyed inside; afterwards they go on as before.
+
+    For parts that others wrote and that draw from these: the same whatever was drawn before.
+    """
+    high, low = mx.random.state[0].tolist()  # type: ignore[index]
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
+    key = mlx_seed(seed, purpose)
+    mx.random.seed(key)
+    random.seed(key)
+    np.random.seed(key % 2**32)  # noqa: NPY002
+    try:
+        yield
+    finally:
+        mx.random.seed(high << 32 | low)
+        random.setstate(python)
+        np.random.set_state(numpy)  # noqa: NPY002
+
+
+def make(entry: Registered, options: Any, *arguments: Any, seed: int = 0) -> Any:
+    """What a component's factory makes, whatever it draws keyed by the seed and its kind.
+
+    Raises PluginError, naming it, where that is something else than its kind must be.
+    """
+    with keyed(seed, entry.kind):
+        made = entry.component.factory(options, *arguments)
     for expected in _MADE[entry.kind]:
         if not isinstance(made, expected):
             raise PluginError(
@@ -97,27 +122,27 @@ def build(config: RunConfig, registry: Registry, dataset: Dataset | None = None)
         return entry
 
     def part(kind: str, chosen: Chosen, *arguments: Any) -> Any:
-        return make(named(kind, chosen), chosen.options, *arguments)
+        return make(named(kind, chosen), chosen.options, *arguments, seed=config.seed)
 
+    data = named("dataset", config.dataset)
+    if dataset is None:
+        dataset = make(data, config.dataset.options)  # the same images under every seed
+    split = split_classes(dataset, config.split)
+    shape = dataset[0].shape
+    # The first part: how long an embedding is may matter to the others.
+    backbone = part("backbone", config.backbone, shape)
     metric, loss, head, adapter = (
         part(kind, getattr(config, kind)) for kind in ("metric", "loss", "head", "adapter")
     )
     augment, preprocess = (
         tuple(part("transform", chosen) for chosen in getattr(config, key)) for key in LISTS
     )
-    data = named("dataset", config.dataset)
-    if dataset is None:
-        dataset = make(data, config.dataset.options)
-    split = split_classes(dataset, config.split)
     with _naming(dataset.classes):
         training = only(dataset.labels, class_ids(dataset, split.train))
         sampler = part("sampler", config.sampler, training, dataset.groups)
         episodes = k_shot_episodes(dataset, split, config.evaluation)
         pairs = verification_pairs(dataset, split, config.evaluation)
-    shape = dataset[0].shape
-    mx.random.seed(mlx_seed(config.seed, "backbone"))
-    backbone = part("backbone", config.backbone, shape)
-    mx.eval(backbone.parameters())
+    mx.eval(Learned(backbone, metric, loss).parameters())
     embedder = Embedder(backbone, preprocess, **attrs.asdict(config.embedding))
     return Parts(
         config, origins, dataset, split, embedder, metric, loss, head, adapter, sampler, augment,
@@ -128,11 +153,13 @@ def build(config: RunConfig, registry: Registry, dataset: Dataset | None = None)
 def check(parts: Parts) -> None:
     """Refuse, before anything is decoded, what cannot be trained.
 
-    Raises ConfigError for parts that do not fit and for transforms in the wrong list, DataError for
-    classes too small to validate on.
+    Raises ConfigError for parts that do not fit, nothing to train and transforms in the wrong list,
+    DataError for classes too small to validate on.
     """
+    trained = (parts.embedder, parts.sampler, parts.loss, parts.metric, parts.head)
     try:
-        check_fits(parts.embedder, parts.sampler, parts.loss, parts.metric, parts.head)
+        check_fits(*trained)
+        check_learned(*trained, parts.shape, parts.config.training.steps)
     except ConfigError as error:
         named = ("loss", "sampler", "metric", "head")
         listed = ", ".join(f"{kind} '{getattr(parts.config, kind).name}'" for kind in named)

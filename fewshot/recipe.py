@@ -27,7 +27,7 @@ class Recipe:
     """Everything that decides an embedding of an image (h, w, c) of `shape` and its comparison.
 
     `components`: which release of which plugin each part was made by; `weights` of backbone and
-    metric by the names in a run's weights file.
+    metric by the names in a run's weights file; `seed` of what the parts draw beside these.
     """
 
     shape: Shape
@@ -38,6 +38,7 @@ class Recipe:
     head: Chosen
     components: Mapping[str, str]
     weights: Mapping[str, NDArray[np.float32]]
+    seed: int = 0
 
 
 def of_run(folder: Path, registry: Registry, without_adapter: bool = False) -> Recipe:
@@ -78,6 +79,7 @@ def of_run(folder: Path, registry: Registry, without_adapter: bool = False) -> R
             for name, array in weights.items()
             if name.startswith(("backbone.", "metric."))
         },
+        seed=config.seed,
     )
 
 
@@ -89,15 +91,17 @@ def _parts(
 
 
 def make(recipe: Recipe, registry: Registry) -> tuple[Embedder, Metric, Head]:
-    """The recipe's parts with its weights. Raises OutputError where these do not fit."""
+    """The recipe's parts with its weights, in eval mode; OutputError where these do not fit."""
 
     def part(kind: str, chosen: Chosen, *arguments: Any) -> Any:
-        return assembly.make(registry.get(kind, chosen.name), chosen.options, *arguments)
+        entry = registry.get(kind, chosen.name)
+        return assembly.make(entry, chosen.options, *arguments, seed=recipe.seed)
 
     backbone = part("backbone", recipe.backbone, recipe.shape)
     metric: Metric = part("metric", recipe.metric)
     learned = Learned(backbone, metric)
     fill(learned, {name: mx.array(array) for name, array in recipe.weights.items()})
+    learned.eval()
     preprocess = [part("transform", chosen) for chosen in recipe.preprocess]
     embedder = Embedder(backbone, preprocess, **attrs.asdict(recipe.embedding))
     return embedder, metric, part("head", recipe.head)
@@ -116,6 +120,7 @@ def to_tree(recipe: Recipe) -> Tree:
         "metric": to_table(recipe.metric),
         "head": to_table(recipe.head),
         "components": dict(recipe.components),
+        "seed": recipe.seed,
     }
 
 
@@ -148,4 +153,5 @@ def from_tree(
         head=chosen("head", tree["head"]),
         components=components,
         weights=weights,
+        seed=int(tree.get("seed", 0)),
     )

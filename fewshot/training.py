@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import mlx.core as mx
@@ -12,7 +13,7 @@ from mlx.utils import tree_flatten
 from numpy.typing import NDArray
 
 from .draws import Draw, DrawLayout, Episode, Labelled, Layout
-from .embedding import Embedder
+from .embedding import Embedder, evaluating
 from .errors import ConfigError, TrainingError
 from .interfaces import Dataset, Head, Loss, Metric, Sampler, Transform
 from .loader import ahead, load
@@ -40,6 +41,10 @@ _FITS: dict[Layout, tuple[DrawLayout, ...]] = {
 
 def _arrays(draw: Draw, layout: DrawLayout) -> Arrays:
     return {name: mx.array(getattr(draw, name)) for name in _PARTS[layout]}
+
+
+def _n_way(draw: Draw) -> int:
+    return draw.n_way if isinstance(draw, Episode) else 0
 
 
 def _compare(
@@ -107,6 +112,63 @@ def check_fits(
         )
 
 
+def check_learned(
+    embedder: Embedder,
+    sampler: Sampler[Draw],
+    loss: Loss,
+    metric: Metric,
+    head: Head | None,
+    shape: tuple[int, int, int],
+    steps: int,
+) -> None:
+    """Raise ConfigError where `steps` steps would train nothing, or a part is not there yet.
+
+    The backbone is asked about an image of `shape`, the rest about a draw's embeddings, all zeros.
+    """
+    learned = Learned(embedder.backbone, metric, loss)
+    _require_trainable(learned, steps)
+    draw, d = sampler.draw(0, 0), embedder.backbone.embedding_dim
+    proxies = mx.zeros((draw.n_way, d)) if isinstance(draw, Labelled) else None
+
+    def asked() -> None:
+        embedder.backbone(mx.zeros((1, *shape)))
+        embeddings, n_way = mx.zeros((len(draw.items), d)), _n_way(draw)
+        arrays = _arrays(draw, sampler.layout)
+        _compare(embeddings, arrays, n_way, metric, loss, head, proxies)
+
+    _require_made(learned, asked)
+
+
+def _require_trainable(learned: Learned, steps: int) -> None:
+    if steps and not parameter_count(learned):
+        raise ConfigError(
+            "nothing to train: backbone, metric and loss have no weight that is not frozen: "
+            "training.steps=0 evaluates them as they are"
+        )
+
+
+def _require_made(learned: Learned, ask: Callable[[], object]) -> None:
+    """Ask the parts, in eval mode: nothing is computed, but what is made at a call is made."""
+    before = parameter_shapes(learned)
+    with evaluating(learned):
+        ask()
+    if late := late_parameters(learned, before):
+        raise ConfigError(
+            f"'{late[0]}' is no parameter, or of another shape, until it is first called, and "
+            "would not be trained: make it in __init__"
+        )
+
+
+def parameter_shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:
+    """The shape of every parameter and buffer by name."""
+    return {name: array.shape for name, array in snapshot(module)}
+
+
+def late_parameters(module: nn.Module, before: Mapping[str, tuple[int, ...]]) -> list[str]:
+    """Names of parameters that came, went or changed shape since `parameter_shapes`."""
+    return sorted({name for name, _ in before.items() ^ parameter_shapes(module).items()})
+
+
 def parameter_count(module: nn.Module) -> int:
     """How many numbers training changes."""
     arrays: Any = tree_flatten(module.trainable_parameters())
@@ -151,19 +213,22 @@ def fit(
     on_best: Callable[[nn.Module], object] | None = None,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> History:
-    """Train the embedder's backbone in place; it ends with its best weights, in eval mode.
+    """Train the backbone, metric and loss in place; they end with their best weights, in eval mode.
 
     `sampler` draws from `dataset` (its indices). `validate()` gives named figures, of which
     "score" (higher is better) decides on the best weights and on early stopping; without it the
     last weights are kept. Every `validate_every` steps `on_record` gets the figures since the last
     time, `on_best` the learned parts when they are the best so far; `progress(step, steps, speed)`
     is called after every step. Ctrl-C ends training as "interrupted" with the best weights so far.
+    No step: the weights as they are.
 
     The same seed, arguments and machine give the same weights. Raises ConfigError where parts do
-    not fit (`check_fits`), TrainingError where the loss is no longer finite.
+    not fit (`check_fits`) or leave nothing to train (`check_learned`), TrainingError where the loss
+    is no longer finite.
     """
     check_fits(embedder, sampler, loss, metric, head)
     learned = Learned(embedder.backbone, metric, loss)
+    _require_trainable(learned, options.steps)
     model = nn.Module()
     model.learned = learned
     if sampler.layout == "labelled":
@@ -212,13 +277,16 @@ def fit(
     clock = time.perf_counter()
     try:
         for step, (draws, pixels) in enumerate(ahead(prepare, options.steps), start=1):
-            mx.random.seed(mlx_seed(seed, "dropout", step))
-            value, above_zero = update(
+            batch = (
                 mx.array(pixels),
                 [_arrays(draw, sampler.layout) for draw in draws],
                 [len(draw.items) for draw in draws],
-                [draw.n_way if isinstance(draw, Episode) else 0 for draw in draws],
+                [_n_way(draw) for draw in draws],
             )
+            if step == 1:
+                _require_made(learned, partial(objective, *batch))
+            mx.random.seed(mlx_seed(seed, "dropout", step))
+            value, above_zero = update(*batch)
             mx.eval(state, value, above_zero)
             history.seconds += time.perf_counter() - clock
             images_seen += len(pixels)
@@ -262,7 +330,7 @@ def fit(
         if validate is None or not history.records:
             best = snapshot(model)
     finally:
-        model.load_weights(best)
+        model.load_weights(best, strict=False)  # of parts that were refused, what there was
         mx.eval(model.parameters())
         model.eval()
     return history

@@ -3,6 +3,7 @@
 import itertools
 import shutil
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -20,6 +21,8 @@ from strategies import REGISTRY, make
 import fewshot as fs
 from fewshot import training
 from fewshot.backbones import Conv4Options, conv4
+from fewshot.checkpoint import WEIGHTS, read_json
+from fewshot.config import resolve
 from fewshot.datasets import ArrayDataset
 from fewshot.draws import Episode, Labelled, Pairs, Triplets
 from fewshot.embedding import Embedder, embed
@@ -35,7 +38,10 @@ from fewshot.losses import (
     triplet,
 )
 from fewshot.metrics import cosine, euclidean, manhattan, sqeuclidean
-from fewshot.records import History, TrainingOptions
+from fewshot.plugins import build_registry
+from fewshot.records import Component, History, TrainingOptions
+from fewshot.registry import Registered, Registry
+from fewshot.run import run
 from fewshot.samplers import (
     EpisodesOptions,
     PairsOptions,
@@ -62,7 +68,7 @@ def toy(classes: int = 4, per_class: int = 8, size: int = 16) -> ArrayDataset:
     labels = np.repeat(np.arange(classes), per_class)
     waves = np.sin(np.arange(size) * (1 + labels[:, None]) / 2)
     images = 128 + 80 * waves[:, None, :, None] + rng.normal(0, 15, (len(labels), size, size, 1))
-    return ArrayDataset(np.clip(images, 0, 255).astype(np.uint8), labels, tuple("abcd")[:classes])
+    return ArrayDataset(np.clip(images, 0, 255).astype(np.uint8), labels, tuple("abcdef")[:classes])
 
 
 def network(seed: int = 0, dropout: float = 0.0, width: int = 4) -> nn.Module:
@@ -590,6 +596,113 @@ def test_parts_without_weights_add_none() -> None:
     }
     trainable = [v for k, v in state(net).items() if "running" not in k]
     assert parameter_count(net) == sum(value.size for value in trainable)
+
+
+class Late(nn.Module):
+    """What it is a copy of, with a weight more that is made at the first call."""
+
+    def __init__(self, of: Any) -> None:
+        super().__init__()
+        self.of, self.embedding_dim = of, getattr(of, "embedding_dim", 0)
+
+    def __call__(self, *given: mx.array) -> mx.array:
+        if "late" not in self:
+            self.late = mx.array(1.0)
+        return self.late * self.of(*given)
+
+
+class Grown(nn.Module):
+    """A distance whose weights take their number from the first vectors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = mx.ones(1)
+
+    def __call__(self, x: mx.array, y: mx.array) -> mx.array:
+        self.weight = mx.broadcast_to(self.weight[:1], x.shape[-1:])
+        return (self.weight * mx.square(x - y)).sum(axis=-1)
+
+
+def unlearned(fn: Any) -> Metric:
+    return Metric(fn, frozenset(), lambda _: float("inf"))
+
+
+UNFIT: dict[str, tuple[str, Callable[[], dict[str, Any]]]] = {
+    "late metric": ("'metric.late'", lambda: {"metric": unlearned(Late(sqeuclidean().fn))}),
+    "grown metric": ("'metric.weight'", lambda: {"metric": unlearned(Grown())}),
+    "late loss": ("'loss.late'", lambda: {"loss": Loss(Late(contrastive().fn), "pairs")}),
+    "late backbone": ("'backbone.late'", lambda: {"backbone": Late(Linear(256, 3))}),
+    "frozen": ("training.steps=0", lambda: {"backbone": Linear(256, 3).freeze()}),
+    "all frozen": (
+        "training.steps=0",
+        lambda: {
+            "backbone": Linear(256, 3).freeze(),
+            "metric": unlearned(Weighted(3).freeze()),
+            "loss": Loss(Scaled().freeze(), "pairs"),
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("case", UNFIT)
+def test_parts_that_leave_nothing_to_train_are_refused_in_one_line(case: str) -> None:
+    says, make_them = UNFIT[case]
+    given = make_them()
+    net = given.pop("backbone", None) or Linear(256, 3)
+    with pytest.raises(ConfigError, match=says) as refusal:
+        train(net, steps=2, **given)
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("case", UNFIT)
+def test_a_run_refuses_them_before_anything_is_decoded(case: str, tmp_path: Path) -> None:
+    says, make_them = UNFIT[case]
+    registry, chosen = _of_parts({"backbone": Linear(256, 3), **make_them()})
+    with pytest.raises(ConfigError, match=says) as refusal:
+        run(resolve(registry, [chosen]), registry, tmp_path / "run")
+    assert "\n" not in str(refusal.value)
+    assert not (tmp_path / "run").exists()
+
+
+def _of_parts(parts: dict[str, Any]) -> tuple[Registry, dict[str, Any]]:
+    """A configuration of these on the toy."""
+    registry, _ = build_registry()
+    parts = {"dataset": toy(6), **parts}
+    registry.add(
+        [
+            Registered(kind, Component("tried", lambda *_, part=part: part), "test", "1")
+            for kind, part in parts.items()
+        ]
+    )
+    return registry, {
+        **dict.fromkeys(parts, "tried"),
+        "split": {"val": ["a"], "test": ["b", "c"]},
+        "training": {"steps": 2},
+        "evaluation": {"k_shot": [1], "repeats": 2, "pairs": 10},
+    }
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_a_run_of_no_steps_evaluates_the_network_as_it_is(frozen: bool, tmp_path: Path) -> None:
+    net = network().freeze() if frozen else network()
+    before = state(net)
+    registry, chosen = _of_parts({"backbone": net})
+    chosen["training"] = {"steps": 0}
+    folder = run(resolve(registry, [chosen]), registry, tmp_path / "run")
+    assert equal(state(net), before)
+    saved: Any = mx.load(str(folder / WEIGHTS))
+    assert equal({f"backbone.{k}": v for k, v in before.items()}, saved)
+    (row,) = read_json(folder / "results.json")["k_shot"]
+    assert row["accuracy"] == row["untrained"]
+
+
+def test_one_part_that_is_not_frozen_is_trained() -> None:
+    net, distance = Linear(256, 3), Weighted(3)
+    net.freeze()
+    before = state(net), state(distance)
+    train(net, metric=unlearned(distance), steps=2)
+    assert equal(state(net), before[0])
+    assert not equal(state(distance), before[1])
 
 
 # -------------------------------------------------------------------- optimizers and schedules

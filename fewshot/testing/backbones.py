@@ -14,7 +14,7 @@ from ..embedding import evaluating
 from ..errors import ConfigError
 from ..interfaces import Backbone
 from ..records import NoOptions
-from .laws import Kind, fail, first, law, laws_of
+from .laws import Kind, fail, first, law, laws_of, require_made
 from .strategies import Array, Floats
 
 Shape = tuple[int, int, int]
@@ -99,6 +99,13 @@ def made(tried: Tried) -> None:
         )
     if not isinstance(backbone.embedding_dim, int) or backbone.embedding_dim < 1:
         fail(f"embedding_dim is {backbone.embedding_dim!r}")
+
+
+@law()
+def made_whole(tried: Tried) -> None:
+    """Its parameters are there when it is made: the same before and after a call."""
+    backbone = tried.made()
+    require_made(backbone, lambda: embedded(backbone, tried.images(1)))
 
 
 @law()

@@ -19,7 +19,9 @@ from hypothesis.configuration import set_hypothesis_home_dir
 from hypothesis.errors import FlakyFailure, HypothesisException
 from numpy.typing import NDArray
 
+from ..assembly import keyed
 from ..errors import FewshotError
+from ..training import late_parameters, parameter_shapes
 
 ULP = float(np.finfo(np.float32).eps)
 
@@ -106,15 +108,16 @@ class Law:
                 raise _Example(example, raised) from error
 
         try:
-            if not self.examples:
-                once({})
-            else:
-                strategies = {
-                    name: each if isinstance(each, st.SearchStrategy) else each(subject)
-                    for name, each in self.examples.items()
-                }
-                once_each = given(st.fixed_dictionaries(strategies))(once)
-                _to_the_end(profile)(once_each)()
+            with keyed(0, self.name):  # the same verdict every time
+                if not self.examples:
+                    once({})
+                else:
+                    strategies = {
+                        name: each if isinstance(each, st.SearchStrategy) else each(subject)
+                        for name, each in self.examples.items()
+                    }
+                    once_each = given(st.fixed_dictionaries(strategies))(once)
+                    _to_the_end(profile)(once_each)()
         except _Example as error:
             return Outcome(self, str(error), error.raised)
         except FlakyFailure as error:  # broken once, kept when asked again
@@ -169,7 +172,8 @@ class Kind:
         """
         first, *others = self.laws
         try:
-            subject = self.subject(factory, options)
+            with keyed(0, self.name):  # the same verdict every time
+                subject = self.subject(factory, options)
         except FewshotError:
             raise
         except Exception as error:
@@ -210,6 +214,24 @@ def leaving_no_files() -> Iterator[None]:
             yield
         finally:
             set_hypothesis_home_dir(None)
+
+
+# ------------------------------------------------------------------------------- modules
+
+
+def evaluated(part: Any) -> Any:
+    """A metric or a loss as it is used outside of training: a module in eval mode."""
+    if isinstance(getattr(part, "fn", None), nn.Module):
+        part.fn.eval()
+    return part
+
+
+def require_made(module: nn.Module, ask: Callable[[], object]) -> None:
+    """Fail where asking a module changes which parameters it has, or their shapes."""
+    before = parameter_shapes(module)
+    ask()
+    if late := late_parameters(module, before):
+        fail(f"'{late[0]}' is no parameter before the first call, or of another shape")
 
 
 # -------------------------------------------------------------------------------- words

@@ -12,7 +12,7 @@ from mlx.utils import tree_flatten
 from ..draws import Layout
 from ..interfaces import Loss
 from ..records import NoOptions
-from .laws import ULP, Kind, fail, first, law, laws_of, told
+from .laws import ULP, Kind, evaluated, fail, first, law, laws_of, require_made, told
 from .strategies import Array, compared_pairs, distances, scored_queries, seeds, shuffled
 
 _LAYOUTS = get_args(Layout)
@@ -68,6 +68,23 @@ def made(loss: Any) -> None:
         fail(f"margin = {loss.margin}: a finite distance above 0 is due, or None")
 
 
+def _is_learned(loss: Loss) -> bool:
+    return isinstance(loss.fn, nn.Module)
+
+
+@law(when=_is_learned)  # before any law that calls it
+def made_whole(loss: Loss) -> None:
+    """Its parameters are there when it is made: the same before and after a call."""
+    assert isinstance(loss.fn, nn.Module)
+    require_made(loss.fn, lambda: loss.fn(*_one(loss)))
+
+
+def _one(loss: Loss) -> tuple[mx.array, mx.array]:
+    """One pair, triplet or query."""
+    second = {"pairs": mx.array([True]), "triplets": mx.zeros(1), "episode": mx.array([0])}
+    return mx.zeros((1, 2)) if loss.layout == "episode" else mx.zeros(1), second[loss.layout]
+
+
 @law(inputs=_inputs)
 def one_value_each(loss: Loss, inputs: tuple[Array, Array]) -> None:
     """One value for every pair, triplet or query: training averages them, the loss does not."""
@@ -79,9 +96,7 @@ def one_value_each(loss: Loss, inputs: tuple[Array, Array]) -> None:
 @law()
 def float32(loss: Loss) -> None:
     """float32 in, float32 out."""
-    second = {"pairs": mx.array([True]), "triplets": mx.zeros(1), "episode": mx.array([0])}
-    first_input = mx.zeros((1, 2)) if loss.layout == "episode" else mx.zeros(1)
-    found = loss.fn(first_input, second[loss.layout])
+    found = loss.fn(*_one(loss))
     if found.dtype != mx.float32:
         fail(f"{found.dtype} came out")
 
@@ -226,7 +241,7 @@ def inputs_untouched(loss: Loss, inputs: tuple[Array, Array]) -> None:
         fail(f"they are others afterwards (write d = d - m, not d -= m): {_told(loss, inputs)}")
 
 
-@law(when=lambda loss: isinstance(loss.fn, nn.Module), inputs=_inputs)
+@law(when=_is_learned, inputs=_inputs)
 def learned_parts(loss: Loss, inputs: tuple[Array, Array]) -> None:
     """The gradient by every learned part of `fn` is finite."""
     module = loss.fn
@@ -238,4 +253,4 @@ def learned_parts(loss: Loss, inputs: tuple[Array, Array]) -> None:
             fail(f"the gradient by {name} is not finite for {_told(loss, inputs)}")
 
 
-KIND = Kind("loss", lambda factory, options: factory(options), laws_of(globals()))
+KIND = Kind("loss", lambda factory, options: evaluated(factory(options)), laws_of(globals()))

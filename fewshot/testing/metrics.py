@@ -13,7 +13,7 @@ from mlx.utils import tree_flatten
 from .. import interfaces
 from ..interfaces import Metric
 from ..records import NoOptions
-from .laws import ULP, Kind, fail, first, law, laws_of, told
+from .laws import ULP, Kind, evaluated, fail, first, law, laws_of, require_made, told
 from .strategies import Array, lattices, points
 
 _DECLARED = get_args(interfaces.Law)
@@ -54,6 +54,10 @@ def _declares(name: str) -> Callable[[Metric], bool]:
     return lambda metric: name in metric.laws
 
 
+def _is_learned(metric: Metric) -> bool:
+    return isinstance(metric.fn, nn.Module)
+
+
 def _has_matrix(metric: Metric) -> bool:
     return metric.matrix is not None
 
@@ -69,6 +73,13 @@ def made(metric: Any) -> None:
     for d in (1, 2, 128):
         if not metric.upper(d) > 0:
             fail(f"upper({d}) = {metric.upper(d)!r}, where a number above 0 is due (inf: none)")
+
+
+@law(when=_is_learned)  # before any law that calls it
+def made_whole(metric: Metric) -> None:
+    """Its parameters are there when it is made: the same before and after a call."""
+    assert isinstance(metric.fn, nn.Module)
+    require_made(metric.fn, lambda: metric.fn(mx.ones((2, 3)), mx.zeros((2, 3))))
 
 
 @law()
@@ -240,7 +251,7 @@ def inputs_untouched(metric: Metric) -> None:
         fail("x and y are others after fn(x, y): write x = x - y, not x -= y")
 
 
-@law(when=lambda metric: isinstance(metric.fn, nn.Module), xy=points(8))
+@law(when=_is_learned, xy=points(8))
 def learned_parts(metric: Metric, xy: Array) -> None:
     """The gradient by every learned part of `fn` is finite."""
     module, (x, y) = metric.fn, (xy[:4], xy[4:])
@@ -316,4 +327,4 @@ def matrix_gradient(metric: Metric, x: Array, power: int) -> None:
                 fail(f"a gradient is {gradient[~np.isfinite(gradient)][0]} for {told(x=x, y=y)}")
 
 
-KIND = Kind("metric", lambda factory, options: factory(options), laws_of(globals()))
+KIND = Kind("metric", lambda factory, options: evaluated(factory(options)), laws_of(globals()))

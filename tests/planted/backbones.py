@@ -47,6 +47,19 @@ def no_embedding_dim(_, shape):
     return nn.Linear(3, 4)
 
 
+@CASES.breaks("made whole")
+def weights_at_the_first_call(_, shape):
+    class Late(nn.Module):
+        embedding_dim = 8
+
+        def __call__(self, images):
+            if "linear" not in self:
+                self.linear = nn.Linear(int(np.prod(shape)), 8)
+            return self.linear(images.reshape(len(images), -1))
+
+    return Late()
+
+
 @CASES.breaks("shape")
 def a_wrong_embedding_dim(_, shape):
     return of(lambda self, images, out: out, embedding_dim=9)(shape)

@@ -178,7 +178,34 @@ def the_root_of_a_learned_zero(_):
     return Loss(Rooted(0.0), "episode")
 
 
+class Late(nn.Module):
+    """A temperature, made at the first call."""
+
+    def __call__(self, scores, labels):
+        if "temperature" not in self:
+            self.temperature = mx.array(1.0)
+        return entropy(scores / self.temperature, labels)
+
+
+@CASES.breaks("made whole")
+def weights_at_the_first_call(_):
+    return Loss(Late(), "episode")
+
+
 # ------------------------------------------------------------------------------ odd and sound
+
+
+@CASES.sound
+def learned_with_dropout(_):
+    class Dropping(Tempered):
+        def __init__(self):
+            super().__init__()
+            self.drop = nn.Dropout(0.5)
+
+        def __call__(self, scores, labels):
+            return super().__call__(self.drop(scores), labels)
+
+    return Loss(Dropping(), "episode")
 
 
 @CASES.sound

@@ -229,6 +229,20 @@ def the_root_of_a_learned_zero(_):
     return metric(Gated())
 
 
+class Late(nn.Module):
+    """A weight for every coordinate, made when the first vectors come."""
+
+    def __call__(self, x, y):
+        if "weight" not in self:
+            self.weight = mx.ones(x.shape[-1])
+        return (self.weight[: x.shape[-1]].mean() * (x - y) ** 2).sum(-1)
+
+
+@CASES.breaks("made whole")
+def weights_at_the_first_call(_):
+    return metric(Late())
+
+
 @CASES.breaks("matrix shape")
 def a_matrix_turned_round(_):
     return metric(squares, matrix=lambda q, p: squares(q[..., None, :, :], p[..., :, None, :]))
@@ -293,6 +307,22 @@ def discrete_largest_difference(_):
 @CASES.sound
 def learned(_):
     return metric(Weighted(), "identity", "symmetry", "triangle")
+
+
+class Dropping(Weighted):
+    """Leaves coordinates out while it is trained."""
+
+    def __init__(self):
+        super().__init__()
+        self.drop = nn.Dropout(0.5)
+
+    def __call__(self, x, y):
+        return super().__call__(self.drop(x - y), 0)
+
+
+@CASES.sound
+def learned_with_dropout(_):
+    return metric(Dropping(), "identity", "symmetry", "triangle")
 
 
 @CASES.sound
