@@ -44,10 +44,12 @@ def _largest(x: mx.array) -> mx.array:
 def _to_largest(x: mx.array, largest: mx.array, gradient: mx.array) -> mx.array:
     """To the largest of a window, in equal shares where there are several, as MLX does."""
     b, h, w, c = x.shape
-    found = x.reshape(b, h // 2, 2, w // 2, 2, c) == largest[:, :, None, :, None]
+    windows = x.reshape(b, h // 2, 2, w // 2, 2, c)
+    # Which are the largest has no gradient, nor has a view of bits.
+    found = mx.stop_gradient(windows == largest[:, :, None, :, None])
     ones = found.view(mx.uint8)
-    top, bottom = (ones[:, :, i, :, 0] + ones[:, :, i, :, 1] for i in (0, 1))
-    share = gradient / (top + bottom)
+    rows = ones[:, :, 0] + ones[:, :, 1]
+    share = gradient / (rows[:, :, :, 0] + rows[:, :, :, 1])
     return (found * share[:, :, None, :, None]).reshape(x.shape)
 
 
@@ -139,7 +141,7 @@ def _convolved(layer: Any, parts: list[mx.array]) -> list[mx.array]:
 def _pool_to_take(norm: "BatchNorm", after: list[nn.Module], part: mx.array) -> int | None:
     """Where in the layers after it a max pool is that batch norm in training can do as well.
 
-    Positive scales commute with a max pool, and so does a ReLU between the two.
+    A max pool commutes with a scale, as that of the smallest where it is negative, and with a ReLU.
     """
     place = 1 if after and type(after[0]) is nn.ReLU else 0
     can = (
@@ -149,16 +151,8 @@ def _pool_to_take(norm: "BatchNorm", after: list[nn.Module], part: mx.array) -> 
         and part.ndim == 4
         and part.shape[1] % 2 == part.shape[2] % 2 == 0
         and on_cpu()
-        and _all_positive(norm.weight)
     )
     return place if can else None
-
-
-def _all_positive(numbers: mx.array) -> bool:
-    try:
-        return bool((numbers > 0).all())
-    except ValueError:  # a trace, such as of `mx.compile`, has no numbers
-        return False
 
 
 def _per_channel(parts: list[mx.array]) -> int:
@@ -177,14 +171,18 @@ def _column_sums(x: mx.array) -> mx.array:
     return (mx.ones((1, n // stages)) @ sums.reshape(-1, c))[0]
 
 
-def _normalisation(
-    reduce: Callable[[mx.array], mx.array],
-    spread: Callable[[mx.array, mx.array, mx.array], mx.array],
-) -> Callable[..., Any]:
-    """Batch norm by the batch's statistics, then a reduction that only picks out numbers.
+def _extreme(x: mx.array, weight: mx.array) -> mx.array:
+    """The largest of every 2x2 window, the smallest in a channel of negative weight."""
+    sign = mx.where(mx.stop_gradient(weight) < 0, -1.0, 1.0)
+    return _largest(x * sign) * sign
 
-    `spread(x, reduce(x), gradient)` takes a gradient back. Returns a function of p parts (…, c),
-    weight (c,), bias (c,) and eps -> p normalised, p reduced only, mean (c,), variance (c,).
+
+def _normalisation(pooled: bool) -> Callable[..., Any]:
+    """Batch norm by the batch's statistics; `pooled`: of the numbers that a max pool lets through.
+
+    Returns a function of p parts (…, c), weight (c,), bias (c,) and eps -> p normalised, mean (c,),
+    variance (c,), and if pooled the p parts of what was let through. Its gradient uses these, and
+    has a gradient in turn: so all of them take a cotangent back.
     """
 
     @mx.custom_function
@@ -195,40 +193,46 @@ def _normalisation(
         mean = total(_column_sums, parts) / n
         variance = total(lambda part: _column_sums(mx.square(part - mean)), parts) / n
         scale = weight * mx.rsqrt(variance + eps)
-        reduced = each(reduce, parts)
-        out = each(lambda part: (part - mean) * scale + bias, reduced)
-        return [*out, *reduced, mean, variance]
+        picked = each(lambda part: _extreme(part, weight), parts) if pooled else parts
+        out = each(lambda part: (part - mean) * scale + bias, picked)
+        return [*out, mean, variance, *(picked if pooled else [])]
 
     @normalised.vjp
     def normalised_vjp(primals: Any, cotangents: Any, outputs: Any) -> tuple[Any, ...]:
         """Ioffe & Szegedy 2015, section 3, with the sums over the batch taken once."""
         parts, weight, _, eps = primals
         count, n = len(parts), _per_channel(parts)
-        gradients, reduced = cotangents[:count], outputs[count:-2]
-        mean, variance = outputs[-2:]
+        _, (mean, variance), picked = _cut(outputs, count)
+        gradients, (of_mean, of_variance), of_picked = _cut(cotangents, count)
         inverse = mx.rsqrt(variance + eps)
         of_bias = total(_column_sums, gradients)
         of_weight = inverse * total(
-            lambda gradient, part: _column_sums(gradient * (part - mean)), gradients, reduced
+            lambda gradient, part: _column_sums(gradient * (part - mean)),
+            gradients,
+            picked if pooled else parts,
         )
         scale = weight * inverse
-        slope = scale * inverse * of_weight / n
-        constant = scale * of_bias / n - mean * slope
-        of_parts = each(
-            lambda part, out, gradient: (
-                spread(part, out, gradient * scale) - (part * slope + constant)
-            ),
-            parts,
-            reduced,
-            gradients,
-        )
+        slope = (scale * inverse * of_weight - 2 * of_variance) / n
+        constant = (scale * of_bias - of_mean) / n - mean * slope
+
+        def back(part: mx.array, gradient: mx.array, *rest: mx.array) -> mx.array:
+            direct = gradient * scale
+            if pooled:
+                largest, of_largest = rest
+                direct = _to_largest(part, largest, direct + of_largest)
+            return direct - (part * slope + constant)
+
+        of_parts = each(back, parts, gradients, *([picked, of_picked] if pooled else []))
         return of_parts, of_weight, of_bias, mx.zeros_like(eps)
 
     return normalised
 
 
-_normalised = _normalisation(lambda x: x, lambda _x, _out, gradient: gradient)
-_normalised_and_pooled = _normalisation(_largest, _to_largest)
+def _cut(arrays: list[mx.array], count: int) -> tuple[list[mx.array], ...]:
+    return arrays[:count], arrays[count : count + 2], arrays[count + 2 :]
+
+
+_normalised, _normalised_and_pooled = _normalisation(False), _normalisation(True)
 
 
 def affine(norm: Any) -> tuple[mx.array, mx.array]:
@@ -254,7 +258,7 @@ class BatchNorm(nn.BatchNorm):
     def over(self, parts: list[mx.array], pooled: bool = False) -> list[mx.array]:
         """Normalise the parts of one batch.
 
-        `pooled`: and pool them 2x2, for positive weights; what is normalised is a quarter then.
+        `pooled`: and pool them 2x2; what is normalised is a quarter then.
         """
         if not self.training:
             scale, shift = affine(self)
@@ -265,8 +269,7 @@ class BatchNorm(nn.BatchNorm):
         eps, keep = mx.array(self.eps), 1 - self.momentum
         normalise = _normalised_and_pooled if pooled else _normalised
         outputs: Any = normalise(parts, self.weight, self.bias, eps)
-        mean, variance = outputs[-2:]
-        self.running_mean = keep * self.running_mean + self.momentum * mx.stop_gradient(mean)
-        unbiased = mx.stop_gradient(variance) * (n / (n - 1))
-        self.running_var = keep * self.running_var + self.momentum * unbiased
-        return outputs[: len(parts)]
+        out, (mean, variance), _ = _cut(outputs, len(parts))
+        self.running_mean = keep * self.running_mean + self.momentum * mean
+        self.running_var = keep * self.running_var + self.momentum * variance * (n / (n - 1))
+        return out

@@ -73,5 +73,5 @@ def _convolved_vjp(primals: Any, cotangents: Any, _: Any) -> tuple[Any, ...]:
     def of_weight(part: mx.array, gradient: mx.array) -> Any:
         return mx.vjp(lambda w: mx.conv2d(part, w, padding=1), [weight], [gradient])[1][0]
 
-    of_parts = each(lambda gradient: _convolve(gradient, turned), cotangents)
+    of_parts: Any = convolved(list(cotangents), turned)  # which has a gradient in turn
     return of_parts, total(of_weight, parts, cotangents)
