@@ -71,7 +71,7 @@ def test_a_plugin_is_checked_whole_and_a_broken_law_is_told_with_its_example(sit
     }
     story = (
         "metric/tried/lop-sided breaks 'symmetry': d(x, y) = d(y, x), where declared.\n"
-        "    not symmetric: d(x, y) = 1.0 but d(y, x) = 2.0 for x = [0.0], y = [1.0]\n"
+        "    not symmetric: d(x, y) = 2.0 but d(y, x) = 1.0 for x = [1.0], y = [0.0]\n"
     )
     assert story in done.stdout
     assert done.stderr.splitlines()[-1].startswith("Error: a law is broken")
