@@ -44,13 +44,12 @@ def _largest(x: mx.array) -> mx.array:
 def _to_largest(x: mx.array, largest: mx.array, gradient: mx.array) -> mx.array:
     """To the largest of a window, in equal shares where there are several, as MLX does."""
     b, h, w, c = x.shape
-    windows = x.reshape(b, h // 2, 2, w // 2, 2, c)
-    # Which are the largest has no gradient, nor has a view of bits.
-    found = mx.stop_gradient(windows == largest[:, :, None, :, None])
-    ones = found.view(mx.uint8)
+    found = x.reshape(b, h // 2, 2, w // 2, 2, c) == largest[:, :, None, :, None]
+    # Bytes become floats faster than booleans do, but a view has no gradient.
+    ones = mx.stop_gradient(found).view(mx.uint8)
     rows = ones[:, :, 0] + ones[:, :, 1]
     share = gradient / (rows[:, :, :, 0] + rows[:, :, :, 1])
-    return (found * share[:, :, None, :, None]).reshape(x.shape)
+    return (ones * share[:, :, None, :, None]).reshape(x.shape)
 
 
 @mx.custom_function
@@ -172,17 +171,31 @@ def _column_sums(x: mx.array) -> mx.array:
 
 
 def _extreme(x: mx.array, weight: mx.array) -> mx.array:
-    """The largest of every 2x2 window, the smallest in a channel of negative weight."""
+    """The largest of every 2x2 window, the smallest in a channel of negative weight.
+
+    By a weight of 0 the pool has no derivative: the one from above is taken.
+    """
     sign = mx.where(mx.stop_gradient(weight) < 0, -1.0, 1.0)
     return _largest(x * sign) * sign
+
+
+@mx.custom_function
+def _picked_from(parts: list[mx.array], picked: list[mx.array]) -> list[mx.array]:
+    """`picked`, as the function of the parts that it is: its gradient goes to these."""
+    return picked
+
+
+@_picked_from.vjp
+def _picked_from_vjp(primals: Any, cotangents: Any, _: Any) -> tuple[Any, ...]:
+    parts, picked = primals
+    return each(_to_largest, parts, picked, cotangents), each(mx.zeros_like, picked)
 
 
 def _normalisation(pooled: bool) -> Callable[..., Any]:
     """Batch norm by the batch's statistics; `pooled`: of the numbers that a max pool lets through.
 
     Returns a function of p parts (…, c), weight (c,), bias (c,) and eps -> p normalised, mean (c,),
-    variance (c,), and if pooled the p parts of what was let through. Its gradient uses these, and
-    has a gradient in turn: so all of them take a cotangent back.
+    variance (c,), and if pooled the p parts of what was let through, which have no gradient.
     """
 
     @mx.custom_function
@@ -203,26 +216,25 @@ def _normalisation(pooled: bool) -> Callable[..., Any]:
         parts, weight, _, eps = primals
         count, n = len(parts), _per_channel(parts)
         _, (mean, variance), picked = _cut(outputs, count)
-        gradients, (of_mean, of_variance), of_picked = _cut(cotangents, count)
+        # The next gradient comes through mean and variance, too, and is 0 by what was picked.
+        gradients, (of_mean, of_variance), _ = _cut(cotangents, count)
         inverse = mx.rsqrt(variance + eps)
         of_bias = total(_column_sums, gradients)
+        kept: Any = _picked_from(parts, picked) if pooled else parts
         of_weight = inverse * total(
-            lambda gradient, part: _column_sums(gradient * (part - mean)),
-            gradients,
-            picked if pooled else parts,
+            lambda gradient, part: _column_sums(gradient * (part - mean)), gradients, kept
         )
         scale = weight * inverse
         slope = (scale * inverse * of_weight - 2 * of_variance) / n
         constant = (scale * of_bias - of_mean) / n - mean * slope
 
-        def back(part: mx.array, gradient: mx.array, *rest: mx.array) -> mx.array:
+        def back(part: mx.array, largest: mx.array, gradient: mx.array) -> mx.array:
             direct = gradient * scale
             if pooled:
-                largest, of_largest = rest
-                direct = _to_largest(part, largest, direct + of_largest)
+                direct = _to_largest(part, largest, direct)
             return direct - (part * slope + constant)
 
-        of_parts = each(back, parts, gradients, *([picked, of_picked] if pooled else []))
+        of_parts = each(back, parts, picked if pooled else parts, gradients)
         return of_parts, of_weight, of_bias, mx.zeros_like(eps)
 
     return normalised
