@@ -185,14 +185,14 @@ def _merge_list(registry: Registry, key: str, below: list[Tree], value: Any) -> 
             raise ConfigError(f"every entry of '{key}' needs a name")
         return merged
     entries = [dict(entry) for entry in below]
-    for name, options in _table(key, value).items():
+    for name, changes in _table(key, value).items():
         qualified = registry.get("transform", name).qualified
         if qualified not in (entry["name"] for entry in entries):
             present = ", ".join(entry["name"] for entry in entries) or "nothing"
             raise ConfigError(f"{key} has no '{name}' to change, it has: {present}")
         for entry in entries:
             if entry["name"] == qualified:
-                entry.update(_table(f"{key}.{name}", options))
+                entry.update(_table(f"{key}.{name}", changes))
     return entries
 
 

@@ -22,7 +22,7 @@ from .errors import ConfigError, OutputError, choose_from
 from .layers import BatchNorm, Flatten, MaxPool2x2, Sequential
 from .plugins import build_registry
 from .prediction import Classifier
-from .recipe import Recipe, make
+from .recipe import Recipe, remade
 from .registry import Registry
 from .seeding import generator
 from .transforms import NormaliseOptions
@@ -49,7 +49,7 @@ def export(classifier: Classifier, path: str | Path, registry: Registry | None =
         raise ConfigError("this classifier was made of parts without names: load one from a run")
     recipe = classifier.recipe
     registry = build_registry()[0] if registry is None else registry
-    embedder = make(recipe, registry)[0]
+    embedder = remade(recipe, registry)[0]
     embedder.backbone.eval()
     images = generator(0, "export").random((BATCHES[-1], *recipe.shape), np.float32)
     expected = np.array(embedder(mx.array(_normalised(recipe, images))))

@@ -421,7 +421,7 @@ def _blank(embedder: Embedder, metric: Metric, head: Head, shape: Shape) -> Clas
 
 
 def _of_recipe(made: Recipe, registry: Registry) -> Classifier:
-    embedder, metric, head = recipe.make(made, registry)
+    embedder, metric, head = recipe.remade(made, registry)
     return evolve(_blank(embedder, metric, head, made.shape), recipe=made)
 
 

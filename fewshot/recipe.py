@@ -10,7 +10,7 @@ import numpy as np
 from attrs import frozen
 from numpy.typing import NDArray
 
-from . import assembly
+from .assembly import make
 from .checkpoint import fill, read_json, run_config, run_weights
 from .config import Chosen, Tree, from_table, options, resolve, to_table
 from .embedding import Embedder
@@ -90,12 +90,12 @@ def _parts(
     return [("backbone", backbone), *transforms, ("metric", metric), ("head", head)]
 
 
-def make(recipe: Recipe, registry: Registry) -> tuple[Embedder, Metric, Head]:
+def remade(recipe: Recipe, registry: Registry) -> tuple[Embedder, Metric, Head]:
     """The recipe's parts with its weights, in eval mode; OutputError where these do not fit."""
 
     def part(kind: str, chosen: Chosen, *arguments: Any) -> Any:
         entry = registry.get(kind, chosen.name)
-        return assembly.make(entry, chosen.options, *arguments, seed=recipe.seed)
+        return make(entry, chosen.options, *arguments, seed=recipe.seed)
 
     backbone = part("backbone", recipe.backbone, recipe.shape)
     metric: Metric = part("metric", recipe.metric)
