@@ -1,5 +1,6 @@
 """The pages that are made from the code: commands, components, configuration, hooks and so on."""
 
+import ast
 import inspect
 import os
 import re
@@ -196,11 +197,18 @@ def _api() -> str:
         "Every public name; `import fewshot as fs` loads none until it is used.",
         "",
     ]
-    for module, names in fewshot._MODULES.items():
+    for module, names in _public_names().items():
         parts += [f"## {module}", ""]
-        for name in names.split():
+        for name in names:
             parts += [*_public(name, getattr(fewshot, name)), ""]
     return "\n".join(parts)
+
+
+def _public_names() -> dict[str, list[str]]:
+    """The public names by the module that has them."""
+    stub = Path(fewshot.__file__).with_suffix(".pyi").read_text(encoding="utf-8")
+    statements = [node for node in ast.parse(stub).body if isinstance(node, ast.ImportFrom)]
+    return {str(node.module): [alias.name for alias in node.names] for node in statements}
 
 
 def _public(name: str, value: Any) -> list[str]:
