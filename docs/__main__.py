@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from fewshot.checkpoint import write_text
+from fewshot.core.files import write_text
 
 from . import generated
 

@@ -11,11 +11,12 @@ from typing import Any
 import click
 
 import fewshot
-from fewshot import errors, hookspecs
+from fewshot import hookspecs
 from fewshot.cli import commands as group
 from fewshot.config import PLAIN, partial_to_toml, show_options
+from fewshot.core import errors
+from fewshot.core.components import Component
 from fewshot.plugins import build_registry
-from fewshot.records import Component
 from fewshot.registry import KINDS, Registered, Registry
 from fewshot.testing import LAWS
 

@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .compare import paired_test
-from .draws import Episode, EpisodeBlock, Ints
+from .core.components import Evaluation
+from .core.draws import Episode, EpisodeBlock, Ints
+from .core.interfaces import Adapter, Dataset, Head, Metric
 from .embedding import Embedder, embed, evaluating
 from .evaluation import predict, tally
-from .interfaces import Adapter, Dataset, Head, Metric
 from .loader import gather
-from .records import Evaluation
 
 
 def adapted_embeddings(

@@ -10,16 +10,16 @@ from attrs import evolve, frozen
 from mlx.utils import tree_flatten
 from numpy.typing import NDArray
 
-from .draws import Ints
+from .core.draws import Ints
+from .core.errors import TrainingError
+from .core.interfaces import Adapter, Metric, Transform
+from .core.options import NoOptions, above, at_least, at_most, option, positive, share, within
+from .core.seeding import generator
 from .embedding import Embedder
-from .errors import TrainingError
 from .folding import copied
 from .heads import nearest_prototype
-from .interfaces import Adapter, Metric, Transform
 from .loader import prepared
 from .losses import PrototypicalOptions, prototypical
-from .records import NoOptions, above, at_least, at_most, option, positive, share, within
-from .seeding import generator
 from .transforms import ColourOptions, CropOptions, colour_jitter, random_resized_crop
 
 Images = NDArray[np.uint8]

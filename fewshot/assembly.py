@@ -13,15 +13,15 @@ from attrs import frozen
 from numpy.typing import NDArray
 
 from .config import LISTS, Chosen, RunConfig
+from .core.components import ClassSplit, Setting
+from .core.draws import Draw, EpisodeBlock, Pairs
+from .core.errors import ClassTooSmallError, ConfigError, PluginError
+from .core.interfaces import Adapter, Backbone, Dataset, Head, Loss, Metric, Sampler, Transform
+from .core.seeding import generator, mlx_seed
 from .datasets import class_ids, only, split_classes
-from .draws import Draw, EpisodeBlock, Pairs
 from .embedding import Embedder
-from .errors import ClassTooSmallError, ConfigError, PluginError
 from .evaluation import k_shot_episodes, validation
-from .interfaces import Adapter, Backbone, Dataset, Head, Loss, Metric, Sampler, Transform
-from .records import ClassSplit, Setting
 from .registry import Registered, Registry
-from .seeding import generator, mlx_seed
 from .training import Learned, check_fits, check_learned, make_optimizer
 from .verification import verification_pairs
 

@@ -1,8 +1,8 @@
 """The built-in components, offered through the hooks every plugin uses."""
 
 from . import adapters, backbones, datasets, folders, heads, losses, metrics, samplers, transforms
+from .core.components import Component, Preset
 from .hookspecs import hookimpl
-from .records import Component, Preset
 
 
 @hookimpl

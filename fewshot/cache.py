@@ -31,10 +31,10 @@ from attrs import frozen
 from numpy.typing import NDArray
 from PIL import Image
 
-from .errors import DataError
+from .core.errors import DataError
+from .core.machine import cores, user_cache
 from .folders import ImageFiles, Member
 from .images import Decoded
-from .runtime import cores, user_cache
 
 VARIABLE = "FEWSHOT_CACHE"
 

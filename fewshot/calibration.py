@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 
+from .core.components import ClassSplit, EvaluationOptions
+from .core.draws import EpisodeBlock
+from .core.errors import DataError
+from .core.interfaces import Dataset, Head, Metric
 from .datasets import class_ids, only
-from .draws import EpisodeBlock
 from .embedding import evaluating
-from .errors import DataError
 from .heads import nearest_of_class
-from .interfaces import Dataset, Head, Metric
-from .records import ClassSplit, EvaluationOptions
 from .samplers import EpisodesOptions, episodes
 from .verification import roc_auc
 

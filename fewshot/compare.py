@@ -9,8 +9,8 @@ from attrs import frozen
 from numpy.typing import NDArray
 from scipy.special import stdtr, stdtrit
 
-from .checkpoint import read_json
-from .errors import ConfigError, OutputError
+from .core.errors import ConfigError, OutputError
+from .core.files import read_json
 from .report import p_value, percent
 
 

@@ -11,8 +11,7 @@ import cattrs
 import tomli_w
 from attrs import frozen
 
-from .errors import ConfigError, PluginError, choose_from
-from .records import (
+from .core.components import (
     EmbeddingOptions,
     EvaluationOptions,
     Preset,
@@ -20,6 +19,7 @@ from .records import (
     Study,
     TrainingOptions,
 )
+from .core.errors import ConfigError, PluginError, choose_from
 from .registry import Registry
 
 Tree = dict[str, Any]

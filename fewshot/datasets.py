@@ -11,13 +11,14 @@ from attrs import field, frozen
 from numpy.typing import ArrayLike, NDArray
 
 from .cache import decode_files, on_all_cores
-from .draws import Episode, Ints, as_ints
-from .errors import DataError, choose_from
+from .core.components import ClassSplit, SplitOptions
+from .core.draws import Episode, Ints, as_ints
+from .core.errors import DataError, choose_from
+from .core.interfaces import Dataset
+from .core.options import as_names, option
+from .core.seeding import generator
 from .folders import ImageFiles
 from .images import UNREADABLE
-from .interfaces import Dataset
-from .records import ClassSplit, SplitOptions, as_names, option
-from .seeding import generator
 
 
 @frozen(eq=False)

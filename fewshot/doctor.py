@@ -11,15 +11,15 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from .backbones import Conv4Options, conv4
+from .core.components import TrainingOptions
+from .core.seeding import generator
 from .datasets import ArrayDataset
 from .embedding import Embedder
 from .evaluation import embedding_speed, median_time
 from .layers import BatchNorm, Sequential
 from .losses import contrastive
 from .metrics import euclidean
-from .records import TrainingOptions
 from .samplers import AllPairsOptions, all_pairs
-from .seeding import generator
 from .training import fit
 
 Floats = NDArray[np.float64]

@@ -11,12 +11,12 @@ import numpy as np
 from attrs import field, frozen
 from numpy.typing import NDArray
 
-from .draws import Ints
-from .errors import TrainingError
-from .interfaces import Dataset, Transform
+from .core.draws import Ints
+from .core.errors import TrainingError
+from .core.interfaces import Dataset, Transform
+from .core.seeding import generator
 from .loader import ahead, gather, load
 from .metrics import unit
-from .seeding import generator
 from .transforms import normalise
 
 

@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 from scipy.special import stdtrit
 
 from . import runtime
+from .core.components import ClassSplit, Evaluation, EvaluationOptions, Setting
+from .core.draws import Episode, EpisodeBlock, Grouping, Ints, Pairs, in_blocks
+from .core.errors import ConfigError, DataError
+from .core.interfaces import Dataset, Head, Metric, Sampler
+from .core.seeding import generator
 from .datasets import class_ids, only
-from .draws import Episode, EpisodeBlock, Grouping, Ints, Pairs, in_blocks
 from .embedding import Embedder, embed, evaluating
-from .errors import ConfigError, DataError
-from .interfaces import Dataset, Head, Metric, Sampler
-from .records import ClassSplit, Evaluation, EvaluationOptions, Setting
 from .samplers import EpisodesOptions, PairsOptions, all_way, episodes, pairs
-from .seeding import generator
 from .streams import on_stream
 from .verification import verify
 

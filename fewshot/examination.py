@@ -1,6 +1,6 @@
 """Everything that is found out about trained parts: figures, floors, pictures."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,26 +8,21 @@ import attrs
 import mlx.core as mx
 import numpy as np
 
-from . import checkpoint, pictures, report
+from . import pictures, report
 from .adaptation import adapted_embeddings, evaluate_adapted, gain
 from .assembly import Parts
 from .calibration import calibrated, held_out_episodes
+from .core import files
+from .core.components import Evaluation, Setting
+from .core.draws import EpisodeBlock
+from .core.interfaces import Metric
+from .core.progress import Progress
 from .datasets import image_names, write_episode
-from .draws import EpisodeBlock
 from .embedding import embed, raw_pixels
 from .evaluation import embedding_speed, evaluate, needed, predict, unembedded
-from .interfaces import Metric
 from .metrics import euclidean
-from .records import Evaluation, Setting
 from .training import snapshot
 from .verification import verify
-
-# (stage, done, total, what to show beside it, a line worth keeping or "")
-Progress = Callable[[str, int, int, str, str], None]
-
-
-def silent(stage: str, done: int, total: int, status: str, line: str) -> None:
-    """No progress shown."""
 
 
 def _embeddings(
@@ -112,7 +107,7 @@ def examine(
         pictures.calibration(min(unknown, key=lambda row: abs(row["k_shot"] - 5)), folder)
     pictures.episode(dataset, shown, answers, folder / "episodes.png")
     written = {str(k): write_episode(dataset, task) for k, task in first.items()}
-    checkpoint.write_json(folder / "episodes.json", written)
+    files.write_json(folder / "episodes.json", written)
     return {
         "k_shot": table,
         "verification": verification,

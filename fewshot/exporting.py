@@ -16,15 +16,15 @@ import numpy as np
 from attrs import evolve
 from numpy.typing import NDArray
 
-from .checkpoint import replacing
+from .core.errors import ConfigError, OutputError, choose_from
+from .core.files import replacing
+from .core.seeding import generator
 from .embedding import Embedder, crop_matrices
-from .errors import ConfigError, OutputError, choose_from
 from .layers import BatchNorm, Flatten, MaxPool2x2, Sequential
 from .plugins import build_registry
 from .prediction import Classifier
 from .recipe import Recipe, remade
 from .registry import Registry
-from .seeding import generator
 from .transforms import NormaliseOptions
 
 TOLERANCE = 1e-4  # of the largest number in an embedding

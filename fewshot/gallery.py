@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from .checkpoint import replacing
-from .errors import DataError, OutputError
+from .core.errors import DataError, OutputError
+from .core.files import replacing
 from .prediction import Classifier, Prediction
 
 _STYLE = """body{font:15px/1.4 system-ui,sans-serif;margin:1rem}

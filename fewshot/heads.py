@@ -4,9 +4,9 @@ import mlx.core as mx
 import numpy as np
 from attrs import frozen
 
-from .interfaces import Head, Metric
+from .core.interfaces import Head, Metric
+from .core.options import NoOptions, at_least, at_most, option, positive, within
 from .metrics import sqeuclidean
-from .records import NoOptions, at_least, at_most, option, positive, within
 
 # What float32 leaves of a spread of zero, as a share of the squared lengths.
 _ROUNDING = 1e-11

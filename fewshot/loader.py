@@ -8,9 +8,9 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from .core.draws import Ints
+from .core.interfaces import Dataset, Transform
 from .datasets import ArrayDataset
-from .draws import Ints
-from .interfaces import Dataset, Transform
 
 T = TypeVar("T")
 

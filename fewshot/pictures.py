@@ -10,13 +10,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 from numpy.typing import NDArray
 
+from .core.draws import Episode, Ints
+from .core.errors import OutputError
+from .core.interfaces import Dataset
+from .core.seeding import generator
 from .datasets import episode_classes
-from .draws import Episode, Ints
-from .errors import OutputError
-from .interfaces import Dataset
 from .loader import gather
 from .report import percent
-from .seeding import generator
 
 _MOST = 40  # classes in one picture
 _OURS, _FLOOR, _UNTRAINED, _RIGHT, _WRONG = "#1f6feb", "#8c959f", "#d4a72c", "#1a7f37", "#cf222e"

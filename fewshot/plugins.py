@@ -14,8 +14,8 @@ import pluggy
 from attrs import frozen
 
 from . import builtin, hookspecs
-from .errors import PluginError, one_line
-from .records import Component, Preset, Study
+from .core.components import Component, Preset, Study
+from .core.errors import PluginError, one_line
 from .registry import BUILTIN, KINDS, Registered, Registry
 
 GROUP = "fewshot"

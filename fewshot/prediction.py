@@ -18,10 +18,8 @@ from scipy.special import softmax
 
 from . import archive, recipe
 from .calibration import Calibration, by_class, for_counts
-from .checkpoint import read_json
-from .draws import Ints
-from .embedding import Embedder, evaluating
-from .errors import (
+from .core.draws import Ints
+from .core.errors import (
     ConfigError,
     DataError,
     FewshotError,
@@ -29,15 +27,17 @@ from .errors import (
     UnknownComponentError,
     choose_from,
 )
+from .core.files import read_json
+from .core.interfaces import Head, Metric
+from .core.options import as_names
+from .core.seeding import generator
+from .embedding import Embedder, evaluating
 from .folding import folded
 from .images import Picture, Shape, pictures
-from .interfaces import Head, Metric
 from .loader import prepared
 from .plugins import build_registry
 from .recipe import Recipe
-from .records import as_names
 from .registry import Registry
-from .seeding import generator
 from .streams import all_cores
 
 _FORMAT = 1  # of the classifier file

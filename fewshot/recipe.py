@@ -11,13 +11,13 @@ from attrs import frozen
 from numpy.typing import NDArray
 
 from .assembly import make
-from .checkpoint import fill, read_json, run_config, run_weights
 from .config import Chosen, Tree, from_table, options, resolve, to_table
+from .core.components import EmbeddingOptions
+from .core.errors import ConfigError, OutputError, UnknownComponentError
+from .core.files import fill, read_json, run_config, run_weights
+from .core.interfaces import Head, Metric
 from .embedding import Embedder
-from .errors import ConfigError, OutputError, UnknownComponentError
 from .images import Shape
-from .interfaces import Head, Metric
-from .records import EmbeddingOptions
 from .registry import Registry
 from .training import Learned
 

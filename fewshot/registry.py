@@ -4,8 +4,8 @@ from collections.abc import Iterable
 
 from attrs import Factory, define, frozen
 
-from .errors import AmbiguousComponentError, PluginError, UnknownComponentError, choose_from
-from .records import Component, Preset, Study
+from .core.components import Component, Preset, Study
+from .core.errors import AmbiguousComponentError, PluginError, UnknownComponentError, choose_from
 
 KINDS = (
     *("backbone", "metric", "loss", "sampler", "head", "adapter"),

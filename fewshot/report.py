@@ -8,7 +8,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from .checkpoint import write_text
+from .core.files import write_text
 
 
 def percent(value: float) -> str:

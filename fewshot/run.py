@@ -13,14 +13,16 @@ import mlx.core as mx
 import numpy as np
 from attrs import evolve
 
-from . import checkpoint, pictures, report
+from . import pictures, report
 from .assembly import Parts, build, check, validation_of
 from .config import RunConfig, resolve, to_toml
+from .core import files
+from .core.components import ClassSplit, History, SplitOptions
+from .core.errors import DataError, InterruptedRunError
+from .core.interfaces import Dataset
+from .core.progress import Progress, silent
 from .datasets import ArrayDataset, decode
-from .errors import DataError, InterruptedRunError
-from .examination import Progress, examine, silent
-from .interfaces import Dataset
-from .records import ClassSplit, History, SplitOptions
+from .examination import examine
 from .registry import Registry
 from .runtime import Runtime
 from .training import fit, parameter_count, snapshot
@@ -43,26 +45,26 @@ def run(
     """
     parts = build(config, registry, images)
     check(parts)
-    folder = checkpoint.new_folder(Path("runs")) if out is None else checkpoint.named_folder(out)
+    folder = files.new_folder(Path("runs")) if out is None else files.named_folder(out)
     try:
         parts = evolve(parts, dataset=decoded(parts.dataset, progress))
     except BaseException:
         folder.rmdir()  # nothing is in it yet
         raise
     config = evolve(config, split=_named(config.split, parts.split))
-    checkpoint.write_text(folder / "config.toml", to_toml(config))
+    files.write_text(folder / "config.toml", to_toml(config))
     manifest = _manifest(parts, runtime)
 
     def note(**facts: Any) -> None:
         manifest.update(facts)
-        checkpoint.write_json(folder / "manifest.json", manifest)
+        files.write_json(folder / "manifest.json", manifest)
 
     note(status="training")
     try:
         blank = snapshot(parts.learned)
         history = _train(parts, folder, progress)
         note(
-            weights_sha256=checkpoint.save_weights(parts.learned, folder / checkpoint.WEIGHTS),
+            weights_sha256=files.save_weights(parts.learned, folder / files.WEIGHTS),
             training=attrs.asdict(history, filter=lambda a, _: a.name != "records"),
         )
         pictures.curves(history.records, folder / "curves.png")
@@ -74,7 +76,7 @@ def run(
             )
         results = examine(parts, blank, folder, progress)
         results["training"] = manifest["training"]
-        checkpoint.write_json(folder / "results.json", results)
+        files.write_json(folder / "results.json", results)
         report.page(folder, "Run", manifest, results, to_toml(config))
         note(status="finished", finished=_now())
     except (Exception, KeyboardInterrupt) as error:
@@ -90,8 +92,8 @@ def trained(folder: Path, registry: Registry) -> Parts:
     `embed(parts.embedder, …)`, `parts.metric` and `parts.head` serve any images of `parts.shape`.
     Raises OutputError for a folder that is no run, has no weights yet or damaged ones.
     """
-    parts = build(resolve(registry, [checkpoint.run_config(folder)]), registry)
-    checkpoint.fill(parts.learned, checkpoint.run_weights(folder), f"{folder}: its weights")
+    parts = build(resolve(registry, [files.run_config(folder)]), registry)
+    files.fill(parts.learned, files.run_weights(folder), f"{folder}: its weights")
     parts.learned.eval()
     return parts
 
@@ -103,20 +105,20 @@ def evaluate_run(
 
     Raises DataError for test classes that the run was trained on, OutputError for damaged weights.
     """
-    manifest = checkpoint.read_json(folder / "manifest.json")
+    manifest = files.read_json(folder / "manifest.json")
     parts = build(config, registry)
     known = {*manifest["classes"]["train"], *manifest["classes"]["val"]} & {*parts.split.test}
     if known:
         raise DataError(f"the run was trained or stopped on {', '.join(sorted(known))}: no test")
-    if checkpoint.run_config(folder)["metric"]["name"] != config.metric.name:
+    if files.run_config(folder)["metric"]["name"] != config.metric.name:
         parts = evolve(parts, loss=evolve(parts.loss, margin=None))  # it was another metric's
     blank = snapshot(parts.learned)
-    checkpoint.fill(parts.learned, checkpoint.run_weights(folder), f"{folder}: its weights")
+    files.fill(parts.learned, files.run_weights(folder), f"{folder}: its weights")
     parts = evolve(parts, dataset=decoded(parts.dataset, progress))
-    out = checkpoint.new_folder(folder, "eval-")
-    checkpoint.write_text(out / "config.toml", to_toml(config))
+    out = files.new_folder(folder, "eval-")
+    files.write_text(out / "config.toml", to_toml(config))
     results = examine(parts, blank, out, progress)
-    checkpoint.write_json(out / "results.json", results)
+    files.write_json(out / "results.json", results)
     report.page(out, "Evaluation", manifest, results, to_toml(config))
     return out
 
@@ -154,7 +156,7 @@ def _train(parts: Parts, folder: Path, progress: Progress) -> History:
     config = parts.config
 
     def keep(record: Mapping[str, Any]) -> None:
-        checkpoint.append_line(folder / "metrics.jsonl", record)
+        files.append_line(folder / "metrics.jsonl", record)
         progress("training", record["step"], config.training.steps, "", _line(record))
 
     return fit(
@@ -169,7 +171,7 @@ def _train(parts: Parts, folder: Path, progress: Progress) -> History:
         validation_of(parts),
         config.seed,
         on_record=keep,
-        on_best=lambda model: checkpoint.save_weights(model, folder / checkpoint.WEIGHTS),
+        on_best=lambda model: files.save_weights(model, folder / files.WEIGHTS),
         progress=lambda done, total, speed: progress("training", done, total, speed, ""),
     )
 

@@ -23,7 +23,8 @@ from typing import Any, NamedTuple
 
 from attrs import evolve, frozen
 
-from fewshot.errors import ConfigError
+from .core.errors import ConfigError
+from .core.machine import cores, user_cache
 
 _VARIABLE, _MODES = "FEWSHOT_RUNTIME", ("auto", "stock")
 
@@ -148,16 +149,6 @@ def undivided() -> Iterator[None]:
     finally:
         for set_threads in _set_threads:
             set_threads(1)
-
-
-def cores(cpu_max: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
-    """Cores that this process may use: its affinity, and its container's share of time."""
-    linux = hasattr(os, "sched_getaffinity")
-    count = len(os.sched_getaffinity(0)) if linux else os.cpu_count() or 1
-    with contextlib.suppress(OSError, ValueError):
-        quota, period = cpu_max.read_text().split()
-        count = min(count, max(1, round(int(quota) / int(period))))
-    return count
 
 
 def _backend() -> str:
@@ -297,14 +288,6 @@ def _build_shim(path: Path) -> None:
         blob = built.read_bytes()
         built.write_bytes(blob + hashlib.sha256(blob).digest())
         built.replace(path)  # other processes may be at it too
-
-
-def user_cache() -> Path:
-    """Where this user's caches belong, made or not. Raises OSError without a home."""
-    try:
-        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "fewshot")
-    except RuntimeError as error:
-        raise OSError(str(error)) from error
 
 
 def _cache_folder() -> Path:

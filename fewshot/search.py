@@ -11,18 +11,20 @@ import numpy as np
 import tomli_w
 from attrs import asdict, evolve, frozen, validators
 
-from . import checkpoint, pictures, report
+from . import pictures, report
 from .assembly import build, check
 from .config import RunConfig, Tree, nested, resolve, to_toml, to_tree
+from .core import files
+from .core.components import ClassSplit
+from .core.errors import ConfigError, DataError, InterruptedRunError, OutputError, TrainingError
+from .core.options import at_least, option, positive
+from .core.progress import Progress, silent
+from .core.seeding import generator
 from .datasets import ArrayDataset, split_classes
 from .embedding import embed
-from .errors import ConfigError, DataError, InterruptedRunError, OutputError, TrainingError
 from .evaluation import evaluate, needed
-from .examination import Progress, silent
-from .records import ClassSplit, at_least, option, positive
 from .registry import Registry
 from .run import decoded
-from .seeding import generator
 from .space import Parameter, Propose, method, trial_count
 from .training import fit
 
@@ -72,7 +74,7 @@ def search(
     _check(layers, registry, propose, count)
     dataset = registry.get("dataset", base.dataset.name).component.factory(base.dataset.options)
     folds = held_out_folds(split_classes(dataset, base.split), options, base.seed)
-    folder = checkpoint.new_folder(Path("searches")) if out is None else out
+    folder = files.new_folder(Path("searches")) if out is None else out
     _open(folder, base, space, options)
     dataset = decoded(dataset, progress)
     progress("trials", len(recorded(folder)), count, "", "")
@@ -89,7 +91,7 @@ def search(
             outcome = {"error": f"{type(error).__name__}: {error}"}
         outcome["seconds"] = time.perf_counter() - began
         record = {"trial": number, "values": values, **outcome}
-        checkpoint.append_line(folder / TRIALS, record)
+        files.append_line(folder / TRIALS, record)
         progress("trials", len(recorded(folder)), count, "", _line(record))
         _keep_best(folder, layers, registry)
     records = recorded(folder)
@@ -102,7 +104,7 @@ def search(
 
 def recorded(folder: Path) -> list[Record]:
     """The records of a folder's trials that are done, by number."""
-    found = {record["trial"]: record for record in checkpoint.read_lines(folder / TRIALS)}
+    found = {record["trial"]: record for record in files.read_lines(folder / TRIALS)}
     return [found[number] for number in sorted(found)]
 
 
@@ -265,7 +267,7 @@ def _open(
         elif any(not path.name.startswith(".") for path in folder.iterdir()):
             raise OutputError(f"{folder} holds something else: name another --out")
         else:
-            checkpoint.write_text(path, text)
+            files.write_text(path, text)
     except (OSError, tomllib.TOMLDecodeError) as error:
         raise OutputError(f"{folder}: cannot be used for a search: {error}") from error
 
@@ -275,7 +277,7 @@ def _keep_best(folder: Path, layers: Sequence[Tree], registry: Registry) -> bool
     record = best(recorded(folder))
     if record is not None:
         config = to_toml(_trial(layers, registry, record["values"]))
-        checkpoint.write_text(folder / "best.toml", f"# {_line(record)}\n{config}")
+        files.write_text(folder / "best.toml", f"# {_line(record)}\n{config}")
     return record is not None
 
 

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from attrs import Factory, define, field, frozen
 from PIL import Image
 
-from .errors import ConfigError, DataError, FewshotError, OutputError
+from .core.errors import ConfigError, DataError, FewshotError, OutputError
 from .images import Picture, read
 from .prediction import Classifier
 

@@ -8,7 +8,7 @@ import mlx.nn as nn
 
 from . import pictures
 from .assembly import make
-from .errors import ConfigError
+from .core.errors import ConfigError
 from .registry import Registered
 from .training import parameter_count
 

@@ -10,8 +10,8 @@ from typing import Any
 from attrs import frozen
 
 from .config import parse_set
-from .errors import ConfigError, choose_from
-from .seeding import generator
+from .core.errors import ConfigError, choose_from
+from .core.seeding import generator
 
 # What decides on the question that a score answers is the same for all trials.
 _FIXED = ("dataset", "split", "evaluation", "adapter", "preset")

@@ -12,11 +12,12 @@ from typing import Any
 
 from attrs import define, evolve, frozen
 
-from . import checkpoint, study_page
+from . import study_page
 from .assembly import build, check, make
 from .config import RunConfig, Tree, chooses, names_path, resolve, to_tree
-from .datasets import ArrayDataset
-from .errors import (
+from .core import files
+from .core.components import Study
+from .core.errors import (
     ConfigError,
     DataError,
     InterruptedRunError,
@@ -24,8 +25,8 @@ from .errors import (
     TrainingError,
     choose_from,
 )
-from .examination import Progress, silent
-from .records import Study
+from .core.progress import Progress, silent
+from .datasets import ArrayDataset
 from .registry import Registry
 from .run import decoded, identity, run
 from .runtime import Runtime
@@ -140,7 +141,7 @@ def run_study(
             for row in study.rows
         })  # fmt: skip
         results |= {"failed": failed, "changed": [*below, *above]}
-        checkpoint.write_json(out / "study.json", results)
+        files.write_json(out / "study.json", results)
         study_page.page(out, study, results)
     return results
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from . import pictures
 from .config import partial_to_toml
-from .records import Study
+from .core.components import Study
 from .report import (
     by_setting,
     caption,

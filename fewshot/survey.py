@@ -11,10 +11,10 @@ import numpy as np
 from attrs import frozen
 
 from .cache import on_all_cores
+from .core.errors import DataError
+from .core.interfaces import Dataset
 from .datasets import image_names
-from .errors import DataError
 from .folders import ImageFiles, passed_over
-from .interfaces import Dataset
 
 _SHOWN = 10  # of one kind of finding
 _LARGE = 12_000_000  # pixels: about 0.1 s to decode

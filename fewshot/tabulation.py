@@ -9,11 +9,11 @@ import attrs
 import numpy as np
 from attrs import frozen
 
-from . import checkpoint
 from .compare import over_classes, paired_test
-from .errors import OutputError
+from .core import files
+from .core.components import Study
+from .core.errors import OutputError
 from .evaluation import bootstrap_interval, t_interval
-from .records import Study
 
 
 @frozen
@@ -28,14 +28,14 @@ class FinishedRun:
 
 def read_run(folder: Path) -> FinishedRun:
     """A finished run. Raises OutputError, with the reason, where it is half-done or damaged."""
-    manifest = checkpoint.read_json(folder / "manifest.json")
+    manifest = files.read_json(folder / "manifest.json")
     try:
         if manifest["status"] != "finished":
             raise OutputError(f"{folder}: not finished (its status: {manifest['status']})")
-        checkpoint.require_sha256(folder / checkpoint.WEIGHTS, manifest["weights_sha256"])
-        results = checkpoint.read_json(folder / "results.json")
+        files.require_sha256(folder / files.WEIGHTS, manifest["weights_sha256"])
+        results = files.read_json(folder / "results.json")
         results["k_shot"][0]["per_episode"], results["training"]["seconds"], results["speed"]
-        records = checkpoint.read_lines(folder / "metrics.jsonl")
+        records = files.read_lines(folder / "metrics.jsonl")
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise OutputError(f"{folder}: damaged: {type(error).__name__}: {error}") from error
     return FinishedRun(folder, manifest, results, records)

@@ -12,13 +12,13 @@ import numpy as np
 from mlx.utils import tree_flatten
 from numpy.typing import NDArray
 
-from .draws import Draw, DrawLayout, Episode, Labelled, Layout
+from .core.components import History, TrainingOptions
+from .core.draws import Draw, DrawLayout, Episode, Labelled, Layout
+from .core.errors import ConfigError, TrainingError
+from .core.interfaces import Dataset, Head, Loss, Metric, Sampler, Transform
+from .core.seeding import generator, mlx_seed
 from .embedding import Embedder, evaluating
-from .errors import ConfigError, TrainingError
-from .interfaces import Dataset, Head, Loss, Metric, Sampler, Transform
 from .loader import ahead, load
-from .records import History, TrainingOptions
-from .seeding import generator, mlx_seed
 from .streams import on_cpu
 
 Arrays = Mapping[str, mx.array]

@@ -4,11 +4,11 @@ import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
+from .core.components import ClassSplit, EvaluationOptions, Verification
+from .core.draws import Pairs
+from .core.interfaces import Dataset, Metric
 from .datasets import class_ids, only
-from .draws import Pairs
 from .embedding import evaluating
-from .interfaces import Dataset, Metric
-from .records import ClassSplit, EvaluationOptions, Verification
 from .samplers import PairsOptions, pairs
 
 

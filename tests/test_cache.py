@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fewshot.cache import VARIABLE, kept
+from fewshot.core.errors import DataError
 from fewshot.datasets import ArrayDataset, decode
-from fewshot.errors import DataError
 from fewshot.folders import ImageFiles, ImageFolderOptions, image_folder
 from fewshot.loader import gather
 

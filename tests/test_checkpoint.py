@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from mlx.utils import tree_flatten
 
 from fewshot.backbones import Conv4Options, conv4
-from fewshot.checkpoint import (
+from fewshot.core.errors import OutputError
+from fewshot.core.files import (
     WEIGHTS,
     append_line,
     load_weights,
@@ -28,7 +29,6 @@ from fewshot.checkpoint import (
     write_json,
     write_text,
 )
-from fewshot.errors import OutputError
 
 SHAPE = (16, 16, 1)
 

@@ -23,9 +23,9 @@ from fewshot.config import (
     to_tree,
     type_name,
 )
-from fewshot.errors import ConfigError, UnknownComponentError
+from fewshot.core.components import Preset
+from fewshot.core.errors import ConfigError, UnknownComponentError
 from fewshot.plugins import build_registry
-from fewshot.records import Preset
 from fewshot.registry import Registered, Registry
 
 REGISTRY: Registry = build_registry()[0]

@@ -16,6 +16,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
+from fewshot.core.components import ClassSplit
+from fewshot.core.draws import Episode
+from fewshot.core.errors import DataError
 from fewshot.datasets import (
     ArrayDataset,
     decode,
@@ -23,8 +26,6 @@ from fewshot.datasets import (
     read_episode,
     write_episode,
 )
-from fewshot.draws import Episode
-from fewshot.errors import DataError
 from fewshot.folders import (
     ImageFiles,
     ImageFolderOptions,
@@ -33,7 +34,6 @@ from fewshot.folders import (
     image_folder,
     natural,
 )
-from fewshot.records import ClassSplit
 
 SIZE = 8
 

@@ -15,8 +15,9 @@ from strategies import every, make
 from toys import NAMES, toy
 
 from fewshot import evaluation
-from fewshot.draws import Episode, EpisodeBlock
-from fewshot.errors import ConfigError, DataError
+from fewshot.core.components import ClassSplit, EvaluationOptions, Setting
+from fewshot.core.draws import Episode, EpisodeBlock
+from fewshot.core.errors import ConfigError, DataError
 from fewshot.evaluation import (
     bootstrap_interval,
     evaluate,
@@ -28,7 +29,6 @@ from fewshot.evaluation import (
 )
 from fewshot.heads import nearest_prototype, nearest_support
 from fewshot.metrics import cosine, euclidean, manhattan
-from fewshot.records import ClassSplit, EvaluationOptions, Setting
 from fewshot.samplers import EpisodesOptions, all_way, episodes
 
 Array = NDArray[Any]

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 from plugin_sites import QUICK, fewshot, names
 
-from fewshot.errors import DataError, OutputError
+from fewshot.core.errors import DataError, OutputError
 from fewshot.testing import check_backbone, check_dataset, check_metric
 
 EXAMPLES = Path(__file__).parents[1] / "examples"

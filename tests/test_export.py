@@ -16,10 +16,11 @@ from mlx.utils import tree_flatten
 
 import fewshot as fs
 from fewshot.config import Chosen
+from fewshot.core.components import EmbeddingOptions
+from fewshot.core.options import NoOptions
 from fewshot.plugins import build_registry
 from fewshot.prediction import _of_recipe
 from fewshot.recipe import Recipe
-from fewshot.records import EmbeddingOptions, NoOptions
 from fewshot.registry import Registered, Registry
 from fewshot.transforms import BlurOptions
 

@@ -12,7 +12,7 @@ import pytest
 from plugin_sites import small_images
 
 from fewshot.config import options
-from fewshot.errors import ConfigError
+from fewshot.core.errors import ConfigError
 
 DOCS = Path(__file__).parents[1] / "docs"
 BIN = Path(sys.executable).parent

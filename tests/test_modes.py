@@ -12,15 +12,15 @@ from attrs import evolve
 from toys import modes, network, toy
 
 import fewshot as fs
-from fewshot import checkpoint
 from fewshot.adaptation import adapted_embeddings
 from fewshot.calibration import answers
 from fewshot.config import resolve
+from fewshot.core import files
+from fewshot.core.components import ClassSplit, Component
+from fewshot.core.interfaces import Head, Loss, Metric
 from fewshot.embedding import Embedder, evaluating
 from fewshot.evaluation import evaluate, predict, validation
-from fewshot.interfaces import Head, Loss, Metric
 from fewshot.plugins import build_registry
-from fewshot.records import ClassSplit, Component
 from fewshot.registry import Registered, Registry
 from fewshot.run import evaluate_run, run, trained
 from fewshot.verification import pair_distances
@@ -156,7 +156,7 @@ def test_a_run_its_evaluation_and_its_parts_agree_and_drop_nothing(tmp_path: Pat
     config = resolve(known, [LAYER])
     folder = run(config, known, tmp_path / "run")
     again = evaluate_run(folder, config, known)
-    one, other = (checkpoint.read_json(each / "results.json") for each in (folder, again))
+    one, other = (files.read_json(each / "results.json") for each in (folder, again))
     for rows in ("k_shot", "verification", "unknown"):
         assert one[rows] == other[rows]
     parts = trained(folder, known)

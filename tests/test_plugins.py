@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 from plugin_sites import distribution, fewshot, names
 
-from fewshot import hookspecs, interfaces
-from fewshot.errors import PluginError
+from fewshot import hookspecs
+from fewshot.core import interfaces
+from fewshot.core.components import Component, Preset, Study
+from fewshot.core.errors import PluginError
 from fewshot.plugins import _ARGUMENTS, collect
-from fewshot.records import Component, Preset, Study
 from fewshot.registry import KINDS
 
 BROKEN = Path(__file__).parent / "broken_plugin" / "src" / "fewshot_broken"

@@ -6,14 +6,14 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from fewshot.errors import (
+from fewshot.core.components import Component, Preset
+from fewshot.core.errors import (
     AmbiguousComponentError,
     ConfigError,
     PluginError,
     UnknownComponentError,
     choose_from,
 )
-from fewshot.records import Component, Preset
 from fewshot.registry import BUILTIN, KINDS, Registered, Registry
 
 # Few names and providers, so that clashes are common.

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from fewshot import runtime
-from fewshot.errors import ConfigError
+from fewshot.core.errors import ConfigError
+from fewshot.core.machine import cores
 
 linux_cpu = pytest.mark.skipif(
     sys.platform != "linux" or runtime._backend() != "cpu",
@@ -169,7 +170,7 @@ def test_every_core_the_process_may_use_has_a_stream_and_one_blas_thread(
     pinned = f"import os; os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:{cores}])"
     found = ask(pinned + RECORD, tmp_path, OPENBLAS_NUM_THREADS="2", MKL_NUM_THREADS="2")
     assert found["threads"] == 1
-    assert found["streams"] == min(cores, runtime.cores())
+    assert found["streams"] == min(cores, cores())
     assert ask(RECORD, tmp_path, FEWSHOT_RUNTIME="stock")["streams"] == 1
 
 
@@ -181,8 +182,8 @@ def test_every_core_the_process_may_use_has_a_stream_and_one_blas_thread(
 def test_a_containers_share_of_time_counts(quota: str, share: int | None, tmp_path: Path) -> None:
     (tmp_path / "cpu.max").write_text(quota)
     every = len(os.sched_getaffinity(0))
-    assert runtime.cores(tmp_path / "cpu.max") == (share or every)
-    assert runtime.cores(tmp_path / "missing") == every
+    assert cores(tmp_path / "cpu.max") == (share or every)
+    assert cores(tmp_path / "missing") == every
 
 
 READERS = """
@@ -226,7 +227,7 @@ def test_every_pool_of_readers_has_a_thread_for_each_core_of_this_process(
 ) -> None:
     pinned = f"import os; os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:{count}])"
     usable, *threads = ask(f"{pinned}\n{READERS}", tmp_path)
-    assert usable == min(count, runtime.cores())
+    assert usable == min(count, cores())
     assert threads == [usable, usable]
 
 

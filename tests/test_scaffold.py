@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from plugin_sites import distribution, fewshot, names, one_by_one, small_images
 
 from fewshot import scaffold
-from fewshot.errors import ConfigError, OutputError
+from fewshot.core.errors import ConfigError, OutputError
 from fewshot.registry import KINDS
 
 SELECTED = "B,C4,D1,E,F,I,N,NPY,PT,PTH,RET,RUF,SIM,TRY,UP,W"

@@ -18,7 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fewshot.config import resolve
-from fewshot.errors import (
+from fewshot.core.components import ClassSplit
+from fewshot.core.errors import (
     ConfigError,
     DataError,
     InterruptedRunError,
@@ -26,7 +27,6 @@ from fewshot.errors import (
     TrainingError,
 )
 from fewshot.plugins import build_registry
-from fewshot.records import ClassSplit
 from fewshot.run import run
 from fewshot.search import SearchOptions, best, held_out_folds, recorded, search, spread
 from fewshot.space import parameter

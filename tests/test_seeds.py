@@ -14,10 +14,10 @@ from mlx.utils import tree_flatten
 import fewshot as fs
 from fewshot import recipe
 from fewshot.assembly import build
-from fewshot.checkpoint import read_json
 from fewshot.config import RunConfig, resolve
+from fewshot.core.components import Component
+from fewshot.core.files import read_json
 from fewshot.plugins import build_registry
-from fewshot.records import Component
 from fewshot.registry import Registered, Registry
 from fewshot.run import evaluate_run, run
 from fewshot.training import snapshot

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fewshot import DataError, Source, data_folder, fetch
-from fewshot.errors import OutputError
+from fewshot.core.errors import OutputError
 
 CONTENT = np.random.default_rng(0).bytes(1_000_003)
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fewshot.errors import ConfigError
+from fewshot.core.errors import ConfigError
 from fewshot.space import (
     METHODS,
     Choice,

@@ -10,7 +10,7 @@ from attrs import evolve
 from numpy.typing import NDArray
 from strategies import REGISTRY
 
-from fewshot.errors import DataError
+from fewshot.core.errors import DataError
 from fewshot.testing import LAWS, STEADY
 from fewshot.testing.laws import Law
 from fewshot.testing.samplers import _many, groups_fault, unlabelled_fault

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from planted import metrics as planted
 
 from fewshot import Component, Metric, Preset, cosine, euclidean, hookimpl, sqeuclidean
-from fewshot.errors import ConfigError, DataError, PluginError
+from fewshot.core.errors import ConfigError, DataError, PluginError
 from fewshot.testing import (
     LawBroken,
     batches,

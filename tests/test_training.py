@@ -21,14 +21,16 @@ from strategies import REGISTRY, make
 import fewshot as fs
 from fewshot import training
 from fewshot.backbones import Conv4Options, conv4
-from fewshot.checkpoint import WEIGHTS, read_json
 from fewshot.config import resolve
+from fewshot.core.components import Component, History, TrainingOptions
+from fewshot.core.draws import Episode, Labelled, Pairs, Triplets
+from fewshot.core.errors import ConfigError, TrainingError
+from fewshot.core.files import WEIGHTS, read_json
+from fewshot.core.interfaces import Loss, Metric, Sampler
+from fewshot.core.seeding import mlx_seed
 from fewshot.datasets import ArrayDataset
-from fewshot.draws import Episode, Labelled, Pairs, Triplets
 from fewshot.embedding import Embedder, embed
-from fewshot.errors import ConfigError, TrainingError
 from fewshot.heads import nearest_prototype, nearest_support
-from fewshot.interfaces import Loss, Metric, Sampler
 from fewshot.losses import (
     ContrastiveOptions,
     PrototypicalOptions,
@@ -39,7 +41,6 @@ from fewshot.losses import (
 )
 from fewshot.metrics import cosine, euclidean, manhattan, sqeuclidean
 from fewshot.plugins import build_registry
-from fewshot.records import Component, History, TrainingOptions
 from fewshot.registry import Registered, Registry
 from fewshot.run import run
 from fewshot.samplers import (
@@ -52,7 +53,6 @@ from fewshot.samplers import (
     proxies,
     triplets,
 )
-from fewshot.seeding import mlx_seed
 from fewshot.training import Learned, check_fits, fit, make_optimizer, parameter_count
 
 Array = NDArray[Any]

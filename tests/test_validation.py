@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from strategies import every, make
 from toys import NAMES, network, toy
 
+from fewshot.core.components import ClassSplit
 from fewshot.datasets import ArrayDataset
 from fewshot.embedding import Embedder
 from fewshot.evaluation import (
@@ -18,7 +19,6 @@ from fewshot.evaluation import (
 )
 from fewshot.heads import nearest_prototype, nearest_support
 from fewshot.metrics import euclidean
-from fewshot.records import ClassSplit
 
 
 class Sealed:

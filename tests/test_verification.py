@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 from toys import NAMES, toy
 
-from fewshot.draws import Pairs
+from fewshot.core.components import ClassSplit, EvaluationOptions
+from fewshot.core.draws import Pairs
 from fewshot.metrics import euclidean, sqeuclidean
-from fewshot.records import ClassSplit, EvaluationOptions
 from fewshot.verification import best_threshold, pair_distances, roc_auc, verification_pairs, verify
 
 Array = NDArray[Any]

@@ -9,7 +9,7 @@ import sys
 
 import click
 
-from ..errors import FewshotError
+from ..core.errors import FewshotError
 from . import authors, classifiers, data, machine, parts, runs, searches, serving, studies
 
 

@@ -56,7 +56,7 @@ def check(names: tuple[str, ...], settings: tuple[str, ...]) -> None:
     fast_mlx()
     registry, _ = load_registry(strict=False)
     from ..config import options, settings_layer
-    from ..errors import FewshotError, LawError
+    from ..core.errors import FewshotError, LawError
     from ..testing import STEADY, leaving_no_files, try_part
 
     entries = [entry for name in names for entry in _named(registry, name)]
@@ -104,7 +104,7 @@ def _named(registry: Registry, name: str) -> Sequence[Registered]:
 
     Raises UnknownComponentError with the nearest name, PluginError for a plugin that did not load.
     """
-    from ..errors import PluginError, UnknownComponentError, choose_from
+    from ..core.errors import PluginError, UnknownComponentError, choose_from
     from ..registry import KINDS
 
     everything = [entry for kind in KINDS for entry in registry.all(kind)]

@@ -17,8 +17,8 @@ from .options import without_adapter
 from .terminal import fast_mlx, load_registry, print_table, showing_progress
 
 if TYPE_CHECKING:
-    from ..errors import DataError
-    from ..examination import Progress
+    from ..core.errors import DataError
+    from ..core.progress import Progress
     from ..images import Picture
     from ..prediction import Classifier, Prediction
 
@@ -55,7 +55,7 @@ def enrol(
     """
     from attrs import evolve
 
-    from ..errors import DataError, OutputError
+    from ..core.errors import DataError, OutputError
 
     if folder is None and not remove and threshold is None and not show:
         raise click.UsageError("nothing to do: name a FOLDER of images, --remove or --show")
@@ -95,7 +95,7 @@ def _load(path: Path, without_adapter: bool = False) -> Classifier:
 
 def _enrolled(classifier: Classifier, folder: Path) -> tuple[Classifier, int]:
     """With the images of a folder, and how many of these could not be used."""
-    from ..errors import DataError
+    from ..core.errors import DataError
     from ..folders import class_folders
     from ..images import pictures
 
@@ -173,7 +173,7 @@ def predict(
     """
     from attrs import evolve
 
-    from ..errors import DataError
+    from ..core.errors import DataError
 
     classifier = _load(file)
     from ..gallery import gallery
@@ -235,7 +235,7 @@ def _line(name: str, answer: Prediction, width: int) -> str:
 
 def _json(name: str, answer: Prediction | DataError) -> str:
 
-    from ..errors import DataError
+    from ..core.errors import DataError
 
     if isinstance(answer, DataError):
         return json.dumps({"image": name, "error": str(answer)})

@@ -26,7 +26,7 @@ def data() -> None:
 @click.option("--to", type=click.Path(path_type=Path), help="Folder; else the user's data folder.")
 def fetch(name: str, to: Path | None) -> None:
     """Bring a published data set; interrupted, it goes on from there."""
-    from ..errors import ConfigError, choose_from
+    from ..core.errors import ConfigError, choose_from
     from ..sources import data_folder
 
     registry, _ = load_registry(strict=False)
@@ -56,7 +56,7 @@ def check(path: str | None, settings: tuple[str, ...], **given: Any) -> None:
     Ends with 0 where `fewshot run` would take it, 4 where it would not.
     """
     from ..config import resolve, settings_layer
-    from ..errors import DataError
+    from ..core.errors import DataError
     from ..survey import overlooked, survey
 
     if path is None and given["dataset"] is None:
@@ -93,7 +93,7 @@ def _split_or_refusal(config: RunConfig, registry: Registry) -> tuple[dict[str, 
     """Which part of the class split each class is in, and why a run would stop, if it would."""
     from ..assembly import build
     from ..assembly import check as check_parts
-    from ..errors import FewshotError
+    from ..core.errors import FewshotError
 
     of_class: dict[str, str] = {}
     try:

@@ -40,7 +40,7 @@ def list_components(kind: str | None) -> None:
 def show(kind: str, name: str, settings: tuple[str, ...], save: Path | None, size: int) -> None:
     """A component's options; --save draws a backbone's layers or a data set's examples."""
     from ..config import options, partial_to_toml, settings_layer, show_options
-    from ..records import Component
+    from ..core.components import Component
 
     if save is not None:
         fast_mlx()

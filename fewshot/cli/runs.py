@@ -41,8 +41,8 @@ def run(**given: Any) -> None:
 def evaluate(folder: Path, **given: Any) -> None:
     """Evaluate a run again with other K, n_way, head or metric; no training."""
     fast_mlx()
-    from ..checkpoint import run_config
     from ..config import resolve, settings_layer
+    from ..core.files import run_config
     from ..run import evaluate_run
 
     registry, _ = load_registry(given["strict_plugins"])

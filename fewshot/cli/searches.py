@@ -48,7 +48,7 @@ def search(**given: Any) -> None:
     fast_mlx()
     registry, _ = load_registry(given["strict_plugins"])
     from ..config import read_toml
-    from ..errors import ConfigError
+    from ..core.errors import ConfigError
     from ..search import SearchOptions
     from ..search import search as try_all
     from ..space import parameters

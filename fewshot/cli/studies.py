@@ -30,7 +30,7 @@ def study(which: str, seeds: int | None, only: tuple[str, ...], **given: Any) ->
     from attrs import evolve
 
     from ..config import read_study, settings_layer
-    from ..errors import TrainingError
+    from ..core.errors import TrainingError
     from ..study import rows_name_path, run_study
     from ..study_page import settings, table, title
 

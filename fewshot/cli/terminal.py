@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from ..examination import Progress
+    from ..core.progress import Progress
     from ..plugins import PluginStatus
     from ..registry import Registry
     from ..runtime import Runtime
@@ -90,7 +90,7 @@ def showing_progress() -> Iterator[Progress]:
 
 def print_results(folder: Path) -> None:
     """The table and the facts of a run folder."""
-    from ..checkpoint import read_json
+    from ..core.files import read_json
     from ..report import by_setting, caption, facts, gains, table
 
     results = read_json(folder / "results.json")

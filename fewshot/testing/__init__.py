@@ -13,7 +13,7 @@ one error breaks, the first). How hard it tries is the Hypothesis profile's (`ma
 try:
     import hypothesis as _  # noqa: F401
 except ModuleNotFoundError as error:
-    from ..errors import ConfigError
+    from ..core.errors import ConfigError
 
     raise ConfigError("fewshot.testing needs hypothesis: pip install 'fewshot[test]'") from error
 

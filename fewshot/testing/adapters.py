@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 from mlx.utils import tree_flatten, tree_map
 from numpy.typing import NDArray
 
+from ..core.draws import Ints
+from ..core.interfaces import Adapter
+from ..core.options import NoOptions
 from ..datasets import ArrayDataset
-from ..draws import Ints
 from ..embedding import Embedder, embed
 from ..folding import folded
-from ..interfaces import Adapter
 from ..layers import BatchNorm, Flatten, Sequential
 from ..metrics import cosine, euclidean, sqeuclidean
-from ..records import NoOptions
 from .laws import Kind, fail, first, law, laws_of, told, touches_global_random_numbers
 from .strategies import Array, seeds, shuffled, supports
 

@@ -8,8 +8,8 @@ import tomli_w
 
 from ..config import options as structured
 from ..config import plain
-from ..errors import ConfigError
-from ..records import Component
+from ..core.components import Component
+from ..core.errors import ConfigError
 from .laws import Kind, fail, law, laws_of
 
 

@@ -7,9 +7,9 @@ import mlx.core as mx
 import numpy as np
 from hypothesis import strategies as st
 
-from ..interfaces import Head, Metric
+from ..core.interfaces import Head, Metric
+from ..core.options import NoOptions
 from ..metrics import cosine, euclidean, manhattan, sqeuclidean
-from ..records import NoOptions
 from .laws import Kind, fail, first, law, laws_of, told
 from .strategies import Array, seeds, shuffled, tasks
 

@@ -20,7 +20,7 @@ from hypothesis.errors import FlakyFailure, HypothesisException
 from numpy.typing import NDArray
 
 from ..assembly import keyed
-from ..errors import FewshotError
+from ..core.errors import FewshotError
 from ..training import late_parameters, parameter_shapes
 
 ULP = float(np.finfo(np.float32).eps)

@@ -9,9 +9,9 @@ import numpy as np
 from hypothesis import strategies as st
 from mlx.utils import tree_flatten
 
-from ..draws import Layout
-from ..interfaces import Loss
-from ..records import NoOptions
+from ..core.draws import Layout
+from ..core.interfaces import Loss
+from ..core.options import NoOptions
 from .laws import ULP, Kind, evaluated, fail, first, law, laws_of, require_made, told
 from .strategies import Array, compared_pairs, distances, scored_queries, seeds, shuffled
 

@@ -10,9 +10,9 @@ import numpy as np
 from hypothesis import strategies as st
 from mlx.utils import tree_flatten
 
-from .. import interfaces
-from ..interfaces import Metric
-from ..records import NoOptions
+from ..core import interfaces
+from ..core.interfaces import Metric
+from ..core.options import NoOptions
 from .laws import ULP, Kind, evaluated, fail, first, law, laws_of, require_made, told
 from .strategies import Array, lattices, points
 

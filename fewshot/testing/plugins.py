@@ -5,7 +5,7 @@ from typing import Any
 
 from hypothesis import settings
 
-from ..errors import FewshotError
+from ..core.errors import FewshotError
 from ..plugins import build_registry, collect
 from ..registry import KINDS, Registered, Registry
 from . import (

@@ -7,10 +7,10 @@ from attrs import evolve, frozen
 
 from .. import assembly
 from ..config import RunConfig, resolve
+from ..core.components import Component, EvaluationOptions, Preset, SplitOptions
+from ..core.errors import ConfigError, FewshotError, UnknownComponentError
 from ..datasets import ArrayDataset
-from ..errors import ConfigError, FewshotError, UnknownComponentError
 from ..plugins import build_registry
-from ..records import Component, EvaluationOptions, Preset, SplitOptions
 from ..registry import KINDS, Registered, Registry
 from .laws import Kind, fail, law, laws_of
 

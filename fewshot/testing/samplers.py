@@ -10,10 +10,10 @@ import numpy as np
 from attrs import frozen
 from hypothesis import strategies as st
 
-from ..draws import Draw, DrawLayout, Episode, Ints, Labelled, Pairs, Triplets
-from ..errors import DataError
-from ..interfaces import Sampler
-from ..records import NoOptions
+from ..core.draws import Draw, DrawLayout, Episode, Ints, Labelled, Pairs, Triplets
+from ..core.errors import DataError
+from ..core.interfaces import Sampler
+from ..core.options import NoOptions
 from .laws import Kind, fail, first, law, laws_of, told, touches_global_random_numbers
 from .strategies import around, indices, plenty, seeds
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 
-from ..draws import Ints
+from ..core.draws import Ints
 
 Array = NDArray[Any]
 Floats = NDArray[np.float32]

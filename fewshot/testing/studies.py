@@ -4,9 +4,9 @@ from typing import Any
 
 from attrs import frozen
 
-from ..errors import ConfigError
+from ..core.components import Study
+from ..core.errors import ConfigError
 from ..plugins import build_registry
-from ..records import Study
 from ..registry import Registry
 from ..study import study_configs
 from .laws import Kind, fail, law, laws_of

@@ -7,9 +7,9 @@ import numpy as np
 from attrs import frozen
 from hypothesis import strategies as st
 
-from ..errors import ConfigError
-from ..interfaces import Transform
-from ..records import NoOptions
+from ..core.errors import ConfigError
+from ..core.interfaces import Transform
+from ..core.options import NoOptions
 from .laws import ULP, Kind, fail, first, law, laws_of, told, touches_global_random_numbers
 from .strategies import Floats, batches, seeds
 

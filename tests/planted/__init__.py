@@ -5,7 +5,7 @@ from typing import Any
 
 from attrs import frozen
 
-from fewshot.records import NoOptions
+from fewshot.core.options import NoOptions
 
 
 @frozen

@@ -8,8 +8,8 @@ from attrs import evolve
 from numpy.typing import NDArray
 
 from fewshot.adapters import FinetuneOptions, WhitenOptions, finetune, whiten
+from fewshot.core.errors import TrainingError
 from fewshot.embedding import Embedder
-from fewshot.errors import TrainingError
 from fewshot.folding import copied
 from fewshot.metrics import euclidean
 from fewshot.testing.adapters import embedded, small_embedder, state

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from scipy.stats import chisquare
 
 from fewshot import samplers
-from fewshot.errors import ClassTooSmallError
-from fewshot.interfaces import Sampler
+from fewshot.core.errors import ClassTooSmallError
+from fewshot.core.interfaces import Sampler
 from fewshot.samplers import (
     EpisodesOptions,
     all_way,

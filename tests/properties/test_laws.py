@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from strategies import REGISTRY
 
-from fewshot.errors import DataError
+from fewshot.core.errors import DataError
 from fewshot.registry import KINDS, Registered
 from fewshot.testing import LAWS, LawBroken, try_part
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 from strategies import REGISTRY, every, make
 
-from fewshot import interfaces
+from fewshot.core import interfaces
 from fewshot.metrics import unit
 from fewshot.testing import points
 from fewshot.testing.laws import ULP

@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from strategies import every, make
 
-from fewshot.draws import Episode, EpisodeBlock
-from fewshot.errors import ClassTooSmallError, DataError
-from fewshot.records import ClassSplit
+from fewshot.core.components import ClassSplit
+from fewshot.core.draws import Episode, EpisodeBlock
+from fewshot.core.errors import ClassTooSmallError, DataError
+from fewshot.core.seeding import generator, mlx_seed
 from fewshot.samplers import (
     AllPairsOptions,
     EpisodesOptions,
@@ -33,7 +34,6 @@ from fewshot.samplers import (
     proxies,
     triplets,
 )
-from fewshot.seeding import generator, mlx_seed
 from fewshot.testing import labelled, plenty
 from fewshot.testing.samplers import draw_fault, same_draw
 from fewshot.testing.strategies import indices, seeds

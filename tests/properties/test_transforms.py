@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from fewshot.errors import ConfigError
+from fewshot.core.errors import ConfigError
 from fewshot.testing import batches
 from fewshot.testing.strategies import seeds
 from fewshot.testing.transforms import TOLERANCE, transformed

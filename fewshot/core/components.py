@@ -1,7 +1,7 @@
 """The values that travel between the parts: class splits, components, options, results. No MLX."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -11,11 +11,7 @@ from numpy.typing import NDArray
 
 from .draws import Grouping, Ints
 from .errors import ConfigError, DataError, choose_from
-
-
-def as_names(values: Iterable[str]) -> tuple[str, ...]:
-    """As a tuple."""
-    return tuple(values)
+from .options import NoOptions, ZeroOr, as_names, at_least, option, positive, share
 
 
 @frozen
@@ -40,34 +36,6 @@ class ClassSplit:
 
 
 # -------------------------------------------------------------------------- components
-
-
-def option(
-    default: Any, help: str, validator: Any = None, factory: Callable[[], Any] | None = None
-) -> Any:
-    """A field of an options class: its default, its help text and what values it takes."""
-    if factory is not None:
-        default = Factory(factory)
-    return field(default=default, validator=validator, metadata={"help": help})
-
-
-at_least = validators.ge
-at_most = validators.le
-above = validators.gt
-below = validators.lt
-within = validators.and_
-
-
-@frozen
-class ZeroOr:
-    """A validator: 0, which means something of its own, or at least `least`."""
-
-    least: int
-
-    def __call__(self, _: Any, attribute: Any, value: int) -> None:
-        """Raise ValueError for any other value."""
-        if value != 0 and value < self.least:
-            raise ValueError(f"'{attribute.name}' must be 0 or >= {self.least}: {value}")
 
 
 def _is_line(_: Any, attribute: Any, value: Any) -> None:
@@ -115,11 +83,6 @@ def _is_tree(_: Any, attribute: Any, value: Any) -> None:
 def _is_name(_: Any, attribute: Any, value: Any) -> None:
     if not isinstance(value, str) or not re.fullmatch("[a-z0-9][a-z0-9_.-]*", value):
         raise ValueError(f"'{attribute.name}' must be of a-z, 0-9, '_', '.' and '-', not {value!r}")
-
-
-@frozen
-class NoOptions:
-    """Options of a component that has none."""
 
 
 @frozen
@@ -191,10 +154,6 @@ class Study:
 
 
 # --------------------------------------------------------- options of the run's own steps
-
-
-positive = above(0)
-share = within(at_least(0.0), at_most(1.0))
 
 
 @frozen

@@ -12,7 +12,7 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from .config import Tree, read_toml
+from ..config import Tree, read_toml
 from .errors import OutputError
 
 WEIGHTS = "weights.safetensors"

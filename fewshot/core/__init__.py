@@ -1,0 +1,1 @@
+"""The words that everything speaks: options, components, interfaces, draws, files. No MLX."""

@@ -1,0 +1,23 @@
+"""What this machine gives a process: cores it may use, the folder of its user's caches."""
+
+import contextlib
+import os
+from pathlib import Path
+
+
+def cores(cpu_max: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
+    """Cores that this process may use: its affinity, and its container's share of time."""
+    linux = hasattr(os, "sched_getaffinity")
+    count = len(os.sched_getaffinity(0)) if linux else os.cpu_count() or 1
+    with contextlib.suppress(OSError, ValueError):
+        quota, period = cpu_max.read_text().split()
+        count = min(count, max(1, round(int(quota) / int(period))))
+    return count
+
+
+def user_cache() -> Path:
+    """Where this user's caches belong, made or not. Raises OSError without a home."""
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "fewshot")
+    except RuntimeError as error:
+        raise OSError(str(error)) from error

@@ -1,0 +1,52 @@
+"""Options classes: fields with a default, a help text and the values they take."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from attrs import Factory, field, frozen, validators
+
+at_least = validators.ge
+
+at_most = validators.le
+
+above = validators.gt
+
+below = validators.lt
+
+within = validators.and_
+
+
+@frozen
+class ZeroOr:
+    """A validator: 0, which means something of its own, or at least `least`."""
+
+    least: int
+
+    def __call__(self, _: Any, attribute: Any, value: int) -> None:
+        """Raise ValueError for any other value."""
+        if value != 0 and value < self.least:
+            raise ValueError(f"'{attribute.name}' must be 0 or >= {self.least}: {value}")
+
+
+@frozen
+class NoOptions:
+    """Options of a component that has none."""
+
+
+def as_names(values: Iterable[str]) -> tuple[str, ...]:
+    """As a tuple."""
+    return tuple(values)
+
+
+def option(
+    default: Any, help: str, validator: Any = None, factory: Callable[[], Any] | None = None
+) -> Any:
+    """A field of an options class: its default, its help text and what values it takes."""
+    if factory is not None:
+        default = Factory(factory)
+    return field(default=default, validator=validator, metadata={"help": help})
+
+
+positive = above(0)
+
+share = within(at_least(0.0), at_most(1.0))

@@ -1,0 +1,10 @@
+"""How those who wait are told."""
+
+from collections.abc import Callable
+
+# (stage, done, total, what to show beside it, a line worth keeping or "")
+Progress = Callable[[str, int, int, str, str], None]
+
+
+def silent(stage: str, done: int, total: int, status: str, line: str) -> None:
+    """No progress shown."""
