@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .compare import paired_test
+from .compute.modules import evaluating
 from .core.components import Evaluation
 from .core.draws import Episode, EpisodeBlock, Ints
 from .core.interfaces import Adapter, Dataset, Head, Metric
-from .embedding import Embedder, embed, evaluating
+from .embedding import Embedder, embed
 from .evaluation import predict, tally
 from .loader import gather
 

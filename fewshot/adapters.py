@@ -10,13 +10,13 @@ from attrs import evolve, frozen
 from mlx.utils import tree_flatten
 from numpy.typing import NDArray
 
+from .compute.modules import copied
 from .core.draws import Ints
 from .core.errors import TrainingError
 from .core.interfaces import Adapter, Metric, Transform
 from .core.options import NoOptions, above, at_least, at_most, option, positive, share, within
 from .core.seeding import generator
 from .embedding import Embedder
-from .folding import copied
 from .heads import nearest_prototype
 from .loader import prepared
 from .losses import PrototypicalOptions, prototypical

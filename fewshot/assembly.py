@@ -1,6 +1,5 @@
 """From a configuration to the parts it names, checked before anything is decoded."""
 
-import random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -12,12 +11,13 @@ import numpy as np
 from attrs import frozen
 from numpy.typing import NDArray
 
+from .compute.randomness import keyed
 from .config import LISTS, Chosen, RunConfig
 from .core.components import ClassSplit, Setting
 from .core.draws import Draw, EpisodeBlock, Pairs
 from .core.errors import ClassTooSmallError, ConfigError, PluginError
 from .core.interfaces import Adapter, Backbone, Dataset, Head, Loss, Metric, Sampler, Transform
-from .core.seeding import generator, mlx_seed
+from .core.seeding import generator
 from .datasets import class_ids, only, split_classes
 from .embedding import Embedder
 from .evaluation import k_shot_episodes, validation
@@ -71,26 +71,6 @@ _MADE: dict[str, tuple[Any, ...]] = {
     "dataset": (Dataset,),
     "transform": (Callable,),
 }
-
-
-@contextmanager
-def keyed(seed: int, purpose: str) -> Iterator[None]:
-    """The global generators of MLX, NumPy and Python keyed inside; afterwards they go on as before.
-
-    For parts that others wrote and that draw from these: the same whatever was drawn before.
-    """
-    high, low = mx.random.state[0].tolist()  # type: ignore[index]
-    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
-    key = mlx_seed(seed, purpose)
-    mx.random.seed(key)
-    random.seed(key)
-    np.random.seed(key % 2**32)  # noqa: NPY002
-    try:
-        yield
-    finally:
-        mx.random.seed(high << 32 | low)
-        random.setstate(python)
-        np.random.set_state(numpy)  # noqa: NPY002
 
 
 def make(entry: Registered, options: Any, *arguments: Any, seed: int = 0) -> Any:

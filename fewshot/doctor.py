@@ -11,12 +11,12 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from .backbones import Conv4Options, conv4
+from .compute.layers import BatchNorm, Sequential
 from .core.components import TrainingOptions
 from .core.seeding import generator
 from .datasets import ArrayDataset
 from .embedding import Embedder
 from .evaluation import embedding_speed, median_time
-from .layers import BatchNorm, Sequential
 from .losses import contrastive
 from .metrics import euclidean
 from .samplers import AllPairsOptions, all_pairs

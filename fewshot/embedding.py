@@ -1,16 +1,15 @@
 """From images to embeddings: the one path that training, evaluation and prediction share."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import cache
 from typing import Any, Literal
 
 import mlx.core as mx
-import mlx.nn as nn
 import numpy as np
 from attrs import field, frozen
 from numpy.typing import NDArray
 
+from .compute.modules import evaluating
 from .core.draws import Ints
 from .core.errors import TrainingError
 from .core.interfaces import Dataset, Transform
@@ -67,21 +66,6 @@ class Embedder:
     def scaled(self, embeddings: mx.array) -> mx.array:
         """To length 1 under l2."""
         return unit(embeddings) if self.normalize == "l2" else embeddings
-
-
-@contextmanager
-def evaluating(*parts: Any) -> Iterator[None]:
-    """Eval mode inside for all parts that are modules, every sub-module's own mode afterwards."""
-    modules = [part for part in parts if isinstance(part, nn.Module)]
-    # Parents come first.
-    modes = [(part, part.training) for module in modules for part in module.modules()]
-    for module in modules:
-        module.eval()
-    try:
-        yield
-    finally:
-        for part, mode in modes:
-            part.train(mode)
 
 
 def embed(

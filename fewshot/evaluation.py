@@ -12,16 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
-from . import runtime
+from .compute import runtime
+from .compute.modules import evaluating
+from .compute.streams import on_stream
 from .core.components import ClassSplit, Evaluation, EvaluationOptions, Setting
 from .core.draws import Episode, EpisodeBlock, Grouping, Ints, Pairs, in_blocks
 from .core.errors import ConfigError, DataError
 from .core.interfaces import Dataset, Head, Metric, Sampler
 from .core.seeding import generator
 from .datasets import class_ids, only
-from .embedding import Embedder, embed, evaluating
+from .embedding import Embedder, embed
 from .samplers import EpisodesOptions, PairsOptions, all_way, episodes, pairs
-from .streams import on_stream
 from .verification import verify
 
 Floats = NDArray[np.float64]

@@ -12,6 +12,7 @@ from . import pictures, report
 from .adaptation import adapted_embeddings, evaluate_adapted, gain
 from .assembly import Parts
 from .calibration import calibrated, held_out_episodes
+from .compute.modules import snapshot
 from .core import files
 from .core.components import Evaluation, Setting
 from .core.draws import EpisodeBlock
@@ -21,7 +22,6 @@ from .datasets import image_names, write_episode
 from .embedding import embed, raw_pixels
 from .evaluation import embedding_speed, evaluate, needed, predict, unembedded
 from .metrics import euclidean
-from .training import snapshot
 from .verification import verify
 
 

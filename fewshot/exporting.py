@@ -16,11 +16,11 @@ import numpy as np
 from attrs import evolve
 from numpy.typing import NDArray
 
+from .compute.layers import BatchNorm, Flatten, MaxPool2x2, Sequential
 from .core.errors import ConfigError, OutputError, choose_from
 from .core.files import replacing
 from .core.seeding import generator
 from .embedding import Embedder, crop_matrices
-from .layers import BatchNorm, Flatten, MaxPool2x2, Sequential
 from .plugins import build_registry
 from .prediction import Classifier
 from .recipe import Recipe, remade

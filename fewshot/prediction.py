@@ -18,6 +18,9 @@ from scipy.special import softmax
 
 from . import archive, recipe
 from .calibration import Calibration, by_class, for_counts
+from .compute.folding import folded
+from .compute.modules import evaluating
+from .compute.streams import all_cores
 from .core.draws import Ints
 from .core.errors import (
     ConfigError,
@@ -31,14 +34,12 @@ from .core.files import read_json
 from .core.interfaces import Head, Metric
 from .core.options import as_names
 from .core.seeding import generator
-from .embedding import Embedder, evaluating
-from .folding import folded
+from .embedding import Embedder
 from .images import Picture, Shape, pictures
 from .loader import prepared
 from .plugins import build_registry
 from .recipe import Recipe
 from .registry import Registry
-from .streams import all_cores
 
 _FORMAT = 1  # of the classifier file
 _BATCH = 128

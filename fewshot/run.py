@@ -15,6 +15,8 @@ from attrs import evolve
 
 from . import pictures, report
 from .assembly import Parts, build, check, validation_of
+from .compute.modules import parameter_count, snapshot
+from .compute.runtime import Runtime
 from .config import RunConfig, resolve, to_toml
 from .core import files
 from .core.components import ClassSplit, History, SplitOptions
@@ -24,8 +26,7 @@ from .core.progress import Progress, silent
 from .datasets import ArrayDataset, decode
 from .examination import examine
 from .registry import Registry
-from .runtime import Runtime
-from .training import fit, parameter_count, snapshot
+from .training import fit
 
 
 def run(

@@ -14,6 +14,7 @@ from attrs import define, evolve, frozen
 
 from . import study_page
 from .assembly import build, check, make
+from .compute.runtime import Runtime
 from .config import RunConfig, Tree, chooses, names_path, resolve, to_tree
 from .core import files
 from .core.components import Study
@@ -29,7 +30,6 @@ from .core.progress import Progress, silent
 from .datasets import ArrayDataset
 from .registry import Registry
 from .run import decoded, identity, run
-from .runtime import Runtime
 from .tabulation import read_run, tabulate
 
 

@@ -9,17 +9,23 @@ import mlx.core as mx
 import mlx.nn as nn
 import mlx.optimizers as optimizers
 import numpy as np
-from mlx.utils import tree_flatten
 from numpy.typing import NDArray
 
+from .compute.modules import (
+    evaluating,
+    late_parameters,
+    parameter_count,
+    parameter_shapes,
+    snapshot,
+)
+from .compute.streams import on_cpu
 from .core.components import History, TrainingOptions
 from .core.draws import Draw, DrawLayout, Episode, Labelled, Layout
 from .core.errors import ConfigError, TrainingError
 from .core.interfaces import Dataset, Head, Loss, Metric, Sampler, Transform
 from .core.seeding import generator, mlx_seed
-from .embedding import Embedder, evaluating
+from .embedding import Embedder
 from .loader import ahead, load
-from .streams import on_cpu
 
 Arrays = Mapping[str, mx.array]
 
@@ -157,27 +163,6 @@ def _require_made(learned: Learned, ask: Callable[[], object]) -> None:
             f"'{late[0]}' is no parameter, or of another shape, until it is first called, and "
             "would not be trained: make it in __init__"
         )
-
-
-def parameter_shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:
-    """The shape of every parameter and buffer by name."""
-    return {name: array.shape for name, array in snapshot(module)}
-
-
-def late_parameters(module: nn.Module, before: Mapping[str, tuple[int, ...]]) -> list[str]:
-    """Names of parameters that came, went or changed shape since `parameter_shapes`."""
-    return sorted({name for name, _ in before.items() ^ parameter_shapes(module).items()})
-
-
-def parameter_count(module: nn.Module) -> int:
-    """How many numbers training changes."""
-    arrays: Any = tree_flatten(module.trainable_parameters())
-    return sum(array.size for _, array in arrays)
-
-
-def snapshot(model: nn.Module) -> list[tuple[str, mx.array]]:
-    """All parameters and buffers; arrays do not change, so this is a snapshot."""
-    return tree_flatten(model.parameters())  # type: ignore[return-value]
 
 
 def make_optimizer(options: TrainingOptions) -> optimizers.Optimizer:

@@ -4,11 +4,11 @@ import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
+from .compute.modules import evaluating
 from .core.components import ClassSplit, EvaluationOptions, Verification
 from .core.draws import Pairs
 from .core.interfaces import Dataset, Metric
 from .datasets import class_ids, only
-from .embedding import evaluating
 from .samplers import PairsOptions, pairs
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from fewshot import runtime
+from fewshot.compute import runtime
 
 runtime.prepare()
 

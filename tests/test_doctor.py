@@ -6,7 +6,8 @@ import mlx.core as mx
 import pytest
 from click.testing import CliRunner
 
-from fewshot import cli, doctor, winograd
+from fewshot import cli, doctor
+from fewshot.compute import winograd
 
 
 def test_this_machine_computes_rightly():

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from toys import modes, network, state, toy
 
+from fewshot.compute.modules import evaluating
 from fewshot.datasets import ArrayDataset
-from fewshot.embedding import Embedder, embed, evaluating, five_crops, raw_pixels
+from fewshot.embedding import Embedder, embed, five_crops, raw_pixels
 from fewshot.evaluation import (
     embedding_speed,
 )

@@ -14,11 +14,12 @@ from toys import modes, network, toy
 import fewshot as fs
 from fewshot.adaptation import adapted_embeddings
 from fewshot.calibration import answers
+from fewshot.compute.modules import evaluating
 from fewshot.config import resolve
 from fewshot.core import files
 from fewshot.core.components import ClassSplit, Component
 from fewshot.core.interfaces import Head, Loss, Metric
-from fewshot.embedding import Embedder, evaluating
+from fewshot.embedding import Embedder
 from fewshot.evaluation import evaluate, predict, validation
 from fewshot.plugins import build_registry
 from fewshot.registry import Registered, Registry

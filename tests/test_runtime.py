@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from fewshot import runtime
+from fewshot.compute import runtime
 from fewshot.core.errors import ConfigError
 from fewshot.core.machine import cores
 

@@ -21,6 +21,7 @@ from strategies import REGISTRY, make
 import fewshot as fs
 from fewshot import training
 from fewshot.backbones import Conv4Options, conv4
+from fewshot.compute.modules import parameter_count
 from fewshot.config import resolve
 from fewshot.core.components import Component, History, TrainingOptions
 from fewshot.core.draws import Episode, Labelled, Pairs, Triplets
@@ -53,7 +54,7 @@ from fewshot.samplers import (
     proxies,
     triplets,
 )
-from fewshot.training import Learned, check_fits, fit, make_optimizer, parameter_count
+from fewshot.training import Learned, check_fits, fit, make_optimizer
 
 Array = NDArray[Any]
 State = dict[str, Array]

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from ..compute.runtime import Runtime
     from ..core.progress import Progress
     from ..plugins import PluginStatus
     from ..registry import Registry
-    from ..runtime import Runtime
 
 
 def load_registry(strict: bool) -> tuple[Registry, list[PluginStatus]]:
@@ -35,7 +35,7 @@ def load_registry(strict: bool) -> tuple[Registry, list[PluginStatus]]:
 
 def fast_mlx() -> Runtime:
     """Make MLX fast, before anything imports it; what is missing is one line on stderr."""
-    from ..runtime import prepare
+    from ..compute.runtime import prepare
 
     runtime = prepare()
     if runtime.hint:

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from mlx.utils import tree_flatten, tree_map
 from numpy.typing import NDArray
 
+from ..compute.folding import folded
+from ..compute.layers import BatchNorm, Flatten, Sequential
 from ..core.draws import Ints
 from ..core.interfaces import Adapter
 from ..core.options import NoOptions
 from ..datasets import ArrayDataset
 from ..embedding import Embedder, embed
-from ..folding import folded
-from ..layers import BatchNorm, Flatten, Sequential
 from ..metrics import cosine, euclidean, sqeuclidean
 from .laws import Kind, fail, first, law, laws_of, told, touches_global_random_numbers
 from .strategies import Array, seeds, shuffled, supports

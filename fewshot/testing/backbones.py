@@ -10,10 +10,10 @@ import numpy as np
 from attrs import frozen
 from mlx.utils import tree_flatten
 
+from ..compute.modules import evaluating
 from ..core.errors import ConfigError
 from ..core.interfaces import Backbone
 from ..core.options import NoOptions
-from ..embedding import evaluating
 from .laws import Kind, fail, first, law, laws_of, require_made
 from .strategies import Array, Floats
 

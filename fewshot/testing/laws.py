@@ -19,9 +19,9 @@ from hypothesis.configuration import set_hypothesis_home_dir
 from hypothesis.errors import FlakyFailure, HypothesisException
 from numpy.typing import NDArray
 
-from ..assembly import keyed
+from ..compute.modules import late_parameters, parameter_shapes
+from ..compute.randomness import keyed
 from ..core.errors import FewshotError
-from ..training import late_parameters, parameter_shapes
 
 ULP = float(np.finfo(np.float32).eps)
 

@@ -8,9 +8,9 @@ from attrs import evolve
 from numpy.typing import NDArray
 
 from fewshot.adapters import FinetuneOptions, WhitenOptions, finetune, whiten
+from fewshot.compute.modules import copied
 from fewshot.core.errors import TrainingError
 from fewshot.embedding import Embedder
-from fewshot.folding import copied
 from fewshot.metrics import euclidean
 from fewshot.testing.adapters import embedded, small_embedder, state
 from fewshot.transforms import normalise

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from mlx.utils import tree_flatten
 
 import fewshot as fs
-from fewshot import runtime, winograd
+from fewshot.compute import runtime, winograd
 
 seeds = st.integers(0, 2**32 - 1)
 

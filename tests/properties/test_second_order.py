@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from mlx.utils import tree_flatten, tree_map
 
 import fewshot as fs
-from fewshot import runtime
+from fewshot.compute import runtime
 
 seeds = st.integers(0, 2**32 - 1)
 EPS = float(np.finfo(np.float32).eps)

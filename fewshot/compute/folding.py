@@ -7,6 +7,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from .layers import Affine, FixedLinear, Flatten, MaxPool2x2, Sequential, affine
+from .modules import copied
 
 
 def folded(backbone: Any) -> Any:
@@ -24,24 +25,6 @@ def folded(backbone: Any) -> Any:
             module.layers = _folded(module.layers)
     mx.eval(mine.parameters())
     return mine.eval()
-
-
-def copied(part: Any) -> Any:
-    """A module with modules and arrays of its own, all the way down: training it changes no other.
-
-    `copy.deepcopy` stops at MLX's functions.
-    """
-    if isinstance(part, nn.Module):
-        mine = copy(part)
-        mine._no_grad = set(part._no_grad)
-        for name, value in part.items():
-            mine[name] = copied(value)
-        return mine
-    if isinstance(part, list):
-        return [copied(value) for value in part]
-    if isinstance(part, dict):
-        return {name: copied(value) for name, value in part.items()}
-    return mx.array(part) if isinstance(part, mx.array) else part
 
 
 def _folded(layers: list[nn.Module]) -> list[nn.Module]:

@@ -23,8 +23,8 @@ from typing import Any, NamedTuple
 
 from attrs import evolve, frozen
 
-from .core.errors import ConfigError
-from .core.machine import cores, user_cache
+from ..core.errors import ConfigError
+from ..core.machine import cores, user_cache
 
 _VARIABLE, _MODES = "FEWSHOT_RUNTIME", ("auto", "stock")
 
@@ -127,7 +127,7 @@ def prepare() -> Runtime:
     if sys.platform != "linux" or found.backend != "cpu":
         return evolve(found, note="as installed: only MLX's CPU backend on Linux needs help")
     if "mlx.core" in sys.modules:
-        note = "fewshot.runtime.prepare() came after mlx.core was imported: MLX stays slow"
+        note = "fewshot.compute.runtime.prepare() came after mlx.core was imported: MLX stays slow"
         warnings.warn(note, RuntimeWarning, stacklevel=2)
         return evolve(found, note=note)
     found = evolve(found, streams=cores())

@@ -1,0 +1,1 @@
+"""MLX on this machine: fast, right, and knowing nothing of few-shot learning."""
