@@ -13,9 +13,9 @@ from .compute.modules import evaluating
 from .core.components import Evaluation
 from .core.draws import Episode, EpisodeBlock, Ints
 from .core.interfaces import Adapter, Dataset, Head, Metric
+from .data.batches import gather
 from .embedding import Embedder, embed
 from .evaluation import predict, tally
-from .loader import gather
 
 
 def adapted_embeddings(

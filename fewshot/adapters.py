@@ -16,9 +16,9 @@ from .core.errors import TrainingError
 from .core.interfaces import Adapter, Metric, Transform
 from .core.options import NoOptions, above, at_least, at_most, option, positive, share, within
 from .core.seeding import generator
+from .data.batches import prepared
 from .embedding import Embedder
 from .heads import nearest_prototype
-from .loader import prepared
 from .losses import PrototypicalOptions, prototypical
 from .transforms import ColourOptions, CropOptions, colour_jitter, random_resized_crop
 

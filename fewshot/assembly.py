@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from .compute.randomness import keyed
 from .config import LISTS, Chosen, RunConfig
-from .core.components import ClassSplit, Setting
+from .core.components import Setting
 from .core.draws import Draw, EpisodeBlock, Pairs
 from .core.errors import ClassTooSmallError, ConfigError, PluginError
 from .core.interfaces import Adapter, Backbone, Dataset, Head, Loss, Metric, Sampler, Transform
 from .core.seeding import generator
-from .datasets import class_ids, only, split_classes
+from .data.split import ClassSplit, class_ids, only, split_classes
 from .embedding import Embedder
 from .evaluation import k_shot_episodes, validation
 from .registry import Registered, Registry

@@ -1,7 +1,8 @@
 """The built-in components, offered through the hooks every plugin uses."""
 
-from . import adapters, backbones, datasets, folders, heads, losses, metrics, samplers, transforms
+from . import adapters, backbones, heads, losses, metrics, samplers, transforms
 from .core.components import Component, Preset
+from .data import datasets, folders
 from .hookspecs import hookimpl
 
 

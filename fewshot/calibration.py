@@ -16,11 +16,11 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 
 from .compute.modules import evaluating
-from .core.components import ClassSplit, EvaluationOptions
+from .core.components import EvaluationOptions
 from .core.draws import EpisodeBlock
 from .core.errors import DataError
 from .core.interfaces import Dataset, Head, Metric
-from .datasets import class_ids, only
+from .data.split import ClassSplit, class_ids, only
 from .heads import nearest_of_class
 from .samplers import EpisodesOptions, episodes
 from .verification import roc_auc

@@ -11,15 +11,9 @@ import cattrs
 import tomli_w
 from attrs import frozen
 
-from .core.components import (
-    EmbeddingOptions,
-    EvaluationOptions,
-    Preset,
-    SplitOptions,
-    Study,
-    TrainingOptions,
-)
+from .core.components import EmbeddingOptions, EvaluationOptions, Preset, Study, TrainingOptions
 from .core.errors import ConfigError, PluginError, choose_from
+from .data.split import SplitOptions
 from .registry import Registry
 
 Tree = dict[str, Any]

@@ -14,7 +14,7 @@ from .backbones import Conv4Options, conv4
 from .compute.layers import BatchNorm, Sequential
 from .core.components import TrainingOptions
 from .core.seeding import generator
-from .datasets import ArrayDataset
+from .data.datasets import ArrayDataset
 from .embedding import Embedder
 from .evaluation import embedding_speed, median_time
 from .losses import contrastive

@@ -14,7 +14,7 @@ from .core.draws import Ints
 from .core.errors import TrainingError
 from .core.interfaces import Dataset, Transform
 from .core.seeding import generator
-from .loader import ahead, gather, load
+from .data.batches import ahead, gather, load
 from .metrics import unit
 from .transforms import normalise
 

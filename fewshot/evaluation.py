@@ -15,12 +15,12 @@ from scipy.special import stdtrit
 from .compute import runtime
 from .compute.modules import evaluating
 from .compute.streams import on_stream
-from .core.components import ClassSplit, Evaluation, EvaluationOptions, Setting
+from .core.components import Evaluation, EvaluationOptions, Setting
 from .core.draws import Episode, EpisodeBlock, Grouping, Ints, Pairs, in_blocks
 from .core.errors import ConfigError, DataError
 from .core.interfaces import Dataset, Head, Metric, Sampler
 from .core.seeding import generator
-from .datasets import class_ids, only
+from .data.split import ClassSplit, class_ids, only
 from .embedding import Embedder, embed
 from .samplers import EpisodesOptions, PairsOptions, all_way, episodes, pairs
 from .verification import verify

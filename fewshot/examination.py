@@ -18,7 +18,7 @@ from .core.components import Evaluation, Setting
 from .core.draws import EpisodeBlock
 from .core.interfaces import Metric
 from .core.progress import Progress
-from .datasets import image_names, write_episode
+from .data.replay import image_names, write_episode
 from .embedding import embed, raw_pixels
 from .evaluation import embedding_speed, evaluate, needed, predict, unembedded
 from .metrics import euclidean

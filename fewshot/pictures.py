@@ -14,8 +14,8 @@ from .core.draws import Episode, Ints
 from .core.errors import OutputError
 from .core.interfaces import Dataset
 from .core.seeding import generator
-from .datasets import episode_classes
-from .loader import gather
+from .data.batches import gather
+from .data.replay import episode_classes
 from .report import percent
 
 _MOST = 40  # classes in one picture

@@ -34,9 +34,9 @@ from .core.files import read_json
 from .core.interfaces import Head, Metric
 from .core.options import as_names
 from .core.seeding import generator
+from .data.batches import prepared
+from .data.images import Picture, Shape, pictures
 from .embedding import Embedder
-from .images import Picture, Shape, pictures
-from .loader import prepared
 from .plugins import build_registry
 from .recipe import Recipe
 from .registry import Registry

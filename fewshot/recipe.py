@@ -16,8 +16,8 @@ from .core.components import EmbeddingOptions
 from .core.errors import ConfigError, OutputError, UnknownComponentError
 from .core.files import fill, read_json, run_config, run_weights
 from .core.interfaces import Head, Metric
+from .data.images import Shape
 from .embedding import Embedder
-from .images import Shape
 from .registry import Registry
 from .training import Learned
 

@@ -19,11 +19,12 @@ from .compute.modules import parameter_count, snapshot
 from .compute.runtime import Runtime
 from .config import RunConfig, resolve, to_toml
 from .core import files
-from .core.components import ClassSplit, History, SplitOptions
+from .core.components import History
 from .core.errors import DataError, InterruptedRunError
 from .core.interfaces import Dataset
 from .core.progress import Progress, silent
-from .datasets import ArrayDataset, decode
+from .data.datasets import ArrayDataset, decode
+from .data.split import ClassSplit, SplitOptions
 from .examination import examine
 from .registry import Registry
 from .training import fit

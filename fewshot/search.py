@@ -15,12 +15,12 @@ from . import pictures, report
 from .assembly import build, check
 from .config import RunConfig, Tree, nested, resolve, to_toml, to_tree
 from .core import files
-from .core.components import ClassSplit
 from .core.errors import ConfigError, DataError, InterruptedRunError, OutputError, TrainingError
 from .core.options import at_least, option, positive
 from .core.progress import Progress, silent
 from .core.seeding import generator
-from .datasets import ArrayDataset, split_classes
+from .data.datasets import ArrayDataset
+from .data.split import ClassSplit, split_classes
 from .embedding import embed
 from .evaluation import evaluate, needed
 from .registry import Registry

@@ -15,7 +15,7 @@ from attrs import Factory, define, field, frozen
 from PIL import Image
 
 from .core.errors import ConfigError, DataError, FewshotError, OutputError
-from .images import Picture, read
+from .data.images import Picture, read
 from .prediction import Classifier
 
 try:

@@ -27,7 +27,7 @@ from .core.errors import (
     choose_from,
 )
 from .core.progress import Progress, silent
-from .datasets import ArrayDataset
+from .data.datasets import ArrayDataset
 from .registry import Registry
 from .run import decoded, identity, run
 from .tabulation import read_run, tabulate

@@ -24,8 +24,8 @@ from .core.draws import Draw, DrawLayout, Episode, Labelled, Layout
 from .core.errors import ConfigError, TrainingError
 from .core.interfaces import Dataset, Head, Loss, Metric, Sampler, Transform
 from .core.seeding import generator, mlx_seed
+from .data.batches import ahead, load
 from .embedding import Embedder
-from .loader import ahead, load
 
 Arrays = Mapping[str, mx.array]
 

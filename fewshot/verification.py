@@ -5,10 +5,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .compute.modules import evaluating
-from .core.components import ClassSplit, EvaluationOptions, Verification
+from .core.components import EvaluationOptions, Verification
 from .core.draws import Pairs
 from .core.interfaces import Dataset, Metric
-from .datasets import class_ids, only
+from .data.split import ClassSplit, class_ids, only
 from .samplers import PairsOptions, pairs
 
 

@@ -18,7 +18,7 @@ from fewshot.backbones import Conv4Options, conv4
 from fewshot.cli import commands
 from fewshot.config import resolve, to_tree
 from fewshot.core.draws import EpisodeBlock
-from fewshot.datasets import ArrayDataset
+from fewshot.data.datasets import ArrayDataset
 from fewshot.embedding import Embedder, embed
 from fewshot.evaluation import evaluate
 from fewshot.heads import nearest_prototype

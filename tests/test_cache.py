@@ -17,11 +17,11 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from fewshot.cache import VARIABLE, kept
 from fewshot.core.errors import DataError
-from fewshot.datasets import ArrayDataset, decode
-from fewshot.folders import ImageFiles, ImageFolderOptions, image_folder
-from fewshot.loader import gather
+from fewshot.data.batches import gather
+from fewshot.data.cache import VARIABLE, kept
+from fewshot.data.datasets import ArrayDataset, decode
+from fewshot.data.folders import ImageFiles, ImageFolderOptions, image_folder
 
 SIZE = 8
 MANY = 3000  # more than are written at a time

@@ -23,7 +23,7 @@ from fewshot.calibration import (
     held_out_episodes,
     reliability,
 )
-from fewshot.datasets import ArrayDataset
+from fewshot.data.datasets import ArrayDataset
 from fewshot.metrics import euclidean
 
 seeds = st.integers(0, 2**32 - 1)

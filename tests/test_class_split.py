@@ -11,13 +11,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from fewshot.core.components import ClassSplit, SplitOptions
 from fewshot.core.errors import DataError
-from fewshot.datasets import (
-    ArrayDataset,
-    from_arrays,
-    split_classes,
-)
+from fewshot.data.datasets import ArrayDataset, from_arrays
+from fewshot.data.split import ClassSplit, SplitOptions, split_classes
 
 
 def images(n: int) -> NDArray[np.uint8]:

@@ -16,7 +16,7 @@ from PIL import Image
 
 import fewshot as fs
 from fewshot import archive
-from fewshot.images import picture
+from fewshot.data.images import picture
 from fewshot.plugins import build_registry
 
 REGISTRY = build_registry()[0]

@@ -16,9 +16,9 @@ from PIL import Image
 from fewshot import Component, DataError, ImageFolderOptions, image_folder
 from fewshot.cli import data as data_commands
 from fewshot.cli import main
-from fewshot.datasets import ArrayDataset, decode
+from fewshot.data.datasets import ArrayDataset, decode
+from fewshot.data.survey import overlooked, survey
 from fewshot.registry import Registered, Registry
-from fewshot.survey import overlooked, survey
 
 RNG = np.random.default_rng(0)
 

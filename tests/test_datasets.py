@@ -16,17 +16,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from fewshot.core.components import ClassSplit
 from fewshot.core.draws import Episode
 from fewshot.core.errors import DataError
-from fewshot.datasets import (
-    ArrayDataset,
-    decode,
-    from_arrays,
-    read_episode,
-    write_episode,
-)
-from fewshot.folders import (
+from fewshot.data.datasets import ArrayDataset, decode, from_arrays
+from fewshot.data.folders import (
     ImageFiles,
     ImageFolderOptions,
     class_folders,
@@ -34,6 +27,8 @@ from fewshot.folders import (
     image_folder,
     natural,
 )
+from fewshot.data.replay import read_episode, write_episode
+from fewshot.data.split import ClassSplit
 
 SIZE = 8
 

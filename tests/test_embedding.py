@@ -12,7 +12,7 @@ from PIL import Image
 from toys import modes, network, state, toy
 
 from fewshot.compute.modules import evaluating
-from fewshot.datasets import ArrayDataset
+from fewshot.data.datasets import ArrayDataset
 from fewshot.embedding import Embedder, embed, five_crops, raw_pixels
 from fewshot.evaluation import (
     embedding_speed,

@@ -15,9 +15,10 @@ from strategies import every, make
 from toys import NAMES, toy
 
 from fewshot import evaluation
-from fewshot.core.components import ClassSplit, EvaluationOptions, Setting
+from fewshot.core.components import EvaluationOptions, Setting
 from fewshot.core.draws import Episode, EpisodeBlock
 from fewshot.core.errors import ConfigError, DataError
+from fewshot.data.split import ClassSplit
 from fewshot.evaluation import (
     bootstrap_interval,
     evaluate,

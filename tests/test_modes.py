@@ -17,8 +17,9 @@ from fewshot.calibration import answers
 from fewshot.compute.modules import evaluating
 from fewshot.config import resolve
 from fewshot.core import files
-from fewshot.core.components import ClassSplit, Component
+from fewshot.core.components import Component
 from fewshot.core.interfaces import Head, Loss, Metric
+from fewshot.data.split import ClassSplit
 from fewshot.embedding import Embedder
 from fewshot.evaluation import evaluate, predict, validation
 from fewshot.plugins import build_registry

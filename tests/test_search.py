@@ -18,7 +18,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fewshot.config import resolve
-from fewshot.core.components import ClassSplit
 from fewshot.core.errors import (
     ConfigError,
     DataError,
@@ -26,6 +25,7 @@ from fewshot.core.errors import (
     OutputError,
     TrainingError,
 )
+from fewshot.data.split import ClassSplit
 from fewshot.plugins import build_registry
 from fewshot.run import run
 from fewshot.search import SearchOptions, best, held_out_folds, recorded, search, spread

@@ -29,7 +29,7 @@ from fewshot.core.errors import ConfigError, TrainingError
 from fewshot.core.files import WEIGHTS, read_json
 from fewshot.core.interfaces import Loss, Metric, Sampler
 from fewshot.core.seeding import mlx_seed
-from fewshot.datasets import ArrayDataset
+from fewshot.data.datasets import ArrayDataset
 from fewshot.embedding import Embedder, embed
 from fewshot.heads import nearest_prototype, nearest_support
 from fewshot.losses import (

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from strategies import every, make
 from toys import NAMES, network, toy
 
-from fewshot.core.components import ClassSplit
-from fewshot.datasets import ArrayDataset
+from fewshot.data.datasets import ArrayDataset
+from fewshot.data.split import ClassSplit
 from fewshot.embedding import Embedder
 from fewshot.evaluation import (
     validation,

@@ -8,7 +8,7 @@ import numpy as np
 from mlx.utils import tree_flatten
 
 from fewshot.backbones import Conv4Options, conv4
-from fewshot.datasets import ArrayDataset
+from fewshot.data.datasets import ArrayDataset
 
 NAMES = tuple("abcdef")
 

@@ -19,7 +19,7 @@ from .terminal import fast_mlx, load_registry, print_table, showing_progress
 if TYPE_CHECKING:
     from ..core.errors import DataError
     from ..core.progress import Progress
-    from ..images import Picture
+    from ..data.images import Picture
     from ..prediction import Classifier, Prediction
 
 _BATCH = 128  # images read before the next progress is shown
@@ -96,8 +96,8 @@ def _load(path: Path, without_adapter: bool = False) -> Classifier:
 def _enrolled(classifier: Classifier, folder: Path) -> tuple[Classifier, int]:
     """With the images of a folder, and how many of these could not be used."""
     from ..core.errors import DataError
-    from ..folders import class_folders
-    from ..images import pictures
+    from ..data.folders import class_folders
+    from ..data.images import pictures
 
     folders = class_folders(folder, fewest=1)
     total, done, bad = sum(map(len, folders.values())), 0, 0
@@ -215,7 +215,7 @@ def predict(
 
 def _named(argument: str) -> Iterator[str]:
     """The image files that an argument stands for."""
-    from ..folders import files_below
+    from ..data.folders import files_below
 
     if argument == "-":
         lines = (os.fsdecode(line).rstrip("\r\n") for line in sys.stdin.buffer)

@@ -12,8 +12,8 @@ from .terminal import load_registry, print_table, showing_progress
 
 if TYPE_CHECKING:
     from ..config import RunConfig
+    from ..data.survey import ClassSeen
     from ..registry import Registry
-    from ..survey import ClassSeen
 
 
 @click.group()
@@ -27,7 +27,7 @@ def data() -> None:
 def fetch(name: str, to: Path | None) -> None:
     """Bring a published data set; interrupted, it goes on from there."""
     from ..core.errors import ConfigError, choose_from
-    from ..sources import data_folder
+    from ..data.download import data_folder
 
     registry, _ = load_registry(strict=False)
     entry = registry.get("dataset", name)
@@ -57,7 +57,7 @@ def check(path: str | None, settings: tuple[str, ...], **given: Any) -> None:
     """
     from ..config import resolve, settings_layer
     from ..core.errors import DataError
-    from ..survey import overlooked, survey
+    from ..data.survey import overlooked, survey
 
     if path is None and given["dataset"] is None:
         raise click.UsageError("name a folder, a zip file or a --dataset")

@@ -17,7 +17,7 @@ def doctor(seconds: float) -> None:
     import attrs
     import mlx.core as mx
 
-    from .. import cache
+    from ..data import cache
     from ..doctor import checks, speeds
 
     facts = {"mlx": version("mlx"), "device": str(mx.default_device()), **attrs.asdict(runtime)}

@@ -10,30 +10,8 @@ from attrs import Factory, define, field, fields, frozen, has, resolve_types, va
 from numpy.typing import NDArray
 
 from .draws import Grouping, Ints
-from .errors import ConfigError, DataError, choose_from
+from .errors import ConfigError, choose_from
 from .options import NoOptions, ZeroOr, as_names, at_least, option, positive, share
-
-
-@frozen
-class ClassSplit:
-    """Names of the train, validation and test classes; disjoint, or DataError."""
-
-    train: tuple[str, ...] = field(converter=as_names)
-    val: tuple[str, ...] = field(converter=as_names)
-    test: tuple[str, ...] = field(converter=as_names)
-
-    def __attrs_post_init__(self) -> None:
-        parts = (("train", self.train), ("val", self.val), ("test", self.test))
-        seen: dict[str, str] = {}
-        for part, names in parts:
-            for name in names:
-                if name in seen:
-                    raise DataError(
-                        f"class '{name}' is in {seen[name]} and in {part}: a class split must be "
-                        "disjoint; take it out of one"
-                    )
-                seen[name] = part
-
 
 # -------------------------------------------------------------------------- components
 
@@ -166,24 +144,6 @@ class EmbeddingOptions:
         "outside training, embed the image alone, or also its four corners and take the mean: "
         "better, and five times the work",
     )
-
-
-@frozen
-class SplitOptions:
-    """How classes become train, validation and test; nothing given: the dataset's own split."""
-
-    train: tuple[str, ...] = option((), "names of the training classes")
-    val: tuple[str, ...] = option((), "names of the validation classes")
-    test: tuple[str, ...] = option((), "names of the test classes")
-    file: str | None = option(None, "a TOML file with the three lists train, val, test")
-    draw: bool = option(False, "draw by fractions even where the data set has its own split")
-    val_fraction: float = option(0.2, "share of the classes, in a drawn split", share)
-    test_fraction: float = option(0.2, "share of the classes, in a drawn split", share)
-    seed: int = option(0, "of the draw by fractions", at_least(0))
-    too_small: Literal["refuse", "leave-out"] = option(
-        "refuse", "what to do with a class of fewer images than `min_images`"
-    )
-    min_images: int = option(2, "fewest images a class must have", at_least(1))
 
 
 @frozen

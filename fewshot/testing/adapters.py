@@ -16,7 +16,7 @@ from ..compute.layers import BatchNorm, Flatten, Sequential
 from ..core.draws import Ints
 from ..core.interfaces import Adapter
 from ..core.options import NoOptions
-from ..datasets import ArrayDataset
+from ..data.datasets import ArrayDataset
 from ..embedding import Embedder, embed
 from ..metrics import cosine, euclidean, sqeuclidean
 from .laws import Kind, fail, first, law, laws_of, told, touches_global_random_numbers

@@ -9,10 +9,10 @@ import numpy as np
 from attrs import frozen
 from numpy.typing import NDArray
 
-from ..core.components import ClassSplit
 from ..core.draws import Ints
 from ..core.interfaces import Dataset
 from ..core.options import NoOptions
+from ..data.split import ClassSplit
 from .laws import Kind, fail, law, laws_of, touches_global_random_numbers
 
 # Images that are read, evenly spread; a data set of no more than `_WHOLE` is loaded whole.

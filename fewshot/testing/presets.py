@@ -7,9 +7,10 @@ from attrs import evolve, frozen
 
 from .. import assembly
 from ..config import RunConfig, resolve
-from ..core.components import Component, EvaluationOptions, Preset, SplitOptions
+from ..core.components import Component, EvaluationOptions, Preset
 from ..core.errors import ConfigError, FewshotError, UnknownComponentError
-from ..datasets import ArrayDataset
+from ..data.datasets import ArrayDataset
+from ..data.split import SplitOptions
 from ..plugins import build_registry
 from ..registry import KINDS, Registered, Registry
 from .laws import Kind, fail, law, laws_of

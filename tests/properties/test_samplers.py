@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from strategies import every, make
 
-from fewshot.core.components import ClassSplit
 from fewshot.core.draws import Episode, EpisodeBlock
 from fewshot.core.errors import ClassTooSmallError, DataError
 from fewshot.core.seeding import generator, mlx_seed
+from fewshot.data.split import ClassSplit
 from fewshot.samplers import (
     AllPairsOptions,
     EpisodesOptions,

@@ -14,7 +14,7 @@ from PIL import Image
 
 from fewshot import ConfigError, DataError
 from fewshot.config import resolve, settings_layer, to_tree
-from fewshot.datasets import split_classes
+from fewshot.data.split import split_classes
 from fewshot.plugins import build_registry
 from fewshot.run import run
 from fewshot_asl.alphabet import CLASSES, SPLIT, VARIABLE, AlphabetOptions, alphabet, fetch_photos

@@ -16,7 +16,8 @@ from scipy.spatial.distance import cdist
 
 from fewshot import DataError, build_registry, evaluate, nearest_support, sqeuclidean
 from fewshot.config import resolve
-from fewshot.datasets import decode, split_classes
+from fewshot.data.datasets import decode
+from fewshot.data.split import split_classes
 from fewshot.heads import NearestSupportOptions
 from fewshot.run import run
 

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from .core.errors import DataError
-from .core.machine import cores
+from ..core.errors import DataError
+from ..core.machine import cores
 
 Shape = tuple[int, int, int]
 

@@ -8,8 +8,8 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from .core.draws import Ints
-from .core.interfaces import Dataset, Transform
+from ..core.draws import Ints
+from ..core.interfaces import Dataset, Transform
 from .datasets import ArrayDataset
 
 T = TypeVar("T")

@@ -10,11 +10,11 @@ from typing import NamedTuple
 import numpy as np
 from attrs import frozen
 
-from .cache import on_all_cores
-from .core.errors import DataError
-from .core.interfaces import Dataset
-from .datasets import image_names
+from ..core.errors import DataError
+from ..core.interfaces import Dataset
 from .folders import ImageFiles, passed_over
+from .parallel import on_all_cores
+from .replay import image_names
 
 _SHOWN = 10  # of one kind of finding
 _LARGE = 12_000_000  # pixels: about 0.1 s to decode

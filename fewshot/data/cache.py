@@ -17,24 +17,21 @@ import hashlib
 import os
 import re
 import struct
-import warnings
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any, NamedTuple, TypeVar
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import PIL
 from attrs import frozen
 from numpy.typing import NDArray
-from PIL import Image
 
-from .core.errors import DataError
-from .core.machine import cores, user_cache
+from ..core.errors import DataError
+from ..core.machine import user_cache
 from .folders import ImageFiles, Member
 from .images import Decoded
+from .parallel import Progress, on_all_cores
 
 VARIABLE = "FEWSHOT_CACHE"
 
@@ -44,11 +41,7 @@ _VERSION = 1  # of the files and of how images are decoded: another one never re
 _RECORD = struct.Struct("<16s32sQQ")
 _CHECK = 32  # bytes of the SHA-256 at the end
 
-_BATCH = 16  # images that a thread decodes in one go
 _FLUSH = 1024  # images lost at the most when a process is killed
-
-Progress = Callable[[int, int], None]
-T = TypeVar("T")
 
 
 class _Record(NamedTuple):
@@ -110,67 +103,6 @@ def _sha256(dataset: ImageFiles, digests: Sequence[bytes]) -> str:
     """The same for the same names and contents, in any place and order."""
     names = [os.fsencode(f"{name}\0") for name in dataset.names]
     return hashlib.sha256(b"".join(sorted(map(bytes.__add__, names, digests)))).hexdigest()
-
-
-def on_all_cores(
-    read: Callable[[int], T],
-    rows: Sequence[int],
-    put: Callable[[int, T], None],
-    progress: Progress | None,
-    total: int | None = None,
-) -> None:
-    """`put(row, read(row))` for all rows, in order; reading on all cores.
-
-    `progress(done, total)` counts what is done already of a larger `total`. DataErrors of `read`
-    and `put` do not end it, but are raised as one when all else is done.
-    """
-    errors: list[DataError] = []
-    total = len(rows) if total is None else total
-    done = total - len(rows)
-
-    def attempt(batch: Sequence[int]) -> list[T | DataError]:
-        results: list[T | DataError] = []
-        for row in batch:
-            try:
-                results.append(read(row))
-            except DataError as error:
-                results.append(error)
-        return results
-
-    def take(batch: Sequence[int], results: list[T | DataError]) -> None:
-        nonlocal done
-        for row, result in zip(batch, results, strict=True):
-            try:
-                if isinstance(result, DataError):
-                    raise result
-                put(row, result)
-            except DataError as error:
-                errors.append(error)
-            done += 1
-            if progress is not None:
-                progress(done, total)
-
-    count = cores()
-    waiting: deque[tuple[Sequence[int], Future[list[T | DataError]]]] = deque()
-    with warnings.catch_warnings(), ThreadPoolExecutor(count) as pool:
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # max_pixels decides
-        try:
-            for start in range(0, len(rows), _BATCH):
-                batch = rows[start : start + _BATCH]
-                waiting.append((batch, pool.submit(attempt, batch)))
-                if len(waiting) > 2 * count:
-                    batch, future = waiting.popleft()
-                    take(batch, future.result())
-            while waiting:
-                batch, future = waiting.popleft()
-                take(batch, future.result())
-        finally:
-            for _, future in waiting:
-                future.cancel()
-    if errors:
-        listed = "; ".join(str(error) for error in errors[:5])
-        more = f" (and {len(errors) - 5} more)" if len(errors) > 5 else ""
-        raise DataError(f"{listed}{more}: mend or remove, then run again")
 
 
 # ------------------------------------------------------------------------ the files kept

@@ -13,11 +13,11 @@ import numpy as np
 from attrs import frozen
 from numpy.typing import NDArray
 
-from .core.components import ClassSplit
-from .core.draws import Ints
-from .core.errors import DataError
-from .core.options import at_least, option, positive
+from ..core.draws import Ints
+from ..core.errors import DataError
+from ..core.options import at_least, option, positive
 from .images import MAX_PIXELS, Decoded, read
+from .split import ClassSplit
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 

@@ -14,8 +14,8 @@ from urllib.request import Request, urlopen
 
 from attrs import field, frozen, validators
 
-from .core.errors import DataError, OutputError
-from .core.machine import user_cache
+from ..core.errors import DataError, OutputError
+from ..core.machine import user_cache
 
 VARIABLE = "FEWSHOT_DATA"
 

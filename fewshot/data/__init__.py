@@ -1,0 +1,1 @@
+"""From files to batches. NumPy only: none of this needs MLX."""

@@ -1,0 +1,154 @@
+"""Labelled images as arrays, decoded from what gives them, and the split of their classes."""
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from attrs import field, frozen
+from numpy.typing import ArrayLike, NDArray
+
+from ..core.draws import Ints, as_ints
+from ..core.errors import DataError
+from ..core.interfaces import Dataset
+from ..core.options import as_names, option
+from .cache import decode_files
+from .folders import ImageFiles
+from .images import UNREADABLE
+from .parallel import on_all_cores
+from .split import ClassSplit
+
+
+@frozen(eq=False)
+class ArrayDataset:
+    """Images in memory or mapped: `images` (n, h, w, c) uint8, `labels` (n,) into `classes`.
+
+    `files_sha256` stands for the names and contents of the files they were decoded from.
+    Raises DataError for another type or shape, unequal lengths or labels out of range.
+    """
+
+    images: NDArray[np.uint8]
+    labels: Ints = field(converter=as_ints)
+    classes: tuple[str, ...] = field(converter=as_names)
+    groups: Ints | None = None
+    names: Sequence[str] | None = None
+    split: ClassSplit | None = None
+    files_sha256: str | None = None
+
+    def __attrs_post_init__(self) -> None:
+        if self.images.dtype != np.uint8 or self.images.ndim != 4:
+            raise DataError(
+                f"images must be (n, h, w, c) uint8, not {self.images.shape} {self.images.dtype}"
+            )
+        for what, values in (("labels", self.labels), ("groups", self.groups)):
+            if values is not None and len(values) != len(self.images):
+                raise DataError(f"{len(self.images)} images, but {len(values)} {what}")
+        if len(set(self.classes)) != len(self.classes):
+            raise DataError("two classes have one name")
+        if len(self.labels) and not 0 <= self.labels.min() <= self.labels.max() < len(self.classes):
+            raise DataError(f"labels must lie in 0..{len(self.classes) - 1}")
+
+    def __getitem__(self, index: int) -> NDArray[np.uint8]:
+        return self.images[index]
+
+
+def from_arrays(
+    images: NDArray[np.uint8], labels: ArrayLike, groups: ArrayLike | None = None
+) -> ArrayDataset:
+    """A dataset of one's own arrays; labels and groups may be names or numbers of any size."""
+    classes, ids = np.unique(_names_or_ids(labels), return_inverse=True)
+    return ArrayDataset(
+        images=images,
+        labels=ids,
+        classes=[str(c) for c in classes],
+        groups=None if groups is None else np.unique(_names_or_ids(groups), return_inverse=True)[1],
+    )
+
+
+def _names_or_ids(values: ArrayLike) -> NDArray[Any]:
+    """As an array in which unlike values stay unlike: large ids never become floats."""
+    array = np.asarray(values)
+    return np.asarray(values, dtype=object) if array.dtype.kind == "f" else array
+
+
+@frozen
+class ArraysOptions:
+    """Options of arrays from a file."""
+
+    path: str = option(
+        "", "an .npz file: images (n, h, w, c) uint8, labels (n,), and groups (n,) if there are any"
+    )
+
+
+def arrays(options: ArraysOptions) -> ArrayDataset:
+    """A dataset from an .npz file; DataError, naming the file, where it does not hold one."""
+    if not options.path:
+        raise DataError("arrays needs a file: --data FILE.npz, or path = FILE under [dataset]")
+    try:
+        with np.load(options.path, allow_pickle=False) as file:
+            groups = file.get("groups")
+            return from_arrays(file["images"], file["labels"], groups)
+    except (*UNREADABLE, KeyError, TypeError) as error:
+        raise DataError(f"{options.path}: not arrays of images and labels: {error}") from error
+
+
+# -------------------------------------------------------------------------------- decode
+
+
+def decode(
+    dataset: Dataset,
+    progress: Callable[[int, int], None] | None = None,
+    warn: Callable[[str], None] = warnings.warn,
+) -> ArrayDataset:
+    """All images of a dataset, decoded once on all cores.
+
+    Those of `ImageFiles` are kept on disk and mapped (see `fewshot.data.cache`): `images` is then a
+    read-only `np.memmap`. Where they cannot be kept, or another process is decoding them, `warn` is
+    told in a line. A dataset that knows a faster way has a method `load(progress)` -> (n, h, w, c)
+    uint8. `progress(done, total)` is called as it goes. Raises one DataError that names every image
+    that cannot be read (the first five, and how many).
+    """
+    load = getattr(dataset, "load", None)
+    files_sha256 = None
+    if load is not None:
+        images = load(progress)
+    elif isinstance(dataset, ImageFiles):
+        images, files_sha256 = decode_files(dataset, progress, warn)
+    else:
+        images = _decode_items(dataset, progress)
+    return ArrayDataset(
+        images=images,
+        labels=dataset.labels,
+        classes=dataset.classes,
+        groups=dataset.groups,
+        names=getattr(dataset, "names", None),
+        split=getattr(dataset, "split", None),
+        files_sha256=files_sha256,
+    )
+
+
+def _decode_items(
+    dataset: Dataset, progress: Callable[[int, int], None] | None
+) -> NDArray[np.uint8]:
+    total = len(dataset.labels)
+    if not total:
+        raise DataError("the dataset has no images")
+    images: NDArray[np.uint8] | None = None
+
+    def put(index: int, image: NDArray[np.uint8]) -> None:
+        nonlocal images
+        if images is None:
+            images = np.empty((total, *image.shape), np.uint8)
+        if image.shape != images.shape[1:]:
+            raise DataError(f"image {index} is {image.shape}, others are {images.shape[1:]}")
+        images[index] = image
+
+    on_all_cores(dataset.__getitem__, range(total), put, progress)
+    assert images is not None
+    return images
+
+
+# --------------------------------------------------------------- episodes, written down
+
+
+# -------------------------------------------------------------------------- class split
