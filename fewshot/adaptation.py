@@ -14,8 +14,9 @@ from .core.components import Evaluation
 from .core.draws import Episode, EpisodeBlock, Ints
 from .core.interfaces import Adapter, Dataset, Head, Metric
 from .data.batches import gather
-from .embedding import Embedder, embed
+from .embedding import embed
 from .evaluation import predict, tally
+from .parts.embedder import Embedder
 
 
 def adapted_embeddings(

@@ -19,8 +19,8 @@ from .core.errors import ClassTooSmallError, ConfigError, PluginError
 from .core.interfaces import Adapter, Backbone, Dataset, Head, Loss, Metric, Sampler, Transform
 from .core.seeding import generator
 from .data.split import ClassSplit, class_ids, only, split_classes
-from .embedding import Embedder
 from .evaluation import k_shot_episodes, validation
+from .parts.embedder import Embedder
 from .registry import Registered, Registry
 from .training import Learned, check_fits, check_learned, make_optimizer
 from .verification import verification_pairs

@@ -21,8 +21,8 @@ from .core.draws import EpisodeBlock
 from .core.errors import DataError
 from .core.interfaces import Dataset, Head, Metric
 from .data.split import ClassSplit, class_ids, only
-from .heads import nearest_of_class
-from .samplers import EpisodesOptions, episodes
+from .parts.heads import nearest_of_class
+from .parts.samplers import EpisodesOptions, episodes
 from .verification import roc_auc
 
 Floats = NDArray[np.float64]

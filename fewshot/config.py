@@ -11,9 +11,10 @@ import cattrs
 import tomli_w
 from attrs import frozen
 
-from .core.components import EmbeddingOptions, EvaluationOptions, Preset, Study, TrainingOptions
+from .core.components import EvaluationOptions, Preset, Study, TrainingOptions
 from .core.errors import ConfigError, PluginError, choose_from
 from .data.split import SplitOptions
+from .parts.embedder import EmbeddingOptions
 from .registry import Registry
 
 Tree = dict[str, Any]

@@ -21,8 +21,9 @@ from .core.errors import ConfigError, DataError
 from .core.interfaces import Dataset, Head, Metric, Sampler
 from .core.seeding import generator
 from .data.split import ClassSplit, class_ids, only
-from .embedding import Embedder, embed
-from .samplers import EpisodesOptions, PairsOptions, all_way, episodes, pairs
+from .embedding import embed
+from .parts.embedder import Embedder
+from .parts.samplers import EpisodesOptions, PairsOptions, all_way, episodes, pairs
 from .verification import verify
 
 Floats = NDArray[np.float64]

@@ -21,7 +21,7 @@ from .core.progress import Progress
 from .data.replay import image_names, write_episode
 from .embedding import embed, raw_pixels
 from .evaluation import embedding_speed, evaluate, needed, predict, unembedded
-from .metrics import euclidean
+from .parts.metrics import euclidean
 from .verification import verify
 
 

@@ -20,12 +20,12 @@ from .compute.layers import BatchNorm, Flatten, MaxPool2x2, Sequential
 from .core.errors import ConfigError, OutputError, choose_from
 from .core.files import replacing
 from .core.seeding import generator
-from .embedding import Embedder, crop_matrices
+from .parts.embedder import Embedder, crop_matrices
+from .parts.transforms import NormaliseOptions
 from .plugins import build_registry
 from .prediction import Classifier
 from .recipe import Recipe, remade
 from .registry import Registry
-from .transforms import NormaliseOptions
 
 TOLERANCE = 1e-4  # of the largest number in an embedding
 

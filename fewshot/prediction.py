@@ -36,7 +36,7 @@ from .core.options import as_names
 from .core.seeding import generator
 from .data.batches import prepared
 from .data.images import Picture, Shape, pictures
-from .embedding import Embedder
+from .parts.embedder import Embedder
 from .plugins import build_registry
 from .recipe import Recipe
 from .registry import Registry

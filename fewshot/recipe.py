@@ -12,12 +12,11 @@ from numpy.typing import NDArray
 
 from .assembly import make
 from .config import Chosen, Tree, from_table, options, resolve, to_table
-from .core.components import EmbeddingOptions
 from .core.errors import ConfigError, OutputError, UnknownComponentError
 from .core.files import fill, read_json, run_config, run_weights
 from .core.interfaces import Head, Metric
 from .data.images import Shape
-from .embedding import Embedder
+from .parts.embedder import Embedder, EmbeddingOptions
 from .registry import Registry
 from .training import Learned
 

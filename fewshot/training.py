@@ -25,7 +25,7 @@ from .core.errors import ConfigError, TrainingError
 from .core.interfaces import Dataset, Head, Loss, Metric, Sampler, Transform
 from .core.seeding import generator, mlx_seed
 from .data.batches import ahead, load
-from .embedding import Embedder
+from .parts.embedder import Embedder
 
 Arrays = Mapping[str, mx.array]
 

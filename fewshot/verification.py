@@ -9,7 +9,7 @@ from .core.components import EvaluationOptions, Verification
 from .core.draws import Pairs
 from .core.interfaces import Dataset, Metric
 from .data.split import ClassSplit, class_ids, only
-from .samplers import PairsOptions, pairs
+from .parts.samplers import PairsOptions, pairs
 
 
 def verification_pairs(

@@ -13,19 +13,20 @@ from click.testing import CliRunner
 from numpy.typing import NDArray
 
 from fewshot.adaptation import adapted_embeddings, evaluate_adapted, gain
-from fewshot.adapters import FinetuneOptions, finetune, none
-from fewshot.backbones import Conv4Options, conv4
 from fewshot.cli import commands
 from fewshot.config import resolve, to_tree
 from fewshot.core.draws import EpisodeBlock
 from fewshot.data.datasets import ArrayDataset
-from fewshot.embedding import Embedder, embed
+from fewshot.embedding import embed
 from fewshot.evaluation import evaluate
-from fewshot.heads import nearest_prototype
-from fewshot.metrics import euclidean
+from fewshot.parts.adapters import FinetuneOptions, finetune, none
+from fewshot.parts.backbones import Conv4Options, conv4
+from fewshot.parts.embedder import Embedder
+from fewshot.parts.heads import nearest_prototype
+from fewshot.parts.metrics import euclidean
+from fewshot.parts.samplers import EpisodesOptions, episodes
 from fewshot.plugins import build_registry
 from fewshot.prediction import Classifier
-from fewshot.samplers import EpisodesOptions, episodes
 
 Array = NDArray[Any]
 REGISTRY = build_registry()[0]

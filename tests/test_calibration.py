@@ -24,7 +24,7 @@ from fewshot.calibration import (
     reliability,
 )
 from fewshot.data.datasets import ArrayDataset
-from fewshot.metrics import euclidean
+from fewshot.parts.metrics import euclidean
 
 seeds = st.integers(0, 2**32 - 1)
 HEADS = [fs.nearest_prototype(), fs.nearest_support(fs.NearestSupportOptions(neighbours=3))]

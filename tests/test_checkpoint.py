@@ -15,7 +15,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mlx.utils import tree_flatten
 
-from fewshot.backbones import Conv4Options, conv4
 from fewshot.core.errors import OutputError
 from fewshot.core.files import (
     WEIGHTS,
@@ -29,6 +28,7 @@ from fewshot.core.files import (
     write_json,
     write_text,
 )
+from fewshot.parts.backbones import Conv4Options, conv4
 
 SHAPE = (16, 16, 1)
 

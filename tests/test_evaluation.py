@@ -28,9 +28,9 @@ from fewshot.evaluation import (
     t_interval,
     unembedded,
 )
-from fewshot.heads import nearest_prototype, nearest_support
-from fewshot.metrics import cosine, euclidean, manhattan
-from fewshot.samplers import EpisodesOptions, all_way, episodes
+from fewshot.parts.heads import nearest_prototype, nearest_support
+from fewshot.parts.metrics import cosine, euclidean, manhattan
+from fewshot.parts.samplers import EpisodesOptions, all_way, episodes
 
 Array = NDArray[Any]
 

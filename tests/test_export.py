@@ -16,13 +16,13 @@ from mlx.utils import tree_flatten
 
 import fewshot as fs
 from fewshot.config import Chosen
-from fewshot.core.components import EmbeddingOptions
 from fewshot.core.options import NoOptions
+from fewshot.parts.embedder import EmbeddingOptions
+from fewshot.parts.transforms import BlurOptions
 from fewshot.plugins import build_registry
 from fewshot.prediction import _of_recipe
 from fewshot.recipe import Recipe
 from fewshot.registry import Registered, Registry
-from fewshot.transforms import BlurOptions
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="the extra `onnx` is not installed")
 

@@ -20,8 +20,8 @@ from fewshot.core import files
 from fewshot.core.components import Component
 from fewshot.core.interfaces import Head, Loss, Metric
 from fewshot.data.split import ClassSplit
-from fewshot.embedding import Embedder
 from fewshot.evaluation import evaluate, predict, validation
+from fewshot.parts.embedder import Embedder
 from fewshot.plugins import build_registry
 from fewshot.registry import Registered, Registry
 from fewshot.run import evaluate_run, run, trained

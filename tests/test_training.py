@@ -20,7 +20,6 @@ from strategies import REGISTRY, make
 
 import fewshot as fs
 from fewshot import training
-from fewshot.backbones import Conv4Options, conv4
 from fewshot.compute.modules import parameter_count
 from fewshot.config import resolve
 from fewshot.core.components import Component, History, TrainingOptions
@@ -30,9 +29,11 @@ from fewshot.core.files import WEIGHTS, read_json
 from fewshot.core.interfaces import Loss, Metric, Sampler
 from fewshot.core.seeding import mlx_seed
 from fewshot.data.datasets import ArrayDataset
-from fewshot.embedding import Embedder, embed
-from fewshot.heads import nearest_prototype, nearest_support
-from fewshot.losses import (
+from fewshot.embedding import embed
+from fewshot.parts.backbones import Conv4Options, conv4
+from fewshot.parts.embedder import Embedder
+from fewshot.parts.heads import nearest_prototype, nearest_support
+from fewshot.parts.losses import (
     ContrastiveOptions,
     PrototypicalOptions,
     TripletOptions,
@@ -40,11 +41,8 @@ from fewshot.losses import (
     prototypical,
     triplet,
 )
-from fewshot.metrics import cosine, euclidean, manhattan, sqeuclidean
-from fewshot.plugins import build_registry
-from fewshot.registry import Registered, Registry
-from fewshot.run import run
-from fewshot.samplers import (
+from fewshot.parts.metrics import cosine, euclidean, manhattan, sqeuclidean
+from fewshot.parts.samplers import (
     EpisodesOptions,
     PairsOptions,
     ProxiesOptions,
@@ -54,6 +52,9 @@ from fewshot.samplers import (
     proxies,
     triplets,
 )
+from fewshot.plugins import build_registry
+from fewshot.registry import Registered, Registry
+from fewshot.run import run
 from fewshot.training import Learned, check_fits, fit, make_optimizer
 
 Array = NDArray[Any]

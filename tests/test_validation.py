@@ -13,12 +13,12 @@ from toys import NAMES, network, toy
 
 from fewshot.data.datasets import ArrayDataset
 from fewshot.data.split import ClassSplit
-from fewshot.embedding import Embedder
 from fewshot.evaluation import (
     validation,
 )
-from fewshot.heads import nearest_prototype, nearest_support
-from fewshot.metrics import euclidean
+from fewshot.parts.embedder import Embedder
+from fewshot.parts.heads import nearest_prototype, nearest_support
+from fewshot.parts.metrics import euclidean
 
 
 class Sealed:

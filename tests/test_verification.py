@@ -15,7 +15,7 @@ from toys import NAMES, toy
 from fewshot.core.components import EvaluationOptions
 from fewshot.core.draws import Pairs
 from fewshot.data.split import ClassSplit
-from fewshot.metrics import euclidean, sqeuclidean
+from fewshot.parts.metrics import euclidean, sqeuclidean
 from fewshot.verification import best_threshold, pair_distances, roc_auc, verification_pairs, verify
 
 Array = NDArray[Any]

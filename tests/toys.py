@@ -7,8 +7,8 @@ import mlx.nn as nn
 import numpy as np
 from mlx.utils import tree_flatten
 
-from fewshot.backbones import Conv4Options, conv4
 from fewshot.data.datasets import ArrayDataset
+from fewshot.parts.backbones import Conv4Options, conv4
 
 NAMES = tuple("abcdef")
 

@@ -135,18 +135,6 @@ class Study:
 
 
 @frozen
-class EmbeddingOptions:
-    """What `embed` does after the backbone."""
-
-    normalize: Literal["none", "l2"] = option("l2", "scale each embedding to length 1, or not")
-    crops: Literal["one", "five"] = option(
-        "one",
-        "outside training, embed the image alone, or also its four corners and take the mean: "
-        "better, and five times the work",
-    )
-
-
-@frozen
 class TrainingOptions:
     """How `fit` trains."""
 

@@ -17,8 +17,9 @@ from ..core.draws import Ints
 from ..core.interfaces import Adapter
 from ..core.options import NoOptions
 from ..data.datasets import ArrayDataset
-from ..embedding import Embedder, embed
-from ..metrics import cosine, euclidean, sqeuclidean
+from ..embedding import embed
+from ..parts.embedder import Embedder
+from ..parts.metrics import cosine, euclidean, sqeuclidean
 from .laws import Kind, fail, first, law, laws_of, told, touches_global_random_numbers
 from .strategies import Array, seeds, shuffled, supports
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from ..core.interfaces import Head, Metric
 from ..core.options import NoOptions
-from ..metrics import cosine, euclidean, manhattan, sqeuclidean
+from ..parts.metrics import cosine, euclidean, manhattan, sqeuclidean
 from .laws import Kind, fail, first, law, laws_of, told
 from .strategies import Array, seeds, shuffled, tasks
 

@@ -7,7 +7,8 @@ import mlx.nn as nn
 import numpy as np
 from attrs import evolve
 
-from fewshot import Embedder, adapters, generator
+from fewshot import Embedder, generator
+from fewshot.parts import adapters
 from planted import Collection
 
 CASES = Collection("adapter")

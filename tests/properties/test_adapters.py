@@ -7,13 +7,13 @@ import pytest
 from attrs import evolve
 from numpy.typing import NDArray
 
-from fewshot.adapters import FinetuneOptions, WhitenOptions, finetune, whiten
 from fewshot.compute.modules import copied
 from fewshot.core.errors import TrainingError
-from fewshot.embedding import Embedder
-from fewshot.metrics import euclidean
+from fewshot.parts.adapters import FinetuneOptions, WhitenOptions, finetune, whiten
+from fewshot.parts.embedder import Embedder
+from fewshot.parts.metrics import euclidean
+from fewshot.parts.transforms import normalise
 from fewshot.testing.adapters import embedded, small_embedder, state
-from fewshot.transforms import normalise
 
 Array = NDArray[Any]
 

@@ -10,14 +10,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.stats import chisquare
 
-from fewshot import samplers
 from fewshot.core.errors import ClassTooSmallError
 from fewshot.core.interfaces import Sampler
-from fewshot.samplers import (
-    EpisodesOptions,
-    all_way,
-    episodes,
-)
+from fewshot.parts import samplers
+from fewshot.parts.samplers import EpisodesOptions, all_way, episodes
 from fewshot.testing import labelled, plenty
 from fewshot.testing.samplers import draw_fault, same_draw
 from fewshot.testing.strategies import seeds

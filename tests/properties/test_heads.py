@@ -12,8 +12,14 @@ from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 from strategies import REGISTRY, make
 
-from fewshot.heads import LdaOptions, NearestSupportOptions, lda, nearest_prototype, nearest_support
-from fewshot.metrics import cosine, euclidean, manhattan, sqeuclidean
+from fewshot.parts.heads import (
+    LdaOptions,
+    NearestSupportOptions,
+    lda,
+    nearest_prototype,
+    nearest_support,
+)
+from fewshot.parts.metrics import cosine, euclidean, manhattan, sqeuclidean
 from fewshot.testing import tasks
 from fewshot.testing.heads import scores
 from fewshot.testing.laws import ULP

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.special import log_softmax
 
-from fewshot.losses import (
+from fewshot.parts.losses import (
     ContrastiveOptions,
     PrototypicalOptions,
     TripletOptions,

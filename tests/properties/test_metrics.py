@@ -12,7 +12,7 @@ from scipy.spatial.distance import cdist
 from strategies import REGISTRY, every, make
 
 from fewshot.core import interfaces
-from fewshot.metrics import unit
+from fewshot.parts.metrics import unit
 from fewshot.testing import points
 from fewshot.testing.laws import ULP
 from fewshot.testing.metrics import distance, gradients

@@ -21,7 +21,7 @@ from fewshot.core.draws import Episode, EpisodeBlock
 from fewshot.core.errors import ClassTooSmallError, DataError
 from fewshot.core.seeding import generator, mlx_seed
 from fewshot.data.split import ClassSplit
-from fewshot.samplers import (
+from fewshot.parts.samplers import (
     AllPairsOptions,
     EpisodesOptions,
     PairsOptions,

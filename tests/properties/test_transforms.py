@@ -9,10 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from fewshot.core.errors import ConfigError
-from fewshot.testing import batches
-from fewshot.testing.strategies import seeds
-from fewshot.testing.transforms import TOLERANCE, transformed
-from fewshot.transforms import (
+from fewshot.parts.transforms import (
     BlurOptions,
     CloudsOptions,
     ColourOptions,
@@ -31,6 +28,9 @@ from fewshot.transforms import (
     random_resized_crop,
     random_tint,
 )
+from fewshot.testing import batches
+from fewshot.testing.strategies import seeds
+from fewshot.testing.transforms import TOLERANCE, transformed
 
 Images = NDArray[np.float32]
 

@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 from scipy.ndimage import map_coordinates
 
 from fewshot.core.errors import ConfigError
+from fewshot.parts.transforms import WarpOptions, random_warp
 from fewshot.testing import batches
 from fewshot.testing.strategies import seeds
 from fewshot.testing.transforms import TOLERANCE
-from fewshot.transforms import WarpOptions, random_warp
 
 Images = NDArray[np.float32]
 

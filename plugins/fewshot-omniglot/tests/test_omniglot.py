@@ -18,7 +18,7 @@ from fewshot import DataError, build_registry, evaluate, nearest_support, sqeucl
 from fewshot.config import resolve
 from fewshot.data.datasets import decode
 from fewshot.data.split import split_classes
-from fewshot.heads import NearestSupportOptions
+from fewshot.parts.heads import NearestSupportOptions
 from fewshot.run import run
 
 pytest.importorskip("fewshot_omniglot", reason="the plugin fewshot-omniglot is not installed")

@@ -11,11 +11,11 @@ import numpy as np
 from attrs import frozen
 from numpy.typing import NDArray
 
-from .core.draws import Episode, EpisodeBlock, Grouping, Ints, Labelled, Pairs, Triplets, in_blocks
-from .core.errors import ClassTooSmallError, DataError
-from .core.interfaces import Sampler
-from .core.options import at_least, option, positive, share
-from .core.seeding import generator
+from ..core.draws import Episode, EpisodeBlock, Grouping, Ints, Labelled, Pairs, Triplets, in_blocks
+from ..core.errors import ClassTooSmallError, DataError
+from ..core.interfaces import Sampler
+from ..core.options import at_least, option, positive, share
+from ..core.seeding import generator
 
 Places = NDArray[np.int32] | Ints  # positions in a table
 

@@ -10,14 +10,14 @@ from attrs import evolve, frozen
 from mlx.utils import tree_flatten
 from numpy.typing import NDArray
 
-from .compute.modules import copied
-from .core.draws import Ints
-from .core.errors import TrainingError
-from .core.interfaces import Adapter, Metric, Transform
-from .core.options import NoOptions, above, at_least, at_most, option, positive, share, within
-from .core.seeding import generator
-from .data.batches import prepared
-from .embedding import Embedder
+from ..compute.modules import copied
+from ..core.draws import Ints
+from ..core.errors import TrainingError
+from ..core.interfaces import Adapter, Metric, Transform
+from ..core.options import NoOptions, above, at_least, at_most, option, positive, share, within
+from ..core.seeding import generator
+from ..data.batches import prepared
+from .embedder import Embedder
 from .heads import nearest_prototype
 from .losses import PrototypicalOptions, prototypical
 from .transforms import ColourOptions, CropOptions, colour_jitter, random_resized_crop

@@ -4,9 +4,9 @@ import mlx.core as mx
 import mlx.nn as nn
 from attrs import frozen
 
-from .compute.layers import BatchNorm, Flatten, MaxPool2x2, Sequential
-from .core.errors import ConfigError
-from .core.options import option, positive
+from ..compute.layers import BatchNorm, Flatten, MaxPool2x2, Sequential
+from ..core.errors import ConfigError
+from ..core.options import option, positive
 
 
 @frozen

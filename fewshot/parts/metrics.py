@@ -4,8 +4,8 @@ import math
 
 import mlx.core as mx
 
-from .core.interfaces import Metric
-from .core.options import NoOptions
+from ..core.interfaces import Metric
+from ..core.options import NoOptions
 
 
 def _root(squares: mx.array) -> mx.array:

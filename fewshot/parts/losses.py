@@ -6,8 +6,8 @@ import mlx.core as mx
 import mlx.nn as nn
 from attrs import frozen
 
-from .core.interfaces import Loss
-from .core.options import at_least, below, option, positive, within
+from ..core.interfaces import Loss
+from ..core.options import at_least, below, option, positive, within
 
 
 @frozen

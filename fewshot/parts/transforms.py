@@ -8,9 +8,9 @@ import numpy as np
 from attrs import frozen, validators
 from numpy.typing import NDArray
 
-from .core.errors import ConfigError
-from .core.interfaces import Transform
-from .core.options import above, at_least, at_most, below, option, positive, share, within
+from ..core.errors import ConfigError
+from ..core.interfaces import Transform
+from ..core.options import above, at_least, at_most, below, option, positive, share, within
 
 Images = NDArray[np.float32]
 Floats = NDArray[np.float64]

@@ -4,8 +4,8 @@ import mlx.core as mx
 import numpy as np
 from attrs import frozen
 
-from .core.interfaces import Head, Metric
-from .core.options import NoOptions, at_least, at_most, option, positive, within
+from ..core.interfaces import Head, Metric
+from ..core.options import NoOptions, at_least, at_most, option, positive, within
 from .metrics import sqeuclidean
 
 # What float32 leaves of a spread of zero, as a share of the squared lengths.

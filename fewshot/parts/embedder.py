@@ -1,0 +1,75 @@
+"""A backbone with what is done before and after it."""
+
+from functools import cache
+from typing import Any, Literal
+
+import mlx.core as mx
+import numpy as np
+from attrs import field, frozen
+from numpy.typing import NDArray
+
+from ..core.interfaces import Transform
+from ..core.options import option
+from .metrics import unit
+from .transforms import normalise
+
+
+@frozen
+class Embedder:
+    """A backbone, what is done to every image before it, and to every embedding after it."""
+
+    backbone: Any
+    preprocess: tuple[Transform, ...] = field(
+        factory=lambda: (normalise(),),
+        converter=tuple,
+    )
+    normalize: Literal["none", "l2"] = "l2"
+    crops: Literal["one", "five"] = "one"
+
+    def __call__(self, images: mx.array) -> mx.array:
+        """Preprocessed images (b, h, w, c) -> embeddings (b, d), of length 1 under l2.
+
+        With five crops, and not in training, the mean over `five_crops`.
+        """
+        if self.crops == "one" or self.backbone.training:
+            return self.scaled(self.backbone(images))
+        embeddings = self.scaled(self.backbone(five_crops(images).reshape(-1, *images.shape[1:])))
+        return self.scaled(embeddings.reshape(5, len(images), -1).mean(axis=0))
+
+    def scaled(self, embeddings: mx.array) -> mx.array:
+        """To length 1 under l2."""
+        return unit(embeddings) if self.normalize == "l2" else embeddings
+
+
+@frozen
+class EmbeddingOptions:
+    """What `embed` does after the backbone."""
+
+    normalize: Literal["none", "l2"] = option("l2", "scale each embedding to length 1, or not")
+    crops: Literal["one", "five"] = option(
+        "one",
+        "outside training, embed the image alone, or also its four corners and take the mean: "
+        "better, and five times the work",
+    )
+
+
+def five_crops(images: mx.array) -> mx.array:
+    """(b, h, w, c) -> (5, b, h, w, c): each image and its corners, five sixths of the sides,
+    scaled to its size (bilinear).
+    """
+    _, h, w, _ = images.shape
+    down, across = mx.array(crop_matrices(h, False)), mx.array(crop_matrices(w, True))
+    channels_first = images.transpose(0, 3, 1, 2)
+    crops = down[:, None, None] @ channels_first @ across[:, None, None].swapaxes(-1, -2)
+    return crops.transpose(0, 1, 3, 4, 2)
+
+
+@cache
+def crop_matrices(n: int, across: bool) -> NDArray[np.float32]:
+    """(5, n, n): what takes n pixels in a row to those of the five crops, down or across."""
+    kept = n - n // 6
+    places = np.clip((np.arange(n) + 0.5) * kept / n - 0.5, 0, kept - 1)
+    weights = np.maximum(0, 1 - np.abs(places[:, None] - np.arange(n)))
+    first, last = weights, np.roll(weights, n - kept, axis=1)
+    corners = [first, last, first, last] if across else [first, first, last, last]
+    return np.stack([np.eye(n), *corners]).astype(np.float32)
