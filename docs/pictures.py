@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 import fewshot as fs
 from fewshot.config import resolve
-from fewshot.evaluation import t_interval
+from fewshot.engine.statistics import t_interval
 from fewshot.plugins import build_registry
 from fewshot.run import run
 

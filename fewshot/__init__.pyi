@@ -1,6 +1,5 @@
 """The public names; `__init__.py` loads each when it is first used."""
 
-from .adaptation import evaluate_adapted as evaluate_adapted
 from .compute.folding import folded as folded
 from .compute.layers import BatchNorm as BatchNorm
 from .compute.layers import Flatten as Flatten
@@ -9,14 +8,8 @@ from .compute.layers import Sequential as Sequential
 from .compute.modules import copied as copied
 from .compute.runtime import prepare as prepare
 from .core.components import Component as Component
-from .core.components import Evaluation as Evaluation
-from .core.components import EvaluationOptions as EvaluationOptions
-from .core.components import History as History
 from .core.components import Preset as Preset
-from .core.components import Setting as Setting
 from .core.components import Study as Study
-from .core.components import TrainingOptions as TrainingOptions
-from .core.components import Verification as Verification
 from .core.draws import Episode as Episode
 from .core.draws import EpisodeBlock as EpisodeBlock
 from .core.draws import Ints as Ints
@@ -28,8 +21,6 @@ from .core.errors import DataError as DataError
 from .core.errors import FewshotError as FewshotError
 from .core.errors import OutputError as OutputError
 from .core.errors import TrainingError as TrainingError
-from .core.files import load_weights as load_weights
-from .core.files import save_weights as save_weights
 from .core.interfaces import Adapter as Adapter
 from .core.interfaces import Backbone as Backbone
 from .core.interfaces import Dataset as Dataset
@@ -62,13 +53,26 @@ from .data.replay import write_episode as write_episode
 from .data.split import ClassSplit as ClassSplit
 from .data.split import SplitOptions as SplitOptions
 from .data.split import split_classes as split_classes
-from .embedding import embed as embed
-from .embedding import raw_pixels as raw_pixels
-from .evaluation import evaluate as evaluate
-from .evaluation import k_shot_episodes as k_shot_episodes
-from .evaluation import predict as predict
-from .evaluation import unembedded as unembedded
-from .evaluation import validation as validation
+from .engine.adaptation import evaluate_adapted as evaluate_adapted
+from .engine.embedding import embed as embed
+from .engine.embedding import raw_pixels as raw_pixels
+from .engine.evaluation import Evaluation as Evaluation
+from .engine.evaluation import evaluate as evaluate
+from .engine.evaluation import predict as predict
+from .engine.evaluation import unembedded as unembedded
+from .engine.objective import Learned as Learned
+from .engine.optimizers import TrainingOptions as TrainingOptions
+from .engine.protocol import EvaluationOptions as EvaluationOptions
+from .engine.protocol import Setting as Setting
+from .engine.protocol import k_shot_episodes as k_shot_episodes
+from .engine.protocol import verification_pairs as verification_pairs
+from .engine.training import History as History
+from .engine.training import fit as fit
+from .engine.validation import validation as validation
+from .engine.verification import Verification as Verification
+from .engine.verification import verify as verify
+from .engine.weights import load_weights as load_weights
+from .engine.weights import save_weights as save_weights
 from .exporting import export as export
 from .hookspecs import hookimpl as hookimpl
 from .parts.adapters import FinetuneOptions as FinetuneOptions
@@ -121,7 +125,3 @@ from .prediction import Neighbour as Neighbour
 from .prediction import Prediction as Prediction
 from .prediction import Support as Support
 from .run import trained as trained
-from .training import Learned as Learned
-from .training import fit as fit
-from .verification import verification_pairs as verification_pairs
-from .verification import verify as verify

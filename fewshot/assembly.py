@@ -13,17 +13,17 @@ from numpy.typing import NDArray
 
 from .compute.randomness import keyed
 from .config import LISTS, Chosen, RunConfig
-from .core.components import Setting
 from .core.draws import Draw, EpisodeBlock, Pairs
 from .core.errors import ClassTooSmallError, ConfigError, PluginError
 from .core.interfaces import Adapter, Backbone, Dataset, Head, Loss, Metric, Sampler, Transform
 from .core.seeding import generator
 from .data.split import ClassSplit, class_ids, only, split_classes
-from .evaluation import k_shot_episodes, validation
+from .engine.objective import Learned, check_fits, check_learned
+from .engine.optimizers import make_optimizer
+from .engine.protocol import Setting, k_shot_episodes, verification_pairs
+from .engine.validation import validation
 from .parts.embedder import Embedder
 from .registry import Registered, Registry
-from .training import Learned, check_fits, check_learned, make_optimizer
-from .verification import verification_pairs
 
 
 @frozen

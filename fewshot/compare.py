@@ -1,54 +1,15 @@
 """Runs against each other on the same episodes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from attrs import frozen
-from numpy.typing import NDArray
-from scipy.special import stdtr, stdtrit
 
 from .core.errors import ConfigError, OutputError
 from .core.files import read_json
+from .engine.statistics import over_classes, paired_test
 from .report import p_value, percent
-
-
-@frozen
-class PairedTest:
-    """The mean of b − a over `n` pairs, its 95 % t interval and the two-sided p-value."""
-
-    difference: float
-    ci95: tuple[float, float]
-    p: float
-    n: int
-
-
-def paired_test(a: NDArray[np.float64], b: NDArray[np.float64]) -> PairedTest:
-    """Student's paired t test of accuracies (n,) of a and b: of the same episodes, or classes.
-
-    Without any spread the interval is the mean itself, and p is 1 for no difference, else 0; one
-    pair tells nothing: its interval is everything and p is 1.
-    """
-    difference = b - a
-    n, mean = len(difference), float(np.mean(difference))
-    if n < 2:
-        return PairedTest(mean, (-1.0, 1.0), 1.0, n)
-    error = float(np.std(difference, ddof=1)) / n**0.5
-    if error == 0:
-        return PairedTest(mean, (mean, mean), 1.0 if mean == 0 else 0.0, n)
-    half = float(stdtrit(n - 1, 0.975)) * error
-    p = 2 * float(stdtr(n - 1, -abs(mean) / error))
-    return PairedTest(mean, (mean - half, mean + half), p, n)
-
-
-def over_classes(a: Mapping[str, float], b: Mapping[str, float]) -> PairedTest:
-    """The paired test of two runs' accuracies by class, which says how far classes agree.
-
-    Draws of the same few classes are not independent of these: a difference that holds for all
-    draws may rest on one class.
-    """
-    return paired_test(np.array([a[name] for name in b]), np.array([b[name] for name in b]))
 
 
 def compare_runs(folders: Sequence[Path]) -> tuple[list[str], list[list[str]]]:

@@ -11,9 +11,11 @@ import cattrs
 import tomli_w
 from attrs import frozen
 
-from .core.components import EvaluationOptions, Preset, Study, TrainingOptions
+from .core.components import Preset, Study
 from .core.errors import ConfigError, PluginError, choose_from
 from .data.split import SplitOptions
+from .engine.optimizers import TrainingOptions
+from .engine.protocol import EvaluationOptions
 from .parts.embedder import EmbeddingOptions
 from .registry import Registry
 

@@ -9,20 +9,21 @@ import mlx.core as mx
 import numpy as np
 
 from . import pictures, report
-from .adaptation import adapted_embeddings, evaluate_adapted, gain
 from .assembly import Parts
-from .calibration import calibrated, held_out_episodes
 from .compute.modules import snapshot
 from .core import files
-from .core.components import Evaluation, Setting
 from .core.draws import EpisodeBlock
 from .core.interfaces import Metric
 from .core.progress import Progress
 from .data.replay import image_names, write_episode
-from .embedding import embed, raw_pixels
-from .evaluation import embedding_speed, evaluate, needed, predict, unembedded
+from .engine.adaptation import adapted_embeddings, evaluate_adapted, gain
+from .engine.calibration import calibrated
+from .engine.embedding import embed, raw_pixels
+from .engine.evaluation import Evaluation, evaluate, predict, unembedded
+from .engine.protocol import Setting, held_out_episodes, needed
+from .engine.speed import embedding_speed
+from .engine.verification import verify
 from .parts.metrics import euclidean
-from .verification import verify
 
 
 def _embeddings(

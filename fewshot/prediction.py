@@ -17,7 +17,6 @@ from PIL.Image import Image
 from scipy.special import softmax
 
 from . import archive, recipe
-from .calibration import Calibration, by_class, for_counts
 from .compute.folding import folded
 from .compute.modules import evaluating
 from .compute.streams import all_cores
@@ -36,6 +35,7 @@ from .core.options import as_names
 from .core.seeding import generator
 from .data.batches import prepared
 from .data.images import Picture, Shape, pictures
+from .engine.calibration import Calibration, by_class, for_counts
 from .parts.embedder import Embedder
 from .plugins import build_registry
 from .recipe import Recipe

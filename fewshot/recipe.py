@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 from .assembly import make
 from .config import Chosen, Tree, from_table, options, resolve, to_table
 from .core.errors import ConfigError, OutputError, UnknownComponentError
-from .core.files import fill, read_json, run_config, run_weights
+from .core.files import read_json, run_config, run_weights
 from .core.interfaces import Head, Metric
 from .data.images import Shape
+from .engine.objective import Learned
+from .engine.weights import fill
 from .parts.embedder import Embedder, EmbeddingOptions
 from .registry import Registry
-from .training import Learned
 
 
 @frozen(eq=False)

@@ -19,15 +19,15 @@ from .compute.modules import parameter_count, snapshot
 from .compute.runtime import Runtime
 from .config import RunConfig, resolve, to_toml
 from .core import files
-from .core.components import History
 from .core.errors import DataError, InterruptedRunError
 from .core.interfaces import Dataset
 from .core.progress import Progress, silent
 from .data.datasets import ArrayDataset, decode
 from .data.split import ClassSplit, SplitOptions
+from .engine.training import History, fit
+from .engine.weights import WEIGHTS, fill, save_weights
 from .examination import examine
 from .registry import Registry
-from .training import fit
 
 
 def run(
@@ -66,7 +66,7 @@ def run(
         blank = snapshot(parts.learned)
         history = _train(parts, folder, progress)
         note(
-            weights_sha256=files.save_weights(parts.learned, folder / files.WEIGHTS),
+            weights_sha256=save_weights(parts.learned, folder / WEIGHTS),
             training=attrs.asdict(history, filter=lambda a, _: a.name != "records"),
         )
         pictures.curves(history.records, folder / "curves.png")
@@ -95,7 +95,7 @@ def trained(folder: Path, registry: Registry) -> Parts:
     Raises OutputError for a folder that is no run, has no weights yet or damaged ones.
     """
     parts = build(resolve(registry, [files.run_config(folder)]), registry)
-    files.fill(parts.learned, files.run_weights(folder), f"{folder}: its weights")
+    fill(parts.learned, files.run_weights(folder), f"{folder}: its weights")
     parts.learned.eval()
     return parts
 
@@ -115,7 +115,7 @@ def evaluate_run(
     if files.run_config(folder)["metric"]["name"] != config.metric.name:
         parts = evolve(parts, loss=evolve(parts.loss, margin=None))  # it was another metric's
     blank = snapshot(parts.learned)
-    files.fill(parts.learned, files.run_weights(folder), f"{folder}: its weights")
+    fill(parts.learned, files.run_weights(folder), f"{folder}: its weights")
     parts = evolve(parts, dataset=decoded(parts.dataset, progress))
     out = files.new_folder(folder, "eval-")
     files.write_text(out / "config.toml", to_toml(config))
@@ -173,7 +173,7 @@ def _train(parts: Parts, folder: Path, progress: Progress) -> History:
         validation_of(parts),
         config.seed,
         on_record=keep,
-        on_best=lambda model: files.save_weights(model, folder / files.WEIGHTS),
+        on_best=lambda model: save_weights(model, folder / WEIGHTS),
         progress=lambda done, total, speed: progress("training", done, total, speed, ""),
     )
 

@@ -21,12 +21,13 @@ from .core.progress import Progress, silent
 from .core.seeding import generator
 from .data.datasets import ArrayDataset
 from .data.split import ClassSplit, split_classes
-from .embedding import embed
-from .evaluation import evaluate, needed
+from .engine.embedding import embed
+from .engine.evaluation import evaluate
+from .engine.protocol import needed
+from .engine.training import fit
 from .registry import Registry
 from .run import decoded
 from .space import Parameter, Propose, method, trial_count
-from .training import fit
 
 TRIALS = "trials.jsonl"
 

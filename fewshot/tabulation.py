@@ -9,11 +9,11 @@ import attrs
 import numpy as np
 from attrs import frozen
 
-from .compare import over_classes, paired_test
 from .core import files
 from .core.components import Study
 from .core.errors import OutputError
-from .evaluation import bootstrap_interval, t_interval
+from .engine.statistics import bootstrap_interval, over_classes, paired_test, t_interval
+from .engine.weights import WEIGHTS, require_sha256
 
 
 @frozen
@@ -32,7 +32,7 @@ def read_run(folder: Path) -> FinishedRun:
     try:
         if manifest["status"] != "finished":
             raise OutputError(f"{folder}: not finished (its status: {manifest['status']})")
-        files.require_sha256(folder / files.WEIGHTS, manifest["weights_sha256"])
+        require_sha256(folder / WEIGHTS, manifest["weights_sha256"])
         results = files.read_json(folder / "results.json")
         results["k_shot"][0]["per_episode"], results["training"]["seconds"], results["speed"]
         records = files.read_lines(folder / "metrics.jsonl")

@@ -12,13 +12,13 @@ import scipy.stats
 from click.testing import CliRunner
 from numpy.typing import NDArray
 
-from fewshot.adaptation import adapted_embeddings, evaluate_adapted, gain
 from fewshot.cli import commands
 from fewshot.config import resolve, to_tree
 from fewshot.core.draws import EpisodeBlock
 from fewshot.data.datasets import ArrayDataset
-from fewshot.embedding import embed
-from fewshot.evaluation import evaluate
+from fewshot.engine.adaptation import adapted_embeddings, evaluate_adapted, gain
+from fewshot.engine.embedding import embed
+from fewshot.engine.evaluation import evaluate
 from fewshot.parts.adapters import FinetuneOptions, finetune, none
 from fewshot.parts.backbones import Conv4Options, conv4
 from fewshot.parts.embedder import Embedder

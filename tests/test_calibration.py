@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 
 import fewshot as fs
-from fewshot.calibration import (
+from fewshot.data.datasets import ArrayDataset
+from fewshot.engine.calibration import (
     BINS,
     Answers,
     Calibration,
@@ -20,10 +21,9 @@ from fewshot.calibration import (
     calibrated,
     figures,
     for_counts,
-    held_out_episodes,
     reliability,
 )
-from fewshot.data.datasets import ArrayDataset
+from fewshot.engine.protocol import held_out_episodes
 from fewshot.parts.metrics import euclidean
 
 seeds = st.integers(0, 2**32 - 1)

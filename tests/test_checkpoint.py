@@ -17,17 +17,15 @@ from mlx.utils import tree_flatten
 
 from fewshot.core.errors import OutputError
 from fewshot.core.files import (
-    WEIGHTS,
     append_line,
-    load_weights,
     named_folder,
     new_folder,
     read_json,
     read_lines,
-    save_weights,
     write_json,
     write_text,
 )
+from fewshot.engine.weights import WEIGHTS, load_weights, save_weights
 from fewshot.parts.backbones import Conv4Options, conv4
 
 SHAPE = (16, 16, 1)

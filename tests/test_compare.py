@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import stats
 
-from fewshot.compare import over_classes, paired_test
+from fewshot.engine.statistics import over_classes, paired_test
 
 ACCURACIES = st.integers(2, 30).flatmap(
     lambda n: arrays(np.float64, (2, n), elements=st.integers(0, 64).map(lambda i: i / 64))

@@ -6,8 +6,9 @@ import mlx.core as mx
 import pytest
 from click.testing import CliRunner
 
-from fewshot import cli, doctor
+from fewshot import cli
 from fewshot.compute import winograd
+from fewshot.engine import doctor
 
 
 def test_this_machine_computes_rightly():

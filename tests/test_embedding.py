@@ -13,10 +13,8 @@ from toys import modes, network, state, toy
 
 from fewshot.compute.modules import evaluating
 from fewshot.data.datasets import ArrayDataset
-from fewshot.embedding import embed, raw_pixels
-from fewshot.evaluation import (
-    embedding_speed,
-)
+from fewshot.engine.embedding import embed, raw_pixels
+from fewshot.engine.speed import embedding_speed
 from fewshot.parts.embedder import Embedder, five_crops
 from fewshot.testing.laws import ULP
 

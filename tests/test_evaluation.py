@@ -14,20 +14,13 @@ from scipy.spatial.distance import cdist
 from strategies import every, make
 from toys import NAMES, toy
 
-from fewshot import evaluation
-from fewshot.core.components import EvaluationOptions, Setting
 from fewshot.core.draws import Episode, EpisodeBlock
 from fewshot.core.errors import ConfigError, DataError
 from fewshot.data.split import ClassSplit
-from fewshot.evaluation import (
-    bootstrap_interval,
-    evaluate,
-    k_shot_episodes,
-    needed,
-    predict,
-    t_interval,
-    unembedded,
-)
+from fewshot.engine import evaluation
+from fewshot.engine.evaluation import evaluate, predict, unembedded
+from fewshot.engine.protocol import EvaluationOptions, Setting, k_shot_episodes, needed
+from fewshot.engine.statistics import bootstrap_interval, t_interval
 from fewshot.parts.heads import nearest_prototype, nearest_support
 from fewshot.parts.metrics import cosine, euclidean, manhattan
 from fewshot.parts.samplers import EpisodesOptions, all_way, episodes
@@ -502,4 +495,4 @@ def test_a_class_that_the_dataset_lacks_is_named(stranger: int | str) -> None:
 
 
 def test_one_class_says_nothing_about_other_classes() -> None:
-    assert evaluation.bootstrap_interval(np.array([0.8])) == (0.0, 1.0)
+    assert bootstrap_interval(np.array([0.8])) == (0.0, 1.0)

@@ -12,20 +12,21 @@ from attrs import evolve
 from toys import modes, network, toy
 
 import fewshot as fs
-from fewshot.adaptation import adapted_embeddings
-from fewshot.calibration import answers
 from fewshot.compute.modules import evaluating
 from fewshot.config import resolve
 from fewshot.core import files
 from fewshot.core.components import Component
 from fewshot.core.interfaces import Head, Loss, Metric
 from fewshot.data.split import ClassSplit
-from fewshot.evaluation import evaluate, predict, validation
+from fewshot.engine.adaptation import adapted_embeddings
+from fewshot.engine.calibration import answers
+from fewshot.engine.evaluation import evaluate, predict
+from fewshot.engine.validation import validation
+from fewshot.engine.verification import pair_distances
 from fewshot.parts.embedder import Embedder
 from fewshot.plugins import build_registry
 from fewshot.registry import Registered, Registry
 from fewshot.run import evaluate_run, run, trained
-from fewshot.verification import pair_distances
 
 DATA = toy()
 ROWS = np.random.default_rng(0).normal(size=(len(DATA.labels), 8)).astype(np.float32)

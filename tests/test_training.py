@@ -19,17 +19,21 @@ from scipy.special import log_softmax
 from strategies import REGISTRY, make
 
 import fewshot as fs
-from fewshot import training
 from fewshot.compute.modules import parameter_count
 from fewshot.config import resolve
-from fewshot.core.components import Component, History, TrainingOptions
+from fewshot.core.components import Component
 from fewshot.core.draws import Episode, Labelled, Pairs, Triplets
 from fewshot.core.errors import ConfigError, TrainingError
-from fewshot.core.files import WEIGHTS, read_json
+from fewshot.core.files import read_json
 from fewshot.core.interfaces import Loss, Metric, Sampler
 from fewshot.core.seeding import mlx_seed
 from fewshot.data.datasets import ArrayDataset
-from fewshot.embedding import embed
+from fewshot.engine import training
+from fewshot.engine.embedding import embed
+from fewshot.engine.objective import Learned, check_fits
+from fewshot.engine.optimizers import TrainingOptions, make_optimizer
+from fewshot.engine.training import History, fit
+from fewshot.engine.weights import WEIGHTS
 from fewshot.parts.backbones import Conv4Options, conv4
 from fewshot.parts.embedder import Embedder
 from fewshot.parts.heads import nearest_prototype, nearest_support
@@ -55,7 +59,6 @@ from fewshot.parts.samplers import (
 from fewshot.plugins import build_registry
 from fewshot.registry import Registered, Registry
 from fewshot.run import run
-from fewshot.training import Learned, check_fits, fit, make_optimizer
 
 Array = NDArray[Any]
 State = dict[str, Array]

@@ -13,9 +13,7 @@ from toys import NAMES, network, toy
 
 from fewshot.data.datasets import ArrayDataset
 from fewshot.data.split import ClassSplit
-from fewshot.evaluation import (
-    validation,
-)
+from fewshot.engine.validation import validation
 from fewshot.parts.embedder import Embedder
 from fewshot.parts.heads import nearest_prototype, nearest_support
 from fewshot.parts.metrics import euclidean

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 from toys import NAMES, toy
 
-from fewshot.core.components import EvaluationOptions
 from fewshot.core.draws import Pairs
 from fewshot.data.split import ClassSplit
+from fewshot.engine.protocol import EvaluationOptions, verification_pairs
+from fewshot.engine.verification import best_threshold, pair_distances, roc_auc, verify
 from fewshot.parts.metrics import euclidean, sqeuclidean
-from fewshot.verification import best_threshold, pair_distances, roc_auc, verification_pairs, verify
 
 Array = NDArray[Any]
 

@@ -18,7 +18,7 @@ def doctor(seconds: float) -> None:
     import mlx.core as mx
 
     from ..data import cache
-    from ..doctor import checks, speeds
+    from ..engine.doctor import checks, speeds
 
     facts = {"mlx": version("mlx"), "device": str(mx.default_device()), **attrs.asdict(runtime)}
     facts.pop("hint")  # already on stderr

@@ -3,15 +3,12 @@
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
-import numpy as np
-from attrs import Factory, define, field, fields, frozen, has, resolve_types, validators
-from numpy.typing import NDArray
+from attrs import field, fields, frozen, has, resolve_types, validators
 
-from .draws import Grouping, Ints
 from .errors import ConfigError, choose_from
-from .options import NoOptions, ZeroOr, as_names, at_least, option, positive, share
+from .options import NoOptions, as_names, at_least
 
 # -------------------------------------------------------------------------- components
 
@@ -134,121 +131,4 @@ class Study:
 # --------------------------------------------------------- options of the run's own steps
 
 
-@frozen
-class TrainingOptions:
-    """How `fit` trains."""
-
-    steps: int = option(300, "optimizer steps at the most", at_least(0))
-    draws_per_step: int = option(1, "draws (batches, episodes) in one step", positive)
-    optimizer: Literal["adam", "adamw", "sgd"] = option("adam", "the optimizer")
-    learning_rate: float = option(1e-3, "at the start of the schedule", positive)
-    schedule: Literal["constant", "cosine"] = option("cosine", "cosine: decays to 0 over `steps`")
-    warmup: int = option(0, "steps of linear rise before the schedule", at_least(0))
-    weight_decay: float = option(0.0, "adamw and sgd only", at_least(0))
-    momentum: float = option(0.9, "sgd only", share)
-    validate_every: int = option(50, "steps between two validations", positive)
-    patience: int = option(
-        8, "validations without a better score before training stops; 0: never", at_least(0)
-    )
-    validation_pool: int = option(30, "images of a class that validation draws from", at_least(6))
-
-
-@frozen
-class EvaluationOptions:
-    """How a trained backbone is examined."""
-
-    k_shot: tuple[int, ...] = option(
-        (1, 2, 5, 10),
-        "support images per class, a list",
-        validators.and_(validators.min_len(1), validators.deep_iterable(at_least(1))),
-    )
-    n_way: tuple[int, ...] = option(
-        (0,),
-        "0: support of all classes, queries all other images of the test classes; "
-        "else standard episodes of this many test classes; of a list, each",
-        validators.and_(validators.min_len(1), validators.deep_iterable(ZeroOr(2))),
-    )
-    n_query: int = option(15, "queries per class in standard episodes", positive)
-    episodes: int = option(600, "standard episodes", at_least(2))
-    repeats: int = option(20, "support draws where n_way is 0", at_least(2))
-    groups: tuple[Grouping, ...] = option(
-        ("separate",),
-        "separate: support and query share no group (shot, signer), where the dataset has groups; "
-        "mixed: they may; of a list, each, and the first for validation and pairs",
-        validators.and_(
-            validators.min_len(1), validators.deep_iterable(validators.in_(get_args(Grouping)))
-        ),
-    )
-    pairs: int = option(4000, "pairs for verification; 0: none", ZeroOr(2))
-    seed: int = option(
-        0, "of the draws: two runs of one evaluation seed meet the same", at_least(0)
-    )
-    memory: int = option(
-        256, "MB that temporary arrays take, about; changes speed, no figure", at_least(1)
-    )
-
-
 # ------------------------------------------------------------------------------ results
-
-
-@frozen
-class Setting:
-    """What the episodes of one row of results share.
-
-    `n_way` 0: all classes, as in the options. `groups` "none": the dataset knows no groups.
-    """
-
-    k_shot: int
-    n_way: int = 0
-    groups: str = "none"
-
-
-@frozen(eq=False)
-class Evaluation:
-    """What one embedding achieves on a list of episodes; accuracies are shares, 0 to 1.
-
-    `accuracy`: the mean of `per_episode`, each the mean over the episode's query classes.
-
-    `per_episode` (e,); `ci95`: Student t over episodes; `ci95_classes`: bootstrap over the query
-    classes, which reflects how few they are. `confusion` (c, c): queries of class row answered
-    as class column. `digest` names the episodes: equal digests, equal episodes.
-    """
-
-    accuracy: float
-    ci95: tuple[float, float]
-    ci95_classes: tuple[float, float]
-    per_episode: NDArray[np.float64]
-    per_class: Mapping[str, float]
-    confusion: Ints
-    classes: tuple[str, ...]
-    digest: str
-
-
-@frozen
-class Verification:
-    """Same class or different, on pairs of images; smaller distance means same.
-
-    `auc`: area under the ROC curve. `accuracy`: at `threshold`, chosen on other classes.
-    `tuning_accuracy`: on these. `accuracy_at_margin`: at the loss's own margin, where it has one.
-    """
-
-    auc: float
-    threshold: float
-    accuracy: float
-    tuning_accuracy: float
-    margin: float | None
-    accuracy_at_margin: float | None
-    pairs: int
-
-
-@define
-class History:
-    """What happened in training. `stopped`: "steps", "patience" or "interrupted"."""
-
-    steps: int = 0
-    best_step: int = 0
-    best_score: float | None = None
-    images_per_second: float = 0.0
-    seconds: float = 0.0
-    stopped: str = "steps"
-    records: list[dict[str, Any]] = Factory(list)

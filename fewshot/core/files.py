@@ -1,7 +1,6 @@
 """What a run leaves on disk: files whole or not there at all, metrics line by line."""
 
 import fcntl
-import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -10,12 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
-import mlx.nn as nn
 
 from ..config import Tree, read_toml
+from ..engine.weights import WEIGHTS, read_weights
 from .errors import OutputError
-
-WEIGHTS = "weights.safetensors"
 
 
 def new_folder(parent: Path, prefix: str = "") -> Path:
@@ -120,42 +117,6 @@ def read_lines(path: Path) -> list[Any]:
     return records
 
 
-def require_sha256(path: Path, sha256: str | None) -> None:
-    """Raise OutputError where a weights file cannot be read or has another SHA-256; None: any."""
-    try:
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise OutputError(f"{path}: weights cannot be read: {error.strerror}") from error
-    if sha256 is not None and found != sha256:
-        raise OutputError(f"{path}: damaged: its SHA-256 is not the one in the manifest")
-
-
-def save_weights(module: nn.Module, path: Path) -> str:
-    """Save all parameters and buffers as safetensors, atomically; returns the file's SHA-256."""
-    try:
-        with replacing(path) as temporary:
-            module.save_weights(str(temporary))
-            with temporary.open("rb") as file:
-                return hashlib.file_digest(file, "sha256").hexdigest()
-    except (OSError, RuntimeError) as error:
-        raise OutputError(f"{path}: weights cannot be written: {error}") from error
-
-
-def load_weights(module: nn.Module, path: Path, sha256: str | None = None) -> None:
-    """Load what `save_weights` saved. Raises OutputError for a damaged or unfitting file."""
-    fill(module, read_weights(path, sha256), f"{path}: the weights")
-
-
-def fill(module: nn.Module, weights: Mapping[str, mx.array], called: str = "the weights") -> None:
-    """Put weights into a module. Raises OutputError, so calling them, where they do not fit."""
-    try:
-        module.load_weights(list(weights.items()))
-        mx.eval(module.parameters())
-    except (ValueError, RuntimeError) as error:
-        raise OutputError(f"{called} do not fit: {error}") from error
-
-
 def run_config(folder: Path) -> Tree:
     """The configuration of a run folder as a layer. Raises OutputError where it is none."""
     path = folder / "config.toml"
@@ -171,14 +132,3 @@ def run_weights(folder: Path) -> dict[str, mx.array]:
     if not path.is_file():
         raise OutputError(f"{folder}: no weights yet (its status: {manifest.get('status')})")
     return read_weights(path, manifest.get("weights_sha256"))
-
-
-def read_weights(path: Path, sha256: str | None = None) -> dict[str, mx.array]:
-    """What `save_weights` saved, by name. Raises OutputError for a damaged file."""
-    require_sha256(path, sha256)
-    try:
-        weights: Any = mx.load(str(path))
-        mx.eval(weights)  # loading is lazy
-    except (RuntimeError, ValueError, KeyError) as error:
-        raise OutputError(f"{path}: not weights: {error}") from error
-    return weights

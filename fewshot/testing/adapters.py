@@ -17,7 +17,7 @@ from ..core.draws import Ints
 from ..core.interfaces import Adapter
 from ..core.options import NoOptions
 from ..data.datasets import ArrayDataset
-from ..embedding import embed
+from ..engine.embedding import embed
 from ..parts.embedder import Embedder
 from ..parts.metrics import cosine, euclidean, sqeuclidean
 from .laws import Kind, fail, first, law, laws_of, told, touches_global_random_numbers

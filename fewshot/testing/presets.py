@@ -7,10 +7,11 @@ from attrs import evolve, frozen
 
 from .. import assembly
 from ..config import RunConfig, resolve
-from ..core.components import Component, EvaluationOptions, Preset
+from ..core.components import Component, Preset
 from ..core.errors import ConfigError, FewshotError, UnknownComponentError
 from ..data.datasets import ArrayDataset
 from ..data.split import SplitOptions
+from ..engine.protocol import EvaluationOptions
 from ..plugins import build_registry
 from ..registry import KINDS, Registered, Registry
 from .laws import Kind, fail, law, laws_of

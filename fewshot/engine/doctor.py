@@ -10,16 +10,16 @@ from attrs import frozen
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from .compute.layers import BatchNorm, Sequential
-from .core.components import TrainingOptions
-from .core.seeding import generator
-from .data.datasets import ArrayDataset
-from .evaluation import embedding_speed, median_time
-from .parts.backbones import Conv4Options, conv4
-from .parts.embedder import Embedder
-from .parts.losses import contrastive
-from .parts.metrics import euclidean
-from .parts.samplers import AllPairsOptions, all_pairs
+from ..compute.layers import BatchNorm, Sequential
+from ..core.seeding import generator
+from ..data.datasets import ArrayDataset
+from ..parts.backbones import Conv4Options, conv4
+from ..parts.embedder import Embedder
+from ..parts.losses import contrastive
+from ..parts.metrics import euclidean
+from ..parts.samplers import AllPairsOptions, all_pairs
+from .optimizers import TrainingOptions
+from .speed import embedding_speed, median_time
 from .training import fit
 
 Floats = NDArray[np.float64]

@@ -8,15 +8,14 @@ import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
-from .compare import paired_test
-from .compute.modules import evaluating
-from .core.components import Evaluation
-from .core.draws import Episode, EpisodeBlock, Ints
-from .core.interfaces import Adapter, Dataset, Head, Metric
-from .data.batches import gather
+from ..compute.modules import evaluating
+from ..core.draws import Episode, EpisodeBlock, Ints
+from ..core.interfaces import Adapter, Dataset, Head, Metric
+from ..data.batches import gather
+from ..parts.embedder import Embedder
 from .embedding import embed
-from .evaluation import predict, tally
-from .parts.embedder import Embedder
+from .evaluation import Evaluation, predict, tally
+from .statistics import paired_test
 
 
 def adapted_embeddings(

@@ -1,32 +1,44 @@
 """How good embeddings are: many episodes with intervals, pair verification, speed."""
 
 import hashlib
-import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import mlx.core as mx
 import numpy as np
+from attrs import frozen
 from numpy.typing import NDArray
-from scipy.special import stdtrit
 
-from .compute import runtime
-from .compute.modules import evaluating
-from .compute.streams import on_stream
-from .core.components import Evaluation, EvaluationOptions, Setting
-from .core.draws import Episode, EpisodeBlock, Grouping, Ints, Pairs, in_blocks
-from .core.errors import ConfigError, DataError
-from .core.interfaces import Dataset, Head, Metric, Sampler
-from .core.seeding import generator
-from .data.split import ClassSplit, class_ids, only
-from .embedding import embed
-from .parts.embedder import Embedder
-from .parts.samplers import EpisodesOptions, PairsOptions, all_way, episodes, pairs
-from .verification import verify
+from ..compute import runtime
+from ..compute.modules import evaluating
+from ..compute.streams import on_stream
+from ..core.draws import Episode, EpisodeBlock, Ints, in_blocks
+from ..core.errors import ConfigError, DataError
+from ..core.interfaces import Head, Metric
+from .statistics import Floats, bootstrap_interval, t_interval
 
-Floats = NDArray[np.float64]
+
+@frozen(eq=False)
+class Evaluation:
+    """What one embedding achieves on a list of episodes; accuracies are shares, 0 to 1.
+
+    `accuracy`: the mean of `per_episode`, each the mean over the episode's query classes.
+
+    `per_episode` (e,); `ci95`: Student t over episodes; `ci95_classes`: bootstrap over the query
+    classes, which reflects how few they are. `confusion` (c, c): queries of class row answered
+    as class column. `digest` names the episodes: equal digests, equal episodes.
+    """
+
+    accuracy: float
+    ci95: tuple[float, float]
+    ci95_classes: tuple[float, float]
+    per_episode: NDArray[np.float64]
+    per_class: Mapping[str, float]
+    confusion: Ints
+    classes: tuple[str, ...]
+    digest: str
+
 
 # How many arrays of the largest size are alive at once, in the built-in heads and metrics.
 _ALIVE = 4
@@ -34,28 +46,6 @@ _ALIVE = 4
 # Numbers in the largest array of episodes that are answered together, where several fit: 2 MB stay
 # in a core's cache, which makes them twice as fast as 10 MB.
 _CACHED = 1 << 19
-
-
-def t_interval(values: Floats) -> tuple[float, float]:
-    """95 % Student t interval of the mean of independent values in [0, 1], cut to [0, 1]."""
-    mean, n = float(np.mean(values)), len(values)
-    if n < 2:
-        return 0.0, 1.0
-    half = float(stdtrit(n - 1, 0.975)) * float(np.std(values, ddof=1)) / n**0.5
-    return max(0.0, mean - half), min(1.0, mean + half)
-
-
-def bootstrap_interval(values: Floats, draws: int = 2000) -> tuple[float, float]:
-    """95 % percentile bootstrap interval of the mean; the same values give the same interval.
-
-    (0, 1) for fewer than two values, which say nothing of their spread.
-    """
-    if len(values) < 2:
-        return 0.0, 1.0
-    rng = generator(0, "bootstrap")
-    means = values[rng.integers(len(values), size=(draws, len(values)))].mean(axis=1)
-    low, high = np.quantile(means, [0.025, 0.975])
-    return float(low), float(high)
 
 
 def unembedded(embeddings: NDArray[np.float32], items: Ints | None = None) -> NDArray[np.bool_]:
@@ -293,144 +283,7 @@ def _collected(block: EpisodeBlock, answers: list[mx.array]) -> tuple[EpisodeBlo
 # -------------------------------------------------------------------- the run's episodes
 
 
-def k_shot_episodes(
-    dataset: Dataset, split: ClassSplit, options: EvaluationOptions
-) -> dict[Setting, list[EpisodeBlock]]:
-    """The episodes on the test classes, drawn with the evaluation's own seed.
-
-    For every n_way, grouping ("none" where the dataset knows no groups) and k_shot of the options.
-    n_way 0: support of all classes of the split, queries all other images of the test classes,
-    `repeats` times. Otherwise `episodes` standard episodes. Raises DataError where a class has too
-    few images.
-    """
-    test = class_ids(dataset, split.test)
-    every = class_ids(dataset, (*split.train, *split.val, *split.test))
-
-    def sampler(setting: Setting) -> Sampler[Episode]:
-        groups = dataset.groups if setting.groups == "separate" else None
-        if setting.n_way == 0:
-            return all_way(only(dataset.labels, every), groups, test, setting.k_shot)
-        spec = EpisodesOptions(setting.n_way, setting.k_shot, options.n_query)
-        return episodes(spec, only(dataset.labels, test), groups)
-
-    samplers = {
-        setting: sampler(setting)
-        for n_way in options.n_way
-        for groups in (("none",) if dataset.groups is None else options.groups)
-        for setting in (Setting(k, n_way, groups) for k in options.k_shot)
-    }
-    return {
-        setting: list(
-            s.blocks(options.seed, options.episodes if setting.n_way else options.repeats)
-        )
-        for setting, s in samplers.items()
-    }
-
-
-def needed(tasks: Iterable[Episode | EpisodeBlock | Pairs]) -> Ints:
-    """Every image that some draw uses, once."""
-    parts = [
-        np.unique(items)
-        for task in tasks
-        for items in (
-            (task.support, task.query) if isinstance(task, EpisodeBlock) else (task.items,)
-        )
-    ]
-    return np.unique(np.concatenate(parts))
-
-
 # --------------------------------------------------------------------------- validation
 
 
-def validation(
-    embedder: Embedder,
-    dataset: Dataset,
-    split: ClassSplit,
-    head: Head,
-    metric: Metric,
-    grouping: Grouping = "separate",
-    pool: int = 30,
-    draws: int = 20,
-    seed: int = 0,
-) -> Callable[[], Mapping[str, float]] | None:
-    """What early stopping asks: a function that examines the embedder as it is now.
-
-    "score": accuracy on fixed draws, K = 5 (fewer where a class is smaller), support of training
-    and validation classes, queries of the validation classes; "auc" and "pair_accuracy": pair
-    verification on the validation classes, at the threshold that is best on pairs of the training
-    classes, and "train_pair_accuracy" on these. All from at most `pool` images a class, so that it
-    stays cheap. Test classes are not read. None without validation classes.
-    """
-    if not split.val:
-        return None
-    known, asked = class_ids(dataset, split.train), class_ids(dataset, split.val)
-    rng = generator(seed, "validation")
-    labels = np.full_like(dataset.labels, -1)
-    smallest = pool
-    for c in (*known, *asked):
-        chosen = rng.permutation(np.flatnonzero(dataset.labels == c))[:pool]
-        labels[chosen] = c
-        smallest = min(smallest, len(chosen))
-    groups = dataset.groups if grouping == "separate" else None
-    sampler = all_way(labels, groups, asked, max(1, min(5, smallest // 2)))
-    tasks = list(sampler.blocks(seed, draws))
-    # A training class of one group has no pair of its own that is no near copy.
-    unit = np.arange(len(labels)) if groups is None else groups
-    paired = [c for c in known if len(np.unique(unit[labels == c])) >= 2]
-
-    def draw(classes: Sequence[int]) -> Pairs:
-        spec = PairsOptions(1000, groups=grouping)
-        return pairs(spec, only(labels, classes), groups).draw(seed, 0)
-
-    drawn = None
-    if len(asked) >= 2 and len(paired) >= 2:
-        drawn = draw(paired), draw(asked)
-    images = needed([*tasks, *(drawn or ())])
-
-    def examine() -> dict[str, float]:
-        embeddings = embed(embedder, dataset, images)
-        figures = {"score": evaluate(embeddings, tasks, head, metric, dataset.classes).accuracy}
-        if drawn is not None:
-            found = verify(embeddings, *drawn, metric)
-            figures["auc"] = found.auc
-            figures["pair_accuracy"] = found.accuracy
-            figures["train_pair_accuracy"] = found.tuning_accuracy
-        return figures
-
-    return examine
-
-
 # -------------------------------------------------------------------------------- speed
-
-
-def median_time(function: Callable[[], object], seconds: float) -> float:
-    """Seconds of a call: the median of as many as fit in `seconds`, at least three."""
-    function()  # the first call sets up
-    times: list[float] = []
-    while len(times) < 3 or sum(times) < seconds:
-        began = time.perf_counter()
-        function()
-        times.append(time.perf_counter() - began)
-    return float(np.median(times))
-
-
-def embedding_speed(
-    embedder: Embedder, shape: tuple[int, int, int], batch: int = 128, seconds: float = 1.0
-) -> dict[str, float]:
-    """Embedding rate in images/s, in batches and one by one; images decoded beforehand.
-
-    The median of as many rounds as fit in `seconds` each, at least three.
-    """
-    rng = generator(0, "speed")
-
-    def embed_all(images: mx.array) -> None:
-        mx.eval(embedder(images))
-
-    with evaluating(embedder.backbone):
-        figures: dict[str, float] = {}
-        for name, size in (("batch", batch), ("single", 1)):
-            images = mx.array(rng.random((size, *shape), dtype=np.float32))
-            took = median_time(partial(embed_all, images), seconds)
-            figures[f"{name}_images_per_second"] = size / took
-        figures["single_latency_ms"] = 1000 / figures["single_images_per_second"]
-    return {**figures, "batch": float(batch)}

@@ -2,34 +2,29 @@
 
 import mlx.core as mx
 import numpy as np
+from attrs import frozen
 from numpy.typing import NDArray
 
-from .compute.modules import evaluating
-from .core.components import EvaluationOptions, Verification
-from .core.draws import Pairs
-from .core.interfaces import Dataset, Metric
-from .data.split import ClassSplit, class_ids, only
-from .parts.samplers import PairsOptions, pairs
+from ..compute.modules import evaluating
+from ..core.draws import Pairs
+from ..core.interfaces import Metric
 
 
-def verification_pairs(
-    dataset: Dataset, split: ClassSplit, options: EvaluationOptions
-) -> tuple[Pairs, Pairs] | None:
-    """Pairs to choose a threshold on (validation classes, else training) and pairs to test.
+@frozen
+class Verification:
+    """Same class or different, on pairs of images; smaller distance means same.
 
-    None where no pairs are asked for or there is one test class only.
+    `auc`: area under the ROC curve. `accuracy`: at `threshold`, chosen on other classes.
+    `tuning_accuracy`: on these. `accuracy_at_margin`: at the loss's own margin, where it has one.
     """
-    if options.pairs == 0 or len(split.test) < 2:
-        return None
-    chosen_on = split.val if len(split.val) >= 2 else split.train
-    spec = PairsOptions(options.pairs, groups=options.groups[0])
-    tuning, test = (
-        pairs(spec, only(dataset.labels, class_ids(dataset, names)), dataset.groups).draw(
-            options.seed, 0
-        )
-        for names in (chosen_on, split.test)
-    )
-    return tuning, test
+
+    auc: float
+    threshold: float
+    accuracy: float
+    tuning_accuracy: float
+    margin: float | None
+    accuracy_at_margin: float | None
+    pairs: int
 
 
 def pair_distances(

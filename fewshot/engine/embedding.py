@@ -6,13 +6,13 @@ import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
-from .compute.modules import evaluating
-from .core.draws import Ints
-from .core.errors import TrainingError
-from .core.interfaces import Dataset
-from .core.seeding import generator
-from .data.batches import ahead, gather, load
-from .parts.embedder import Embedder
+from ..compute.modules import evaluating
+from ..core.draws import Ints
+from ..core.errors import TrainingError
+from ..core.interfaces import Dataset
+from ..core.seeding import generator
+from ..data.batches import ahead, gather, load
+from ..parts.embedder import Embedder
 
 
 def embed(

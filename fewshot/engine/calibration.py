@@ -5,7 +5,6 @@ class left out, when it is of none of them. Both need one table of distances.
 """
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from typing import Any
 
 import mlx.core as mx
@@ -15,22 +14,16 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 
-from .compute.modules import evaluating
-from .core.components import EvaluationOptions
-from .core.draws import EpisodeBlock
-from .core.errors import DataError
-from .core.interfaces import Dataset, Head, Metric
-from .data.split import ClassSplit, class_ids, only
-from .parts.heads import nearest_of_class
-from .parts.samplers import EpisodesOptions, episodes
+from ..compute.modules import evaluating
+from ..core.draws import EpisodeBlock
+from ..core.interfaces import Head, Metric
+from ..parts.heads import nearest_of_class
 from .verification import roc_auc
 
 Floats = NDArray[np.float64]
 
 RECALL = 0.95  # of queries of known classes, which the threshold is to keep
 BINS = 15  # of the reliability diagram and of ECE, as in Guo et al. 2017
-
-_EPISODES, _N_WAY, _N_QUERY = 100, 20, 15  # at the most
 
 
 @frozen
@@ -71,34 +64,6 @@ def by_class(
 
 
 # ------------------------------------------------------------------------------ episodes
-
-
-def held_out_episodes(
-    dataset: Dataset, split: ClassSplit, options: EvaluationOptions
-) -> dict[int, tuple[list[EpisodeBlock], list[EpisodeBlock]]]:
-    """By K: episodes among the validation classes, to calibrate on, and the test classes.
-
-    Only the K for which two classes or more of either have enough images.
-    """
-    validation, test = (_episodes(dataset, part, options) for part in (split.val, split.test))
-    return {k: (validation[k], test[k]) for k in validation if k in test}
-
-
-def _episodes(
-    dataset: Dataset, classes: Sequence[str], options: EvaluationOptions
-) -> dict[int, list[EpisodeBlock]]:
-    found: dict[int, list[EpisodeBlock]] = {}
-    ids = class_ids(dataset, classes)
-    labels = only(dataset.labels, ids)
-    smallest = min((int((labels == c).sum()) for c in ids), default=0)
-    n_way = min(_N_WAY, len(ids))
-    for k in options.k_shot if n_way >= 2 else ():
-        n_query = max(1, min(_N_QUERY, smallest // 2 - k))
-        spec = EpisodesOptions(n_way, k, n_query, options.groups[0])
-        with suppress(DataError):  # too few images for this K
-            sampler = episodes(spec, labels, dataset.groups)
-            found[k] = list(sampler.blocks(options.seed, _EPISODES))
-    return found
 
 
 @frozen(eq=False)

@@ -1,0 +1,1 @@
+"""Training and evaluation of objects: nothing here knows a name, a plugin or a folder of runs."""

@@ -1,0 +1,158 @@
+"""Which draws an evaluation is made of."""
+
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from typing import get_args
+
+import numpy as np
+from attrs import frozen, validators
+
+from ..core.draws import Episode, EpisodeBlock, Grouping, Ints, Pairs
+from ..core.errors import DataError
+from ..core.interfaces import Dataset, Sampler
+from ..core.options import ZeroOr, at_least, option, positive
+from ..data.split import ClassSplit, class_ids, only
+from ..parts.samplers import EpisodesOptions, PairsOptions, all_way, episodes, pairs
+
+_EPISODES, _N_WAY, _N_QUERY = 100, 20, 15  # at the most
+
+
+@frozen
+class EvaluationOptions:
+    """How a trained backbone is examined."""
+
+    k_shot: tuple[int, ...] = option(
+        (1, 2, 5, 10),
+        "support images per class, a list",
+        validators.and_(validators.min_len(1), validators.deep_iterable(at_least(1))),
+    )
+    n_way: tuple[int, ...] = option(
+        (0,),
+        "0: support of all classes, queries all other images of the test classes; "
+        "else standard episodes of this many test classes; of a list, each",
+        validators.and_(validators.min_len(1), validators.deep_iterable(ZeroOr(2))),
+    )
+    n_query: int = option(15, "queries per class in standard episodes", positive)
+    episodes: int = option(600, "standard episodes", at_least(2))
+    repeats: int = option(20, "support draws where n_way is 0", at_least(2))
+    groups: tuple[Grouping, ...] = option(
+        ("separate",),
+        "separate: support and query share no group (shot, signer), where the dataset has groups; "
+        "mixed: they may; of a list, each, and the first for validation and pairs",
+        validators.and_(
+            validators.min_len(1), validators.deep_iterable(validators.in_(get_args(Grouping)))
+        ),
+    )
+    pairs: int = option(4000, "pairs for verification; 0: none", ZeroOr(2))
+    seed: int = option(
+        0, "of the draws: two runs of one evaluation seed meet the same", at_least(0)
+    )
+    memory: int = option(
+        256, "MB that temporary arrays take, about; changes speed, no figure", at_least(1)
+    )
+
+
+@frozen
+class Setting:
+    """What the episodes of one row of results share.
+
+    `n_way` 0: all classes, as in the options. `groups` "none": the dataset knows no groups.
+    """
+
+    k_shot: int
+    n_way: int = 0
+    groups: str = "none"
+
+
+def k_shot_episodes(
+    dataset: Dataset, split: ClassSplit, options: EvaluationOptions
+) -> dict[Setting, list[EpisodeBlock]]:
+    """The episodes on the test classes, drawn with the evaluation's own seed.
+
+    For every n_way, grouping ("none" where the dataset knows no groups) and k_shot of the options.
+    n_way 0: support of all classes of the split, queries all other images of the test classes,
+    `repeats` times. Otherwise `episodes` standard episodes. Raises DataError where a class has too
+    few images.
+    """
+    test = class_ids(dataset, split.test)
+    every = class_ids(dataset, (*split.train, *split.val, *split.test))
+
+    def sampler(setting: Setting) -> Sampler[Episode]:
+        groups = dataset.groups if setting.groups == "separate" else None
+        if setting.n_way == 0:
+            return all_way(only(dataset.labels, every), groups, test, setting.k_shot)
+        spec = EpisodesOptions(setting.n_way, setting.k_shot, options.n_query)
+        return episodes(spec, only(dataset.labels, test), groups)
+
+    samplers = {
+        setting: sampler(setting)
+        for n_way in options.n_way
+        for groups in (("none",) if dataset.groups is None else options.groups)
+        for setting in (Setting(k, n_way, groups) for k in options.k_shot)
+    }
+    return {
+        setting: list(
+            s.blocks(options.seed, options.episodes if setting.n_way else options.repeats)
+        )
+        for setting, s in samplers.items()
+    }
+
+
+def needed(tasks: Iterable[Episode | EpisodeBlock | Pairs]) -> Ints:
+    """Every image that some draw uses, once."""
+    parts = [
+        np.unique(items)
+        for task in tasks
+        for items in (
+            (task.support, task.query) if isinstance(task, EpisodeBlock) else (task.items,)
+        )
+    ]
+    return np.unique(np.concatenate(parts))
+
+
+def held_out_episodes(
+    dataset: Dataset, split: ClassSplit, options: EvaluationOptions
+) -> dict[int, tuple[list[EpisodeBlock], list[EpisodeBlock]]]:
+    """By K: episodes among the validation classes, to calibrate on, and the test classes.
+
+    Only the K for which two classes or more of either have enough images.
+    """
+    validation, test = (_episodes(dataset, part, options) for part in (split.val, split.test))
+    return {k: (validation[k], test[k]) for k in validation if k in test}
+
+
+def _episodes(
+    dataset: Dataset, classes: Sequence[str], options: EvaluationOptions
+) -> dict[int, list[EpisodeBlock]]:
+    found: dict[int, list[EpisodeBlock]] = {}
+    ids = class_ids(dataset, classes)
+    labels = only(dataset.labels, ids)
+    smallest = min((int((labels == c).sum()) for c in ids), default=0)
+    n_way = min(_N_WAY, len(ids))
+    for k in options.k_shot if n_way >= 2 else ():
+        n_query = max(1, min(_N_QUERY, smallest // 2 - k))
+        spec = EpisodesOptions(n_way, k, n_query, options.groups[0])
+        with suppress(DataError):  # too few images for this K
+            sampler = episodes(spec, labels, dataset.groups)
+            found[k] = list(sampler.blocks(options.seed, _EPISODES))
+    return found
+
+
+def verification_pairs(
+    dataset: Dataset, split: ClassSplit, options: EvaluationOptions
+) -> tuple[Pairs, Pairs] | None:
+    """Pairs to choose a threshold on (validation classes, else training) and pairs to test.
+
+    None where no pairs are asked for or there is one test class only.
+    """
+    if options.pairs == 0 or len(split.test) < 2:
+        return None
+    chosen_on = split.val if len(split.val) >= 2 else split.train
+    spec = PairsOptions(options.pairs, groups=options.groups[0])
+    tuning, test = (
+        pairs(spec, only(dataset.labels, class_ids(dataset, names)), dataset.groups).draw(
+            options.seed, 0
+        )
+        for names in (chosen_on, split.test)
+    )
+    return tuning, test

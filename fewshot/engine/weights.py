@@ -1,0 +1,61 @@
+"""Weights on disk."""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from ..core.errors import OutputError
+from ..core.files import replacing
+
+WEIGHTS = "weights.safetensors"
+
+
+def require_sha256(path: Path, sha256: str | None) -> None:
+    """Raise OutputError where a weights file cannot be read or has another SHA-256; None: any."""
+    try:
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise OutputError(f"{path}: weights cannot be read: {error.strerror}") from error
+    if sha256 is not None and found != sha256:
+        raise OutputError(f"{path}: damaged: its SHA-256 is not the one in the manifest")
+
+
+def save_weights(module: nn.Module, path: Path) -> str:
+    """Save all parameters and buffers as safetensors, atomically; returns the file's SHA-256."""
+    try:
+        with replacing(path) as temporary:
+            module.save_weights(str(temporary))
+            with temporary.open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+    except (OSError, RuntimeError) as error:
+        raise OutputError(f"{path}: weights cannot be written: {error}") from error
+
+
+def load_weights(module: nn.Module, path: Path, sha256: str | None = None) -> None:
+    """Load what `save_weights` saved. Raises OutputError for a damaged or unfitting file."""
+    fill(module, read_weights(path, sha256), f"{path}: the weights")
+
+
+def fill(module: nn.Module, weights: Mapping[str, mx.array], called: str = "the weights") -> None:
+    """Put weights into a module. Raises OutputError, so calling them, where they do not fit."""
+    try:
+        module.load_weights(list(weights.items()))
+        mx.eval(module.parameters())
+    except (ValueError, RuntimeError) as error:
+        raise OutputError(f"{called} do not fit: {error}") from error
+
+
+def read_weights(path: Path, sha256: str | None = None) -> dict[str, mx.array]:
+    """What `save_weights` saved, by name. Raises OutputError for a damaged file."""
+    require_sha256(path, sha256)
+    try:
+        weights: Any = mx.load(str(path))
+        mx.eval(weights)  # loading is lazy
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise OutputError(f"{path}: not weights: {error}") from error
+    return weights
