@@ -11,13 +11,14 @@ from typing import Any
 import click
 
 import fewshot
-from fewshot import hookspecs
+from fewshot.catalogue import hooks
+from fewshot.catalogue.kinds import KINDS
+from fewshot.catalogue.loading import build_registry
+from fewshot.catalogue.registry import Registered, Registry
 from fewshot.cli import commands as group
 from fewshot.config import PLAIN, partial_to_toml, show_options
 from fewshot.core import errors
 from fewshot.core.components import Component
-from fewshot.plugins import build_registry
-from fewshot.registry import KINDS, Registered, Registry
 from fewshot.testing import LAWS
 
 FOLDER = Path(__file__).parent / "reference"
@@ -137,9 +138,9 @@ def _configuration() -> str:
 
 
 def _hooks() -> str:
-    parts = ["# Hooks", "", inspect.getdoc(hookspecs) or "", ""]
+    parts = ["# Hooks", "", inspect.getdoc(hooks) or "", ""]
     parts[2] = _fenced(parts[2])
-    for name, hook in vars(hookspecs).items():
+    for name, hook in vars(hooks).items():
         if name.startswith("fewshot_"):
             returns = inspect.formatannotation(inspect.signature(hook).return_annotation)
             returns = re.sub(r"[\w.]+\.(\w+)", r"\1", returns)

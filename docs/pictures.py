@@ -9,9 +9,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import fewshot as fs
+from fewshot.catalogue.loading import build_registry
 from fewshot.config import resolve
 from fewshot.engine.statistics import t_interval
-from fewshot.plugins import build_registry
 from fewshot.run import run
 
 FOLDER = Path(__file__).parent / "pictures"

@@ -1,5 +1,7 @@
 """The public names; `__init__.py` loads each when it is first used."""
 
+from .catalogue.hooks import hookimpl as hookimpl
+from .catalogue.loading import build_registry as build_registry
 from .compute.folding import folded as folded
 from .compute.layers import BatchNorm as BatchNorm
 from .compute.layers import Flatten as Flatten
@@ -74,7 +76,6 @@ from .engine.verification import verify as verify
 from .engine.weights import load_weights as load_weights
 from .engine.weights import save_weights as save_weights
 from .exporting import export as export
-from .hookspecs import hookimpl as hookimpl
 from .parts.adapters import FinetuneOptions as FinetuneOptions
 from .parts.adapters import WhitenOptions as WhitenOptions
 from .parts.adapters import finetune as finetune
@@ -119,7 +120,6 @@ from .parts.transforms import gaussian_blur as gaussian_blur
 from .parts.transforms import horizontal_flip as horizontal_flip
 from .parts.transforms import normalise as normalise
 from .parts.transforms import random_resized_crop as random_resized_crop
-from .plugins import build_registry as build_registry
 from .prediction import Classifier as Classifier
 from .prediction import Neighbour as Neighbour
 from .prediction import Prediction as Prediction

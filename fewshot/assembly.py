@@ -11,11 +11,11 @@ import numpy as np
 from attrs import frozen
 from numpy.typing import NDArray
 
-from .compute.randomness import keyed
+from .catalogue.registry import Registered, Registry, make
 from .config import LISTS, Chosen, RunConfig
 from .core.draws import Draw, EpisodeBlock, Pairs
-from .core.errors import ClassTooSmallError, ConfigError, PluginError
-from .core.interfaces import Adapter, Backbone, Dataset, Head, Loss, Metric, Sampler, Transform
+from .core.errors import ClassTooSmallError, ConfigError
+from .core.interfaces import Adapter, Dataset, Head, Loss, Metric, Sampler, Transform
 from .core.seeding import generator
 from .data.split import ClassSplit, class_ids, only, split_classes
 from .engine.objective import Learned, check_fits, check_learned
@@ -23,7 +23,6 @@ from .engine.optimizers import make_optimizer
 from .engine.protocol import Setting, k_shot_episodes, verification_pairs
 from .engine.validation import validation
 from .parts.embedder import Embedder
-from .registry import Registered, Registry
 
 
 @frozen
@@ -58,34 +57,6 @@ def _naming(classes: tuple[str, ...]) -> Iterator[None]:
         yield
     except ClassTooSmallError as error:
         raise error.named(classes) from error
-
-
-# What each kind's factory must make: an instance of every one of these.
-_MADE: dict[str, tuple[Any, ...]] = {
-    "backbone": (nn.Module, Backbone),
-    "metric": (Metric,),
-    "loss": (Loss,),
-    "sampler": (Sampler,),
-    "head": (Head,),
-    "adapter": (Adapter,),
-    "dataset": (Dataset,),
-    "transform": (Callable,),
-}
-
-
-def make(entry: Registered, options: Any, *arguments: Any, seed: int = 0) -> Any:
-    """What a component's factory makes, whatever it draws keyed by the seed and its kind.
-
-    Raises PluginError, naming it, where that is something else than its kind must be.
-    """
-    with keyed(seed, entry.kind):
-        made = entry.component.factory(options, *arguments)
-    for expected in _MADE[entry.kind]:
-        if not isinstance(made, expected):
-            raise PluginError(
-                f"{entry.kind} '{entry.qualified}' made {made!r}, which is no {expected.__name__}"
-            )
-    return made
 
 
 def build(config: RunConfig, registry: Registry, dataset: Dataset | None = None) -> Parts:

@@ -11,13 +11,13 @@ import cattrs
 import tomli_w
 from attrs import frozen
 
+from .catalogue.registry import Registry
 from .core.components import Preset, Study
 from .core.errors import ConfigError, PluginError, choose_from
 from .data.split import SplitOptions
 from .engine.optimizers import TrainingOptions
 from .engine.protocol import EvaluationOptions
 from .parts.embedder import EmbeddingOptions
-from .registry import Registry
 
 Tree = dict[str, Any]
 

@@ -16,16 +16,16 @@ import numpy as np
 from attrs import evolve
 from numpy.typing import NDArray
 
+from .catalogue.loading import build_registry
+from .catalogue.registry import Registry
 from .compute.layers import BatchNorm, Flatten, MaxPool2x2, Sequential
 from .core.errors import ConfigError, OutputError, choose_from
 from .core.files import replacing
 from .core.seeding import generator
 from .parts.embedder import Embedder, crop_matrices
 from .parts.transforms import NormaliseOptions
-from .plugins import build_registry
 from .prediction import Classifier
 from .recipe import Recipe, remade
-from .registry import Registry
 
 TOLERANCE = 1e-4  # of the largest number in an embedding
 

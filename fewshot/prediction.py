@@ -17,6 +17,8 @@ from PIL.Image import Image
 from scipy.special import softmax
 
 from . import archive, recipe
+from .catalogue.loading import build_registry
+from .catalogue.registry import Registry
 from .compute.folding import folded
 from .compute.modules import evaluating
 from .compute.streams import all_cores
@@ -37,9 +39,7 @@ from .data.batches import prepared
 from .data.images import Picture, Shape, pictures
 from .engine.calibration import Calibration, by_class, for_counts
 from .parts.embedder import Embedder
-from .plugins import build_registry
 from .recipe import Recipe
-from .registry import Registry
 
 _FORMAT = 1  # of the classifier file
 _BATCH = 128

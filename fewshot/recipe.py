@@ -10,7 +10,7 @@ import numpy as np
 from attrs import frozen
 from numpy.typing import NDArray
 
-from .assembly import make
+from .catalogue.registry import Registry, make
 from .config import Chosen, Tree, from_table, options, resolve, to_table
 from .core.errors import ConfigError, OutputError, UnknownComponentError
 from .core.files import read_json, run_config, run_weights
@@ -19,7 +19,6 @@ from .data.images import Shape
 from .engine.objective import Learned
 from .engine.weights import fill
 from .parts.embedder import Embedder, EmbeddingOptions
-from .registry import Registry
 
 
 @frozen(eq=False)

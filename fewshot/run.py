@@ -15,6 +15,7 @@ from attrs import evolve
 
 from . import pictures, report
 from .assembly import Parts, build, check, validation_of
+from .catalogue.registry import Registry
 from .compute.modules import parameter_count, snapshot
 from .compute.runtime import Runtime
 from .config import RunConfig, resolve, to_toml
@@ -27,7 +28,6 @@ from .data.split import ClassSplit, SplitOptions
 from .engine.training import History, fit
 from .engine.weights import WEIGHTS, fill, save_weights
 from .examination import examine
-from .registry import Registry
 
 
 def run(

@@ -13,6 +13,7 @@ from attrs import asdict, evolve, frozen, validators
 
 from . import pictures, report
 from .assembly import build, check
+from .catalogue.registry import Registry
 from .config import RunConfig, Tree, nested, resolve, to_toml, to_tree
 from .core import files
 from .core.errors import ConfigError, DataError, InterruptedRunError, OutputError, TrainingError
@@ -25,7 +26,6 @@ from .engine.embedding import embed
 from .engine.evaluation import evaluate
 from .engine.protocol import needed
 from .engine.training import fit
-from .registry import Registry
 from .run import decoded
 from .space import Parameter, Propose, method, trial_count
 

@@ -4,10 +4,9 @@ from pathlib import Path
 from typing import Any
 
 from . import pictures
-from .assembly import make
+from .catalogue.registry import Registered, make
 from .compute.modules import layer_table
 from .core.errors import ConfigError
-from .registry import Registered
 
 
 def draw(entry: Registered, options: Any, path: Path, size: int) -> None:

@@ -13,7 +13,8 @@ from typing import Any
 from attrs import define, evolve, frozen
 
 from . import study_page
-from .assembly import build, check, make
+from .assembly import build, check
+from .catalogue.registry import Registry, make
 from .compute.runtime import Runtime
 from .config import RunConfig, Tree, chooses, names_path, resolve, to_tree
 from .core import files
@@ -28,7 +29,6 @@ from .core.errors import (
 )
 from .core.progress import Progress, silent
 from .data.datasets import ArrayDataset
-from .registry import Registry
 from .run import decoded, identity, run
 from .tabulation import read_run, tabulate
 

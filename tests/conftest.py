@@ -33,8 +33,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run folder of two steps on noise with a tint of the class, 16x16 pixels."""
     import numpy as np
 
+    from fewshot.catalogue.loading import build_registry
     from fewshot.config import resolve
-    from fewshot.plugins import build_registry
     from fewshot.run import run
 
     folder = tmp_path_factory.mktemp("trained")

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from fewshot.plugins import build_registry
+from fewshot.catalogue.loading import build_registry
 
 REGISTRY, _ = build_registry()
 

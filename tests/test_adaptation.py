@@ -12,6 +12,7 @@ import scipy.stats
 from click.testing import CliRunner
 from numpy.typing import NDArray
 
+from fewshot.catalogue.loading import build_registry
 from fewshot.cli import commands
 from fewshot.config import resolve, to_tree
 from fewshot.core.draws import EpisodeBlock
@@ -25,7 +26,6 @@ from fewshot.parts.embedder import Embedder
 from fewshot.parts.heads import nearest_prototype
 from fewshot.parts.metrics import euclidean
 from fewshot.parts.samplers import EpisodesOptions, episodes
-from fewshot.plugins import build_registry
 from fewshot.prediction import Classifier
 
 Array = NDArray[Any]

@@ -16,8 +16,8 @@ from PIL import Image
 
 import fewshot as fs
 from fewshot import archive
+from fewshot.catalogue.loading import build_registry
 from fewshot.data.images import picture
-from fewshot.plugins import build_registry
 
 REGISTRY = build_registry()[0]
 SIZE = 16

@@ -23,10 +23,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fewshot import pictures, report
+from fewshot.catalogue.kinds import KINDS
+from fewshot.catalogue.loading import build_registry
 from fewshot.cli import commands
 from fewshot.config import read_study
-from fewshot.plugins import build_registry
-from fewshot.registry import KINDS
 
 CLASSES, PER_CLASS = 7, 12
 SMALL = (

@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fewshot.catalogue.loading import build_registry
+from fewshot.catalogue.registry import Registered, Registry
 from fewshot.config import (
     DEFAULTS,
     LISTS,
@@ -25,8 +27,6 @@ from fewshot.config import (
 )
 from fewshot.core.components import Preset
 from fewshot.core.errors import ConfigError, UnknownComponentError
-from fewshot.plugins import build_registry
-from fewshot.registry import Registered, Registry
 
 REGISTRY: Registry = build_registry()[0]
 KIND_OF_SECTION = {**{kind: kind for kind in PARTS}, **dict.fromkeys(LISTS, "transform")}

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fewshot import Component, DataError, ImageFolderOptions, image_folder
+from fewshot.catalogue.registry import Registered, Registry
 from fewshot.cli import data as data_commands
 from fewshot.cli import main
 from fewshot.data.datasets import ArrayDataset, decode
 from fewshot.data.survey import overlooked, survey
-from fewshot.registry import Registered, Registry
 
 RNG = np.random.default_rng(0)
 

@@ -20,9 +20,9 @@ from PIL import Image
 
 from docs.blocks import Block, blocks, commands
 from fewshot import DataError, split_classes
+from fewshot.catalogue.kinds import KINDS
+from fewshot.catalogue.loading import build_registry
 from fewshot.cli import commands as group
-from fewshot.plugins import build_registry
-from fewshot.registry import KINDS
 
 ROOT = Path(__file__).parents[1]
 GENERATED = {"commands", "components", "configuration", "hooks", "errors", "api", "laws"}

@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 from mlx.utils import tree_flatten
 
 import fewshot as fs
+from fewshot.catalogue.loading import build_registry
+from fewshot.catalogue.registry import Registered, Registry
 from fewshot.config import Chosen
 from fewshot.core.options import NoOptions
 from fewshot.parts.embedder import EmbeddingOptions
 from fewshot.parts.transforms import BlurOptions
-from fewshot.plugins import build_registry
 from fewshot.prediction import _of_recipe
 from fewshot.recipe import Recipe
-from fewshot.registry import Registered, Registry
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="the extra `onnx` is not installed")
 

@@ -12,6 +12,8 @@ from attrs import evolve
 from toys import modes, network, toy
 
 import fewshot as fs
+from fewshot.catalogue.loading import build_registry
+from fewshot.catalogue.registry import Registered, Registry
 from fewshot.compute.modules import evaluating
 from fewshot.config import resolve
 from fewshot.core import files
@@ -24,8 +26,6 @@ from fewshot.engine.evaluation import evaluate, predict
 from fewshot.engine.validation import validation
 from fewshot.engine.verification import pair_distances
 from fewshot.parts.embedder import Embedder
-from fewshot.plugins import build_registry
-from fewshot.registry import Registered, Registry
 from fewshot.run import evaluate_run, run, trained
 
 DATA = toy()

@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 from plugin_sites import distribution, fewshot, names
 
-from fewshot import hookspecs
+from fewshot.catalogue import hooks
+from fewshot.catalogue.kinds import KINDS
+from fewshot.catalogue.loading import _ARGUMENTS, collect
 from fewshot.core import interfaces
 from fewshot.core.components import Component, Preset, Study
 from fewshot.core.errors import PluginError
-from fewshot.plugins import _ARGUMENTS, collect
-from fewshot.registry import KINDS
 
 BROKEN = Path(__file__).parent / "broken_plugin" / "src" / "fewshot_broken"
-HOOKS = sorted(name for name in vars(hookspecs) if name.startswith("fewshot_"))
+HOOKS = sorted(name for name in vars(hooks) if name.startswith("fewshot_"))
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def plugin_of(hook: str, parts: list[Component] | list[Preset]) -> object:
     def implementation() -> list[Component] | list[Preset]:
         return parts
 
-    return type("Plugin", (), {hook: staticmethod(hookspecs.hookimpl(implementation))})()
+    return type("Plugin", (), {hook: staticmethod(hooks.hookimpl(implementation))})()
 
 
 def kind_of(hook: str) -> str:
@@ -74,7 +74,7 @@ def test_a_hook_refuses_another_kind_of_record(hook: str):
 
 @pytest.mark.parametrize("hook", sorted(set(HOOKS) - {"fewshot_presets", "fewshot_studies"}))
 def test_a_hook_documents_its_factory_and_refuses_one_that_takes_other_arguments(hook: str):
-    text = inspect.getdoc(getattr(hookspecs, hook)) or ""
+    text = inspect.getdoc(getattr(hooks, hook)) or ""
     takes = _ARGUMENTS.get(kind_of(hook), ("options",))
     documented = re.search(r"`factory\((.*?)\)` -> `(\w+)`", text)
     assert documented is not None
@@ -87,7 +87,7 @@ def test_a_hook_documents_its_factory_and_refuses_one_that_takes_other_arguments
 
 @pytest.mark.parametrize("hook", HOOKS)
 def test_a_hook_has_a_signature_without_arguments_and_an_example_that_is_python(hook: str):
-    function = getattr(hookspecs, hook)
+    function = getattr(hooks, hook)
     assert not inspect.signature(function).parameters
     record = {"preset": "Preset", "study": "Study"}.get(kind_of(hook), "Component")
     assert record in str(inspect.signature(function).return_annotation)

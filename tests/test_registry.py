@@ -6,6 +6,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from fewshot.catalogue.kinds import KINDS
+from fewshot.catalogue.registry import BUILTIN, Registered, Registry
 from fewshot.core.components import Component, Preset
 from fewshot.core.errors import (
     AmbiguousComponentError,
@@ -14,7 +16,6 @@ from fewshot.core.errors import (
     UnknownComponentError,
     choose_from,
 )
-from fewshot.registry import BUILTIN, KINDS, Registered, Registry
 
 # Few names and providers, so that clashes are common.
 NAMES = st.sampled_from(["a", "b", "ab", "cosine", "x-1", "x.1"])

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from plugin_sites import distribution, fewshot, names, one_by_one, small_images
 
 from fewshot import scaffold
+from fewshot.catalogue.kinds import KINDS
 from fewshot.core.errors import ConfigError, OutputError
-from fewshot.registry import KINDS
 
 SELECTED = "B,C4,D1,E,F,I,N,NPY,PT,PTH,RET,RUF,SIM,TRY,UP,W"
 IGNORED = "D1,B008,RUF001,RUF002,RUF009"  # as for the project itself; and not all is documented

@@ -17,6 +17,7 @@ from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fewshot.catalogue.loading import build_registry
 from fewshot.config import resolve
 from fewshot.core.errors import (
     ConfigError,
@@ -26,7 +27,6 @@ from fewshot.core.errors import (
     TrainingError,
 )
 from fewshot.data.split import ClassSplit
-from fewshot.plugins import build_registry
 from fewshot.run import run
 from fewshot.search import SearchOptions, best, held_out_folds, recorded, search, spread
 from fewshot.space import parameter

@@ -17,7 +17,7 @@ from PIL import Image
 from werkzeug.test import Client, TestResponse
 
 import fewshot as fs
-from fewshot.plugins import build_registry
+from fewshot.catalogue.loading import build_registry
 from fewshot.serve import LARGEST_BODY, Desk, application
 
 HERE = {"base_url": "http://127.0.0.1:8100"}

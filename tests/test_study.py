@@ -22,10 +22,10 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from fewshot import study_page
+from fewshot.catalogue.loading import build_registry
 from fewshot.config import partial_to_toml, read_study
 from fewshot.core.components import Study
 from fewshot.core.errors import ConfigError, DataError, OutputError, TrainingError
-from fewshot.plugins import build_registry
 from fewshot.study import rows_name_path, run_study, study_configs
 from fewshot.tabulation import lower_next, read_run
 

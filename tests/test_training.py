@@ -19,6 +19,8 @@ from scipy.special import log_softmax
 from strategies import REGISTRY, make
 
 import fewshot as fs
+from fewshot.catalogue.loading import build_registry
+from fewshot.catalogue.registry import Registered, Registry
 from fewshot.compute.modules import parameter_count
 from fewshot.config import resolve
 from fewshot.core.components import Component
@@ -56,8 +58,6 @@ from fewshot.parts.samplers import (
     proxies,
     triplets,
 )
-from fewshot.plugins import build_registry
-from fewshot.registry import Registered, Registry
 from fewshot.run import run
 
 Array = NDArray[Any]

@@ -31,7 +31,7 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     except (Exception, SystemExit) as error:
-        from ..plugins import fault_of_plugin
+        from ..catalogue.loading import fault_of_plugin
 
         fault = fault_of_plugin(error)
         if fault is None:

@@ -14,7 +14,7 @@ from ..scaffold import KINDS, new_plugin, use
 from .terminal import fast_mlx, load_registry, print_table, showing_progress
 
 if TYPE_CHECKING:
-    from ..registry import Registered, Registry
+    from ..catalogue.registry import Registered, Registry
     from ..testing import Outcome
 
 
@@ -104,8 +104,8 @@ def _named(registry: Registry, name: str) -> Sequence[Registered]:
 
     Raises UnknownComponentError with the nearest name, PluginError for a plugin that did not load.
     """
+    from ..catalogue.kinds import KINDS
     from ..core.errors import PluginError, UnknownComponentError, choose_from
-    from ..registry import KINDS
 
     everything = [entry for kind in KINDS for entry in registry.all(kind)]
     kind, _, rest = name.partition("/")

@@ -11,9 +11,9 @@ from .options import flag_layer, topmost
 from .terminal import load_registry, print_table, showing_progress
 
 if TYPE_CHECKING:
+    from ..catalogue.registry import Registry
     from ..config import RunConfig
     from ..data.survey import ClassSeen
-    from ..registry import Registry
 
 
 @click.group()

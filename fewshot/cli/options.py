@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from ..catalogue.registry import Registry
     from ..config import Tree
-    from ..registry import Registry
 
 
 Command = Callable[..., None]

@@ -67,7 +67,7 @@ def show(kind: str, name: str, settings: tuple[str, ...], save: Path | None, siz
 @click.option("-v", "--verbose", is_flag=True, help="The whole traceback of a plugin that failed.")
 def plugins(verbose: bool) -> None:
     """Which plugins are loaded, from where, and what failed and why."""
-    from ..plugins import build_registry
+    from ..catalogue.loading import build_registry
 
     _, statuses = build_registry()
     if not statuses:

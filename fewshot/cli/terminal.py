@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from ..catalogue.loading import PluginStatus
+    from ..catalogue.registry import Registry
     from ..compute.runtime import Runtime
     from ..core.progress import Progress
-    from ..plugins import PluginStatus
-    from ..registry import Registry
 
 
 def load_registry(strict: bool) -> tuple[Registry, list[PluginStatus]]:
     """The registry; a plugin that failed is one line on stderr."""
-    from ..plugins import build_registry
+    from ..catalogue.loading import build_registry
 
     registry, statuses = build_registry(strict)
     for status in statuses:

@@ -5,9 +5,10 @@ from typing import Any
 
 from hypothesis import settings
 
+from ..catalogue.kinds import KINDS
+from ..catalogue.loading import build_registry, collect
+from ..catalogue.registry import Registered, Registry
 from ..core.errors import FewshotError
-from ..plugins import build_registry, collect
-from ..registry import KINDS, Registered, Registry
 from . import (
     adapters,
     backbones,

@@ -4,10 +4,10 @@ from typing import Any
 
 from attrs import frozen
 
+from ..catalogue.loading import build_registry
+from ..catalogue.registry import Registry
 from ..core.components import Study
 from ..core.errors import ConfigError
-from ..plugins import build_registry
-from ..registry import Registry
 from ..study import study_configs
 from .laws import Kind, fail, law, laws_of
 

@@ -7,8 +7,9 @@ import pytest
 from PIL import Image
 from strategies import REGISTRY
 
+from fewshot.catalogue.kinds import KINDS
+from fewshot.catalogue.registry import Registered
 from fewshot.core.errors import DataError
-from fewshot.registry import KINDS, Registered
 from fewshot.testing import LAWS, LawBroken, try_part
 
 # Options beside the default ones, that change which laws are demanded or how they are kept.

@@ -1,9 +1,9 @@
 """The built-in components, offered through the hooks every plugin uses."""
 
-from .core.components import Component, Preset
-from .data import datasets, folders
-from .hookspecs import hookimpl
-from .parts import adapters, backbones, heads, losses, metrics, samplers, transforms
+from ..core.components import Component, Preset
+from ..data import datasets, folders
+from ..parts import adapters, backbones, heads, losses, metrics, samplers, transforms
+from .hooks import hookimpl
 
 
 @hookimpl

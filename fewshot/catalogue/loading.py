@@ -13,10 +13,11 @@ from typing import Any
 import pluggy
 from attrs import frozen
 
-from . import builtin, hookspecs
-from .core.components import Component, Preset, Study
-from .core.errors import PluginError, one_line
-from .registry import BUILTIN, KINDS, Registered, Registry
+from ..core.components import Component, Preset, Study
+from ..core.errors import PluginError, one_line
+from . import builtin, hooks
+from .kinds import KINDS
+from .registry import BUILTIN, Registered, Registry
 
 GROUP = "fewshot"
 
@@ -157,7 +158,7 @@ def _wanted(points: Iterable[EntryPoint]) -> tuple[list[EntryPoint], list[str]]:
 def collect(plugin: Any, provider: str, release: str) -> list[Registered]:
     """Everything a plugin offers; raises where it is misspelt, of a wrong type or fails."""
     manager = pluggy.PluginManager("fewshot")
-    manager.add_hookspecs(hookspecs)
+    manager.add_hookspecs(hooks)
     manager.register(plugin, name=provider)
     manager.check_pending()  # a misspelt hook
     entries: list[Registered] = []

@@ -1,16 +1,14 @@
 """Components by kind and name, and the rules where names clash. No plugin, no file."""
 
 from collections.abc import Iterable
+from typing import Any
 
 from attrs import Factory, define, frozen
 
-from .core.components import Component, Preset, Study
-from .core.errors import AmbiguousComponentError, PluginError, UnknownComponentError, choose_from
-
-KINDS = (
-    *("backbone", "metric", "loss", "sampler", "head", "adapter"),
-    *("dataset", "transform", "preset", "study"),
-)  # fmt: skip
+from ..compute.randomness import keyed
+from ..core.components import Component, Preset, Study
+from ..core.errors import AmbiguousComponentError, PluginError, UnknownComponentError, choose_from
+from .kinds import _MADE, KINDS
 
 BUILTIN = "builtin"
 
@@ -122,3 +120,18 @@ class Registry:
     def all(self, kind: str) -> list[Registered]:
         """Every entry of a kind, by qualified name."""
         return [entry for _, entry in sorted(self._parts[kind].items())]
+
+
+def make(entry: Registered, options: Any, *arguments: Any, seed: int = 0) -> Any:
+    """What a component's factory makes, whatever it draws keyed by the seed and its kind.
+
+    Raises PluginError, naming it, where that is something else than its kind must be.
+    """
+    with keyed(seed, entry.kind):
+        made = entry.component.factory(options, *arguments)
+    for expected in _MADE[entry.kind]:
+        if not isinstance(made, expected):
+            raise PluginError(
+                f"{entry.kind} '{entry.qualified}' made {made!r}, which is no {expected.__name__}"
+            )
+    return made

@@ -17,7 +17,7 @@ from collections.abc import Iterable
 
 import pluggy
 
-from .core.components import Component, Preset, Study
+from ..core.components import Component, Preset, Study
 
 hookspec = pluggy.HookspecMarker("fewshot")
 hookimpl = pluggy.HookimplMarker("fewshot")

@@ -1,0 +1,1 @@
+"""What there is to choose from: kinds, hooks, plugins, names."""
