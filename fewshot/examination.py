@@ -8,7 +8,6 @@ import attrs
 import mlx.core as mx
 import numpy as np
 
-from . import pictures, report
 from .assembly import Parts
 from .compute.modules import snapshot
 from .core import files
@@ -24,6 +23,8 @@ from .engine.protocol import Setting, held_out_episodes, needed
 from .engine.speed import embedding_speed
 from .engine.verification import verify
 from .parts.metrics import euclidean
+from .reports import pictures
+from .reports.page import percent
 
 
 def _embeddings(
@@ -144,7 +145,7 @@ def _adapted(
         )
         gains[setting] = gain(frozen[setting], found[setting], seconds)
         before += len(found[setting].per_episode)
-        with_it, without = (report.percent(each[setting].accuracy) for each in (found, frozen))
+        with_it, without = (percent(each[setting].accuracy) for each in (found, frozen))
         line = f"K = {setting.k_shot}: {with_it}, without {without}"
         progress("adapting", before, total, "", line)
     return found, gains

@@ -13,7 +13,6 @@ import mlx.core as mx
 import numpy as np
 from attrs import evolve
 
-from . import pictures, report
 from .assembly import Parts, build, check, validation_of
 from .catalogue.registry import Registry
 from .compute.modules import parameter_count, snapshot
@@ -28,6 +27,7 @@ from .data.split import ClassSplit, SplitOptions
 from .engine.training import History, fit
 from .engine.weights import WEIGHTS, fill, save_weights
 from .examination import examine
+from .reports import pictures, run_page
 
 
 def run(
@@ -79,7 +79,7 @@ def run(
         results = examine(parts, blank, folder, progress)
         results["training"] = manifest["training"]
         files.write_json(folder / "results.json", results)
-        report.page(folder, "Run", manifest, results, to_toml(config))
+        run_page.page(folder, "Run", manifest, results, to_toml(config))
         note(status="finished", finished=_now())
     except (Exception, KeyboardInterrupt) as error:
         if manifest["status"] != "interrupted":
@@ -121,7 +121,7 @@ def evaluate_run(
     files.write_text(out / "config.toml", to_toml(config))
     results = examine(parts, blank, out, progress)
     files.write_json(out / "results.json", results)
-    report.page(out, "Evaluation", manifest, results, to_toml(config))
+    run_page.page(out, "Evaluation", manifest, results, to_toml(config))
     return out
 
 

@@ -11,7 +11,6 @@ import numpy as np
 import tomli_w
 from attrs import asdict, evolve, frozen, validators
 
-from . import pictures, report
 from .assembly import build, check
 from .catalogue.registry import Registry
 from .config import RunConfig, Tree, nested, resolve, to_toml, to_tree
@@ -26,6 +25,8 @@ from .engine.embedding import embed
 from .engine.evaluation import evaluate
 from .engine.protocol import needed
 from .engine.training import fit
+from .reports import pictures
+from .reports.page import percent
 from .run import decoded
 from .space import Parameter, Propose, method, trial_count
 
@@ -287,4 +288,4 @@ def _line(record: Record) -> str:
     values = ", ".join(f"{key} {value}" for key, value in record["values"].items())
     if "error" in record:
         return f"trial {record['trial']} failed ({values}): {record['error']}"
-    return f"trial {record['trial']}: {report.percent(record['score'])} ({values})"
+    return f"trial {record['trial']}: {percent(record['score'])} ({values})"

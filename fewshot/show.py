@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from . import pictures
 from .catalogue.registry import Registered, make
 from .compute.modules import layer_table
 from .core.errors import ConfigError
+from .reports import pictures
 
 
 def draw(entry: Registered, options: Any, path: Path, size: int) -> None:

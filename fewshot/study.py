@@ -12,7 +12,6 @@ from typing import Any
 
 from attrs import define, evolve, frozen
 
-from . import study_page
 from .assembly import build, check
 from .catalogue.registry import Registry, make
 from .compute.runtime import Runtime
@@ -29,6 +28,7 @@ from .core.errors import (
 )
 from .core.progress import Progress, silent
 from .data.datasets import ArrayDataset
+from .reports import study_page
 from .run import decoded, identity, run
 from .tabulation import read_run, tabulate
 

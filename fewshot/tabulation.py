@@ -138,11 +138,3 @@ def _paired(a: str, b: str, one: Mapping[str, Any], other: Mapping[str, Any]) ->
             }
         )
     return found
-
-
-def lower_next(draws: Sequence[Sequence[float]], at_next: Sequence[Sequence[float]]) -> float:
-    """Chance that one draw at the next K is lower than one at this; by seed, ties counted half."""
-    pairs = [
-        np.subtract.outer(np.array(a), np.array(b)) for a, b in zip(draws, at_next, strict=True)
-    ]
-    return float(np.mean([np.mean(d > 0) + np.mean(d == 0) / 2 for d in pairs]))

@@ -22,11 +22,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from fewshot import pictures, report
 from fewshot.catalogue.kinds import KINDS
 from fewshot.catalogue.loading import build_registry
 from fewshot.cli import commands
 from fewshot.config import read_study
+from fewshot.reports import pictures
+from fewshot.reports.page import plain
 
 CLASSES, PER_CLASS = 7, 12
 SMALL = (
@@ -210,7 +211,7 @@ facts = st.recursive(
 
 @given(facts)
 def test_no_fact_is_printed_as_python(fact: Any):
-    assert not re.search(r"[{}:'\"]", report.plain(fact))
+    assert not re.search(r"[{}:'\"]", plain(fact))
 
 
 def width_of(records: list[dict[str, float]], path: Path) -> int:

@@ -21,13 +21,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from fewshot import study_page
 from fewshot.catalogue.loading import build_registry
 from fewshot.config import partial_to_toml, read_study
 from fewshot.core.components import Study
 from fewshot.core.errors import ConfigError, DataError, OutputError, TrainingError
+from fewshot.reports import study_page
+from fewshot.reports.study_page import lower_next
 from fewshot.study import rows_name_path, run_study, study_configs
-from fewshot.tabulation import lower_next, read_run
+from fewshot.tabulation import read_run
 
 REGISTRY, _ = build_registry()
 CLASSES, PER_CLASS = 9, 14

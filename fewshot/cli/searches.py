@@ -76,7 +76,7 @@ def search(**given: Any) -> None:
 
 
 def _print(folder: Path, keys: list[str]) -> None:
-    from ..report import percent
+    from ..reports.page import percent
     from ..search import recorded, spread
 
     records = recorded(folder)

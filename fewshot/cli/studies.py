@@ -31,8 +31,8 @@ def study(which: str, seeds: int | None, only: tuple[str, ...], **given: Any) ->
 
     from ..config import read_study, settings_layer
     from ..core.errors import TrainingError
+    from ..reports.study_page import settings, table, title
     from ..study import rows_name_path, run_study
-    from ..study_page import settings, table, title
 
     asked = (
         read_study(Path(which)) if which.endswith(".toml") else registry.get("study", which).study

@@ -91,7 +91,7 @@ def showing_progress() -> Iterator[Progress]:
 def print_results(folder: Path) -> None:
     """The table and the facts of a run folder."""
     from ..core.files import read_json
-    from ..report import by_setting, caption, facts, gains, table
+    from ..reports.run_page import by_setting, caption, facts, gains, table
 
     results = read_json(folder / "results.json")
     for rows in by_setting(results["k_shot"]):

@@ -9,12 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from ..config import partial_to_toml
+from ..core.components import Study
 from . import pictures
-from .config import partial_to_toml
-from .core.components import Study
-from .report import (
-    by_setting,
-    caption,
+from .page import (
     html_list,
     html_picture,
     html_table,
@@ -24,7 +22,7 @@ from .report import (
     percent,
     write_page,
 )
-from .tabulation import lower_next
+from .run_page import by_setting, caption
 
 Table = tuple[list[str], list[list[str]]]
 
@@ -217,3 +215,11 @@ def page(out: Path, study: Study, results: Mapping[str, Any]) -> None:
         f"<p>changed by the command: {html.escape(json.dumps(results['changed']))}</p>",
     ]  # fmt: skip
     write_page(out, f"Study {study.name}", "".join(parts))
+
+
+def lower_next(draws: Sequence[Sequence[float]], at_next: Sequence[Sequence[float]]) -> float:
+    """Chance that one draw at the next K is lower than one at this; by seed, ties counted half."""
+    pairs = [
+        np.subtract.outer(np.array(a), np.array(b)) for a, b in zip(draws, at_next, strict=True)
+    ]
+    return float(np.mean([np.mean(d > 0) + np.mean(d == 0) / 2 for d in pairs]))

@@ -10,13 +10,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 from numpy.typing import NDArray
 
-from .core.draws import Episode, Ints
-from .core.errors import OutputError
-from .core.interfaces import Dataset
-from .core.seeding import generator
-from .data.batches import gather
-from .data.replay import episode_classes
-from .report import percent
+from ..core.draws import Episode, Ints
+from ..core.errors import OutputError
+from ..core.interfaces import Dataset
+from ..core.seeding import generator
+from ..data.batches import gather
+from ..data.replay import episode_classes
+from .page import percent
 
 _MOST = 40  # classes in one picture
 _OURS, _FLOOR, _UNTRAINED, _RIGHT, _WRONG = "#1f6feb", "#8c959f", "#d4a72c", "#1a7f37", "#cf222e"

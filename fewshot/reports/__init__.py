@@ -1,0 +1,1 @@
+"""What people read: figures as text, pictures, pages. Nothing is computed here."""
