@@ -16,9 +16,10 @@ from fewshot.catalogue.kinds import KINDS
 from fewshot.catalogue.loading import build_registry
 from fewshot.catalogue.registry import Registered, Registry
 from fewshot.cli import commands as group
-from fewshot.config import PLAIN, partial_to_toml, show_options
 from fewshot.core import errors
 from fewshot.core.components import Component
+from fewshot.experiments.config import PLAIN, partial_to_toml
+from fewshot.experiments.schema import show_options
 from fewshot.testing import LAWS
 
 FOLDER = Path(__file__).parent / "reference"

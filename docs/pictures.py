@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 
 import fewshot as fs
 from fewshot.catalogue.loading import build_registry
-from fewshot.config import resolve
 from fewshot.engine.statistics import t_interval
-from fewshot.run import run
+from fewshot.experiments.config import resolve
+from fewshot.experiments.run import run
 
 FOLDER = Path(__file__).parent / "pictures"
 _COLOURS = ("#1f6feb", "#d4a72c", "#1a7f37", "#cf222e")

@@ -75,6 +75,7 @@ from .engine.verification import Verification as Verification
 from .engine.verification import verify as verify
 from .engine.weights import load_weights as load_weights
 from .engine.weights import save_weights as save_weights
+from .experiments.run import trained as trained
 from .exporting import export as export
 from .parts.adapters import FinetuneOptions as FinetuneOptions
 from .parts.adapters import WhitenOptions as WhitenOptions
@@ -124,4 +125,3 @@ from .prediction import Classifier as Classifier
 from .prediction import Neighbour as Neighbour
 from .prediction import Prediction as Prediction
 from .prediction import Support as Support
-from .run import trained as trained

@@ -219,7 +219,7 @@ class Classifier:
         if self.recipe is None:
             raise ConfigError(
                 "this classifier was made of parts without names and cannot be saved: train with "
-                "fewshot.run and load the run folder"
+                "fewshot.experiments.run and load the run folder"
             )
         tree = {
             "format": _FORMAT,

@@ -34,8 +34,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import numpy as np
 
     from fewshot.catalogue.loading import build_registry
-    from fewshot.config import resolve
-    from fewshot.run import run
+    from fewshot.experiments.config import resolve
+    from fewshot.experiments.run import run
 
     folder = tmp_path_factory.mktemp("trained")
     rng = np.random.default_rng(0)

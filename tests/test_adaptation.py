@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 from fewshot.catalogue.loading import build_registry
 from fewshot.cli import commands
-from fewshot.config import resolve, to_tree
 from fewshot.core.draws import EpisodeBlock
 from fewshot.data.datasets import ArrayDataset
 from fewshot.engine.adaptation import adapted_embeddings, evaluate_adapted, gain
 from fewshot.engine.embedding import embed
 from fewshot.engine.evaluation import evaluate
+from fewshot.experiments.config import resolve, to_tree
 from fewshot.parts.adapters import FinetuneOptions, finetune, none
 from fewshot.parts.backbones import Conv4Options, conv4
 from fewshot.parts.embedder import Embedder

@@ -25,7 +25,7 @@ from PIL import Image
 from fewshot.catalogue.kinds import KINDS
 from fewshot.catalogue.loading import build_registry
 from fewshot.cli import commands
-from fewshot.config import read_study
+from fewshot.experiments.config import read_study
 from fewshot.reports import pictures
 from fewshot.reports.page import plain
 

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from fewshot.catalogue.loading import build_registry
 from fewshot.catalogue.registry import Registered, Registry
-from fewshot.config import (
+from fewshot.core.components import Preset
+from fewshot.core.errors import ConfigError, UnknownComponentError
+from fewshot.experiments.config import (
     DEFAULTS,
     LISTS,
     PARTS,
@@ -23,10 +25,8 @@ from fewshot.config import (
     settings_layer,
     to_toml,
     to_tree,
-    type_name,
 )
-from fewshot.core.components import Preset
-from fewshot.core.errors import ConfigError, UnknownComponentError
+from fewshot.experiments.schema import type_name
 
 REGISTRY: Registry = build_registry()[0]
 KIND_OF_SECTION = {**{kind: kind for kind in PARTS}, **dict.fromkeys(LISTS, "transform")}

@@ -17,8 +17,8 @@ from mlx.utils import tree_flatten
 import fewshot as fs
 from fewshot.catalogue.loading import build_registry
 from fewshot.catalogue.registry import Registered, Registry
-from fewshot.config import Chosen
 from fewshot.core.options import NoOptions
+from fewshot.experiments.config import Chosen
 from fewshot.parts.embedder import EmbeddingOptions
 from fewshot.parts.transforms import BlurOptions
 from fewshot.prediction import _of_recipe

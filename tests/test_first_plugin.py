@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from plugin_sites import small_images
 
-from fewshot.config import options
 from fewshot.core.errors import ConfigError
+from fewshot.experiments.schema import options
 
 DOCS = Path(__file__).parents[1] / "docs"
 BIN = Path(sys.executable).parent

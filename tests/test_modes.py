@@ -15,7 +15,6 @@ import fewshot as fs
 from fewshot.catalogue.loading import build_registry
 from fewshot.catalogue.registry import Registered, Registry
 from fewshot.compute.modules import evaluating
-from fewshot.config import resolve
 from fewshot.core import files
 from fewshot.core.components import Component
 from fewshot.core.interfaces import Head, Loss, Metric
@@ -25,8 +24,9 @@ from fewshot.engine.calibration import answers
 from fewshot.engine.evaluation import evaluate, predict
 from fewshot.engine.validation import validation
 from fewshot.engine.verification import pair_distances
+from fewshot.experiments.config import resolve
+from fewshot.experiments.run import evaluate_run, run, trained
 from fewshot.parts.embedder import Embedder
-from fewshot.run import evaluate_run, run, trained
 
 DATA = toy()
 ROWS = np.random.default_rng(0).normal(size=(len(DATA.labels), 8)).astype(np.float32)

@@ -18,7 +18,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fewshot.catalogue.loading import build_registry
-from fewshot.config import resolve
 from fewshot.core.errors import (
     ConfigError,
     DataError,
@@ -27,9 +26,10 @@ from fewshot.core.errors import (
     TrainingError,
 )
 from fewshot.data.split import ClassSplit
-from fewshot.run import run
-from fewshot.search import SearchOptions, best, held_out_folds, recorded, search, spread
-from fewshot.space import parameter
+from fewshot.experiments.config import resolve
+from fewshot.experiments.run import run
+from fewshot.experiments.search import SearchOptions, best, held_out_folds, recorded, search, spread
+from fewshot.experiments.search_space import parameter
 
 REGISTRY = build_registry()[0]
 CLASSES, PER_CLASS = 9, 12

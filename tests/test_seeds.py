@@ -13,14 +13,14 @@ from mlx.utils import tree_flatten
 
 import fewshot as fs
 from fewshot import recipe
-from fewshot.assembly import build
 from fewshot.catalogue.loading import build_registry
 from fewshot.catalogue.registry import Registered, Registry
 from fewshot.compute.modules import snapshot
-from fewshot.config import RunConfig, resolve
 from fewshot.core.components import Component
 from fewshot.core.files import read_json
-from fewshot.run import evaluate_run, run
+from fewshot.experiments.assembly import build
+from fewshot.experiments.config import RunConfig, resolve
+from fewshot.experiments.run import evaluate_run, run
 
 SHAPE = (16, 16, 1)
 BUILT_IN: dict[str, Any] = {

@@ -26,8 +26,8 @@ HERE = {"base_url": "http://127.0.0.1:8100"}
 @pytest.fixture(scope="module")
 def untaught(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run folder of a few steps on small noise: enough to embed with."""
-    from fewshot.config import resolve
-    from fewshot.run import run
+    from fewshot.experiments.config import resolve
+    from fewshot.experiments.run import run
 
     folder = tmp_path_factory.mktemp("run")
     rng = np.random.default_rng(0)

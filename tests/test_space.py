@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fewshot.core.errors import ConfigError
-from fewshot.space import (
+from fewshot.experiments.search_space import (
     METHODS,
     Choice,
     Range,

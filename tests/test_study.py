@@ -22,13 +22,13 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from fewshot.catalogue.loading import build_registry
-from fewshot.config import partial_to_toml, read_study
 from fewshot.core.components import Study
 from fewshot.core.errors import ConfigError, DataError, OutputError, TrainingError
+from fewshot.experiments.config import partial_to_toml, read_study
+from fewshot.experiments.folder import read_run
+from fewshot.experiments.study import rows_name_path, run_study, study_configs
 from fewshot.reports import study_page
 from fewshot.reports.study_page import lower_next
-from fewshot.study import rows_name_path, run_study, study_configs
-from fewshot.tabulation import read_run
 
 REGISTRY, _ = build_registry()
 CLASSES, PER_CLASS = 9, 14

@@ -22,7 +22,6 @@ import fewshot as fs
 from fewshot.catalogue.loading import build_registry
 from fewshot.catalogue.registry import Registered, Registry
 from fewshot.compute.modules import parameter_count
-from fewshot.config import resolve
 from fewshot.core.components import Component
 from fewshot.core.draws import Episode, Labelled, Pairs, Triplets
 from fewshot.core.errors import ConfigError, TrainingError
@@ -36,6 +35,8 @@ from fewshot.engine.objective import Learned, check_fits
 from fewshot.engine.optimizers import TrainingOptions, make_optimizer
 from fewshot.engine.training import History, fit
 from fewshot.engine.weights import WEIGHTS
+from fewshot.experiments.config import resolve
+from fewshot.experiments.run import run
 from fewshot.parts.backbones import Conv4Options, conv4
 from fewshot.parts.embedder import Embedder
 from fewshot.parts.heads import nearest_prototype, nearest_support
@@ -58,7 +59,6 @@ from fewshot.parts.samplers import (
     proxies,
     triplets,
 )
-from fewshot.run import run
 
 Array = NDArray[Any]
 State = dict[str, Array]

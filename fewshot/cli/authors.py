@@ -55,8 +55,9 @@ def check(names: tuple[str, ...], settings: tuple[str, ...]) -> None:
     """
     fast_mlx()
     registry, _ = load_registry(strict=False)
-    from ..config import options, settings_layer
     from ..core.errors import FewshotError, LawError
+    from ..experiments.config import settings_layer
+    from ..experiments.schema import options
     from ..testing import STEADY, leaving_no_files, try_part
 
     entries = [entry for name in names for entry in _named(registry, name)]

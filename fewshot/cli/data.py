@@ -12,8 +12,8 @@ from .terminal import load_registry, print_table, showing_progress
 
 if TYPE_CHECKING:
     from ..catalogue.registry import Registry
-    from ..config import RunConfig
     from ..data.survey import ClassSeen
+    from ..experiments.config import RunConfig
 
 
 @click.group()
@@ -55,9 +55,9 @@ def check(path: str | None, settings: tuple[str, ...], **given: Any) -> None:
 
     Ends with 0 where `fewshot run` would take it, 4 where it would not.
     """
-    from ..config import resolve, settings_layer
     from ..core.errors import DataError
     from ..data.survey import overlooked, survey
+    from ..experiments.config import resolve, settings_layer
 
     if path is None and given["dataset"] is None:
         raise click.UsageError("name a folder, a zip file or a --dataset")
@@ -91,9 +91,9 @@ def check(path: str | None, settings: tuple[str, ...], **given: Any) -> None:
 
 def _split_or_refusal(config: RunConfig, registry: Registry) -> tuple[dict[str, str], str | None]:
     """Which part of the class split each class is in, and why a run would stop, if it would."""
-    from ..assembly import build
-    from ..assembly import check as check_parts
     from ..core.errors import FewshotError
+    from ..experiments.assembly import build
+    from ..experiments.assembly import check as check_parts
 
     of_class: dict[str, str] = {}
     try:

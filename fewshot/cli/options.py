@@ -10,7 +10,7 @@ import click
 
 if TYPE_CHECKING:
     from ..catalogue.registry import Registry
-    from ..config import Tree
+    from ..experiments.schema import Tree
 
 
 Command = Callable[..., None]
@@ -123,7 +123,7 @@ def _whole_numbers(flag: str, text: str) -> list[int]:
 
 def above(registry: Registry, layers: list[Tree], given: dict[str, Any]) -> list[Tree]:
     """What `--set` and flags put above the layers of a file; --data is for the data set there."""
-    from ..config import names_path, settings_layer
+    from ..experiments.config import names_path, settings_layer
 
     preset = [{"preset": given["preset"]}] if given["preset"] is not None else []
     flags = flag_layer(given, names_path(registry, [*layers, *preset]))

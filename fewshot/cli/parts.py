@@ -39,8 +39,9 @@ def list_components(kind: str | None) -> None:
 @click.option("--size", default=64, show_default=True, help="Image size for a backbone's layers.")
 def show(kind: str, name: str, settings: tuple[str, ...], save: Path | None, size: int) -> None:
     """A component's options; --save draws a backbone's layers or a data set's examples."""
-    from ..config import options, partial_to_toml, settings_layer, show_options
     from ..core.components import Component
+    from ..experiments.config import partial_to_toml, settings_layer
+    from ..experiments.schema import options, show_options
 
     if save is not None:
         fast_mlx()

@@ -18,8 +18,10 @@ from .terminal import fast_mlx, load_registry, print_results, print_table, showi
 def run(**given: Any) -> None:
     """Train and evaluate; writes a run folder with weights, figures, pictures and report.html."""
     runtime = fast_mlx()
-    from ..config import chooses, read_toml, resolve
-    from ..run import run as train_and_evaluate  # before any plugin could change what it imports
+    from ..experiments.config import chooses, read_toml, resolve
+    from ..experiments.run import (
+        run as train_and_evaluate,  # before any plugin could change what it imports
+    )
 
     registry, _ = load_registry(given["strict_plugins"])
     layers = [read_toml(given["config"])] if given["config"] is not None else []
@@ -41,9 +43,9 @@ def run(**given: Any) -> None:
 def evaluate(folder: Path, **given: Any) -> None:
     """Evaluate a run again with other K, n_way, head or metric; no training."""
     fast_mlx()
-    from ..config import resolve, settings_layer
-    from ..core.files import run_config
-    from ..run import evaluate_run
+    from ..experiments.config import resolve, settings_layer
+    from ..experiments.folder import run_config
+    from ..experiments.run import evaluate_run
 
     registry, _ = load_registry(given["strict_plugins"])
     flags = flag_layer({**given, "data": None})
@@ -60,7 +62,7 @@ def evaluate(folder: Path, **given: Any) -> None:
 @click.argument("folders", metavar="RUN RUN...", nargs=-1, type=click.Path(path_type=Path))
 def compare(folders: tuple[Path, ...]) -> None:
     """Compare runs on the same episodes, with a paired test against the first."""
-    from ..compare import compare_runs
+    from ..experiments.compare import compare_runs
 
     if len(folders) < 2:
         raise click.UsageError("compare wants two run folders or more")

@@ -47,11 +47,11 @@ def search(**given: Any) -> None:
     """
     fast_mlx()
     registry, _ = load_registry(given["strict_plugins"])
-    from ..config import read_toml
     from ..core.errors import ConfigError
-    from ..search import SearchOptions
-    from ..search import search as try_all
-    from ..space import parameters
+    from ..experiments.config import read_toml
+    from ..experiments.search import SearchOptions
+    from ..experiments.search import search as try_all
+    from ..experiments.search_space import parameters
 
     over: dict[str, Any] = {}
     layers = [read_toml(given["config"])] if given["config"] is not None else []
@@ -76,8 +76,8 @@ def search(**given: Any) -> None:
 
 
 def _print(folder: Path, keys: list[str]) -> None:
+    from ..experiments.search import recorded, spread
     from ..reports.page import percent
-    from ..search import recorded, spread
 
     records = recorded(folder)
     done = sorted((r for r in records if "score" in r), key=lambda r: -r["score"])

@@ -29,10 +29,10 @@ def study(which: str, seeds: int | None, only: tuple[str, ...], **given: Any) ->
     registry, _ = load_registry(given["strict_plugins"])
     from attrs import evolve
 
-    from ..config import read_study, settings_layer
     from ..core.errors import TrainingError
+    from ..experiments.config import read_study, settings_layer
+    from ..experiments.study import rows_name_path, run_study
     from ..reports.study_page import settings, table, title
-    from ..study import rows_name_path, run_study
 
     asked = (
         read_study(Path(which)) if which.endswith(".toml") else registry.get("study", which).study

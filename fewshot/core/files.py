@@ -8,10 +8,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import mlx.core as mx
-
-from ..config import Tree, read_toml
-from ..engine.weights import WEIGHTS, read_weights
 from .errors import OutputError
 
 
@@ -115,20 +111,3 @@ def read_lines(path: Path) -> list[Any]:
         with suppress(ValueError):
             records.append(json.loads(line))
     return records
-
-
-def run_config(folder: Path) -> Tree:
-    """The configuration of a run folder as a layer. Raises OutputError where it is none."""
-    path = folder / "config.toml"
-    if not path.is_file():
-        raise OutputError(f"{folder}: not a run folder (it has no config.toml)")
-    return read_toml(path)
-
-
-def run_weights(folder: Path) -> dict[str, mx.array]:
-    """A run's weights by name. Raises OutputError where it has none yet or damaged ones."""
-    manifest = read_json(folder / "manifest.json")
-    path = folder / WEIGHTS
-    if not path.is_file():
-        raise OutputError(f"{folder}: no weights yet (its status: {manifest.get('status')})")
-    return read_weights(path, manifest.get("weights_sha256"))

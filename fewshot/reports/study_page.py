@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from ..config import partial_to_toml
 from ..core.components import Study
+from ..experiments.config import partial_to_toml
 from . import pictures
 from .page import (
     html_list,

@@ -6,10 +6,10 @@ from typing import Any
 import attrs
 import tomli_w
 
-from ..config import options as structured
-from ..config import plain
 from ..core.components import Component
 from ..core.errors import ConfigError
+from ..experiments.schema import options as structured
+from ..experiments.schema import plain
 from .laws import Kind, fail, law, laws_of
 
 

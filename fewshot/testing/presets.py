@@ -5,16 +5,16 @@ from typing import Any
 import numpy as np
 from attrs import evolve, frozen
 
-from .. import assembly
 from ..catalogue.kinds import KINDS
 from ..catalogue.loading import build_registry
 from ..catalogue.registry import Registered, Registry
-from ..config import RunConfig, resolve
 from ..core.components import Component, Preset
 from ..core.errors import ConfigError, FewshotError, UnknownComponentError
 from ..data.datasets import ArrayDataset
 from ..data.split import SplitOptions
 from ..engine.protocol import EvaluationOptions
+from ..experiments import assembly
+from ..experiments.config import RunConfig, resolve
 from .laws import Kind, fail, law, laws_of
 
 _STAND_IN = "stand-in/images"

@@ -8,7 +8,7 @@ from ..catalogue.loading import build_registry
 from ..catalogue.registry import Registry
 from ..core.components import Study
 from ..core.errors import ConfigError
-from ..study import study_configs
+from ..experiments.study import study_configs
 from .laws import Kind, fail, law, laws_of
 
 

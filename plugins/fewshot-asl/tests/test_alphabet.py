@@ -14,9 +14,9 @@ from PIL import Image
 
 from fewshot import ConfigError, DataError
 from fewshot.catalogue.loading import build_registry
-from fewshot.config import resolve, settings_layer, to_tree
 from fewshot.data.split import split_classes
-from fewshot.run import run
+from fewshot.experiments.config import resolve, settings_layer, to_tree
+from fewshot.experiments.run import run
 from fewshot_asl.alphabet import CLASSES, SPLIT, VARIABLE, AlphabetOptions, alphabet, fetch_photos
 from fewshot_asl.poses import NAMES
 

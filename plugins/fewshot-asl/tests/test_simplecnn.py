@@ -14,7 +14,7 @@ from mlx.utils import tree_flatten
 from fewshot import ConfigError
 from fewshot.catalogue.loading import build_registry
 from fewshot.compute.modules import parameter_count
-from fewshot.config import resolve
+from fewshot.experiments.config import resolve
 from fewshot_asl.simplecnn import SimpleCNN, SimpleCNNOptions, simplecnn
 
 DOCUMENTED = 2_994_384  # "about 3 million"

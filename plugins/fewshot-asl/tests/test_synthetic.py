@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from fewshot import ConfigError, DataError, decode, split_classes
 from fewshot.catalogue.loading import build_registry
-from fewshot.config import resolve
 from fewshot.engine.objective import check_fits
-from fewshot.run import build
+from fewshot.experiments.config import resolve
+from fewshot.experiments.run import build
 from fewshot_asl import synthetic as module
 from fewshot_asl.alphabet import CLASSES, SPLIT
 from fewshot_asl.synthetic import Drawn, SyntheticOptions, synthetic

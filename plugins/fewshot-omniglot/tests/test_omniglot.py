@@ -15,11 +15,11 @@ from PIL import Image, ImageDraw
 from scipy.spatial.distance import cdist
 
 from fewshot import DataError, build_registry, evaluate, nearest_support, sqeuclidean
-from fewshot.config import resolve
 from fewshot.data.datasets import decode
 from fewshot.data.split import split_classes
+from fewshot.experiments.config import resolve
+from fewshot.experiments.run import run
 from fewshot.parts.heads import NearestSupportOptions
-from fewshot.run import run
 
 pytest.importorskip("fewshot_omniglot", reason="the plugin fewshot-omniglot is not installed")
 

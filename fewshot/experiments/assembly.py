@@ -11,18 +11,18 @@ import numpy as np
 from attrs import frozen
 from numpy.typing import NDArray
 
-from .catalogue.registry import Registered, Registry, make
+from ..catalogue.registry import Registered, Registry, make
+from ..core.draws import Draw, EpisodeBlock, Pairs
+from ..core.errors import ClassTooSmallError, ConfigError
+from ..core.interfaces import Adapter, Dataset, Head, Loss, Metric, Sampler, Transform
+from ..core.seeding import generator
+from ..data.split import ClassSplit, class_ids, only, split_classes
+from ..engine.objective import Learned, check_fits, check_learned
+from ..engine.optimizers import make_optimizer
+from ..engine.protocol import Setting, k_shot_episodes, verification_pairs
+from ..engine.validation import validation
+from ..parts.embedder import Embedder
 from .config import LISTS, Chosen, RunConfig
-from .core.draws import Draw, EpisodeBlock, Pairs
-from .core.errors import ClassTooSmallError, ConfigError
-from .core.interfaces import Adapter, Dataset, Head, Loss, Metric, Sampler, Transform
-from .core.seeding import generator
-from .data.split import ClassSplit, class_ids, only, split_classes
-from .engine.objective import Learned, check_fits, check_learned
-from .engine.optimizers import make_optimizer
-from .engine.protocol import Setting, k_shot_episodes, verification_pairs
-from .engine.validation import validation
-from .parts.embedder import Embedder
 
 
 @frozen

@@ -13,21 +13,22 @@ import mlx.core as mx
 import numpy as np
 from attrs import evolve
 
+from ..catalogue.registry import Registry
+from ..compute.modules import parameter_count, snapshot
+from ..compute.runtime import Runtime
+from ..core import files
+from ..core.errors import DataError, InterruptedRunError
+from ..core.interfaces import Dataset
+from ..core.progress import Progress, silent
+from ..data.datasets import ArrayDataset, decode
+from ..data.split import ClassSplit, SplitOptions
+from ..engine.training import History, fit
+from ..engine.weights import WEIGHTS, fill, save_weights
+from ..reports import pictures, run_page
 from .assembly import Parts, build, check, validation_of
-from .catalogue.registry import Registry
-from .compute.modules import parameter_count, snapshot
-from .compute.runtime import Runtime
 from .config import RunConfig, resolve, to_toml
-from .core import files
-from .core.errors import DataError, InterruptedRunError
-from .core.interfaces import Dataset
-from .core.progress import Progress, silent
-from .data.datasets import ArrayDataset, decode
-from .data.split import ClassSplit, SplitOptions
-from .engine.training import History, fit
-from .engine.weights import WEIGHTS, fill, save_weights
-from .examination import examine
-from .reports import pictures, run_page
+from .folder import run_config, run_weights
+from .results import examine
 
 
 def run(
@@ -94,8 +95,8 @@ def trained(folder: Path, registry: Registry) -> Parts:
     `embed(parts.embedder, …)`, `parts.metric` and `parts.head` serve any images of `parts.shape`.
     Raises OutputError for a folder that is no run, has no weights yet or damaged ones.
     """
-    parts = build(resolve(registry, [files.run_config(folder)]), registry)
-    fill(parts.learned, files.run_weights(folder), f"{folder}: its weights")
+    parts = build(resolve(registry, [run_config(folder)]), registry)
+    fill(parts.learned, run_weights(folder), f"{folder}: its weights")
     parts.learned.eval()
     return parts
 
@@ -112,10 +113,10 @@ def evaluate_run(
     known = {*manifest["classes"]["train"], *manifest["classes"]["val"]} & {*parts.split.test}
     if known:
         raise DataError(f"the run was trained or stopped on {', '.join(sorted(known))}: no test")
-    if files.run_config(folder)["metric"]["name"] != config.metric.name:
+    if run_config(folder)["metric"]["name"] != config.metric.name:
         parts = evolve(parts, loss=evolve(parts.loss, margin=None))  # it was another metric's
     blank = snapshot(parts.learned)
-    fill(parts.learned, files.run_weights(folder), f"{folder}: its weights")
+    fill(parts.learned, run_weights(folder), f"{folder}: its weights")
     parts = evolve(parts, dataset=decoded(parts.dataset, progress))
     out = files.new_folder(folder, "eval-")
     files.write_text(out / "config.toml", to_toml(config))

@@ -12,13 +12,11 @@ from typing import Any
 
 from attrs import define, evolve, frozen
 
-from .assembly import build, check
-from .catalogue.registry import Registry, make
-from .compute.runtime import Runtime
-from .config import RunConfig, Tree, chooses, names_path, resolve, to_tree
-from .core import files
-from .core.components import Study
-from .core.errors import (
+from ..catalogue.registry import Registry, make
+from ..compute.runtime import Runtime
+from ..core import files
+from ..core.components import Study
+from ..core.errors import (
     ConfigError,
     DataError,
     InterruptedRunError,
@@ -26,11 +24,15 @@ from .core.errors import (
     TrainingError,
     choose_from,
 )
-from .core.progress import Progress, silent
-from .data.datasets import ArrayDataset
-from .reports import study_page
+from ..core.progress import Progress, silent
+from ..data.datasets import ArrayDataset
+from ..reports import study_page
+from .assembly import build, check
+from .config import RunConfig, chooses, names_path, resolve, to_tree
+from .folder import read_run
 from .run import decoded, identity, run
-from .tabulation import read_run, tabulate
+from .schema import Tree
+from .study_results import tabulate
 
 
 @frozen

@@ -11,24 +11,25 @@ import numpy as np
 import tomli_w
 from attrs import asdict, evolve, frozen, validators
 
+from ..catalogue.registry import Registry
+from ..core import files
+from ..core.errors import ConfigError, DataError, InterruptedRunError, OutputError, TrainingError
+from ..core.options import at_least, option, positive
+from ..core.progress import Progress, silent
+from ..core.seeding import generator
+from ..data.datasets import ArrayDataset
+from ..data.split import ClassSplit, split_classes
+from ..engine.embedding import embed
+from ..engine.evaluation import evaluate
+from ..engine.protocol import needed
+from ..engine.training import fit
+from ..reports import pictures
+from ..reports.page import percent
 from .assembly import build, check
-from .catalogue.registry import Registry
-from .config import RunConfig, Tree, nested, resolve, to_toml, to_tree
-from .core import files
-from .core.errors import ConfigError, DataError, InterruptedRunError, OutputError, TrainingError
-from .core.options import at_least, option, positive
-from .core.progress import Progress, silent
-from .core.seeding import generator
-from .data.datasets import ArrayDataset
-from .data.split import ClassSplit, split_classes
-from .engine.embedding import embed
-from .engine.evaluation import evaluate
-from .engine.protocol import needed
-from .engine.training import fit
-from .reports import pictures
-from .reports.page import percent
+from .config import RunConfig, nested, resolve, to_toml, to_tree
 from .run import decoded
-from .space import Parameter, Propose, method, trial_count
+from .schema import Tree
+from .search_space import Parameter, Propose, method, trial_count
 
 TRIALS = "trials.jsonl"
 

@@ -7,38 +7,10 @@ from typing import Any
 
 import attrs
 import numpy as np
-from attrs import frozen
 
-from .core import files
-from .core.components import Study
-from .core.errors import OutputError
-from .engine.statistics import bootstrap_interval, over_classes, paired_test, t_interval
-from .engine.weights import WEIGHTS, require_sha256
-
-
-@frozen
-class FinishedRun:
-    """What a finished run's folder holds."""
-
-    folder: Path
-    manifest: dict[str, Any]
-    results: dict[str, Any]
-    records: list[dict[str, Any]]
-
-
-def read_run(folder: Path) -> FinishedRun:
-    """A finished run. Raises OutputError, with the reason, where it is half-done or damaged."""
-    manifest = files.read_json(folder / "manifest.json")
-    try:
-        if manifest["status"] != "finished":
-            raise OutputError(f"{folder}: not finished (its status: {manifest['status']})")
-        require_sha256(folder / WEIGHTS, manifest["weights_sha256"])
-        results = files.read_json(folder / "results.json")
-        results["k_shot"][0]["per_episode"], results["training"]["seconds"], results["speed"]
-        records = files.read_lines(folder / "metrics.jsonl")
-    except (KeyError, IndexError, TypeError, ValueError) as error:
-        raise OutputError(f"{folder}: damaged: {type(error).__name__}: {error}") from error
-    return FinishedRun(folder, manifest, results, records)
+from ..core.components import Study
+from ..engine.statistics import bootstrap_interval, over_classes, paired_test, t_interval
+from .folder import FinishedRun, read_run
 
 
 def tabulate(study: Study, folders: Mapping[str, Sequence[Path]]) -> dict[str, Any]:

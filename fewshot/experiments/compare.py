@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from .core.errors import ConfigError, OutputError
-from .core.files import read_json
-from .engine.statistics import over_classes, paired_test
-from .reports.page import p_value, percent
+from ..core.errors import ConfigError, OutputError
+from ..core.files import read_json
+from ..engine.statistics import over_classes, paired_test
+from ..reports.page import p_value, percent
 
 
 def compare_runs(folders: Sequence[Path]) -> tuple[list[str], list[list[str]]]:

@@ -8,23 +8,23 @@ import attrs
 import mlx.core as mx
 import numpy as np
 
+from ..compute.modules import snapshot
+from ..core import files
+from ..core.draws import EpisodeBlock
+from ..core.interfaces import Metric
+from ..core.progress import Progress
+from ..data.replay import image_names, write_episode
+from ..engine.adaptation import adapted_embeddings, evaluate_adapted, gain
+from ..engine.calibration import calibrated
+from ..engine.embedding import embed, raw_pixels
+from ..engine.evaluation import Evaluation, evaluate, predict, unembedded
+from ..engine.protocol import Setting, held_out_episodes, needed
+from ..engine.speed import embedding_speed
+from ..engine.verification import verify
+from ..parts.metrics import euclidean
+from ..reports import pictures
+from ..reports.page import percent
 from .assembly import Parts
-from .compute.modules import snapshot
-from .core import files
-from .core.draws import EpisodeBlock
-from .core.interfaces import Metric
-from .core.progress import Progress
-from .data.replay import image_names, write_episode
-from .engine.adaptation import adapted_embeddings, evaluate_adapted, gain
-from .engine.calibration import calibrated
-from .engine.embedding import embed, raw_pixels
-from .engine.evaluation import Evaluation, evaluate, predict, unembedded
-from .engine.protocol import Setting, held_out_episodes, needed
-from .engine.speed import embedding_speed
-from .engine.verification import verify
-from .parts.metrics import euclidean
-from .reports import pictures
-from .reports.page import percent
 
 
 def _embeddings(

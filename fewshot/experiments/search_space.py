@@ -9,9 +9,9 @@ from typing import Any
 
 from attrs import frozen
 
+from ..core.errors import ConfigError, choose_from
+from ..core.seeding import generator
 from .config import parse_set
-from .core.errors import ConfigError, choose_from
-from .core.seeding import generator
 
 # What decides on the question that a score answers is the same for all trials.
 _FIXED = ("dataset", "split", "evaluation", "adapter", "preset")

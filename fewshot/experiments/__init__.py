@@ -1,0 +1,1 @@
+"""From names to results on disk: configurations, runs, searches, studies."""
