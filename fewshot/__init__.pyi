@@ -55,6 +55,11 @@ from .data.replay import write_episode as write_episode
 from .data.split import ClassSplit as ClassSplit
 from .data.split import SplitOptions as SplitOptions
 from .data.split import split_classes as split_classes
+from .deploy.classifier import Classifier as Classifier
+from .deploy.export import export as export
+from .deploy.support import Neighbour as Neighbour
+from .deploy.support import Prediction as Prediction
+from .deploy.support import Support as Support
 from .engine.adaptation import evaluate_adapted as evaluate_adapted
 from .engine.embedding import embed as embed
 from .engine.embedding import raw_pixels as raw_pixels
@@ -76,7 +81,6 @@ from .engine.verification import verify as verify
 from .engine.weights import load_weights as load_weights
 from .engine.weights import save_weights as save_weights
 from .experiments.run import trained as trained
-from .exporting import export as export
 from .parts.adapters import FinetuneOptions as FinetuneOptions
 from .parts.adapters import WhitenOptions as WhitenOptions
 from .parts.adapters import finetune as finetune
@@ -121,7 +125,3 @@ from .parts.transforms import gaussian_blur as gaussian_blur
 from .parts.transforms import horizontal_flip as horizontal_flip
 from .parts.transforms import normalise as normalise
 from .parts.transforms import random_resized_crop as random_resized_crop
-from .prediction import Classifier as Classifier
-from .prediction import Neighbour as Neighbour
-from .prediction import Prediction as Prediction
-from .prediction import Support as Support

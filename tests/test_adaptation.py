@@ -16,6 +16,7 @@ from fewshot.catalogue.loading import build_registry
 from fewshot.cli import commands
 from fewshot.core.draws import EpisodeBlock
 from fewshot.data.datasets import ArrayDataset
+from fewshot.deploy.classifier import Classifier
 from fewshot.engine.adaptation import adapted_embeddings, evaluate_adapted, gain
 from fewshot.engine.embedding import embed
 from fewshot.engine.evaluation import evaluate
@@ -26,7 +27,6 @@ from fewshot.parts.embedder import Embedder
 from fewshot.parts.heads import nearest_prototype
 from fewshot.parts.metrics import euclidean
 from fewshot.parts.samplers import EpisodesOptions, episodes
-from fewshot.prediction import Classifier
 
 Array = NDArray[Any]
 REGISTRY = build_registry()[0]

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import fewshot as fs
-from fewshot import archive
 from fewshot.catalogue.loading import build_registry
 from fewshot.data.images import picture
+from fewshot.deploy import archive
 
 REGISTRY = build_registry()[0]
 SIZE = 16

@@ -18,11 +18,11 @@ import fewshot as fs
 from fewshot.catalogue.loading import build_registry
 from fewshot.catalogue.registry import Registered, Registry
 from fewshot.core.options import NoOptions
+from fewshot.deploy.classifier import _of_recipe
+from fewshot.deploy.recipe import Recipe
 from fewshot.experiments.config import Chosen
 from fewshot.parts.embedder import EmbeddingOptions
 from fewshot.parts.transforms import BlurOptions
-from fewshot.prediction import _of_recipe
-from fewshot.recipe import Recipe
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="the extra `onnx` is not installed")
 

@@ -12,12 +12,12 @@ from attrs import evolve
 from mlx.utils import tree_flatten
 
 import fewshot as fs
-from fewshot import recipe
 from fewshot.catalogue.loading import build_registry
 from fewshot.catalogue.registry import Registered, Registry
 from fewshot.compute.modules import snapshot
 from fewshot.core.components import Component
 from fewshot.core.files import read_json
+from fewshot.deploy import recipe
 from fewshot.experiments.assembly import build
 from fewshot.experiments.config import RunConfig, resolve
 from fewshot.experiments.run import evaluate_run, run

@@ -18,7 +18,7 @@ from werkzeug.test import Client, TestResponse
 
 import fewshot as fs
 from fewshot.catalogue.loading import build_registry
-from fewshot.serve import LARGEST_BODY, Desk, application
+from fewshot.deploy.serve import LARGEST_BODY, Desk, application
 
 HERE = {"base_url": "http://127.0.0.1:8100"}
 

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from ..core.errors import DataError
     from ..core.progress import Progress
     from ..data.images import Picture
-    from ..prediction import Classifier, Prediction
+    from ..deploy.classifier import Classifier
+    from ..deploy.support import Prediction
 
 _BATCH = 128  # images read before the next progress is shown
 
@@ -88,7 +89,7 @@ def enrol(
 def _load(path: Path, without_adapter: bool = False) -> Classifier:
     fast_mlx()
     registry, _ = load_registry(strict=False)
-    from ..prediction import Classifier
+    from ..deploy.classifier import Classifier
 
     return Classifier.load(path, registry, without_adapter)
 
@@ -176,7 +177,7 @@ def predict(
     from ..core.errors import DataError
 
     classifier = _load(file)
-    from ..gallery import gallery
+    from ..deploy.gallery import gallery
 
     if threshold is not None:
         classifier = evolve(classifier, threshold=threshold)
@@ -266,7 +267,7 @@ def _progress(total: int) -> AbstractContextManager[Progress]:
 def export(source: Path, out: Path, without_adapter: bool) -> None:
     """The embedding network for other programs: ONNX, or a function for MLX."""
     classifier = _load(source, without_adapter)
-    from ..exporting import BATCHES, export
+    from ..deploy.export import BATCHES, export
 
     error = export(classifier, out)
     height, width, channels = classifier.shape

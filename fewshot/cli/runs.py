@@ -19,9 +19,7 @@ def run(**given: Any) -> None:
     """Train and evaluate; writes a run folder with weights, figures, pictures and report.html."""
     runtime = fast_mlx()
     from ..experiments.config import chooses, read_toml, resolve
-    from ..experiments.run import (
-        run as train_and_evaluate,  # before any plugin could change what it imports
-    )
+    from ..experiments.run import run as train_and_evaluate
 
     registry, _ = load_registry(given["strict_plugins"])
     layers = [read_toml(given["config"])] if given["config"] is not None else []

@@ -28,8 +28,8 @@ def serve(file: Path, run: Path | None, without_adapter: bool, port: int, show: 
     it.
     """
     fast_mlx()
-    from ..serve import Desk
-    from ..serve import serve as serve_page
+    from ..deploy.serve import Desk
+    from ..deploy.serve import serve as serve_page
 
     def ready(address: str) -> None:
         click.echo(f"{file} is at {address} (Ctrl-C ends it)")

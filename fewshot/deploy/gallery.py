@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from .core.errors import DataError, OutputError
-from .core.files import replacing
-from .prediction import Classifier, Prediction
+from ..core.errors import DataError, OutputError
+from ..core.files import replacing
+from .classifier import Classifier
+from .support import Prediction
 
 _STYLE = """body{font:15px/1.4 system-ui,sans-serif;margin:1rem}
 ul{display:flex;flex-wrap:wrap;gap:.8rem;list-style:none;padding:0}

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .core.errors import OutputError
-from .core.files import write_bytes
+from ..core.errors import OutputError
+from ..core.files import write_bytes
 
 LARGEST = 1 << 30  # bytes of a file
 

@@ -14,9 +14,9 @@ from urllib.parse import urlsplit
 from attrs import Factory, define, field, frozen
 from PIL import Image
 
-from .core.errors import ConfigError, DataError, FewshotError, OutputError
-from .data.images import Picture, read
-from .prediction import Classifier
+from ..core.errors import ConfigError, DataError, FewshotError, OutputError
+from ..data.images import Picture, read
+from .classifier import Classifier
 
 try:
     from waitress import create_server

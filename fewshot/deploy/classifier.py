@@ -16,14 +16,12 @@ from numpy.typing import NDArray
 from PIL.Image import Image
 from scipy.special import softmax
 
-from . import archive, recipe
-from .catalogue.loading import build_registry
-from .catalogue.registry import Registry
-from .compute.folding import folded
-from .compute.modules import evaluating
-from .compute.streams import all_cores
-from .core.draws import Ints
-from .core.errors import (
+from ..catalogue.loading import build_registry
+from ..catalogue.registry import Registry
+from ..compute.folding import folded
+from ..compute.modules import evaluating
+from ..compute.streams import all_cores
+from ..core.errors import (
     ConfigError,
     DataError,
     FewshotError,
@@ -31,103 +29,23 @@ from .core.errors import (
     UnknownComponentError,
     choose_from,
 )
-from .core.files import read_json
-from .core.interfaces import Head, Metric
-from .core.options import as_names
-from .core.seeding import generator
-from .data.batches import prepared
-from .data.images import Picture, Shape, pictures
-from .engine.calibration import Calibration, by_class, for_counts
-from .parts.embedder import Embedder
+from ..core.files import read_json
+from ..core.interfaces import Head, Metric
+from ..core.options import as_names
+from ..core.seeding import generator
+from ..data.batches import prepared
+from ..data.images import Picture, Shape, pictures
+from ..engine.calibration import Calibration, by_class, for_counts
+from ..parts.embedder import Embedder
+from . import archive, recipe
 from .recipe import Recipe
+from .support import Neighbour, Prediction, Support
 
 _FORMAT = 1  # of the classifier file
 _BATCH = 128
 
 # What the reader, and parts made with a stranger's options, raise for a malformed document.
 _UNREADABLE = (LookupError, AttributeError, TypeError, ValueError, ArithmeticError, RuntimeError)
-
-
-@frozen(eq=False)
-class Support:
-    """n support images in the order they were enrolled.
-
-    `images` (n, h, w, c) uint8 as the network sees them, `embeddings` (n, d), `labels` (n,) into
-    the classifier's classes, `names` and SHA-256 of the images' files, or of their pixels.
-    """
-
-    images: NDArray[np.uint8]
-    embeddings: NDArray[np.float32]
-    labels: Ints
-    names: tuple[str, ...] = field(converter=as_names)
-    sha256: tuple[str, ...] = field(converter=as_names)
-
-    def __attrs_post_init__(self) -> None:
-        lengths = {len(value) for value in attrs.asdict(self, recurse=False).values()}
-        if len(lengths) != 1:
-            raise DataError(f"a support has one entry an image in all its parts, not {lengths}")
-        if not np.isfinite(self.embeddings).all():
-            raise DataError("a support embedding is not finite")
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def only(self, rows: NDArray[np.bool_], labels: Ints) -> "Support":
-        """Some of the rows (n,), with other labels (n,)."""
-        kept = np.flatnonzero(rows)
-        return Support(
-            self.images[kept],
-            self.embeddings[kept],
-            labels[kept],
-            [self.names[i] for i in kept],
-            [self.sha256[i] for i in kept],
-        )
-
-    def joined(self, more: "Support") -> "Support":
-        """This support, then another."""
-        return Support(
-            np.concatenate([self.images, more.images]),
-            np.concatenate([self.embeddings, more.embeddings]),
-            np.concatenate([self.labels, more.labels]),
-            self.names + more.names,
-            self.sha256 + more.sha256,
-        )
-
-
-@frozen
-class Neighbour:
-    """A support image near a query: its row in the support, class, name, SHA-256 and distance."""
-
-    row: int
-    label: str
-    name: str
-    sha256: str
-    distance: float
-
-
-@frozen
-class Prediction:
-    """The answer for one image.
-
-    `label`: the class, None where nothing is near enough. `best`: the class that it is most like
-    in any case, of which `score` (higher is better) and `confidence` speak: how likely it is right
-    if the image is of any enrolled class; None for a classifier without calibration. `distance`: to
-    the nearest prototype, or support image, as the head compares. `nearest`: support images.
-    `pixels` (h, w, c): the image as the network sees it.
-    """
-
-    image: str
-    label: str | None
-    best: str
-    score: float
-    confidence: float | None
-    distance: float
-    nearest: tuple[Neighbour, ...]
-    pixels: NDArray[np.uint8] = field(eq=False, repr=False)
-
-    def facts(self) -> dict[str, Any]:
-        """All of it but the pixels, as JSON can hold it."""
-        return attrs.asdict(self, filter=lambda a, _: a.name != "pixels")
 
 
 @frozen(eq=False)

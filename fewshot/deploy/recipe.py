@@ -10,17 +10,17 @@ import numpy as np
 from attrs import frozen
 from numpy.typing import NDArray
 
-from .catalogue.registry import Registry, make
-from .core.errors import ConfigError, OutputError, UnknownComponentError
-from .core.files import read_json
-from .core.interfaces import Head, Metric
-from .data.images import Shape
-from .engine.objective import Learned
-from .engine.weights import fill
-from .experiments.config import Chosen, from_table, resolve, to_table
-from .experiments.folder import run_config, run_weights
-from .experiments.schema import Tree, options
-from .parts.embedder import Embedder, EmbeddingOptions
+from ..catalogue.registry import Registry, make
+from ..core.errors import ConfigError, OutputError, UnknownComponentError
+from ..core.files import read_json
+from ..core.interfaces import Head, Metric
+from ..data.images import Shape
+from ..engine.objective import Learned
+from ..engine.weights import fill
+from ..experiments.config import Chosen, from_table, resolve, to_table
+from ..experiments.folder import run_config, run_weights
+from ..experiments.schema import Tree, options
+from ..parts.embedder import Embedder, EmbeddingOptions
 
 
 @frozen(eq=False)

@@ -16,15 +16,15 @@ import numpy as np
 from attrs import evolve
 from numpy.typing import NDArray
 
-from .catalogue.loading import build_registry
-from .catalogue.registry import Registry
-from .compute.layers import BatchNorm, Flatten, MaxPool2x2, Sequential
-from .core.errors import ConfigError, OutputError, choose_from
-from .core.files import replacing
-from .core.seeding import generator
-from .parts.embedder import Embedder, crop_matrices
-from .parts.transforms import NormaliseOptions
-from .prediction import Classifier
+from ..catalogue.loading import build_registry
+from ..catalogue.registry import Registry
+from ..compute.layers import BatchNorm, Flatten, MaxPool2x2, Sequential
+from ..core.errors import ConfigError, OutputError, choose_from
+from ..core.files import replacing
+from ..core.seeding import generator
+from ..parts.embedder import Embedder, crop_matrices
+from ..parts.transforms import NormaliseOptions
+from .classifier import Classifier
 from .recipe import Recipe, remade
 
 TOLERANCE = 1e-4  # of the largest number in an embedding

@@ -1,0 +1,1 @@
+"""Classifiers put to use: kept in a file, asked, shown, exported, served."""

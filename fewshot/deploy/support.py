@@ -1,0 +1,94 @@
+"""What a classifier knows and what it answers."""
+
+from typing import Any
+
+import attrs
+import numpy as np
+from attrs import field, frozen
+from numpy.typing import NDArray
+
+from ..core.draws import Ints
+from ..core.errors import DataError
+from ..core.options import as_names
+
+
+@frozen(eq=False)
+class Support:
+    """n support images in the order they were enrolled.
+
+    `images` (n, h, w, c) uint8 as the network sees them, `embeddings` (n, d), `labels` (n,) into
+    the classifier's classes, `names` and SHA-256 of the images' files, or of their pixels.
+    """
+
+    images: NDArray[np.uint8]
+    embeddings: NDArray[np.float32]
+    labels: Ints
+    names: tuple[str, ...] = field(converter=as_names)
+    sha256: tuple[str, ...] = field(converter=as_names)
+
+    def __attrs_post_init__(self) -> None:
+        lengths = {len(value) for value in attrs.asdict(self, recurse=False).values()}
+        if len(lengths) != 1:
+            raise DataError(f"a support has one entry an image in all its parts, not {lengths}")
+        if not np.isfinite(self.embeddings).all():
+            raise DataError("a support embedding is not finite")
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def only(self, rows: NDArray[np.bool_], labels: Ints) -> "Support":
+        """Some of the rows (n,), with other labels (n,)."""
+        kept = np.flatnonzero(rows)
+        return Support(
+            self.images[kept],
+            self.embeddings[kept],
+            labels[kept],
+            [self.names[i] for i in kept],
+            [self.sha256[i] for i in kept],
+        )
+
+    def joined(self, more: "Support") -> "Support":
+        """This support, then another."""
+        return Support(
+            np.concatenate([self.images, more.images]),
+            np.concatenate([self.embeddings, more.embeddings]),
+            np.concatenate([self.labels, more.labels]),
+            self.names + more.names,
+            self.sha256 + more.sha256,
+        )
+
+
+@frozen
+class Neighbour:
+    """A support image near a query: its row in the support, class, name, SHA-256 and distance."""
+
+    row: int
+    label: str
+    name: str
+    sha256: str
+    distance: float
+
+
+@frozen
+class Prediction:
+    """The answer for one image.
+
+    `label`: the class, None where nothing is near enough. `best`: the class that it is most like
+    in any case, of which `score` (higher is better) and `confidence` speak: how likely it is right
+    if the image is of any enrolled class; None for a classifier without calibration. `distance`: to
+    the nearest prototype, or support image, as the head compares. `nearest`: support images.
+    `pixels` (h, w, c): the image as the network sees it.
+    """
+
+    image: str
+    label: str | None
+    best: str
+    score: float
+    confidence: float | None
+    distance: float
+    nearest: tuple[Neighbour, ...]
+    pixels: NDArray[np.uint8] = field(eq=False, repr=False)
+
+    def facts(self) -> dict[str, Any]:
+        """All of it but the pixels, as JSON can hold it."""
+        return attrs.asdict(self, filter=lambda a, _: a.name != "pixels")
