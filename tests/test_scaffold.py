@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from plugin_sites import distribution, fewshot, names, one_by_one, small_images
 
-from fewshot import scaffold
 from fewshot.catalogue.kinds import KINDS
 from fewshot.core.errors import ConfigError, OutputError
+from fewshot.scaffold import plugin
 
 SELECTED = "B,C4,D1,E,F,I,N,NPY,PT,PTH,RET,RUF,SIM,TRY,UP,W"
 IGNORED = "D1,B008,RUF001,RUF002,RUF009"  # as for the project itself; and not all is documented
@@ -35,8 +35,8 @@ def python(*arguments: object, cwd: Path, site: Path | None = None) -> str:
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A plugin of every kind, `my-metric` and so on."""
     folder = tmp_path_factory.mktemp("made")
-    for kind in scaffold.KINDS:
-        scaffold.new_plugin(f"my-{kind}", kind, folder, {})
+    for kind in plugin.KINDS:
+        plugin.new_plugin(f"my-{kind}", kind, folder, {})
     return folder
 
 
@@ -49,7 +49,7 @@ def site(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         *("--no-build-isolation", "--target", place, made / "fewshot-my-metric"),
         cwd=made,
     )
-    for kind in set(scaffold.KINDS) - {"metric"}:
+    for kind in set(plugin.KINDS) - {"metric"}:
         folder = made / f"fewshot-my-{kind}"
         project = tomllib.loads((folder / "pyproject.toml").read_text())["project"]
         distribution(place, project["name"], project["entry-points"]["fewshot"])
@@ -58,11 +58,11 @@ def site(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_kind_that_is_code_has_a_template():
-    assert set(scaffold.KINDS) == set(KINDS) - {"preset", "study"}
+    assert set(plugin.KINDS) == set(KINDS) - {"preset", "study"}
 
 
 def test_what_is_made_is_a_small_distribution_without_a_gap(made: Path):
-    for kind in scaffold.KINDS:
+    for kind in plugin.KINDS:
         folder = made / f"fewshot-my-{kind}"
         files = sorted(str(path.relative_to(folder)) for path in folder.rglob("*.*"))
         module, tests = f"src/fewshot_my_{kind}/__init__.py", f"tests/test_my_{kind}.py"
@@ -77,7 +77,7 @@ def test_what_is_made_is_a_small_distribution_without_a_gap(made: Path):
 
 
 def test_what_is_made_passes_the_linter_and_is_formatted(made: Path):
-    for kind in scaffold.KINDS:
+    for kind in plugin.KINDS:
         folder = made / f"fewshot-my-{kind}"
         rules = ("--select", SELECTED, "--ignore", IGNORED)
         python("-m", "ruff", "check", "--no-cache", "--isolated", *rules, ".", cwd=folder)
@@ -86,7 +86,7 @@ def test_what_is_made_passes_the_linter_and_is_formatted(made: Path):
 
 def test_the_tests_that_are_made_pass(made: Path, site: Path):
     shutil.copy(Path(__file__).parent / "conftest.py", made)  # as quick as the project's own
-    tests = [made / f"fewshot-my-{kind}" / "tests" for kind in scaffold.KINDS]
+    tests = [made / f"fewshot-my-{kind}" / "tests" for kind in plugin.KINDS]
     plain = ("-q", "-W", "error", "-p", "no:cacheprovider", "--confcutdir", made)
     out = python("-m", "pytest", *plain, *tests, cwd=made, site=site)
     assert f"{2 * len(tests)} passed" in out
@@ -95,17 +95,17 @@ def test_the_tests_that_are_made_pass(made: Path, site: Path):
 def test_what_is_made_is_listed_at_once(site: Path):
     done = fewshot("list", site=site)
     assert (done.returncode, done.stderr) == (0, "")
-    for kind in scaffold.KINDS:
+    for kind in plugin.KINDS:
         assert f"my-{kind}" in names(done.stdout, kind)
 
 
 def test_what_is_made_runs(site: Path):
     plain = small_images(site)
-    pairs = [scaffold.use(f"my-{kind}", kind) for kind in scaffold.KINDS if kind != "sampler"]
+    pairs = [plugin.use(f"my-{kind}", kind) for kind in plugin.KINDS if kind != "sampler"]
     episodes = [
         "--metric cosine",
-        scaffold.use("my-head", "head"),
-        scaffold.use("my-sampler", "sampler"),
+        plugin.use("my-head", "head"),
+        plugin.use("my-sampler", "sampler"),
     ]
     quick = plain[3:]
     commands = [
@@ -115,7 +115,7 @@ def test_what_is_made_runs(site: Path):
     for done in one_by_one(commands, site):
         assert done.returncode == 0, done.stderr
     for run, kinds in (
-        ("pairs", set(scaffold.KINDS) - {"sampler"}),
+        ("pairs", set(plugin.KINDS) - {"sampler"}),
         ("episodes", {"head", "sampler"}),
     ):
         config = (site / run / "config.toml").read_text()
@@ -167,10 +167,10 @@ def test_a_name_that_cannot_be_used_gets_a_reason(tmp_path: Path):
 @given(st.text(max_size=12) | st.from_regex("[A-Z0-9 _./-]{1,12}", fullmatch=True))
 def test_every_name_is_taken_or_met_with_one_that_is(name: str):
     try:
-        scaffold._check_name(name, {})
+        plugin._check_name(name, {})
     except ConfigError as error:
         for guess in re.findall("such as '(.*)'", str(error)):
-            scaffold._check_name(guess, {})
+            plugin._check_name(guess, {})
     else:
         assert re.fullmatch("[a-z][a-z0-9-]*", name)
 
@@ -196,12 +196,12 @@ def test_a_failure_half_way_leaves_nothing(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(Path, "write_text", full)
     with pytest.raises(OutputError, match="No space left"):
-        scaffold.new_plugin("snow", "metric", tmp_path, {})
+        plugin.new_plugin("snow", "metric", tmp_path, {})
     assert len(written) == 3
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_kind_without_a_template_is_refused(tmp_path: Path):
     with pytest.raises(ConfigError, match="did you mean 'metric'"):
-        scaffold.new_plugin("snow", "metrik", tmp_path, {})
+        plugin.new_plugin("snow", "metrik", tmp_path, {})
     assert list(tmp_path.iterdir()) == []

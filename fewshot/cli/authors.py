@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..scaffold import KINDS, new_plugin, use
+from ..scaffold.plugin import KINDS, new_plugin, use
 from .terminal import fast_mlx, load_registry, print_table, showing_progress
 
 if TYPE_CHECKING:

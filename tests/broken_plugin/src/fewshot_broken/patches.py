@@ -1,8 +1,8 @@
 """Replaces a built-in metric and NumPy's random seed when imported."""
 
+import fewshot.metrics
 import numpy as np
 
-import fewshot.metrics
 from fewshot import Component, cosine, hookimpl
 
 fewshot.metrics.euclidean = None

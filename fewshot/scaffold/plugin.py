@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from .core.errors import ConfigError, OutputError, choose_from
+from ..core.errors import ConfigError, OutputError, choose_from
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
