@@ -10,7 +10,7 @@ import sys
 import click
 
 from ..core.errors import FewshotError
-from . import authors, classifiers, data, machine, parts, runs, searches, serving, studies
+from . import authors, catalogue, classifiers, data, doctor, runs, searches, serving, studies
 
 
 def main() -> None:
@@ -55,6 +55,6 @@ def commands() -> None:
     """
 
 
-for module in (runs, studies, searches, classifiers, serving, data, parts, authors, machine):
+for module in (runs, studies, searches, classifiers, serving, data, catalogue, authors, doctor):
     for command in module.COMMANDS:
         commands.add_command(command)

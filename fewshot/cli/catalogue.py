@@ -7,6 +7,10 @@ from typing import Any
 
 import click
 
+from ..catalogue.registry import Registered, make
+from ..compute.modules import layer_table
+from ..core.errors import ConfigError
+from ..reports import pictures
 from .terminal import fast_mlx, load_registry, print_table
 
 _KINDS = (
@@ -58,8 +62,6 @@ def show(kind: str, name: str, settings: tuple[str, ...], save: Path | None, siz
     print_table(header, rows) if rows else click.echo("no options")
     chosen: Any = options(entry.component.options, settings_layer(settings), name)
     if save is not None:
-        from ..show import draw
-
         draw(entry, chosen, save, size)
         click.echo(f"saved {save}")
 
@@ -85,3 +87,17 @@ def plugins(verbose: bool) -> None:
 
 
 COMMANDS = (list_components, show, plugins)
+
+
+def draw(entry: Registered, options: Any, path: Path, size: int) -> None:
+    """Save a picture of a backbone (for size x size RGB images) or a data set.
+
+    Raises ConfigError for another kind, OutputError where the file cannot be written.
+    """
+    if entry.kind == "backbone":
+        shape = (size, size, 3)
+        pictures.layers(entry.name, layer_table(make(entry, options, shape), shape), path)
+    elif entry.kind == "dataset":
+        pictures.examples(make(entry, options), path)
+    else:
+        raise ConfigError(f"--save draws a backbone or a dataset, not a {entry.kind}")
