@@ -34,7 +34,7 @@ print(json.dumps(attrs.asdict(runtime.prepare())))
 def command(code: str, cache: Path, **settings: str) -> dict[str, Any]:
     unset = ("FEWSHOT_RUNTIME", "CC", "OPENBLAS_NUM_THREADS")
     env = {name: value for name, value in os.environ.items() if name not in unset}
-    env |= {"PYTHONPATH": str(Path(runtime.__file__).parents[1]), "XDG_CACHE_HOME": str(cache)}
+    env |= {"PYTHONPATH": str(Path(runtime.__file__).parents[2]), "XDG_CACHE_HOME": str(cache)}
     return {"args": [sys.executable, "-c", code], "env": env | settings, "text": True}
 
 
@@ -82,7 +82,7 @@ def test_elsewhere_nothing_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_cuda_backend_beside_the_cpu_one_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "mlx").mkdir()
     (tmp_path / "mlx_cuda_12-0.32.4.dist-info").mkdir()
-    root = Path(runtime.__file__).parents[1]
+    root = Path(runtime.__file__).parents[2]
     found = ask(RECORD, tmp_path, PYTHONPATH=f"{root}:{tmp_path}")
     assert (found["backend"], found["blas"], found["malloc_tuned"]) == (
         "cuda",
@@ -232,7 +232,7 @@ def test_every_pool_of_readers_has_a_thread_for_each_core_of_this_process(
 
 
 def test_processors_are_counted_in_one_place() -> None:
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     code = [*(root / "fewshot").rglob("*.py"), *(root / "plugins").glob("*/src/**/*.py")]
     counting = [path.name for path in code if "cpu_count" in path.read_text(encoding="utf-8")]
     assert counting == ["runtime.py"]

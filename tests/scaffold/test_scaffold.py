@@ -85,7 +85,7 @@ def test_what_is_made_passes_the_linter_and_is_formatted(made: Path):
 
 
 def test_the_tests_that_are_made_pass(made: Path, site: Path):
-    shutil.copy(Path(__file__).parent / "conftest.py", made)  # as quick as the project's own
+    shutil.copy(Path(__file__).parents[1] / "conftest.py", made)  # as quick as the project's own
     tests = [made / f"fewshot-my-{kind}" / "tests" for kind in plugin.KINDS]
     plain = ("-q", "-W", "error", "-p", "no:cacheprovider", "--confcutdir", made)
     out = python("-m", "pytest", *plain, *tests, cwd=made, site=site)

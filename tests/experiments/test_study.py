@@ -433,7 +433,7 @@ def test_a_study_comes_back_from_its_file(study: Study, tmp_path: Path):
     "study",
     [
         *(REGISTRY.get("study", name).study for name in REGISTRY.names("study")),
-        *map(read_study, sorted((Path(__file__).parents[1] / "examples").glob("*.toml"))),
+        *map(read_study, sorted((Path(__file__).parents[2] / "examples").glob("*.toml"))),
     ],
     ids=lambda study: study.name,
 )

@@ -16,7 +16,7 @@ from fewshot.core import interfaces
 from fewshot.core.components import Component, Preset, Study
 from fewshot.core.errors import PluginError
 
-BROKEN = Path(__file__).parent / "broken_plugin" / "src" / "fewshot_broken"
+BROKEN = Path(__file__).parents[1] / "broken_plugin" / "src" / "fewshot_broken"
 HOOKS = sorted(name for name in vars(hooks) if name.startswith("fewshot_"))
 
 

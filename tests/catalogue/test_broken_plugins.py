@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from plugin_sites import distribution, fewshot, names, one_by_one, small_images
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1]
 PROJECT = tomllib.loads((HERE / "broken_plugin" / "pyproject.toml").read_text())["project"]
 ENTRY_POINTS = PROJECT["entry-points"]["fewshot"]
 PACKAGE = HERE / "broken_plugin" / "src" / "fewshot_broken"

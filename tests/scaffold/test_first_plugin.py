@@ -14,7 +14,7 @@ from plugin_sites import small_images
 from fewshot.core.errors import ConfigError
 from fewshot.experiments.schema import options
 
-DOCS = Path(__file__).parents[1] / "docs"
+DOCS = Path(__file__).parents[2] / "docs"
 BIN = Path(sys.executable).parent
 
 
