@@ -28,7 +28,7 @@ from ..core.progress import Progress, silent
 from ..data.datasets import ArrayDataset
 from ..reports import study_page
 from .assembly import build, check
-from .config import RunConfig, chooses, names_path, resolve, to_tree
+from .config import RunConfig, chooses, names_path, partial_to_toml, resolve, to_tree
 from .folder import read_run
 from .run import decoded, identity, run
 from .schema import Tree
@@ -144,7 +144,7 @@ def run_study(
         })  # fmt: skip
         results |= {"failed": failed, "changed": [*below, *above]}
         files.write_json(out / "study.json", results)
-        study_page.page(out, study, results)
+        study_page.page(out, study, partial_to_toml(study), results)
     return results
 
 

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from ..core.components import Study
-from ..experiments.config import partial_to_toml
 from . import pictures
 from .page import (
     html_list,
@@ -141,8 +140,8 @@ def _explained(results: Mapping[str, Any]) -> str:
     )
 
 
-def page(out: Path, study: Study, results: Mapping[str, Any]) -> None:
-    """`report.html`, and its pictures, from what `tabulate` gives."""
+def page(out: Path, study: Study, study_text: str, results: Mapping[str, Any]) -> None:
+    """`report.html`, and its pictures, from what `tabulate` gives; `study_text`: as a file."""
     main, *others = settings(results)
     of_any = next(iter(main.values()))
     shots = [of["k_shot"] for of in of_any]
@@ -211,7 +210,7 @@ def page(out: Path, study: Study, results: Mapping[str, Any]) -> None:
         html_list(
             f"{run['folder']}" for row in results["rows"].values() for run in row["runs"]
         ),
-        f"<h2>Study</h2><pre>{html.escape(partial_to_toml(study))}</pre>",
+        f"<h2>Study</h2><pre>{html.escape(study_text)}</pre>",
         f"<p>changed by the command: {html.escape(json.dumps(results['changed']))}</p>",
     ]  # fmt: skip
     write_page(out, f"Study {study.name}", "".join(parts))

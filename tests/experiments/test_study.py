@@ -184,7 +184,7 @@ def test_without_validation_classes_the_report_has_no_empty_curves(
     for row in bare["rows"].values():
         for run in row["runs"]:
             run["records"] = [{"step": r["step"], "loss": r["loss"]} for r in run["records"]]
-    study_page.page(tmp_path, study, bare)
+    study_page.page(tmp_path, study, partial_to_toml(study), bare)
     assert (tmp_path / "k_shot.png").exists()
     assert not (tmp_path / "curves.png").exists()
     assert "<h2>Training</h2>" not in (tmp_path / "report.html").read_text()
