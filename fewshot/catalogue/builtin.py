@@ -1,185 +1,92 @@
-"""The built-in components, offered through the hooks every plugin uses."""
+"""The built-in parts, offered through the hooks every plugin uses."""
 
 from ..core.components import Component, Preset
 from ..data import datasets, folders
-from ..parts import adapters, backbones, heads, losses, metrics, samplers, transforms
+from ..parts import (
+    adapters,
+    backbones,
+    heads,
+    learners,
+    losses,
+    metrics,
+    miners,
+    observers,
+    samplers,
+    transforms,
+)  # fmt: skip
 from .hooks import hookimpl
 
 
 @hookimpl
-def fewshot_backbones() -> list[Component]:
-    """conv4."""
-    return [
-        Component(
-            "conv4", backbones.conv4, backbones.Conv4Options, "the field's four-block network"
-        )
-    ]
+def fewshot_backbones() -> tuple[Component, ...]:
+    """Networks."""
+    return backbones.COMPONENTS
 
 
 @hookimpl
-def fewshot_metrics() -> list[Component]:
-    """Four distances."""
-    return [
-        Component("euclidean", metrics.euclidean, summary="√Σ(x−y)², not squared"),
-        Component("sqeuclidean", metrics.sqeuclidean, summary="Σ(x−y)²; no triangle inequality"),
-        Component("cosine", metrics.cosine, summary="1 − cos(x, y), a distance from 0 to 2"),
-        Component("manhattan", metrics.manhattan, summary="Σ|x−y|"),
-    ]
+def fewshot_metrics() -> tuple[Component, ...]:
+    """Distances."""
+    return metrics.COMPONENTS
 
 
 @hookimpl
-def fewshot_losses() -> list[Component]:
-    """One loss for each layout."""
-    return [
-        Component(
-            "contrastive",
-            losses.contrastive,
-            losses.ContrastiveOptions,
-            "pairs: Y·D² + (1−Y)·max(0, m−D)²",
-        ),
-        Component(
-            "triplet", losses.triplet, losses.TripletOptions, "triplets: max(0, D₊ − D₋ + m)"
-        ),
-        Component(
-            "prototypical",
-            losses.prototypical,
-            losses.PrototypicalOptions,
-            "episodes: cross-entropy of the head's scores / temperature",
-        ),
-    ]
+def fewshot_losses() -> tuple[Component, ...]:
+    """Losses of every layout."""
+    return losses.COMPONENTS
 
 
 @hookimpl
-def fewshot_samplers() -> list[Component]:
+def fewshot_samplers() -> tuple[Component, ...]:
     """Pairs, triplets, episodes, and images by their class."""
-    return [
-        Component("pairs", samplers.pairs, samplers.PairsOptions, "random pairs"),
-        Component(
-            "all-pairs",
-            samplers.all_pairs,
-            samplers.AllPairsOptions,
-            "all pairs of a class-balanced batch",
-        ),
-        Component(
-            "triplets",
-            samplers.triplets,
-            samplers.TripletsOptions,
-            "random triplets of a class-balanced batch",
-        ),
-        Component("episodes", samplers.episodes, samplers.EpisodesOptions, "N-way K-shot episodes"),
-        Component(
-            "proxies",
-            samplers.proxies,
-            samplers.ProxiesOptions,
-            "a class-balanced batch, compared with a learned vector of every class",
-        ),
-    ]
+    return samplers.COMPONENTS
 
 
 @hookimpl
-def fewshot_heads() -> list[Component]:
-    """Three few-shot classifiers."""
-    return [
-        Component(
-            "nearest-prototype",
-            heads.nearest_prototype,
-            summary="minus the distance to class means",
-        ),
-        Component(
-            "lda",
-            heads.lda,
-            heads.LdaOptions,
-            "minus the Mahalanobis distance to class means, by the support's covariance",
-        ),
-        Component(
-            "nearest-support",
-            heads.nearest_support,
-            heads.NearestSupportOptions,
-            "votes of the k nearest support images",
-        ),
-    ]
+def fewshot_miners() -> tuple[Component, ...]:
+    """What a loss of pairs or triplets learns from."""
+    return miners.COMPONENTS
 
 
 @hookimpl
-def fewshot_adapters() -> list[Component]:
-    """None, and two that train on the support."""
-    return [
-        Component("none", adapters.none, summary="the embedder as it was trained"),
-        Component(
-            "finetune",
-            adapters.finetune,
-            adapters.FinetuneOptions,
-            "a few prototypical steps on augmented support images",
-        ),
-        Component(
-            "whiten",
-            adapters.whiten,
-            adapters.WhitenOptions,
-            "a linear map of frozen embeddings: their spread within classes made alike",
-        ),
-    ]
+def fewshot_heads() -> tuple[Component, ...]:
+    """Few-shot classifiers."""
+    return heads.COMPONENTS
 
 
 @hookimpl
-def fewshot_datasets() -> list[Component]:
+def fewshot_adapters() -> tuple[Component, ...]:
+    """None, and what trains on the support."""
+    return adapters.COMPONENTS
+
+
+@hookimpl
+def fewshot_learners() -> tuple[Component, ...]:
+    """How a step learns."""
+    return learners.COMPONENTS
+
+
+@hookimpl
+def fewshot_transforms() -> tuple[Component, ...]:
+    """Augmentations, and normalise."""
+    return transforms.COMPONENTS
+
+
+@hookimpl
+def fewshot_observers() -> tuple[Component, ...]:
+    """What is told of a run."""
+    return observers.COMPONENTS
+
+
+@hookimpl
+def fewshot_datasets() -> tuple[Component, ...]:
     """One's own images."""
-    return [
-        Component(
-            "arrays", datasets.arrays, datasets.ArraysOptions, "one's own arrays, from an .npz file"
-        ),
-        Component(
-            "image-folder",
-            folders.image_folder,
-            folders.ImageFolderOptions,
-            "one's own images: one folder a class, or a zip file of that",
-        ),
-    ]
+    return datasets.COMPONENTS + folders.COMPONENTS
 
 
 @hookimpl
-def fewshot_transforms() -> list[Component]:
-    """Four augmentations and normalise."""
-    return [
-        Component(
-            "crop", transforms.random_resized_crop, transforms.CropOptions, "random resized crop"
-        ),
-        Component(
-            "warp",
-            transforms.random_warp,
-            transforms.WarpOptions,
-            "random rotation, scale, shear, shift and perspective",
-        ),
-        Component("flip", transforms.horizontal_flip, transforms.FlipOptions, "horizontal flip"),
-        Component(
-            "colour",
-            transforms.colour_jitter,
-            transforms.ColourOptions,
-            "random brightness, contrast and saturation",
-        ),
-        Component(
-            "tint",
-            transforms.random_tint,
-            transforms.TintOptions,
-            "random hue, tone curve and gain of each channel",
-        ),
-        Component("blur", transforms.gaussian_blur, transforms.BlurOptions, "Gaussian blur"),
-        Component("erase", transforms.random_erasing, transforms.EraseOptions, "random erasing"),
-        Component(
-            "clouds", transforms.clouds, transforms.CloudsOptions, "smooth patches of random colour"
-        ),
-        Component(
-            "normalise",
-            transforms.normalise,
-            transforms.NormaliseOptions,
-            "(x − mean) / std, for `preprocess`",
-        ),
-    ]
-
-
-@hookimpl
-def fewshot_presets() -> list[Preset]:
+def fewshot_presets() -> tuple[Preset, ...]:
     """The episodic recipe."""
-    return [EPISODIC]
+    return (EPISODIC,)
 
 
 EPISODIC = Preset(

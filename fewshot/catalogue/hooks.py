@@ -60,6 +60,15 @@ def fewshot_samplers() -> Iterable[Component]:
 
 
 @hookspec
+def fewshot_miners() -> Iterable[Component]:
+    """Which pairs or triplets of a batch a loss learns from: `factory(options)` -> `Miner`.
+
+    return [Component("near", lambda _: Miner(lambda distances, labels, others: distances < 1))]
+    """
+    raise NotImplementedError
+
+
+@hookspec
 def fewshot_heads() -> Iterable[Component]:
     """Few-shot classifiers: `factory(options)` -> `Head`.
 
@@ -78,6 +87,15 @@ def fewshot_adapters() -> Iterable[Component]:
 
 
 @hookspec
+def fewshot_learners() -> Iterable[Component]:
+    """How a step learns: `factory(options)` -> `Learner`.
+
+    return [Component("maml", maml, MamlOptions)]
+    """
+    raise NotImplementedError
+
+
+@hookspec
 def fewshot_datasets() -> Iterable[Component]:
     """Data sets: `factory(options)` -> `Dataset`.
 
@@ -91,6 +109,15 @@ def fewshot_transforms() -> Iterable[Component]:
     """Transforms: `factory(options)` -> `Transform`.
 
     return [Component("invert", lambda _: lambda images, rng: 1 - images)]
+    """
+    raise NotImplementedError
+
+
+@hookspec
+def fewshot_observers() -> Iterable[Component]:
+    """Told of a run: `factory(options)` -> `Observer`.
+
+    return [Component("printer", lambda _: Observer(record=print))]
     """
     raise NotImplementedError
 

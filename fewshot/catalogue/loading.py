@@ -13,20 +13,13 @@ from typing import Any
 import pluggy
 from attrs import frozen
 
-from ..core.components import Component, Preset, Study
+from ..core.components import Component
 from ..core.errors import PluginError, one_line
 from . import builtin, hooks
-from .kinds import KINDS
+from .kinds import KINDS, Kind
 from .registry import BUILTIN, Registered, Registry
 
 GROUP = "fewshot"
-
-_PLURALS = {"loss": "losses", "study": "studies"}
-_HOOKS = {f"fewshot_{_PLURALS.get(kind, f'{kind}s')}": kind for kind in KINDS}
-_RECORDS: dict[str, type[Preset | Study]] = {"preset": Preset, "study": Study}
-
-# What a factory is called with, where it is not the options alone.
-_ARGUMENTS = {"backbone": ("options", "input_shape"), "sampler": ("options", "labels", "groups")}
 
 _MOST = 1000  # components of one hook: a generator that never ends must not take all memory
 
@@ -162,43 +155,43 @@ def collect(plugin: Any, provider: str, release: str) -> list[Registered]:
     manager.register(plugin, name=provider)
     manager.check_pending()  # a misspelt hook
     entries: list[Registered] = []
-    for hook, kind in _HOOKS.items():
-        caller = getattr(manager.hook, hook)
+    for kind in KINDS.values():
+        caller = getattr(manager.hook, kind.hook)
         if caller.get_hookimpls():
             offers = caller()  # one at the most, as there is one plugin: pluggy leaves out None
-            parts = _checked(hook, kind, offers[0] if offers else None)
-            entries += [Registered(kind, part, provider, release) for part in parts]
+            parts = _checked(kind, offers[0] if offers else None)
+            entries += [Registered(kind.name, part, provider, release) for part in parts]
     if not entries:
         raise PluginError("it offers nothing (is @hookimpl missing?)")
     return entries
 
 
-def _checked(hook: str, kind: str, offered: Any) -> list[Any]:
+def _checked(kind: Kind, offered: Any) -> list[Any]:
     """What a hook returned as a list; PluginError where it cannot be used."""
-    expected: type[Component | Preset | Study] = _RECORDS.get(kind, Component)
-    wanted = f"{hook} must return list[{expected.__name__}]"
+    wanted = f"{kind.hook} must return list[{kind.record.__name__}]"
     if isinstance(offered, str) or not isinstance(offered, Iterable):
         raise PluginError(f"{wanted}, not {offered!r}")
     parts = list(islice(offered, _MOST + 1))
     if len(parts) > _MOST:
         raise PluginError(f"{wanted} of at most {_MOST}, this is longer")
     for part in parts:
-        if not isinstance(part, expected):
+        if not isinstance(part, kind.record):
             raise PluginError(f"{wanted}, and in it is {part!r}")
         if isinstance(part, Component):
             _check_factory(kind, part)
     return parts
 
 
-def _check_factory(kind: str, component: Component) -> None:
-    arguments = _ARGUMENTS.get(kind, ("options",))
+def _check_factory(kind: Kind, component: Component) -> None:
     try:
         signature = inspect.signature(component.factory)
     except ValueError:
         return  # a callable that has none to show
     try:
-        signature.bind(*arguments)
+        asked = {name for name in kind.may_take if name in signature.parameters}
+        signature.bind(*kind.takes, **dict.fromkeys(asked))
     except TypeError as error:
         raise PluginError(
-            f"{kind} '{component.name}': its factory must take ({', '.join(arguments)}): {error}"
+            f"{kind.name} '{component.name}': its factory must take ({', '.join(kind.takes)}): "
+            f"{error}"
         ) from error

@@ -1,5 +1,6 @@
 """Components by kind and name, and the rules where names clash. No plugin, no file."""
 
+import inspect
 from collections.abc import Iterable
 from typing import Any
 
@@ -8,7 +9,7 @@ from attrs import Factory, define, frozen
 from ..compute.randomness import keyed
 from ..core.components import Component, Preset, Study
 from ..core.errors import AmbiguousComponentError, PluginError, UnknownComponentError, choose_from
-from .kinds import _MADE, KINDS
+from .kinds import KINDS
 
 BUILTIN = "builtin"
 
@@ -122,16 +123,17 @@ class Registry:
         return [entry for _, entry in sorted(self._parts[kind].items())]
 
 
-def make(entry: Registered, options: Any, *arguments: Any, seed: int = 0) -> Any:
+def make(entry: Registered, options: Any, *arguments: Any, seed: int = 0, **may: Any) -> Any:
     """What a component's factory makes, whatever it draws keyed by the seed and its kind.
 
-    Raises PluginError, naming it, where that is something else than its kind must be.
+    `may`: what the factory is given where it has a parameter of that name. Raises PluginError,
+    naming the component, where it makes something else than its kind must be.
     """
+    kind, factory = KINDS[entry.kind], entry.component.factory
+    asked = inspect.signature(factory).parameters if kind.may_take else {}
     with keyed(seed, entry.kind):
-        made = entry.component.factory(options, *arguments)
-    for expected in _MADE[entry.kind]:
+        made = factory(options, *arguments, **{name: may[name] for name in may if name in asked})
+    for name, expected in kind.interfaces():
         if not isinstance(made, expected):
-            raise PluginError(
-                f"{entry.kind} '{entry.qualified}' made {made!r}, which is no {expected.__name__}"
-            )
+            raise PluginError(f"{entry.kind} '{entry.qualified}' made {made!r}, which is no {name}")
     return made

@@ -3,30 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..catalogue.registry import Registered, make
-from ..compute.modules import layer_table
-from ..core.errors import ConfigError
-from ..reports import pictures
+from ..catalogue.kinds import KINDS
 from .terminal import fast_mlx, load_registry, print_table
 
-_KINDS = (
-    *("backbone", "metric", "loss", "sampler", "head", "adapter"),
-    *("dataset", "transform", "preset", "study"),
-)  # fmt: skip
+if TYPE_CHECKING:
+    from ..catalogue.registry import Registered
 
 
 @click.command("list")
-@click.argument("kind", required=False, type=click.Choice(_KINDS))
+@click.argument("kind", required=False, type=click.Choice(list(KINDS)))
 def list_components(kind: str | None) -> None:
     """What there is to choose from."""
     registry, _ = load_registry(strict=False)
     rows = [
         [entry.kind, name, entry.provider, entry.part.summary]
-        for each in ([kind] if kind else _KINDS)
+        for each in ([kind] if kind else KINDS)
         for name in registry.names(each)
         for entry in [registry.get(each, name)]
     ]
@@ -34,7 +29,7 @@ def list_components(kind: str | None) -> None:
 
 
 @click.command()
-@click.argument("kind", type=click.Choice(_KINDS))
+@click.argument("kind", type=click.Choice(list(KINDS)))
 @click.argument("name")
 @click.option("--set", "settings", metavar="KEY=VALUE", multiple=True, help="E.g. dropout=0.2.")
 @click.option(
@@ -62,7 +57,7 @@ def show(kind: str, name: str, settings: tuple[str, ...], save: Path | None, siz
     print_table(header, rows) if rows else click.echo("no options")
     chosen: Any = options(entry.component.options, settings_layer(settings), name)
     if save is not None:
-        draw(entry, chosen, save, size)
+        _draw(entry, chosen, save, size)
         click.echo(f"saved {save}")
 
 
@@ -86,14 +81,16 @@ def plugins(verbose: bool) -> None:
             click.echo(f"{status.name}:\n{status.details}")
 
 
-COMMANDS = (list_components, show, plugins)
-
-
-def draw(entry: Registered, options: Any, path: Path, size: int) -> None:
+def _draw(entry: Registered, options: Any, path: Path, size: int) -> None:
     """Save a picture of a backbone (for size x size RGB images) or a data set.
 
     Raises ConfigError for another kind, OutputError where the file cannot be written.
     """
+    from ..catalogue.registry import make
+    from ..compute.modules import layer_table
+    from ..core.errors import ConfigError
+    from ..reports import pictures
+
     if entry.kind == "backbone":
         shape = (size, size, 3)
         pictures.layers(entry.name, layer_table(make(entry, options, shape), shape), path)
@@ -101,3 +98,6 @@ def draw(entry: Registered, options: Any, path: Path, size: int) -> None:
         pictures.examples(make(entry, options), path)
     else:
         raise ConfigError(f"--save draws a backbone or a dataset, not a {entry.kind}")
+
+
+COMMANDS = (list_components, show, plugins)

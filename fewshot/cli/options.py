@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..catalogue.kinds import LISTS, PARTS
+
 if TYPE_CHECKING:
     from ..catalogue.registry import Registry
     from ..experiments.schema import Tree
@@ -44,6 +46,9 @@ choices = _adding(
     click.option("--metric", metavar="NAME", help="Distance."),
     click.option("--loss", metavar="NAME", help="Loss."),
     click.option("--sampler", metavar="NAME", help="Sampler; else one that fits the loss."),
+    click.option("--miner", metavar="NAME", help="Which pairs or triplets the loss learns from."),
+    click.option("--learner", metavar="NAME", help="How a step learns."),
+    click.option("--observe", metavar="NAMES", help="Told of the run, comma-separated."),
     click.option("--augment", metavar="NAMES", help="Random transforms, comma-separated."),
     _STEPS,
     click.option("--seed", type=int, help="Of weights, draws and transforms."),
@@ -87,18 +92,15 @@ def flag_layer(given: dict[str, Any], path_is_named: bool = False) -> Tree:
     `path_is_named`: a layer below names a data set with a `path`, which --data says then; else
     it is a data set of its own.
     """
-    layer: Tree = {
-        kind: {"name": given[kind]}
-        for kind in ("dataset", "backbone", "metric", "loss", "sampler", "head", "adapter")
-        if given.get(kind) is not None
-    }
+    layer: Tree = {kind: {"name": given[kind]} for kind in PARTS if given.get(kind) is not None}
     if given.get("data") is not None:
         name = "arrays" if given["data"].endswith(".npz") else "image-folder"
         own = {} if path_is_named and name == "image-folder" else {"name": name}
         layer.setdefault("dataset", own)["path"] = given["data"]
-    if given.get("augment") is not None:
-        names = [name.strip() for name in given["augment"].split(",")]
-        layer["augment"] = [{"name": name} for name in names if name and name != "none"]
+    for flag, section in (("augment", "augment"), ("observe", "observers")):
+        if given.get(flag) is not None:
+            names = [name.strip() for name in given[flag].split(",")]
+            layer[section] = [{"name": name} for name in names if name and name != "none"]
     if given.get("steps") is not None:
         layer["training"] = {"steps": given["steps"]}
     for key in ("seed", "preset"):
@@ -132,4 +134,4 @@ def above(registry: Registry, layers: list[Tree], given: dict[str, Any]) -> list
 
 def topmost(settings: Tree, flags: Tree) -> list[Tree]:
     """`--set` and flags as layers: flags win, and what they name is there for `--set` to change."""
-    return [flags, settings, {key: value for key, value in flags.items() if key != "augment"}]
+    return [flags, settings, {key: value for key, value in flags.items() if key not in LISTS}]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from .errors import DataError
 
 Ints = NDArray[np.int64]
-Layout = Literal["pairs", "triplets", "episode"]  # of what a loss compares
+Layout = Literal["pairs", "triplets", "episode", "batch"]  # of what a loss compares
 DrawLayout = Literal["pairs", "triplets", "episode", "labelled"]
 Grouping = Literal["separate", "mixed"]
 

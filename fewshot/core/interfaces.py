@@ -1,34 +1,45 @@
 """What each part is: the one file a plugin author reads.
 
-| kind      | its factory                        | returns                        |
-| --------- | ---------------------------------- | ------------------------------ |
-| backbone  | factory(options, input_shape)      | `Backbone`: an `mlx.nn.Module` |
-| metric    | factory(options)                   | `Metric`                       |
-| loss      | factory(options)                   | `Loss`                         |
-| sampler   | factory(options, labels, groups)   | `Sampler`                      |
-| head      | factory(options)                   | `Head`                         |
-| adapter   | factory(options)                   | `Adapter`: a function          |
-| transform | factory(options)                   | `Transform`: a function        |
-| dataset   | factory(options)                   | `Dataset`                      |
+| kind      | its factory                        | returns                          |
+| --------- | ---------------------------------- | -------------------------------- |
+| backbone  | factory(options, input_shape)      | `Backbone`: an `mlx.nn.Module`   |
+| metric    | factory(options)                   | `Metric`                         |
+| loss      | factory(options)                   | `Loss`                           |
+| sampler   | factory(options, labels, groups)   | `Sampler`                        |
+| miner     | factory(options)                   | `Miner`                          |
+| head      | factory(options)                   | `Head`                           |
+| adapter   | factory(options)                   | `Adapter`: a function            |
+| learner   | factory(options)                   | `Learner`                        |
+| transform | factory(options)                   | `Transform`: a function          |
+| dataset   | factory(options)                   | `Dataset`                        |
+| observer  | factory(options)                   | `Observer`                       |
+
+The factory of a metric, loss, head or miner that has a parameter `embedding_dim` is given that of
+the backbone, which is made first.
 
 `options` is an instance of the component's own options class. Shapes below: b images, h x w pixels,
-c channels, d embedding dimensions, s support and q query images, `…` leading axes (episodes) that
-broadcast. Distances: smaller is closer. Scores: higher is better.
+c channels, d embedding dimensions, s support and q query images, m other images, `…` leading axes
+(episodes) that broadcast. Distances: smaller is closer. Scores: higher is better.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import accumulate
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
-from attrs import Factory, field, frozen
+from attrs import Factory, evolve, field, frozen
 from numpy.typing import NDArray
 
 from .draws import Draw, DrawLayout, EpisodeBlock, Ints, Layout
 
 if TYPE_CHECKING:  # samplers, transforms and datasets read this file and never need MLX
     import mlx.core as mx
+    import mlx.nn as nn
 
-Law = Literal["identity", "symmetry", "triangle", "scale_free"]
+    Figures = tuple[mx.array, ...]
+
+Law = Literal["identity", "symmetry", "triangle", "scale_free", "cosine"]
 
 # Above this many numbers of support the broadcast form of a distance table is slow and large. The
 # number of queries does not count: a query's distances are the same alone or among a thousand.
@@ -52,7 +63,8 @@ class Metric:
 
     `fn(x, y)`: (…, d), (…, d) -> (…), broadcasting, >= 0, with a finite gradient everywhere, also
     where x = y; may be an `nn.Module` with learned parts. `laws` it keeps: "identity" d(x, x) = 0,
-    "symmetry", "triangle" d(x, z) <= d(x, y) + d(y, z), "scale_free" (lengths do not matter).
+    "symmetry", "triangle" d(x, z) <= d(x, y) + d(y, z), "scale_free" (lengths do not matter),
+    "cosine" (it is 1 − cos(x, y), from which a loss can tell the angle).
     `upper(d)`: the largest distance between two unit vectors of d numbers (inf: none).
     `matrix(q, p)`: (…, q, d), (…, p, d) -> (…, q, p), the same distances by matrix products, for
     large tables; less exact near 0.
@@ -77,16 +89,38 @@ class Metric:
 
 @frozen
 class Loss:
-    """What training makes small; one value per pair, triplet or query, which training averages.
+    """What training makes small: values that it averages, and the `layout` of what they compare.
 
-    `layout` "pairs": `fn(distances (p,), same (p,) bool)`; "triplets": `fn(to_positive (t,),
-    to_negative (t,))`; "episode": `fn(scores (…, q, n_way), labels (…, q))`, which serves labelled
-    images too. `margin`: the largest distance it asks for, which the metric must be able to reach.
+    "pairs": `fn(distances (p,), same (p,) bool)`, a value per pair. "triplets": `fn(to_positive
+    (t,), to_negative (t,))`, a value per triplet. "episode": `fn(scores (…, q, n_way), labels
+    (…, q))`, a value per query; it serves labelled images and learned proxies of classes too.
+    "batch": `fn(distances (b, m), labels (b,), others (b, m))`, any number of values: each image of
+    a class-balanced batch against the others, itself left out (m = b − 1), and their labels.
+
+    `fn` may be an `nn.Module` with learned parts. `margin`: the largest distance it asks for, which
+    the metric must be able to reach. `requires`: laws that the metric must keep.
     """
 
-    fn: "Callable[[mx.array, mx.array], mx.array]"
+    fn: "Callable[..., mx.array]"
     layout: Layout
     margin: float | None = None
+    requires: frozenset[Law] = field(default=frozenset(), converter=frozenset)
+
+
+@frozen
+class Miner:
+    """Which pairs or triplets of a batch a loss of pairs or triplets learns from.
+
+    `mask(distances (b, m), labels (b,), others (b, m))`: each image of a class-balanced batch
+    against the others, itself left out (m = b − 1), and their labels -> bool (b, m), the others to
+    compare each image with, or (b, m, m), triplets by the places of positive and negative; None for
+    a mask: all that the sampler draws. Masks, not lists, so that shapes never change. No gradient
+    flows through it. Triplets of a mask of pairs are all of its positives with all of its
+    negatives, pairs of a mask of triplets those that are in one; positives of another class and
+    negatives of the same are never compared.
+    """
+
+    mask: "Callable[[mx.array, mx.array, mx.array], mx.array] | None"
 
 
 D = TypeVar("D", bound=Draw, covariant=True)
@@ -103,13 +137,15 @@ def _one_by_one(sampler: Any) -> Callable[[int, int], Iterator[EpisodeBlock]]:
 class Sampler(Generic[D]):
     """`draw(seed, index)` gives one draw: a pure function, so any order and any process will do.
 
-    `layout` "pairs", "triplets", "episode" or "labelled": a draw is the record of that name. For
-    labelled images training learns a proxy of every class, a vector that is compared like an
-    embedding and thrown away at the end; minus the distances to these are the scores of an episode
-    loss (Movshovitz-Attias et al. 2017).
+    `layout` "pairs", "triplets", "episode" or "labelled": a draw is the record of that name.
+    Labelled images serve a loss of batches, of mined pairs or triplets, and an episode loss: for
+    that, training learns a proxy of every class, a vector compared like an embedding; minus the
+    distances to these are the scores (Movshovitz-Attias et al. 2017).
 
     NumPy only. Its factory checks the counts: a class too small is a DataError with the numbers,
     never sampling with replacement.
+
+    `centres`: proxies that training learns of each class; the nearest counts.
 
     `blocks(seed, count)`, of episodes only, gives draws 0..count-1 many at a time, which is how
     `evaluate` is fast; a sampler that leaves it out has blocks of one.
@@ -120,6 +156,7 @@ class Sampler(Generic[D]):
     blocks: Callable[[int, int], Iterator[EpisodeBlock]] = field(
         default=Factory(_one_by_one, takes_self=True)
     )
+    centres: int = 1
 
 
 @frozen
@@ -140,6 +177,70 @@ class Head:
     differentiable: bool
     condense: "Callable[[mx.array, mx.array, int], tuple[mx.array, mx.array]] | None" = None
     votes: bool = False
+
+
+@frozen
+class Batch:
+    """What one step learns from: images (b, h, w, c) float32 and draws among them, as arrays.
+
+    `draws`: of each draw the arrays of its record, such as "support", "support_labels", "query",
+    "query_labels" of an episode, positions counting from the draw's own first image; `sizes` the
+    number of its images, `n_ways` of its classes.
+    """
+
+    images: "mx.array"
+    draws: "Sequence[Mapping[str, mx.array]]"
+    sizes: Sequence[int]
+    n_ways: Sequence[int]
+
+    def split(self) -> "list[Batch]":
+        """A batch of every draw."""
+        ends = list(accumulate(self.sizes))
+        return [
+            Batch(self.images[end - size : end], [draw], [size], [n_way])
+            for draw, size, n_way, end in zip(
+                self.draws, self.sizes, self.n_ways, ends, strict=True
+            )
+        ]
+
+    def of_support(self) -> "Batch":
+        """Of episodes: the support alone, asked about itself."""
+        draws = [
+            {**draw, "query": draw["support"], "query_labels": draw["support_labels"]}
+            for draw in self.draws
+        ]
+        return evolve(self, draws=draws)
+
+
+@frozen
+class Learner:
+    """How one step learns.
+
+    `step(model, objective, batch)` -> (figures, gradients). `model`: an `nn.Module` of everything
+    that is trained; `objective(batch)` -> figures, of which the first is the loss, of the model as
+    it is now; `gradients`: a tree like `model.trainable_parameters()`, which the optimizer follows.
+    What it does to the model's parameters is undone after the step.
+    """
+
+    step: "Callable[[nn.Module, Callable[[Batch], Figures], Batch], tuple[Figures, Any]]"
+
+
+def _ignored(*_: Any) -> None:
+    pass
+
+
+@frozen
+class Observer:
+    """Told of a run, which it cannot change; one that raises is switched off with one line.
+
+    `start(folder, config)`: the run folder and the configuration as a tree; `record(figures)`: at
+    every validation, "step", "loss" and whatever else is known; `end(results)`: what results.json
+    holds, or None where the run ended early.
+    """
+
+    start: Callable[[Path, Mapping[str, Any]], object] = _ignored
+    record: Callable[[Mapping[str, Any]], object] = _ignored
+    end: Callable[[Mapping[str, Any] | None], object] = _ignored
 
 
 E = TypeVar("E")

@@ -8,6 +8,7 @@ import numpy as np
 from attrs import field, frozen
 from numpy.typing import ArrayLike, NDArray
 
+from ..core.components import Component
 from ..core.draws import Ints, as_ints
 from ..core.errors import DataError
 from ..core.interfaces import Dataset
@@ -152,3 +153,6 @@ def _decode_items(
 
 
 # -------------------------------------------------------------------------- class split
+
+
+COMPONENTS = (Component("arrays", arrays, ArraysOptions, "one's own arrays, from an .npz file"),)

@@ -13,6 +13,7 @@ import numpy as np
 from attrs import frozen
 from numpy.typing import NDArray
 
+from ..core.components import Component
 from ..core.draws import Ints
 from ..core.errors import DataError
 from ..core.options import at_least, option, positive
@@ -294,3 +295,13 @@ def natural(name: str) -> list[Any]:
     parts: list[Any] = _NUMBER.split(name)
     parts[1::2] = [(int(digits), digits) for digits in parts[1::2]]
     return parts
+
+
+COMPONENTS = (
+    Component(
+        "image-folder",
+        image_folder,
+        ImageFolderOptions,
+        "one's own images: one folder a class, or a zip file of that",
+    ),
+)

@@ -2,96 +2,265 @@
 
 from collections.abc import Callable, Mapping
 
+import attrs
 import mlx.core as mx
 import mlx.nn as nn
+from attrs import frozen
 
 from ..compute.modules import evaluating, late_parameters, parameter_count, parameter_shapes
-from ..core.draws import Draw, DrawLayout, Episode, Labelled, Layout
+from ..core.draws import Draw, DrawLayout, Labelled, Layout
 from ..core.errors import ConfigError
-from ..core.interfaces import Head, Loss, Metric, Sampler
+from ..core.interfaces import Batch, Head, Loss, Metric, Miner, Sampler
+from ..core.seeding import mlx_seed
 from ..parts.embedder import Embedder
 
 Arrays = Mapping[str, mx.array]
-
-# What a loss reads of a draw.
-_PARTS: dict[DrawLayout, tuple[str, ...]] = {
-    "pairs": ("left", "right", "same"),
-    "triplets": ("anchor", "positive", "negative"),
-    "episode": ("support", "support_labels", "query", "query_labels"),
-    "labelled": ("labels",),
-}
-
-# The draws that a loss of each layout can compare.
-_FITS: dict[Layout, tuple[DrawLayout, ...]] = {
-    "pairs": ("pairs",),
-    "triplets": ("triplets",),
-    "episode": ("episode", "labelled"),
-}
+Values = tuple[mx.array, mx.array | None]  # a loss's values, and how much each counts
 
 
 class Learned(nn.Module):
-    """Backbone, metric and loss in one module: what training leaves and a checkpoint saves."""
+    """All that training changes, in one module: what it leaves and a checkpoint saves.
 
-    def __init__(self, backbone: nn.Module, metric: Metric, loss: Loss | None = None) -> None:
+    `backbone`; `metric`, `loss` and `head` where they have learned parts; `proxies`, a vector of
+    every class of labelled images under an episode loss.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        metric: Metric,
+        loss: Loss | None = None,
+        head: Head | None = None,
+        proxies: nn.Module | None = None,
+    ) -> None:
         super().__init__()
         self.backbone = backbone
-        for name, part in (("metric", metric), ("loss", loss)):
-            if part is not None and isinstance(part.fn, nn.Module):
-                self[name] = part.fn
+        parts = {
+            "metric": metric.fn,
+            "loss": loss and loss.fn,
+            "head": getattr(head, "module", None),
+            "proxies": proxies,
+        }
+        for name, part in parts.items():
+            if isinstance(part, nn.Module):
+                self[name] = part
 
 
-def _arrays(draw: Draw, layout: DrawLayout) -> Arrays:
-    return {name: mx.array(getattr(draw, name)) for name in _PARTS[layout]}
+def proxies_of(sampler: Sampler[Draw], loss: Loss, width: int, seed: int) -> nn.Module | None:
+    """Vectors (n_way · centres, width), where an episode loss is to learn from labelled images."""
+    if (sampler.layout, loss.layout) != ("labelled", "episode"):
+        return None
+    first = sampler.draw(seed, 0)
+    assert isinstance(first, Labelled)
+    rows = first.n_way * sampler.centres
+    proxies = nn.Embedding(rows, width)
+    mx.random.seed(mlx_seed(seed, "proxies"))
+    proxies.weight = mx.random.normal((rows, width))
+    return proxies
 
 
-def _n_way(draw: Draw) -> int:
-    return draw.n_way if isinstance(draw, Episode) else 0
+def arrays(draw: Draw) -> Arrays:
+    """What a loss reads of a draw: all but which images and classes these are."""
+    names = [a.name for a in attrs.fields(type(draw)) if a.name not in ("items", "classes")]
+    return {name: mx.array(getattr(draw, name)) for name in names}
 
 
-def _compare(
-    embeddings: mx.array,
-    draw: Arrays,
-    n_way: int,
-    metric: Metric,
-    loss: Loss,
-    head: Head | None,
-    proxies: mx.array | None,
-) -> mx.array:
-    """The loss's values, one per pair, triplet, query or labelled image, of an embedded draw."""
-    if loss.layout == "pairs":
-        distances = metric.fn(embeddings[draw["left"]], embeddings[draw["right"]])
-        return loss.fn(distances, draw["same"])
-    if loss.layout == "triplets":
-        anchor = embeddings[draw["anchor"]]
-        return loss.fn(
-            metric.fn(anchor, embeddings[draw["positive"]]),
-            metric.fn(anchor, embeddings[draw["negative"]]),
-        )
-    if proxies is not None:
-        return loss.fn(-metric.table(embeddings, proxies), draw["labels"])
-    assert head is not None  # `check_fits`
-    support, query = embeddings[draw["support"]], embeddings[draw["query"]]
-    scores = head.scores(support, draw["support_labels"], query, metric, n_way)
-    return loss.fn(scores, draw["query_labels"])
+def batch_of(images: mx.array, draws: list[Draw]) -> Batch:
+    """Draws and their images, in order, as a learner takes them."""
+    return Batch(
+        images,
+        [arrays(draw) for draw in draws],
+        [len(draw.items) for draw in draws],
+        [getattr(draw, "n_way", 0) for draw in draws],
+    )
+
+
+@frozen
+class Objective:
+    """The loss of a batch, and the share of its values above 0, of the parts as they are now."""
+
+    embedder: Embedder
+    metric: Metric
+    loss: Loss
+    head: Head | None
+    miner: Miner
+    learned: Learned
+
+    def __call__(self, batch: Batch) -> tuple[mx.array, mx.array]:
+        """Mean of all values, and the share above 0."""
+        embeddings = self.embedder(batch.images)
+        found, start = [], 0
+        for draw, size, n_way in zip(batch.draws, batch.sizes, batch.n_ways, strict=True):
+            values, weights = self.values(embeddings[start : start + size], draw, n_way)
+            ones = mx.ones_like(values) if weights is None else weights.astype(values.dtype)
+            found.append((values.flatten(), ones.flatten()))
+            start += size
+        every, counts = (mx.concatenate(list(part)) for part in zip(*found, strict=True))
+        total = mx.maximum(counts.sum(), 1e-12)
+        return (every * counts).sum() / total, ((every > 0) * counts).sum() / total
+
+    def values(self, embeddings: mx.array, draw: Arrays, n_way: int) -> Values:
+        """The loss's values of one draw's embeddings, and how much each counts; None: alike."""
+        fed = LAYOUTS[self.loss.layout].fed_by[_layout_of(draw)]
+        return fed(self, embeddings, draw, n_way)
+
+
+def _layout_of(draw: Arrays) -> DrawLayout:
+    """Told by what a draw has, as its record's name is."""
+    for name, layout in (("left", "pairs"), ("anchor", "triplets"), ("support", "episode")):
+        if name in draw:
+            return layout  # type: ignore[return-value]
+    return "labelled"
+
+
+# ------------------------------------------------------------------- a comparison a layout
+
+
+def _pairs(o: Objective, x: mx.array, draw: Arrays, _: int) -> Values:
+    return o.loss.fn(o.metric.fn(x[draw["left"]], x[draw["right"]]), draw["same"]), None
+
+
+def _triplets(o: Objective, x: mx.array, draw: Arrays, _: int) -> Values:
+    anchor = x[draw["anchor"]]
+    distances = (o.metric.fn(anchor, x[draw[name]]) for name in ("positive", "negative"))
+    return o.loss.fn(*distances), None
+
+
+def _episode(o: Objective, x: mx.array, draw: Arrays, n_way: int) -> Values:
+    assert o.head is not None  # `check_fits`
+    support, query = x[draw["support"]], x[draw["query"]]
+    scores = o.head.scores(support, draw["support_labels"], query, o.metric, n_way)
+    return o.loss.fn(scores, draw["query_labels"]), None
+
+
+def _proxies(o: Objective, x: mx.array, draw: Arrays, n_way: int) -> Values:
+    proxies = o.embedder.scaled(o.learned.proxies.weight)
+    distances = o.metric.table(x, proxies).reshape(len(x), n_way, -1).min(axis=-1)
+    return o.loss.fn(-distances, draw["labels"]), None
+
+
+def without_own(table: mx.array) -> mx.array:
+    """(b, b) -> (b, b − 1): every row without its entry on the diagonal."""
+    b = len(table)
+    return table.flatten()[1:].reshape(b - 1, b + 1)[:, :-1].reshape(b, b - 1)
+
+
+def _against_others(o: Objective, x: mx.array, labels: mx.array) -> tuple[mx.array, mx.array]:
+    """Distances (b, b − 1) of each image to the others, and the others' labels."""
+    b = len(x)
+    return (
+        without_own(o.metric.table(x, x)),
+        without_own(mx.broadcast_to(labels, (b, b))),
+    )
+
+
+def _batch(o: Objective, x: mx.array, draw: Arrays, _: int) -> Values:
+    distances, others = _against_others(o, x, draw["labels"])
+    return o.loss.fn(distances, draw["labels"], others), None
+
+
+def _mined(o: Objective, x: mx.array, labels: mx.array) -> tuple[mx.array, mx.array, mx.array]:
+    """Distances (b, m), whether of one class (b, m), and the miner's mask."""
+    distances, others = _against_others(o, x, labels)
+    same = others == labels[:, None]
+    if o.miner.mask is None:
+        return distances, same, mx.ones(same.shape, mx.bool_)
+    return distances, same, o.miner.mask(mx.stop_gradient(distances), labels, others)
+
+
+def _mined_pairs(o: Objective, x: mx.array, draw: Arrays, _: int) -> Values:
+    distances, same, mask = _mined(o, x, draw["labels"])
+    if mask.ndim == 3:
+        triplets = mask & _possible(same)
+        mask = triplets.any(axis=2) | triplets.any(axis=1)
+    values = o.loss.fn(distances.flatten(), same.flatten())
+    return values, mask.flatten()
+
+
+def _mined_triplets(o: Objective, x: mx.array, draw: Arrays, _: int) -> Values:
+    distances, same, mask = _mined(o, x, draw["labels"])
+    if mask.ndim == 2:
+        mask = mask[:, :, None] & mask[:, None, :]
+    b, m = distances.shape
+    to_positive = mx.broadcast_to(distances[:, :, None], (b, m, m))
+    to_negative = mx.broadcast_to(distances[:, None, :], (b, m, m))
+    values = o.loss.fn(to_positive.flatten(), to_negative.flatten())
+    return values, (mask & _possible(same)).flatten()
+
+
+def _possible(same: mx.array) -> mx.array:
+    """(b, m) -> (b, m, m): triplets whose positive is of the class and whose negative is not."""
+    return same[:, :, None] & ~same[:, None, :]
+
+
+@frozen
+class Feed:
+    """What a loss of one layout is fed.
+
+    `fed_by`: the layouts of draws that it can compare, and how; `sampler` and `head`: what it is
+    trained and tested with where nothing else is named; `mined_by`: the sampler where a miner is.
+    """
+
+    fed_by: Mapping[DrawLayout, Callable[[Objective, mx.array, Arrays, int], Values]]
+    sampler: str
+    head: str
+    mined_by: str | None = None
+
+
+LAYOUTS: dict[Layout, Feed] = {
+    "pairs": Feed(
+        {"pairs": _pairs, "labelled": _mined_pairs}, "all-pairs", "nearest-support", "balanced"
+    ),
+    "triplets": Feed(
+        {"triplets": _triplets, "labelled": _mined_triplets},
+        *("triplets", "nearest-support", "balanced"),
+    ),
+    "episode": Feed({"episode": _episode, "labelled": _proxies}, "episodes", "nearest-prototype"),
+    "batch": Feed({"labelled": _batch}, "balanced", "nearest-prototype"),
+}
+
+
+# ------------------------------------------------------------------------- what fits
 
 
 def check_fits(
-    embedder: Embedder, sampler: Sampler[Draw], loss: Loss, metric: Metric, head: Head | None
+    embedder: Embedder,
+    sampler: Sampler[Draw],
+    loss: Loss,
+    metric: Metric,
+    head: Head | None,
+    miner: Miner = Miner(None),
 ) -> None:
     """Raise ConfigError where these cannot be trained together.
 
     That is: the sampler does not draw what the loss compares, episodes have no head with a
-    gradient, or the loss's margin is beyond the metric's bound.
+    gradient, there is nothing to mine, the metric lacks a law that the loss requires, or the loss's
+    margin is beyond the metric's bound.
     """
-    if sampler.layout not in _FITS[loss.layout]:
+    fed_by = LAYOUTS[loss.layout].fed_by
+    if sampler.layout not in fed_by:
         raise ConfigError(
             f"the loss wants '{loss.layout}' draws, the sampler gives '{sampler.layout}': take a "
             "sampler that fits (the command line chooses one where none is named)"
+        )
+    if miner.mask is not None and (
+        sampler.layout != "labelled" or loss.layout not in ("pairs", "triplets")
+    ):
+        raise ConfigError(
+            "a miner chooses among the images of a class-balanced batch for a loss of pairs or "
+            f"triplets: here the loss wants '{loss.layout}' and the sampler gives "
+            f"'{sampler.layout}' draws (--miner none, or --sampler balanced)"
         )
     if sampler.layout == "episode" and (head is None or not head.differentiable):
         raise ConfigError(
             "episodes are trained on through the head, and this one has no gradient: use "
             "nearest-prototype"
+        )
+    missing = sorted(loss.requires - metric.laws)
+    if missing:
+        raise ConfigError(
+            f"the loss requires a metric that keeps {', '.join(missing)}: "
+            f"{'take the metric cosine' if 'cosine' in missing else 'take another metric'}"
         )
     bounded = embedder.normalize == "l2" or "scale_free" in metric.laws
     upper = metric.upper(embedder.backbone.embedding_dim)
@@ -103,42 +272,37 @@ def check_fits(
 
 
 def check_learned(
-    embedder: Embedder,
-    sampler: Sampler[Draw],
-    loss: Loss,
-    metric: Metric,
-    head: Head | None,
-    shape: tuple[int, int, int],
-    steps: int,
+    objective: Objective, draw: Draw, shape: tuple[int, int, int], steps: int
 ) -> None:
     """Raise ConfigError where `steps` steps would train nothing, or a part is not there yet.
 
     The backbone is asked about an image of `shape`, the rest about a draw's embeddings, all zeros.
     """
-    learned = Learned(embedder.backbone, metric, loss)
-    _require_trainable(learned, steps)
-    draw, d = sampler.draw(0, 0), embedder.backbone.embedding_dim
-    proxies = mx.zeros((draw.n_way, d)) if isinstance(draw, Labelled) else None
+    require_trainable(objective.learned, steps)
+    backbone = objective.embedder.backbone
 
     def asked() -> None:
-        embedder.backbone(mx.zeros((1, *shape)))
-        embeddings, n_way = mx.zeros((len(draw.items), d)), _n_way(draw)
-        arrays = _arrays(draw, sampler.layout)
-        _compare(embeddings, arrays, n_way, metric, loss, head, proxies)
+        backbone(mx.zeros((1, *shape)))
+        embeddings = mx.zeros((len(draw.items), backbone.embedding_dim))
+        objective.values(embeddings, arrays(draw), getattr(draw, "n_way", 0))
 
-    _require_made(learned, asked)
+    require_made(objective.learned, asked)
 
 
-def _require_trainable(learned: Learned, steps: int) -> None:
+def require_trainable(learned: Learned, steps: int) -> None:
+    """Raise ConfigError where there are steps and nothing for them to change."""
     if steps and not parameter_count(learned):
         raise ConfigError(
-            "nothing to train: backbone, metric and loss have no weight that is not frozen: "
+            "nothing to train: backbone, metric, loss and head have no weight that is not frozen: "
             "training.steps=0 evaluates them as they are"
         )
 
 
-def _require_made(learned: Learned, ask: Callable[[], object]) -> None:
-    """Ask the parts, in eval mode: nothing is computed, but what is made at a call is made."""
+def require_made(learned: Learned, ask: Callable[[], object]) -> None:
+    """Ask the parts, in eval mode: nothing is computed, but what is made at a call is made.
+
+    Raises ConfigError where that changes which parameters there are.
+    """
     before = parameter_shapes(learned)
     with evaluating(learned):
         ask()

@@ -1,35 +1,45 @@
-"""Training: one step for every kind of draw, schedules, early stopping."""
+"""Training: one step after another, its state, early stopping."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+import attrs
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
-from attrs import Factory, define
+from attrs import Factory, define, frozen
+from mlx.utils import tree_flatten, tree_unflatten
 from numpy.typing import NDArray
 
-from ..compute.modules import (
-    snapshot,
-)
+from ..compute.modules import snapshot
 from ..compute.streams import on_cpu
-from ..core.draws import Draw, Labelled
+from ..core.draws import Draw
 from ..core.errors import TrainingError
-from ..core.interfaces import Dataset, Head, Loss, Metric, Sampler, Transform
+from ..core.interfaces import (
+    Batch,
+    Dataset,
+    Head,
+    Learner,
+    Loss,
+    Metric,
+    Miner,
+    Sampler,
+    Transform,
+)  # fmt: skip
 from ..core.seeding import generator, mlx_seed
 from ..data.batches import ahead, load
 from ..parts.embedder import Embedder
+from ..parts.learners import plain
 from .objective import (
-    Arrays,
     Learned,
-    _arrays,
-    _compare,
-    _n_way,
-    _require_made,
-    _require_trainable,
+    Objective,
+    batch_of,
     check_fits,
+    proxies_of,
+    require_made,
+    require_trainable,
 )
 from .optimizers import TrainingOptions, make_optimizer
 
@@ -47,6 +57,210 @@ class History:
     records: list[dict[str, Any]] = Factory(list)
 
 
+@frozen
+class State:
+    """All that the next step depends on: `arrays` by name, and `facts` that JSON can hold."""
+
+    arrays: Mapping[str, mx.array]
+    facts: Mapping[str, Any]
+
+
+class Training:
+    """Parts being trained, a step at a time.
+
+    `step()` takes one; `record(figures)` closes a period, as every validation does; `state()` is
+    what `restore` goes on from, bit for bit on the same machine: draws, transforms and dropout
+    depend on the step's number alone. `best`: the weights of the best score so far.
+
+    Raises ConfigError where there is nothing to train.
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        dataset: Dataset,
+        sampler: Sampler[Draw],
+        options: TrainingOptions = TrainingOptions(),
+        augment: Sequence[Transform] = (),
+        learner: Learner = plain(),
+        seed: int = 0,
+    ) -> None:
+        require_trainable(objective.learned, options.steps)
+        self.objective, self.options = objective, options
+        self.history = History()
+        self._dataset, self._sampler, self._learner = dataset, sampler, learner
+        self._transforms = [*augment, *objective.embedder.preprocess]
+        self._seed = seed
+        self._optimizer = make_optimizer(options)
+        self._optimizer.init(self.learned.trainable_parameters())
+        self.best = snapshot(self.learned)
+        self._stale, self._images = 0, 0
+        self._sums, self._since = np.zeros(2), 0
+        self._begin()
+
+    @property
+    def learned(self) -> Learned:
+        """What is trained."""
+        return self.objective.learned
+
+    @property
+    def out_of_patience(self) -> bool:
+        """Whether `patience` records in a row brought nothing better."""
+        return bool(self.options.patience) and self._stale >= self.options.patience
+
+    def _begin(self) -> None:
+        """Get ready to take the step after `history.steps`."""
+        done = self.history.steps
+        self._batches: Iterator[tuple[list[Draw], NDArray[np.float32]]] = ahead(
+            lambda i: self._drawn(done + i), max(0, self.options.steps - done)
+        )
+        self._state = [self.learned.state, self._optimizer.state, mx.random.state]
+        self._update: Callable[..., tuple[mx.array, ...]] = self._learn
+        if not on_cpu():  # there it wants a C++ compiler and gains 5 %
+            self._update = mx.compile(self._learn, inputs=self._state, outputs=self._state)
+
+    def _drawn(self, step: int) -> tuple[list[Draw], NDArray[np.float32]]:
+        count = self.options.draws_per_step
+        draws = [self._sampler.draw(self._seed, step * count + i) for i in range(count)]
+        items = np.concatenate([draw.items for draw in draws])
+        rng = generator(self._seed, "augment", step)
+        return draws, load(self._dataset, items, self._transforms, rng)
+
+    def _learn(self, *batch: Any) -> tuple[mx.array, ...]:
+        weights = self.learned.trainable_parameters()
+        figures, gradients = self._learner.step(self.learned, self.objective, Batch(*batch))
+        self.learned.update(weights)
+        self._optimizer.update(self.learned, gradients)
+        return figures
+
+    def step(self) -> None:
+        """Take one; raises TrainingError where the loss is no longer finite."""
+        began, history = time.perf_counter(), self.history
+        draws, pixels = next(self._batches)
+        batch = batch_of(mx.array(pixels), draws)
+        if history.steps == 0:
+            require_made(self.learned, partial(self.objective, batch))
+            self.learned.train()
+        mx.random.seed(mlx_seed(self._seed, "dropout", history.steps + 1))
+        figures = self._update(batch.images, batch.draws, batch.sizes, batch.n_ways)
+        mx.eval(self._state, figures)
+        value, above_zero = (float(np.array(figure)) for figure in figures[:2])
+        history.steps += 1
+        history.seconds += time.perf_counter() - began
+        self._images += len(pixels)
+        history.images_per_second = self._images / history.seconds
+        if not np.isfinite(value):
+            raise TrainingError(
+                f"the loss is {value} at step {history.steps}: lower training.learning_rate"
+            )
+        self._sums += (value, above_zero)
+        self._since += 1
+
+    def record(self, figures: Mapping[str, float] | None = None) -> dict[str, Any]:
+        """Means since the last record and these figures, of which "score" decides on the best.
+
+        Without a score the last weights are the best.
+        """
+        history = self.history
+        loss, above_zero = self._sums / max(1, self._since)
+        self._sums, self._since = np.zeros(2), 0
+        record: dict[str, Any] = {
+            "step": history.steps,
+            "loss": float(loss),
+            "above_zero": float(above_zero),
+            "images_per_second": history.images_per_second,
+            **(figures or {}),
+        }
+        score = record.get("score")
+        if score is None or history.best_score is None or score > history.best_score:
+            self.best, self._stale = snapshot(self.learned), 0
+            history.best_step, history.best_score = history.steps, score
+        else:
+            self._stale += 1
+        history.records.append(record)
+        return record
+
+    def state(self) -> State:
+        """All that the next step depends on."""
+        parts: dict[str, Any] = {
+            "weights": snapshot(self.learned),
+            "best": self.best,
+            "optimizer": tree_flatten(self._optimizer.state),
+        }
+        arrays = {f"{part}.{name}": a for part, of in parts.items() for name, a in of}
+        facts = {
+            "history": attrs.asdict(self.history),
+            "stale": self._stale,
+            "images": self._images,
+            "sums": self._sums.tolist(),
+            "since": self._since,
+        }
+        return State(arrays, facts)
+
+    def restore(self, state: State) -> None:
+        """Go on from there."""
+
+        def part(name: str) -> list[tuple[str, Any]]:
+            start = f"{name}."
+            return [
+                (k.removeprefix(start), a) for k, a in state.arrays.items() if k.startswith(start)
+            ]
+
+        self.learned.load_weights(part("weights"))
+        self.best = part("best")
+        self._optimizer.state = tree_unflatten(part("optimizer"))
+        self.history = History(**{**state.facts["history"]})
+        self.history.records = list(self.history.records)
+        self._stale, self._images = state.facts["stale"], state.facts["images"]
+        self._sums, self._since = np.array(state.facts["sums"]), state.facts["since"]
+        self.learned.train()
+        self._begin()
+
+    def finish(self) -> None:
+        """Leave the best weights, in eval mode."""
+        self.learned.load_weights(self.best, strict=False)  # of parts that were refused, what was
+        mx.eval(self.learned.parameters())
+        self.learned.eval()
+
+
+def train(
+    training: Training,
+    validate: Callable[[], Mapping[str, float]] | None = None,
+    on_record: Callable[[dict[str, Any]], None] | None = None,
+    on_best: Callable[[nn.Module], object] | None = None,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> History:
+    """Take the steps that are left; the parts end with their best weights, in eval mode.
+
+    `validate()` gives named figures, of which "score" (higher is better) decides on the best
+    weights and on early stopping; without it the last weights are kept. Every `validate_every`
+    steps `on_record` gets the figures since the last time, `on_best` the learned parts when they
+    are the best so far; `progress(step, steps, speed)` is called after every step. Ctrl-C ends
+    training as "interrupted" with the best weights so far.
+    """
+    options, history = training.options, training.history
+    try:
+        while history.steps < options.steps and history.stopped == "steps":
+            training.step()
+            if history.steps % options.validate_every == 0 or history.steps == options.steps:
+                record = training.record(validate() if validate is not None else None)
+                if on_best is not None and history.best_step == history.steps:
+                    on_best(training.learned)
+                if on_record is not None:
+                    on_record(record)
+            if progress is not None:
+                progress(history.steps, options.steps, f"{history.images_per_second:.0f} images/s")
+            if training.out_of_patience:
+                history.stopped = "patience"
+    except KeyboardInterrupt:
+        history.stopped = "interrupted"
+        if validate is None or not history.records:
+            training.best = snapshot(training.learned)
+    finally:
+        training.finish()
+    return history
+
+
 def fit(
     embedder: Embedder,
     dataset: Dataset,
@@ -61,125 +275,19 @@ def fit(
     on_record: Callable[[dict[str, Any]], None] | None = None,
     on_best: Callable[[nn.Module], object] | None = None,
     progress: Callable[[int, int, str], None] | None = None,
+    miner: Miner = Miner(None),
+    learner: Learner = plain(),
 ) -> History:
-    """Train the backbone, metric and loss in place; they end with their best weights, in eval mode.
+    """Train backbone, metric, loss and head in place: a `Training` from its first step to its last.
 
-    `sampler` draws from `dataset` (its indices). `validate()` gives named figures, of which
-    "score" (higher is better) decides on the best weights and on early stopping; without it the
-    last weights are kept. Every `validate_every` steps `on_record` gets the figures since the last
-    time, `on_best` the learned parts when they are the best so far; `progress(step, steps, speed)`
-    is called after every step. Ctrl-C ends training as "interrupted" with the best weights so far.
-    No step: the weights as they are.
-
-    The same seed, arguments and machine give the same weights. Raises ConfigError where parts do
-    not fit (`check_fits`) or leave nothing to train (`check_learned`), TrainingError where the loss
-    is no longer finite.
+    `sampler` draws from `dataset` (its indices); the rest is as in `train`. No step: the weights as
+    they are. The same seed, arguments and machine give the same weights. Raises ConfigError where
+    parts do not fit (`check_fits`) or leave nothing to train, TrainingError where the loss is no
+    longer finite.
     """
-    check_fits(embedder, sampler, loss, metric, head)
-    learned = Learned(embedder.backbone, metric, loss)
-    _require_trainable(learned, options.steps)
-    model = nn.Module()
-    model.learned = learned
-    if sampler.layout == "labelled":
-        first = sampler.draw(seed, 0)
-        assert isinstance(first, Labelled)
-        mx.random.seed(mlx_seed(seed, "proxies"))
-        model.proxies = mx.random.normal((first.n_way, embedder.backbone.embedding_dim))
-    optimizer = make_optimizer(options)
-    transforms = [*augment, *embedder.preprocess]
-    history = History()
-
-    def prepare(step: int) -> tuple[list[Draw], NDArray[np.float32]]:
-        first = step * options.draws_per_step
-        draws = [sampler.draw(seed, first + i) for i in range(options.draws_per_step)]
-        items = np.concatenate([draw.items for draw in draws])
-        return draws, load(dataset, items, transforms, generator(seed, "augment", step))
-
-    def objective(
-        images: mx.array, draws: list[Arrays], sizes: list[int], n_ways: list[int]
-    ) -> tuple[mx.array, mx.array]:
-        embeddings = embedder(images)
-        proxies = embedder.scaled(model.proxies) if "proxies" in model else None
-        values, start = [], 0
-        for draw, size, n_way in zip(draws, sizes, n_ways, strict=True):
-            part = embeddings[start : start + size]
-            values.append(_compare(part, draw, n_way, metric, loss, head, proxies).flatten())
-            start += size
-        every = mx.concatenate(values)
-        return every.mean(), (every > 0).mean()
-
-    gradient = nn.value_and_grad(model, objective)
-
-    def update(*batch: Any) -> tuple[mx.array, mx.array]:
-        figures, gradients = gradient(*batch)
-        optimizer.update(model, gradients)
-        return figures
-
-    optimizer.init(model.trainable_parameters())
-    state: list[Any] = [model.state, optimizer.state, mx.random.state]
-    if not on_cpu():  # there it wants a C++ compiler and gains 5 %
-        update = mx.compile(update, inputs=state, outputs=state)
-    best = snapshot(model)
-    stale = 0
-    images_seen, sums, since = 0, np.zeros(2), 0
-    model.train()
-    clock = time.perf_counter()
-    try:
-        for step, (draws, pixels) in enumerate(ahead(prepare, options.steps), start=1):
-            batch = (
-                mx.array(pixels),
-                [_arrays(draw, sampler.layout) for draw in draws],
-                [len(draw.items) for draw in draws],
-                [_n_way(draw) for draw in draws],
-            )
-            if step == 1:
-                _require_made(learned, partial(objective, *batch))
-            mx.random.seed(mlx_seed(seed, "dropout", step))
-            value, above_zero = update(*batch)
-            mx.eval(state, value, above_zero)
-            history.seconds += time.perf_counter() - clock
-            images_seen += len(pixels)
-            history.steps = step
-            if not np.isfinite(value.item()):
-                raise TrainingError(
-                    f"the loss is {value.item()} at step {step}: lower training.learning_rate"
-                )
-            sums += np.array([value.item(), above_zero.item()])
-            since += 1
-            history.images_per_second = images_seen / history.seconds
-            if step % options.validate_every == 0 or step == options.steps:
-                record: dict[str, Any] = {
-                    "step": step,
-                    "loss": float(sums[0] / since),
-                    "above_zero": float(sums[1] / since),
-                    "images_per_second": history.images_per_second,
-                }
-                sums, since = np.zeros(2), 0
-                if validate is not None:
-                    record |= validate()
-                score = record.get("score")
-                better = score is None or history.best_score is None or score > history.best_score
-                stale = 0 if better else stale + 1
-                if better:
-                    best = snapshot(model)
-                    history.best_step, history.best_score = step, score
-                    if on_best is not None:
-                        on_best(learned)
-                history.records.append(record)
-                if on_record is not None:
-                    on_record(record)
-            if progress is not None:
-                progress(step, options.steps, f"{history.images_per_second:.0f} images/s")
-            if options.patience and stale >= options.patience:
-                history.stopped = "patience"
-                break
-            clock = time.perf_counter()
-    except KeyboardInterrupt:
-        history.stopped = "interrupted"
-        if validate is None or not history.records:
-            best = snapshot(model)
-    finally:
-        model.load_weights(best, strict=False)  # of parts that were refused, what there was
-        mx.eval(model.parameters())
-        model.eval()
-    return history
+    check_fits(embedder, sampler, loss, metric, head, miner)
+    proxies = proxies_of(sampler, loss, embedder.backbone.embedding_dim, seed)
+    learned = Learned(embedder.backbone, metric, loss, head, proxies)
+    objective = Objective(embedder, metric, loss, head, miner, learned)
+    training = Training(objective, dataset, sampler, options, augment, learner, seed)
+    return train(training, validate, on_record, on_best, progress)

@@ -6,23 +6,34 @@ from typing import Any
 
 import attrs
 import mlx.core as mx
-import mlx.nn as nn
 import numpy as np
 from attrs import frozen
 from numpy.typing import NDArray
 
+from ..catalogue.kinds import LISTS
 from ..catalogue.registry import Registered, Registry, make
 from ..core.draws import Draw, EpisodeBlock, Pairs
 from ..core.errors import ClassTooSmallError, ConfigError
-from ..core.interfaces import Adapter, Dataset, Head, Loss, Metric, Sampler, Transform
+from ..core.interfaces import (
+    Adapter,
+    Dataset,
+    Head,
+    Learner,
+    Loss,
+    Metric,
+    Miner,
+    Observer,
+    Sampler,
+    Transform,
+)
 from ..core.seeding import generator
 from ..data.split import ClassSplit, class_ids, only, split_classes
-from ..engine.objective import Learned, check_fits, check_learned
+from ..engine.objective import Learned, Objective, check_fits, check_learned, proxies_of
 from ..engine.optimizers import make_optimizer
 from ..engine.protocol import Setting, k_shot_episodes, verification_pairs
 from ..engine.validation import validation
 from ..parts.embedder import Embedder
-from .config import LISTS, Chosen, RunConfig
+from .config import Chosen, RunConfig
 
 
 @frozen
@@ -39,15 +50,19 @@ class Parts:
     head: Head
     adapter: Adapter[Embedder]
     sampler: Sampler[Draw]
+    miner: Miner
+    learner: Learner
+    learned: Learned
+    observers: tuple[Observer, ...]
     augment: tuple[Transform, ...]
     episodes: dict[Setting, list[EpisodeBlock]]
     pairs: tuple[Pairs, Pairs] | None
     shape: tuple[int, int, int]
 
     @property
-    def learned(self) -> nn.Module:
-        """What the weights file holds."""
-        return Learned(self.embedder.backbone, self.metric, self.loss)
+    def objective(self) -> Objective:
+        """What training makes small; `learned` is what the weights file holds."""
+        return Objective(self.embedder, self.metric, self.loss, self.head, self.miner, self.learned)
 
 
 @contextmanager
@@ -66,6 +81,7 @@ def build(config: RunConfig, registry: Registry, dataset: Dataset | None = None)
     part that is not what its kind must be.
     """
     origins: dict[str, str] = {}
+    known: dict[str, Any] = {}
 
     def named(kind: str, chosen: Chosen) -> Registered:
         entry = registry.get(kind, chosen.name)
@@ -73,7 +89,8 @@ def build(config: RunConfig, registry: Registry, dataset: Dataset | None = None)
         return entry
 
     def part(kind: str, chosen: Chosen, *arguments: Any) -> Any:
-        return make(named(kind, chosen), chosen.options, *arguments, seed=config.seed)
+        entry = named(kind, chosen)
+        return make(entry, chosen.options, *arguments, seed=config.seed, **known)
 
     data = named("dataset", config.dataset)
     if dataset is None:
@@ -82,22 +99,27 @@ def build(config: RunConfig, registry: Registry, dataset: Dataset | None = None)
     shape = dataset[0].shape
     # The first part: how long an embedding is may matter to the others.
     backbone = part("backbone", config.backbone, shape)
-    metric, loss, head, adapter = (
-        part(kind, getattr(config, kind)) for kind in ("metric", "loss", "head", "adapter")
+    known["embedding_dim"] = backbone.embedding_dim
+    metric, loss, miner, head, adapter, learner = (
+        part(kind, getattr(config, kind))
+        for kind in ("metric", "loss", "miner", "head", "adapter", "learner")
     )
-    augment, preprocess = (
-        tuple(part("transform", chosen) for chosen in getattr(config, key)) for key in LISTS
-    )
+    lists = {
+        key: tuple(part(kind, chosen) for chosen in getattr(config, key))
+        for key, kind in LISTS.items()
+    }
     with _naming(dataset.classes):
         training = only(dataset.labels, class_ids(dataset, split.train))
         sampler = part("sampler", config.sampler, training, dataset.groups)
         episodes = k_shot_episodes(dataset, split, config.evaluation)
         pairs = verification_pairs(dataset, split, config.evaluation)
-    mx.eval(Learned(backbone, metric, loss).parameters())
-    embedder = Embedder(backbone, preprocess, **attrs.asdict(config.embedding))
+    proxies = proxies_of(sampler, loss, backbone.embedding_dim, config.seed)
+    learned = Learned(backbone, metric, loss, head, proxies)
+    mx.eval(learned.parameters())
+    embedder = Embedder(backbone, lists["preprocess"], **attrs.asdict(config.embedding))
     return Parts(
-        config, origins, dataset, split, embedder, metric, loss, head, adapter, sampler, augment,
-        episodes, pairs, shape,
+        config, origins, dataset, split, embedder, metric, loss, head, adapter, sampler, miner,
+        learner, learned, lists["observers"], lists["augment"], episodes, pairs, shape,
     )  # fmt: skip
 
 
@@ -107,12 +129,12 @@ def check(parts: Parts) -> None:
     Raises ConfigError for parts that do not fit, nothing to train and transforms in the wrong list,
     DataError for classes too small to validate on.
     """
-    trained = (parts.embedder, parts.sampler, parts.loss, parts.metric, parts.head)
     try:
-        check_fits(*trained)
-        check_learned(*trained, parts.shape, parts.config.training.steps)
+        check_fits(parts.embedder, parts.sampler, parts.loss, parts.metric, parts.head, parts.miner)
+        draw = parts.sampler.draw(parts.config.seed, 0)
+        check_learned(parts.objective, draw, parts.shape, parts.config.training.steps)
     except ConfigError as error:
-        named = ("loss", "sampler", "metric", "head")
+        named = ("loss", "sampler", "miner", "metric", "head")
         listed = ", ".join(f"{kind} '{getattr(parts.config, kind).name}'" for kind in named)
         raise ConfigError(f"{listed}: {error}") from error
     make_optimizer(parts.config.training)

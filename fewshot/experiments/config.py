@@ -10,18 +10,18 @@ import attrs
 import tomli_w
 from attrs import frozen
 
-from ..catalogue.registry import Registry
+from ..catalogue.kinds import LISTS, PARTS
+from ..catalogue.registry import Registry, make
 from ..core.components import Preset, Study
 from ..core.errors import ConfigError, PluginError, choose_from
 from ..data.split import SplitOptions
+from ..engine.objective import LAYOUTS, Feed
 from ..engine.optimizers import TrainingOptions
 from ..engine.protocol import EvaluationOptions
 from ..parts.embedder import EmbeddingOptions
 from .schema import Tree, options, plain
 
-# Sections that name one component, lists of components, and sections of plain options.
-PARTS = ("dataset", "backbone", "metric", "loss", "sampler", "head", "adapter")
-LISTS = ("augment", "preprocess")
+# Sections of plain options; those that name parts are `PARTS` and `LISTS` of the kinds.
 PLAIN: dict[str, type] = {
     "split": SplitOptions,
     "embedding": EmbeddingOptions,
@@ -34,16 +34,12 @@ DEFAULTS: Tree = {
     "backbone": {"name": "simplecnn"},
     "metric": {"name": "euclidean"},
     "loss": {"name": "contrastive"},
+    "miner": {"name": "none"},
     "adapter": {"name": "none"},
+    "learner": {"name": "plain"},
+    "observers": [],
     "augment": [],
     "preprocess": [{"name": "normalise"}],
-}
-
-# What a loss is trained and tested with where nothing else is named, by its layout.
-_FOR_LAYOUT = {
-    "pairs": ("all-pairs", "nearest-support"),
-    "triplets": ("triplets", "nearest-support"),
-    "episode": ("episodes", "nearest-prototype"),
 }
 
 
@@ -64,10 +60,13 @@ class RunConfig:
     metric: Chosen
     loss: Chosen
     sampler: Chosen
+    miner: Chosen
     head: Chosen
     adapter: Chosen
+    learner: Chosen
     augment: tuple[Chosen, ...]
     preprocess: tuple[Chosen, ...]
+    observers: tuple[Chosen, ...]
     split: SplitOptions = SplitOptions()
     embedding: EmbeddingOptions = EmbeddingOptions()
     training: TrainingOptions = TrainingOptions()
@@ -174,14 +173,15 @@ def _merge_part(registry: Registry, kind: str, below: Tree, value: Any) -> Tree:
 
 
 def _merge_list(registry: Registry, key: str, below: list[Tree], value: Any) -> list[Tree]:
+    kind = LISTS[key]
     if isinstance(value, list):
-        merged = [_merge_part(registry, "transform", {}, entry) for entry in value]
+        merged = [_merge_part(registry, kind, {}, entry) for entry in value]
         if not all("name" in entry for entry in merged):
             raise ConfigError(f"every entry of '{key}' needs a name")
         return merged
     entries = [dict(entry) for entry in below]
     for name, changes in _table(key, value).items():
-        qualified = registry.get("transform", name).qualified
+        qualified = registry.get(kind, name).qualified
         if qualified not in (entry["name"] for entry in entries):
             present = ", ".join(entry["name"] for entry in entries) or "nothing"
             raise ConfigError(f"{key} has no '{name}' to change, it has: {present}")
@@ -205,17 +205,17 @@ def resolve(registry: Registry, layers: Iterable[Tree]) -> RunConfig:
     defaults = {k: v for k, v in DEFAULTS.items() if not any(chooses(a, k) for a in above)}
     tree = merge(registry, [defaults, *above])
     loss = from_table(registry, "loss", tree["loss"], "loss")
-    layout = _layout(registry, loss)
-    for kind, name in zip(("sampler", "head"), _FOR_LAYOUT[layout], strict=True):
+    feed = _feed(registry, loss)
+    mined = feed.mined_by is not None and tree["miner"]["name"] != "none"
+    for kind, name in (("sampler", feed.mined_by if mined else feed.sampler), ("head", feed.head)):
         tree[kind] = {"name": name, **tree.get(kind, {})}
     seed = tree.get("seed", 0)
     if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
         raise ConfigError(f"seed wants a whole number from 0, got {seed!r}")
     every: dict[str, Any] = {kind: from_table(registry, kind, tree[kind], kind) for kind in PARTS}
-    for key in LISTS:
+    for key, kind in LISTS.items():
         every[key] = tuple(
-            from_table(registry, "transform", table, f"{key}.{table['name']}")
-            for table in tree[key]
+            from_table(registry, kind, table, f"{key}.{table['name']}") for table in tree[key]
         )
     for key, cls in PLAIN.items():
         every[key] = options(cls, tree.get(key, {}), key)
@@ -245,12 +245,12 @@ def _preset(registry: Registry, name: str) -> Tree:
     return values
 
 
-def _layout(registry: Registry, loss: Chosen) -> str:
-    made = registry.get("loss", loss.name).component.factory(loss.options)
-    layout = getattr(made, "layout", None)
-    if layout not in _FOR_LAYOUT:
+def _feed(registry: Registry, loss: Chosen) -> Feed:
+    entry = registry.get("loss", loss.name)
+    made = make(entry, loss.options, embedding_dim=2)  # only to see its layout
+    if made.layout not in LAYOUTS:
         raise PluginError(f"loss '{loss.name}' made {made!r}, which has none of the layouts known")
-    return str(layout)
+    return LAYOUTS[made.layout]
 
 
 def names_path(registry: Registry, layers: Iterable[Tree]) -> bool:

@@ -22,7 +22,7 @@ from ..core.interfaces import Dataset
 from ..core.progress import Progress, silent
 from ..data.datasets import ArrayDataset, decode
 from ..data.split import ClassSplit, SplitOptions
-from ..engine.training import History, fit
+from ..engine.training import History, Training, train
 from ..engine.weights import WEIGHTS, fill, save_weights
 from ..reports import pictures, run_page
 from .assembly import Parts, build, check, validation_of
@@ -162,17 +162,13 @@ def _train(parts: Parts, folder: Path, progress: Progress) -> History:
         files.append_line(folder / "metrics.jsonl", record)
         progress("training", record["step"], config.training.steps, "", _line(record))
 
-    return fit(
-        parts.embedder,
-        parts.dataset,
-        parts.sampler,
-        parts.loss,
-        parts.metric,
-        parts.head,
-        config.training,
-        parts.augment,
+    training = Training(
+        parts.objective, parts.dataset, parts.sampler, config.training, parts.augment,
+        parts.learner, config.seed,
+    )  # fmt: skip
+    return train(
+        training,
         validation_of(parts),
-        config.seed,
         on_record=keep,
         on_best=lambda model: save_weights(model, folder / WEIGHTS),
         progress=lambda done, total, speed: progress("training", done, total, speed, ""),

@@ -11,6 +11,7 @@ from mlx.utils import tree_flatten
 from numpy.typing import NDArray
 
 from ..compute.modules import copied
+from ..core.components import Component
 from ..core.draws import Ints
 from ..core.errors import TrainingError
 from ..core.interfaces import Adapter, Metric, Transform
@@ -198,3 +199,20 @@ def _inverse_root(rows: NDArray[np.float64], labels: Ints, shrinkage: float) -> 
     shrunk = (1 - shrinkage) * covariance / mean + shrinkage * np.eye(d)
     values, vectors = np.linalg.eigh(shrunk)
     return (vectors / np.sqrt(values)) @ vectors.T
+
+
+COMPONENTS = (
+    Component("none", none, summary="the embedder as it was trained"),
+    Component(
+        "finetune",
+        finetune,
+        FinetuneOptions,
+        "a few prototypical steps on augmented support images",
+    ),
+    Component(
+        "whiten",
+        whiten,
+        WhitenOptions,
+        "a linear map of frozen embeddings: their spread within classes made alike",
+    ),
+)

@@ -5,6 +5,7 @@ import mlx.nn as nn
 from attrs import frozen
 
 from ..compute.layers import BatchNorm, Flatten, MaxPool2x2, Sequential
+from ..core.components import Component
 from ..core.errors import ConfigError
 from ..core.options import option, positive
 
@@ -47,3 +48,6 @@ class Conv4(nn.Module):
 def conv4(options: Conv4Options, input_shape: tuple[int, int, int]) -> Conv4:
     """`Conv4` for images of `input_shape` (h, w, c); ConfigError below 16x16."""
     return Conv4(options.width, input_shape)
+
+
+COMPONENTS = (Component("conv4", conv4, Conv4Options, "the field's four-block network"),)

@@ -4,6 +4,7 @@ import mlx.core as mx
 import numpy as np
 from attrs import frozen
 
+from ..core.components import Component
 from ..core.interfaces import Head, Metric
 from ..core.options import NoOptions, at_least, at_most, option, positive, within
 from .metrics import sqeuclidean
@@ -143,3 +144,24 @@ def _votes(distances: mx.array, labels: mx.array, n_way: int, k: int) -> mx.arra
     as_far = (distances == last).astype(mx.float32) @ of_class
     left = k - nearer.sum(axis=-1, keepdims=True) - (as_far.cumsum(axis=-1) - as_far)
     return nearer + mx.clip(left, 0, as_far)
+
+
+COMPONENTS = (
+    Component(
+        "nearest-prototype",
+        nearest_prototype,
+        summary="minus the distance to class means",
+    ),
+    Component(
+        "lda",
+        lda,
+        LdaOptions,
+        "minus the Mahalanobis distance to class means, by the support's covariance",
+    ),
+    Component(
+        "nearest-support",
+        nearest_support,
+        NearestSupportOptions,
+        "votes of the k nearest support images",
+    ),
+)

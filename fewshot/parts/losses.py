@@ -6,6 +6,7 @@ import mlx.core as mx
 import mlx.nn as nn
 from attrs import frozen
 
+from ..core.components import Component
 from ..core.interfaces import Loss
 from ..core.options import at_least, below, option, positive, within
 
@@ -81,3 +82,20 @@ def prototypical(options: PrototypicalOptions = PrototypicalOptions()) -> Loss:
         )
 
     return Loss(fn=values, layout="episode")
+
+
+COMPONENTS = (
+    Component(
+        "contrastive",
+        contrastive,
+        ContrastiveOptions,
+        "pairs: Y·D² + (1−Y)·max(0, m−D)²",
+    ),
+    Component("triplet", triplet, TripletOptions, "triplets: max(0, D₊ − D₋ + m)"),
+    Component(
+        "prototypical",
+        prototypical,
+        PrototypicalOptions,
+        "episodes: cross-entropy of the head's scores / temperature",
+    ),
+)

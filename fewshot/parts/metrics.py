@@ -4,6 +4,7 @@ import math
 
 import mlx.core as mx
 
+from ..core.components import Component
 from ..core.interfaces import Metric
 from ..core.options import NoOptions
 
@@ -84,3 +85,11 @@ def manhattan(_: NoOptions = NoOptions()) -> Metric:
         laws=frozenset({"identity", "symmetry", "triangle"}),
         upper=lambda d: 2 * math.sqrt(d),
     )
+
+
+COMPONENTS = (
+    Component("euclidean", euclidean, summary="√Σ(x−y)², not squared"),
+    Component("sqeuclidean", sqeuclidean, summary="Σ(x−y)²; no triangle inequality"),
+    Component("cosine", cosine, summary="1 − cos(x, y), a distance from 0 to 2"),
+    Component("manhattan", manhattan, summary="Σ|x−y|"),
+)

@@ -11,6 +11,7 @@ import numpy as np
 from attrs import frozen
 from numpy.typing import NDArray
 
+from ..core.components import Component
 from ..core.draws import Episode, EpisodeBlock, Grouping, Ints, Labelled, Pairs, Triplets, in_blocks
 from ..core.errors import ClassTooSmallError, DataError
 from ..core.interfaces import Sampler
@@ -462,3 +463,27 @@ def all_way(
         return in_blocks((draw(seed, i) for i in range(count)), at_most=size)
 
     return Sampler(draw=draw, layout="episode", blocks=blocks)
+
+
+COMPONENTS = (
+    Component("pairs", pairs, PairsOptions, "random pairs"),
+    Component(
+        "all-pairs",
+        all_pairs,
+        AllPairsOptions,
+        "all pairs of a class-balanced batch",
+    ),
+    Component(
+        "triplets",
+        triplets,
+        TripletsOptions,
+        "random triplets of a class-balanced batch",
+    ),
+    Component("episodes", episodes, EpisodesOptions, "N-way K-shot episodes"),
+    Component(
+        "proxies",
+        proxies,
+        ProxiesOptions,
+        "a class-balanced batch, compared with a learned vector of every class",
+    ),
+)

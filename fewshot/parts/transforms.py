@@ -8,6 +8,7 @@ import numpy as np
 from attrs import frozen, validators
 from numpy.typing import NDArray
 
+from ..core.components import Component
 from ..core.errors import ConfigError
 from ..core.interfaces import Transform
 from ..core.options import above, at_least, at_most, below, option, positive, share, within
@@ -346,3 +347,36 @@ def normalise(options: NormaliseOptions = NormaliseOptions()) -> Transform:
         return (images - mean) / std
 
     return apply
+
+
+COMPONENTS = (
+    Component("crop", random_resized_crop, CropOptions, "random resized crop"),
+    Component(
+        "warp",
+        random_warp,
+        WarpOptions,
+        "random rotation, scale, shear, shift and perspective",
+    ),
+    Component("flip", horizontal_flip, FlipOptions, "horizontal flip"),
+    Component(
+        "colour",
+        colour_jitter,
+        ColourOptions,
+        "random brightness, contrast and saturation",
+    ),
+    Component(
+        "tint",
+        random_tint,
+        TintOptions,
+        "random hue, tone curve and gain of each channel",
+    ),
+    Component("blur", gaussian_blur, BlurOptions, "Gaussian blur"),
+    Component("erase", random_erasing, EraseOptions, "random erasing"),
+    Component("clouds", clouds, CloudsOptions, "smooth patches of random colour"),
+    Component(
+        "normalise",
+        normalise,
+        NormaliseOptions,
+        "(x − mean) / std, for `preprocess`",
+    ),
+)

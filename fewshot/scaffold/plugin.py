@@ -13,14 +13,12 @@ from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from ..catalogue.kinds import KINDS as CATALOGUE
 from ..core.errors import ConfigError, OutputError, choose_from
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
 KINDS = tuple(sorted(path.stem.removesuffix("_check") for path in _TEMPLATES.glob("*_check.py")))
-
-# What a run is asked with, where it is not `--KIND NAME`.
-_FLAGS = {"transform": "--augment", "sampler": "--loss prototypical --sampler"}
 
 
 def new_plugin(name: str, kind: str, parent: Path, taken: Mapping[str, str]) -> Path:
@@ -62,7 +60,7 @@ def new_plugin(name: str, kind: str, parent: Path, taken: Mapping[str, str]) -> 
 
 def use(name: str, kind: str) -> str:
     """How a run is asked for a component: `--metric NAME`."""
-    return f"{_FLAGS.get(kind, f'--{kind}')} {name}"
+    return f"{CATALOGUE[kind].flag} {name}"
 
 
 def _check_name(name: str, taken: Mapping[str, str]) -> None:

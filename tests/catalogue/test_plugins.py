@@ -11,7 +11,7 @@ from plugin_sites import distribution, fewshot, names
 
 from fewshot.catalogue import hooks
 from fewshot.catalogue.kinds import KINDS
-from fewshot.catalogue.loading import _ARGUMENTS, collect
+from fewshot.catalogue.loading import collect
 from fewshot.core import interfaces
 from fewshot.core.components import Component, Preset, Study
 from fewshot.core.errors import PluginError
@@ -56,7 +56,7 @@ def test_there_is_one_hook_for_each_kind():
 @pytest.mark.parametrize("hook", HOOKS)
 def test_what_a_hook_returns_is_found_under_its_kind(hook: str):
     kind = kind_of(hook)
-    takes = ", ".join(_ARGUMENTS.get(kind, ("options",)))
+    takes = ", ".join(KINDS[kind].takes)
     if kind in ("preset", "study"):
         part = Preset("x", {}) if kind == "preset" else Study("x", {"row": {}})
     else:
@@ -75,7 +75,7 @@ def test_a_hook_refuses_another_kind_of_record(hook: str):
 @pytest.mark.parametrize("hook", sorted(set(HOOKS) - {"fewshot_presets", "fewshot_studies"}))
 def test_a_hook_documents_its_factory_and_refuses_one_that_takes_other_arguments(hook: str):
     text = inspect.getdoc(getattr(hooks, hook)) or ""
-    takes = _ARGUMENTS.get(kind_of(hook), ("options",))
+    takes = KINDS[kind_of(hook)].takes
     documented = re.search(r"`factory\((.*?)\)` -> `(\w+)`", text)
     assert documented is not None
     assert documented[1].split(", ") == list(takes)

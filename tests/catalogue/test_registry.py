@@ -20,7 +20,7 @@ from fewshot.core.errors import (
 # Few names and providers, so that clashes are common.
 NAMES = st.sampled_from(["a", "b", "ab", "cosine", "x-1", "x.1"])
 PROVIDERS = st.sampled_from([BUILTIN, "p", "q", "asl"])
-OFFERS = st.sets(st.tuples(st.sampled_from(KINDS), PROVIDERS, NAMES), max_size=30)
+OFFERS = st.sets(st.tuples(st.sampled_from(list(KINDS)), PROVIDERS, NAMES), max_size=30)
 
 
 def entry(kind: str, provider: str, name: str) -> Registered:
@@ -82,7 +82,7 @@ def test_a_bare_name_means_the_only_offer_or_is_an_error_that_lists_them_all(
                 assert f"{provider}/{name}" in str(caught.value)
 
 
-@given(OFFERS, st.sampled_from(KINDS))
+@given(OFFERS, st.sampled_from(list(KINDS)))
 def test_names_lead_back_to_every_entry_exactly_once(offers: set[tuple[str, str, str]], kind: str):
     registry = filled(offers)
     found = [registry.get(kind, name) for name in registry.names(kind)]
@@ -136,7 +136,7 @@ def test_one_provider_cannot_offer_a_name_twice(offers: set[tuple[str, str, str]
     assert not any(registry.all(kind) for kind in KINDS)
 
 
-@given(OFFERS, st.sampled_from(KINDS), st.text(max_size=8))
+@given(OFFERS, st.sampled_from(list(KINDS)), st.text(max_size=8))
 def test_an_unknown_name_says_kind_name_and_what_is_valid(
     offers: set[tuple[str, str, str]], kind: str, name: str
 ):

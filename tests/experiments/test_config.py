@@ -29,7 +29,7 @@ from fewshot.experiments.config import (
 from fewshot.experiments.schema import type_name
 
 REGISTRY: Registry = build_registry()[0]
-KIND_OF_SECTION = {**{kind: kind for kind in PARTS}, **dict.fromkeys(LISTS, "transform")}
+KIND_OF_SECTION = {**{kind: kind for kind in PARTS}, **LISTS}
 
 
 def config(*layers: dict[str, Any]) -> Any:
@@ -135,7 +135,7 @@ LAYERS = st.fixed_dictionaries(
     {},
     optional={
         **{kind: parts_of(kind) for kind in PARTS},
-        **{key: st.lists(parts_of("transform"), max_size=4) for key in LISTS},
+        **{key: st.lists(parts_of(LISTS[key]), max_size=4) for key in LISTS},
         **{key: tables_of(cls) for key, cls in PLAIN.items()},
         "seed": st.integers(0, 2**63),
     },

@@ -1,11 +1,11 @@
 """Replaces a built-in metric and NumPy's random seed when imported."""
 
-import fewshot.metrics
 import numpy as np
 
+import fewshot.parts.metrics
 from fewshot import Component, cosine, hookimpl
 
-fewshot.metrics.euclidean = None
+fewshot.parts.metrics.euclidean = None
 np.random.seed(0)  # noqa: NPY002
 
 
