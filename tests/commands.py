@@ -53,3 +53,14 @@ def done(
     assert result.returncode == 0, result.stderr
     assert "Traceback" not in result.stderr
     return result
+
+
+def error(code: int, *arguments: object, cwd: Path | None = None, start: Any = here) -> str:
+    """The one line that a mistake ends in; nothing else is said but progress."""
+    result = start(*arguments, cwd=cwd)
+    assert result.returncode == code, result.stderr
+    assert "Traceback" not in result.stderr
+    lines = [line for line in result.stderr.splitlines() if line.startswith("Error:")]
+    assert len(lines) == 1, result.stderr
+    assert result.stderr.splitlines()[-1] == lines[0]
+    return lines[0]

@@ -17,7 +17,7 @@ import attrs
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from commands import command, done, fewshot, here
+from commands import command, done, error, fewshot, here
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -40,17 +40,6 @@ QUICK = (
     *("--set", "split.test_fraction=0.3", "--set", "split.val_fraction=0.3"),
 )
 REGISTRY = build_registry()[0]
-
-
-def error(code: int, *arguments: object, cwd: Path | None = None, start: Any = here) -> str:
-    """The one line that a mistake ends in; nothing else is said but progress."""
-    result = start(*arguments, cwd=cwd)
-    assert result.returncode == code, result.stderr
-    assert "Traceback" not in result.stderr
-    lines = [line for line in result.stderr.splitlines() if line.startswith("Error:")]
-    assert len(lines) == 1, result.stderr
-    assert result.stderr.splitlines()[-1] == lines[0]
-    return lines[0]
 
 
 def write_images(root: Path, counts: dict[str, int]) -> Path:

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from commands import done, error, fewshot, here
 from PIL import Image
-from test_cli import done, error, fewshot, here
 
 import fewshot as fs
 
