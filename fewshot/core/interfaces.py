@@ -22,7 +22,7 @@ c channels, d embedding dimensions, s support and q query images, m other images
 (episodes) that broadcast. Distances: smaller is closer. Scores: higher is better.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar, runtime_checkable
@@ -87,6 +87,10 @@ class Metric:
         return max(s, d) if products else s * d
 
 
+def _laws(names: Iterable[Law]) -> frozenset[Law]:
+    return frozenset(names)
+
+
 @frozen
 class Loss:
     """What training makes small: values that it averages, and the `layout` of what they compare.
@@ -104,7 +108,7 @@ class Loss:
     fn: "Callable[..., mx.array]"
     layout: Layout
     margin: float | None = None
-    requires: frozenset[Law] = field(default=frozenset(), converter=frozenset)
+    requires: frozenset[Law] = field(default=frozenset(), converter=_laws)
 
 
 @frozen

@@ -21,8 +21,8 @@ Values = tuple[mx.array, mx.array | None]  # a loss's values, and how much each 
 class Learned(nn.Module):
     """All that training changes, in one module: what it leaves and a checkpoint saves.
 
-    `backbone`; `metric`, `loss` and `head` where they have learned parts; `proxies`, a vector of
-    every class of labelled images under an episode loss.
+    `backbone`; `metric`, `loss` and `head` where they have learned parts; `proxies` (n_way ·
+    centres, d), the vectors of classes that an episode loss compares labelled images with.
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class Learned(nn.Module):
         metric: Metric,
         loss: Loss | None = None,
         head: Head | None = None,
-        proxies: nn.Module | None = None,
+        proxies: mx.array | None = None,
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -39,24 +39,25 @@ class Learned(nn.Module):
             "metric": metric.fn,
             "loss": loss and loss.fn,
             "head": getattr(head, "module", None),
-            "proxies": proxies,
         }
         for name, part in parts.items():
             if isinstance(part, nn.Module):
                 self[name] = part
+        if proxies is not None:
+            self.proxies = proxies
 
 
-def proxies_of(sampler: Sampler[Draw], loss: Loss, width: int, seed: int) -> nn.Module | None:
-    """Vectors (n_way · centres, width), where an episode loss is to learn from labelled images."""
+def proxies_of(sampler: Sampler[Draw], loss: Loss, width: int, seed: int) -> mx.array | None:
+    """Vectors (n_way · centres, width), where an episode loss is to learn from labelled images.
+
+    The centres of a class stand together.
+    """
     if (sampler.layout, loss.layout) != ("labelled", "episode"):
         return None
     first = sampler.draw(seed, 0)
     assert isinstance(first, Labelled)
-    rows = first.n_way * sampler.centres
-    proxies = nn.Embedding(rows, width)
-    mx.random.seed(mlx_seed(seed, "proxies"))
-    proxies.weight = mx.random.normal((rows, width))
-    return proxies
+    key = mx.random.key(mlx_seed(seed, "proxies"))
+    return mx.random.normal((first.n_way * sampler.centres, width), key=key)
 
 
 def arrays(draw: Draw) -> Arrays:
@@ -77,7 +78,10 @@ def batch_of(images: mx.array, draws: list[Draw]) -> Batch:
 
 @frozen
 class Objective:
-    """The loss of a batch, and the share of its values above 0, of the parts as they are now."""
+    """The loss of a batch, and the share of its values above 0, of the parts as they are now.
+
+    `layout`: what the sampler draws.
+    """
 
     embedder: Embedder
     metric: Metric
@@ -85,6 +89,7 @@ class Objective:
     head: Head | None
     miner: Miner
     learned: Learned
+    layout: DrawLayout
 
     def __call__(self, batch: Batch) -> tuple[mx.array, mx.array]:
         """Mean of all values, and the share above 0."""
@@ -101,16 +106,8 @@ class Objective:
 
     def values(self, embeddings: mx.array, draw: Arrays, n_way: int) -> Values:
         """The loss's values of one draw's embeddings, and how much each counts; None: alike."""
-        fed = LAYOUTS[self.loss.layout].fed_by[_layout_of(draw)]
-        return fed(self, embeddings, draw, n_way)
-
-
-def _layout_of(draw: Arrays) -> DrawLayout:
-    """Told by what a draw has, as its record's name is."""
-    for name, layout in (("left", "pairs"), ("anchor", "triplets"), ("support", "episode")):
-        if name in draw:
-            return layout  # type: ignore[return-value]
-    return "labelled"
+        compare = LAYOUTS[self.loss.layout].fed_by[self.layout]
+        return compare(self, embeddings, draw, n_way)
 
 
 # ------------------------------------------------------------------- a comparison a layout
@@ -134,8 +131,8 @@ def _episode(o: Objective, x: mx.array, draw: Arrays, n_way: int) -> Values:
 
 
 def _proxies(o: Objective, x: mx.array, draw: Arrays, n_way: int) -> Values:
-    proxies = o.embedder.scaled(o.learned.proxies.weight)
-    distances = o.metric.table(x, proxies).reshape(len(x), n_way, -1).min(axis=-1)
+    proxies = o.embedder.scaled(o.learned.proxies)
+    distances = o.metric.table(x, proxies).reshape(len(x), n_way, -1).min(axis=-1)  # of the centres
     return o.loss.fn(-distances, draw["labels"]), None
 
 
@@ -258,9 +255,10 @@ def check_fits(
         )
     missing = sorted(loss.requires - metric.laws)
     if missing:
+        way_out = "--metric cosine" if "cosine" in missing else "take another with --metric"
         raise ConfigError(
-            f"the loss requires a metric that keeps {', '.join(missing)}: "
-            f"{'take the metric cosine' if 'cosine' in missing else 'take another metric'}"
+            f"the loss requires of its metric the law {' and '.join(missing)}, which this one does "
+            f"not keep: {way_out}"
         )
     bounded = embedder.normalize == "l2" or "scale_free" in metric.laws
     upper = metric.upper(embedder.backbone.embedding_dim)

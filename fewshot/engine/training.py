@@ -288,6 +288,6 @@ def fit(
     check_fits(embedder, sampler, loss, metric, head, miner)
     proxies = proxies_of(sampler, loss, embedder.backbone.embedding_dim, seed)
     learned = Learned(embedder.backbone, metric, loss, head, proxies)
-    objective = Objective(embedder, metric, loss, head, miner, learned)
+    objective = Objective(embedder, metric, loss, head, miner, learned, sampler.layout)
     training = Training(objective, dataset, sampler, options, augment, learner, seed)
     return train(training, validate, on_record, on_best, progress)

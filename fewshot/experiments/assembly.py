@@ -62,7 +62,15 @@ class Parts:
     @property
     def objective(self) -> Objective:
         """What training makes small; `learned` is what the weights file holds."""
-        return Objective(self.embedder, self.metric, self.loss, self.head, self.miner, self.learned)
+        return Objective(
+            self.embedder,
+            self.metric,
+            self.loss,
+            self.head,
+            self.miner,
+            self.learned,
+            self.sampler.layout,
+        )
 
 
 @contextmanager

@@ -72,7 +72,7 @@ def cosine(_: NoOptions = NoOptions()) -> Metric:
     """
     return Metric(
         fn=lambda x, y: _squares(unit(x), unit(y)) / 2,
-        laws=frozenset({"identity", "symmetry", "scale_free"}),
+        laws=frozenset({"identity", "symmetry", "scale_free", "cosine"}),
         upper=lambda _: 2.0,
         matrix=lambda q, p: _squares_matrix(unit(q), unit(p)) / 2,
     )

@@ -164,29 +164,65 @@ def all_pairs(options: AllPairsOptions, labels: Ints, groups: Ints | None = None
 
 
 @frozen
+class BalancedOptions:
+    """Options of a class-balanced batch."""
+
+    classes: int = option(14, "classes in a batch, at the most", at_least(2))
+    per_class: int = option(5, "images of each", at_least(2))
+    groups: Grouping = option("separate", _GROUPS_HELP)
+
+
+def balanced(
+    options: BalancedOptions, labels: Ints, groups: Ints | None = None
+) -> Sampler[Labelled]:
+    """A batch of `classes` x `per_class` images, each to be compared with all the others.
+
+    For losses of batches, and for miners (Hermans et al. 2017's PK batch).
+    """
+    pools = _pools(labels)
+    groups = _used(groups, options.groups)
+    _require_classes(pools, 2, "the sampler 'balanced'")
+    _require(pools, groups, options.per_class, "per_class")
+    return _labelled(options, labels, pools, groups, "balanced")
+
+
+def _labelled(
+    options: "BalancedOptions | ProxiesOptions",
+    labels: Ints,
+    pools: dict[int, Ints],
+    groups: Ints | None,
+    name: str,
+    centres: int = 1,
+) -> Sampler[Labelled]:
+    ids = np.array(list(pools))
+
+    def draw(seed: int, index: int) -> Labelled:
+        rng = generator(seed, name, index)
+        items = _balanced(rng, pools, groups, options.classes, options.per_class)
+        return Labelled(items, np.searchsorted(ids, labels[items]), tuple(pools))
+
+    return Sampler(draw=draw, layout="labelled", centres=centres)
+
+
+@frozen
 class ProxiesOptions:
     """Options of labelled images."""
 
     classes: int = option(14, "classes in a batch, at the most", positive)
     per_class: int = option(5, "images of each", positive)
+    centres: int = option(1, "proxies of each class, of which the nearest counts", positive)
 
 
 def proxies(options: ProxiesOptions, labels: Ints, groups: Ints | None = None) -> Sampler[Labelled]:
-    """A batch of `classes` x `per_class` images, each to be told by its class's learned proxy.
+    """A batch of `classes` x `per_class` images, each to be told by its class's learned proxies.
 
-    Images are not compared with each other, so their groups do not matter.
+    Several `centres` leave room for a class of several looks (Deng et al. 2020). Images are not
+    compared with each other, so their groups do not matter.
     """
     pools = _pools(labels)
     _require_classes(pools, 2, "the sampler 'proxies'")
     _require(pools, None, options.per_class, "per_class")
-    ids = np.array(list(pools))
-
-    def draw(seed: int, index: int) -> Labelled:
-        rng = generator(seed, "proxies", index)
-        items = _balanced(rng, pools, None, options.classes, options.per_class)
-        return Labelled(items, np.searchsorted(ids, labels[items]), tuple(pools))
-
-    return Sampler(draw=draw, layout="labelled")
+    return _labelled(options, labels, pools, None, "proxies", options.centres)
 
 
 # ---------------------------------------------------------------------------- triplets
@@ -481,9 +517,15 @@ COMPONENTS = (
     ),
     Component("episodes", episodes, EpisodesOptions, "N-way K-shot episodes"),
     Component(
+        "balanced",
+        balanced,
+        BalancedOptions,
+        "a class-balanced batch, every image compared with the others",
+    ),
+    Component(
         "proxies",
         proxies,
         ProxiesOptions,
-        "a class-balanced batch, compared with a learned vector of every class",
+        "a class-balanced batch, compared with learned vectors of every class",
     ),
 )

@@ -24,11 +24,13 @@ from .heads import check_head
 from .laws import STEADY, Kind, Law, LawBroken, Outcome, leaving_no_files
 from .losses import check_loss
 from .metrics import check_metric
+from .miners import check_miner
 from .plugins import LAWS, check_plugin, try_part
 from .presets import check_preset
 from .samplers import check_sampler
 from .strategies import (
     batches,
+    compared_batches,
     compared_pairs,
     distances,
     labelled,
@@ -55,11 +57,13 @@ __all__ = [
     "check_head",
     "check_loss",
     "check_metric",
+    "check_miner",
     "check_plugin",
     "check_preset",
     "check_sampler",
     "check_study",
     "check_transform",
+    "compared_batches",
     "compared_pairs",
     "distances",
     "labelled",

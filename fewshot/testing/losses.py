@@ -10,17 +10,30 @@ from hypothesis import strategies as st
 from mlx.utils import tree_flatten
 
 from ..core.draws import Layout
-from ..core.interfaces import Loss
+from ..core.interfaces import Law, Loss, Metric
 from ..core.options import NoOptions
+from ..parts.metrics import cosine, euclidean, manhattan, sqeuclidean
+from .batches import against_others
 from .laws import ULP, Kind, evaluated, fail, first, law, laws_of, require_made, told
-from .strategies import Array, compared_pairs, distances, scored_queries, seeds, shuffled
+from .strategies import (
+    Array,
+    compared_batches,
+    compared_pairs,
+    distances,
+    points,
+    scored_queries,
+    seeds,
+    shuffled,
+)
 
 _LAYOUTS = get_args(Layout)
 _INPUTS = {
     "pairs": ("distances", "same"),
     "triplets": ("to_positive", "to_negative"),
     "episode": ("scores", "labels"),
+    "batch": ("distances", "labels", "others"),
 }
+Inputs = tuple[Array, ...]
 
 
 def check_loss(factory: Callable[[Any], Loss], options: Any = NoOptions()) -> None:
@@ -34,38 +47,53 @@ def values(loss: Loss, *inputs: Array) -> Array:
 
 
 def _inputs(loss: Loss) -> Any:
-    """A strategy for both inputs of a loss of this layout."""
-    if loss.layout == "triplets":
-        return distances(2).map(tuple)
-    return {"pairs": compared_pairs(), "episode": scored_queries()}[loss.layout]
+    """A strategy for the inputs of a loss of this layout."""
+    found: Any = {
+        "pairs": compared_pairs(),
+        "triplets": distances(2).map(tuple),
+        "episode": scored_queries(),
+        "batch": compared_batches().map(lambda batch: against_others(*batch)),
+    }[loss.layout]
+    return found.map(lambda inputs: (_in_reach(loss, inputs[0]), *inputs[1:]))
 
 
-def _gradients(loss: Loss, inputs: tuple[Array, Array]) -> list[Array]:
-    one, two = map(mx.array, inputs)
-    if loss.layout == "triplets":
-        found = mx.grad(lambda a, b: loss.fn(a, b).mean(), argnums=(0, 1))(one, two)
-        return [np.array(g) for g in found]
-    return [np.array(mx.grad(lambda a: loss.fn(a, two).mean())(one))]
+def _in_reach(loss: Loss, found: Array) -> Array:
+    """Distances, or scores, that the metric can give: under "cosine" none is beyond 2."""
+    return np.clip(found, -2, 2) if "cosine" in loss.requires else found
 
 
-def _told(loss: Loss, inputs: tuple[Array, Array]) -> str:
+def _gradients(loss: Loss, inputs: Inputs) -> list[Array]:
+    arrays = [mx.array(v) for v in inputs]
+    by = [0, 1] if loss.layout == "triplets" else [0]
+    return [np.array(g) for g in mx.grad(lambda *a: loss.fn(*a).mean(), argnums=by)(*arrays)]
+
+
+def _told(loss: Loss, inputs: Inputs) -> str:
     return told(**dict(zip(_INPUTS[loss.layout], inputs, strict=True)))
 
 
-def _compared(inputs: tuple[Array, Array]) -> float:
-    """Rounding of a few operations on numbers as large as these, squared."""
-    return 20 * ULP * max(1.0, float(np.abs(inputs[0]).max()) ** 2)
+def _compared(inputs: Inputs, *found: Array) -> float:
+    """Rounding of a few operations on numbers as large as these, and the inputs' squares."""
+    largest = max([1.0, *(float(np.abs(v).max(initial=0)) for v in found)])
+    return 20 * ULP * max(largest, float(np.abs(inputs[0]).max(initial=0)) ** 2)
+
+
+def _is_batch(loss: Loss) -> bool:
+    return loss.layout == "batch"
 
 
 @law()
 def made(loss: Any) -> None:
-    """The factory makes a `Loss` of a known layout; a margin is a distance above 0."""
+    """The factory makes a `Loss` of a known layout; a margin is above 0, what it requires a law."""
     if not isinstance(loss, Loss):
         fail(f"the factory returned {loss!r}, which is no Loss")
     if loss.layout not in _LAYOUTS:
         fail(f"layout is '{loss.layout}': it is one of {', '.join(_LAYOUTS)}")
     if loss.margin is not None and not 0 < loss.margin < np.inf:
         fail(f"margin = {loss.margin}: a finite distance above 0 is due, or None")
+    unknown = sorted(loss.requires - set(get_args(Law)))
+    if unknown:
+        fail(f"requires '{unknown[0]}', no law of a metric: these are {', '.join(get_args(Law))}")
 
 
 def _is_learned(loss: Loss) -> bool:
@@ -79,14 +107,29 @@ def made_whole(loss: Loss) -> None:
     require_made(loss.fn, lambda: loss.fn(*_one(loss)))
 
 
-def _one(loss: Loss) -> tuple[mx.array, mx.array]:
-    """One pair, triplet or query."""
-    second = {"pairs": mx.array([True]), "triplets": mx.zeros(1), "episode": mx.array([0])}
-    return mx.zeros((1, 2)) if loss.layout == "episode" else mx.zeros(1), second[loss.layout]
+def _one(loss: Loss) -> tuple[mx.array, ...]:
+    """One pair, triplet or query, or a batch of two images of a class."""
+    return {
+        "pairs": (mx.zeros(1), mx.array([True])),
+        "triplets": (mx.zeros(1), mx.zeros(1)),
+        "episode": (mx.zeros((1, 2)), mx.array([0])),
+        "batch": (mx.zeros((2, 1)), mx.zeros(2, mx.int32), mx.zeros((2, 1), mx.int32)),
+    }[loss.layout]
 
 
 @law(inputs=_inputs)
-def one_value_each(loss: Loss, inputs: tuple[Array, Array]) -> None:
+def traced(loss: Loss, inputs: Inputs) -> None:
+    """It can be compiled: no `if`, `.item()` or NumPy on a number; some values, of one shape."""
+    try:
+        found = mx.compile(lambda *given: loss.fn(*given))(*map(mx.array, inputs)).shape
+    except ValueError as error:
+        fail(f"mx.compile(fn): {error}")
+    if 0 in found:
+        fail(f"{' and '.join(str(v.shape) for v in inputs)} -> {found}: no value")
+
+
+@law(when=lambda loss: not _is_batch(loss), inputs=_inputs)
+def one_value_each(loss: Loss, inputs: Inputs) -> None:
     """One value for every pair, triplet or query: training averages them, the loss does not."""
     found, due = values(loss, *inputs).shape, inputs[1].shape
     if found != due:
@@ -102,7 +145,7 @@ def float32(loss: Loss) -> None:
 
 
 @law(inputs=_inputs)
-def finite(loss: Loss, inputs: tuple[Array, Array]) -> None:
+def finite(loss: Loss, inputs: Inputs) -> None:
     """Every value is finite: at distance 0, of one pair, of pairs of one kind."""
     found = values(loss, *inputs)
     at = first(~np.isfinite(found))
@@ -111,19 +154,65 @@ def finite(loss: Loss, inputs: tuple[Array, Array]) -> None:
 
 
 @law(inputs=_inputs)
-def finite_gradient(loss: Loss, inputs: tuple[Array, Array]) -> None:
+def finite_gradient(loss: Loss, inputs: Inputs) -> None:
     """The gradient of the mean is finite: at distance 0, at the margin, where distances tie."""
     for gradient in _gradients(loss, inputs):
         if not np.isfinite(gradient).all():
             fail(f"a gradient is {gradient[~np.isfinite(gradient)][0]} for {_told(loss, inputs)}")
 
 
+def _fitting(loss: Loss) -> Metric | None:
+    """A built-in metric that keeps what the loss requires."""
+    found = (euclidean(), cosine(), sqeuclidean(), manhattan())
+    return next((metric for metric in found if loss.requires <= metric.laws), None)
+
+
+@law(when=lambda loss: _fitting(loss) is not None, x=points(5, 3))
+def through_a_metric(loss: Loss, x: Array) -> None:
+    """Of a metric that keeps what it requires, the gradient by embeddings is finite.
+
+    Also of images that coincide, and of opposite ones.
+    """
+    metric = _fitting(loss)
+    assert metric is not None
+    labels = np.arange(8) % 3
+
+    def total(embeddings: mx.array) -> mx.array:
+        table = metric.table(embeddings, embeddings)
+        if loss.layout == "pairs":
+            return loss.fn(table[0, 1:], mx.array(labels[1:] == labels[0])).mean()
+        if loss.layout == "triplets":
+            return loss.fn(table[0, 1:], table[1, :-1]).mean()
+        if loss.layout == "episode":
+            return loss.fn(-table[3:, :3], mx.array(labels[3:])).mean()
+        places, _, others = map(mx.array, against_others(np.arange(64).reshape(8, 8), labels))
+        return loss.fn(table.flatten()[places], mx.array(labels), others).mean()
+
+    every = np.concatenate([x, x[:2], -x[:1]])
+    gradient = np.array(mx.grad(total)(mx.array(every)))
+    at = first(~np.isfinite(gradient))
+    if at:
+        fail(f"the gradient is {gradient[at]} for embeddings {every.tolist()}")
+
+
 @law(inputs=_inputs, step=st.floats(0.5, 4, width=32))
-def direction(loss: Loss, inputs: tuple[Array, Array], step: float) -> None:
+def direction(loss: Loss, inputs: Inputs, step: float) -> None:
     """What is alike may be no farther for less, what is not no nearer; right answers cost less."""
-    one, two = inputs
-    here, more = values(loss, one, two), np.float32(step)
-    if loss.layout == "pairs":
+    one, two = inputs[:2]
+    here, more = values(loss, *inputs), np.float32(step)
+    if loss.layout == "batch":
+        same = inputs[2] == two[:, None]
+
+        def mean(same_by: np.float32, others_by: np.float32) -> Array:
+            moved = _in_reach(loss, one + np.where(same, same_by, others_by))
+            return values(loss, moved, *inputs[1:]).mean(keepdims=True)
+
+        none = np.float32(0)
+        low, high = mean(none, none), mean(more, none)
+        _no_less(low, high, f"positives {step} farther", loss, inputs)
+        low, high = mean(none, more), mean(none, none)
+        _no_less(low, high, f"negatives {step} nearer than {step} farther", loss, inputs)
+    elif loss.layout == "pairs":
         moved = values(loss, np.where(two, one + more, one), two)
         _no_less(here, moved, f"same pairs {step} farther apart", loss, inputs)
         moved = values(loss, np.where(two, one, one + more), two)
@@ -140,12 +229,13 @@ def direction(loss: Loss, inputs: tuple[Array, Array], step: float) -> None:
         ahead, behind = one.copy(), one.copy()
         np.put_along_axis(ahead, two[..., None], best + more, axis=-1)
         np.put_along_axis(behind, two[..., None], best - more, axis=-1)
+        ahead, behind = _in_reach(loss, np.minimum(ahead, 0)), _in_reach(loss, behind)
         less, great = values(loss, ahead, two), values(loss, behind, two)
         _no_less(less, great, f"the right score {step} behind the best, not ahead", loss, inputs)
 
 
-def _no_less(low: Array, high: Array, what: str, loss: Loss, inputs: tuple[Array, Array]) -> None:
-    at = first(high < low - _compared(inputs))
+def _no_less(low: Array, high: Array, what: str, loss: Loss, inputs: Inputs) -> None:
+    at = first(high < low - _compared(inputs, low, high))
     if at:
         fail(f"with {what} the loss is {high[at]}, not {low[at]} or more: {_told(loss, inputs)}")
 
@@ -157,11 +247,17 @@ def teaches(loss: Loss) -> None:
     if loss.layout == "pairs":
         pull = _gradients(loss, (steps, np.ones(33, bool)))[0]
         push = _gradients(loss, (steps, np.zeros(33, bool)))[0]
+    elif loss.layout == "batch":
+        points = np.random.default_rng(0).random((12, 12), np.float32)
+        inputs = against_others(points + points.T, np.arange(12) % 4)
+        gradient = _gradients(loss, inputs)[0]
+        same = inputs[2] == inputs[1][:, None]
+        pull, push = gradient[same], gradient[~same]
     elif loss.layout == "triplets":
         near, far = (v.ravel() for v in np.meshgrid(steps, steps))
         pull, push = _gradients(loss, (near, far))
     else:
-        scores = np.random.default_rng(0).normal(size=(40, 4)).astype(np.float32)
+        scores = -2 * np.random.default_rng(0).random((40, 4), np.float32)
         gradient = _gradients(loss, (scores, np.arange(40) % 4))[0]
         push = np.take_along_axis(gradient, (np.arange(40) % 4)[:, None], axis=-1)
         pull = np.take_along_axis(gradient, ((np.arange(40) + 1) % 4)[:, None], axis=-1)
@@ -172,7 +268,7 @@ def teaches(loss: Loss) -> None:
 
 
 def _has_margin(loss: Loss) -> bool:
-    return loss.margin is not None and loss.layout != "episode"
+    return loss.margin is not None and loss.layout in ("pairs", "triplets")
 
 
 @law(when=_has_margin, near=st.sampled_from([0.0, 0.5, 2.0]))
@@ -194,14 +290,47 @@ def margin(loss: Loss, near: float) -> None:
         fail(f"margin = {loss.margin}, yet the loss is {inside} at 0.9 of it and {edge} beyond")
 
 
-@law(inputs=_inputs, seed=seeds)
-def order(loss: Loss, inputs: tuple[Array, Array], seed: int) -> None:
+@law(when=_is_batch, batch=compared_batches(), seed=seeds)
+def batch_order(loss: Loss, batch: tuple[Array, Array], seed: int) -> None:
+    """Images of a batch in another order have the same mean."""
+    table, labels = batch
+    table, order = _in_reach(loss, table), shuffled(len(labels), seed)
+    here = against_others(table, labels)
+    moved = against_others(table[order][:, order], labels[order])
+    _same_mean(loss, here, moved, f"in the order {order.tolist()}")
+
+
+@law(when=_is_batch, inputs=_inputs, seed=seeds)
+def others_order(loss: Loss, inputs: Inputs, seed: int) -> None:
+    """The others of each image in another order have the same mean."""
+    distances, labels, others = inputs
+    order = shuffled(others.shape[1], seed)
+    moved = distances[:, order], labels, others[:, order]
+    _same_mean(loss, inputs, moved, f"with the others in the order {order.tolist()}")
+
+
+@law(when=_is_batch, inputs=_inputs, seed=seeds)
+def batch_class_names(loss: Loss, inputs: Inputs, seed: int) -> None:
+    """Which label a class of a batch has does not matter: renamed classes have the same mean."""
+    distances, labels, others = inputs
+    new = shuffled(int(labels.max()) + 2, seed)
+    _same_mean(loss, inputs, (distances, new[labels], new[others]), f"named {new.tolist()}")
+
+
+def _same_mean(loss: Loss, inputs: Inputs, moved: Inputs, how: str) -> None:
+    here, there = values(loss, *inputs), values(loss, *moved)
+    if abs(here.mean() - there.mean()) > _compared(inputs, here, there):
+        fail(f"the mean is {here.mean()}, and {there.mean()} {how}: {_told(loss, inputs)}")
+
+
+@law(when=lambda loss: not _is_batch(loss), inputs=_inputs, seed=seeds)
+def order(loss: Loss, inputs: Inputs, seed: int) -> None:
     """Pairs, triplets or queries in another order have the same values."""
     one, two = inputs
     order = shuffled(two.shape[-1], seed)
     moved = values(loss, np.take(one, order, axis=two.ndim - 1), two[..., order])
     here = values(loss, one, two)[..., order]
-    at = first(np.abs(moved - here) > _compared(inputs))
+    at = first(np.abs(moved - here) > _compared(inputs, here))
     if at:
         fail(
             f"a value is {here[at]}, and {moved[at]} in the order {order.tolist()}: "
@@ -210,12 +339,12 @@ def order(loss: Loss, inputs: tuple[Array, Array], seed: int) -> None:
 
 
 @law(when=lambda loss: loss.layout == "episode", inputs=_inputs, seed=seeds)
-def class_names(loss: Loss, inputs: tuple[Array, Array], seed: int) -> None:
+def class_names(loss: Loss, inputs: Inputs, seed: int) -> None:
     """Which label a class has does not matter: renamed classes have the same values."""
     scores, labels = inputs
     new = shuffled(scores.shape[-1], seed)
     here, renamed = values(loss, *inputs), values(loss, scores[..., np.argsort(new)], new[labels])
-    at = first(np.abs(renamed - here) > _compared(inputs))
+    at = first(np.abs(renamed - here) > _compared(inputs, here))
     if at:
         fail(
             f"a value is {here[at]}, and {renamed[at]} with classes renamed to {new.tolist()}: "
@@ -224,7 +353,7 @@ def class_names(loss: Loss, inputs: tuple[Array, Array], seed: int) -> None:
 
 
 @law(inputs=_inputs)
-def asked_twice(loss: Loss, inputs: tuple[Array, Array]) -> None:
+def asked_twice(loss: Loss, inputs: Inputs) -> None:
     """Asked twice, the loss says the same."""
     once, again = values(loss, *inputs), values(loss, *inputs)
     at = first(once != again)
@@ -233,7 +362,7 @@ def asked_twice(loss: Loss, inputs: tuple[Array, Array]) -> None:
 
 
 @law(inputs=_inputs)
-def inputs_untouched(loss: Loss, inputs: tuple[Array, Array]) -> None:
+def inputs_untouched(loss: Loss, inputs: Inputs) -> None:
     """The distances or scores given are not changed."""
     given = [mx.array(v) for v in inputs]
     mx.eval(loss.fn(*given))
@@ -242,11 +371,11 @@ def inputs_untouched(loss: Loss, inputs: tuple[Array, Array]) -> None:
 
 
 @law(when=_is_learned, inputs=_inputs)
-def learned_parts(loss: Loss, inputs: tuple[Array, Array]) -> None:
+def learned_parts(loss: Loss, inputs: Inputs) -> None:
     """The gradient by every learned part of `fn` is finite."""
     module = loss.fn
     assert isinstance(module, nn.Module)
-    by_parts = nn.value_and_grad(module, lambda a, b: module(a, b).mean())
+    by_parts = nn.value_and_grad(module, lambda *given: module(*given).mean())
     leaves: Any = tree_flatten(by_parts(*map(mx.array, inputs))[1])
     for name, gradient in leaves:
         if not np.isfinite(np.array(gradient)).all():

@@ -185,6 +185,20 @@ def scale_free(metric: Metric, xy: Array, scales: tuple[float, float]) -> None:
         )
 
 
+@law(when=_declares("cosine"), xy=points(8))
+def cosine(metric: Metric, xy: Array) -> None:
+    """d(x, y) = 1 − cos(x, y) of vectors that are not 0, where declared."""
+    x, y = xy[:4].astype(np.float64), xy[4:].astype(np.float64)
+    lengths = np.linalg.norm(x, axis=-1) * np.linalg.norm(y, axis=-1)
+    due = 1 - (x * y).sum(axis=-1) / np.where(lengths > 0, lengths, 1)
+    found = distance(metric, xy[:4], xy[4:])
+    at = first((np.abs(found - due) > slack(metric, xy[:4], xy[4:])) & (lengths > 0))
+    if at:
+        fail(
+            f"d(x, y) = {found[at]}, and 1 - cos is {due[at]}, for {told(x=xy[:4][at], y=xy[4:][at])}"
+        )
+
+
 @law(xy=points(8))
 def upper_bound(metric: Metric, xy: Array) -> None:
     """No two vectors of length 1 are farther apart than `upper(d)`."""

@@ -17,6 +17,7 @@ from . import (
     heads,
     losses,
     metrics,
+    miners,
     presets,
     samplers,
     studies,
@@ -27,7 +28,7 @@ from .laws import Kind, LawBroken, Outcome
 LAWS: dict[str, Kind] = {
     module.KIND.name: module.KIND
     for module in (
-        backbones, metrics, losses, samplers, heads, adapters, datasets, transforms, presets,
+        backbones, metrics, losses, samplers, miners, heads, adapters, datasets, transforms, presets,
         studies, components,
     )
 }  # fmt: skip
