@@ -157,6 +157,7 @@ def _print_classifier(classifier: Classifier, path: Path) -> None:
     type=click.IntRange(0),
     help="Support images to tell.",
 )
+@click.option("--together", is_flag=True, help="All images are one task, asked at once.")
 @click.option("--json", "as_json", is_flag=True, help="A line of JSON for each image.")
 @click.option("--save-html", type=click.Path(path_type=Path), help="A page with pictures.")
 def predict(
@@ -164,6 +165,7 @@ def predict(
     images: tuple[str, ...],
     threshold: float | None,
     nearest: int,
+    together: bool,
     as_json: bool,
     save_html: Path | None,
 ) -> None:
@@ -187,7 +189,7 @@ def predict(
         listed = list(listed)
         total = len(listed)
     names, asked = tee(listed)
-    answers = classifier.stream(asked, nearest)
+    answers = classifier.stream(asked, nearest, together)
     bad = done = 0
     with ExitStack() as stack:
         progress = stack.enter_context(_progress(0 if sys.stdout.isatty() else total))
@@ -274,7 +276,7 @@ def export(source: Path, out: Path, without_adapter: bool) -> None:
     batch = "any number" if out.suffix == ".onnx" else " or ".join(map(str, BATCHES))
     click.echo(
         f"{out}: {batch} of images {height}x{width}x{channels}, float32 in [0, 1], channels last, "
-        f"to embeddings; differs by {error:.0e} at the most"
+        f"to embeddings, without the head; differs by {error:.0e} at the most"
     )
 
 

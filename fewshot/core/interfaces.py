@@ -167,20 +167,35 @@ class Sampler(Generic[D]):
 class Head:
     """A few-shot classifier.
 
-    `scores(support (…, s, d), support_labels (…, s), query (…, q, d), metric, n_way)` ->
-    (…, q, n_way). Pure: the same for one query or a thousand, in any order; leading axes are
-    episodes and equal the loop over them. `differentiable`: whether an episode loss can train
-    through it. `votes`: whether scores are shares of votes, the same few numbers for every query.
+    `fit(support (…, s, d), support_labels (…, s), metric, n_way)` -> its state: arrays with the
+    leading axes of the support, in a tuple or alone, such as prototypes (…, n_way, d).
+    `scores(state, query (…, q, d), metric)` -> (…, q, n_way). Both pure; leading axes are episodes
+    and equal the loop over them.
 
-    `condense(support (…, s, d), support_labels (…, s), n_way)` -> a smaller support (…, s', d) and
-    its labels (…, s') with the same scores, to keep where many queries meet one support. None: the
-    head needs all of it.
+    `queries` "alone": a query's scores are the same whatever is asked beside it, in any order;
+    "together": they depend on all queries of the task (a transductive head), which are asked at
+    once. `differentiable`: whether an episode loss can train through it. `votes`: whether scores
+    are shares of votes, the same few numbers for every query. `module`: its learned parts, trained
+    and saved with the backbone.
     """
 
-    scores: "Callable[[mx.array, mx.array, mx.array, Metric, int], mx.array]"
+    fit: "Callable[[mx.array, mx.array, Metric, int], Any]"
+    scores: "Callable[[Any, mx.array, Metric], mx.array]"
     differentiable: bool
-    condense: "Callable[[mx.array, mx.array, int], tuple[mx.array, mx.array]] | None" = None
+    queries: Literal["alone", "together"] = "alone"
     votes: bool = False
+    module: "nn.Module | None" = None
+
+    def __call__(
+        self,
+        support: "mx.array",
+        support_labels: "mx.array",
+        query: "mx.array",
+        metric: Metric,
+        n_way: int,
+    ) -> "mx.array":
+        """Scores (…, q, n_way) of the queries, fitted to the support."""
+        return self.scores(self.fit(support, support_labels, metric, n_way), query, metric)
 
 
 @frozen

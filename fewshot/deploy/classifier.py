@@ -35,7 +35,7 @@ from ..core.options import as_names
 from ..core.seeding import generator
 from ..data.batches import prepared
 from ..data.images import Picture, Shape, pictures
-from ..engine.calibration import Calibration, by_class, for_counts
+from ..engine.calibration import Calibration, Fitted, by_class, fitted, for_counts
 from ..parts.embedder import Embedder
 from . import archive, recipe
 from .recipe import Recipe
@@ -66,9 +66,9 @@ class Classifier:
     calibrations: tuple[Calibration, ...] = ()
     threshold: float | None = None
     recipe: Recipe | None = None
-    # Condensed where the head can: a score costs the same however many images a class has.
-    _kept: tuple[mx.array, mx.array] = field(
-        init=False, repr=False, default=Factory(lambda self: self._condensed(), takes_self=True)
+    # Once for a support: a prototype's score costs the same however many images a class has.
+    _fitted: Fitted | None = field(
+        init=False, repr=False, default=Factory(lambda self: self._fit(), takes_self=True)
     )
     _every: mx.array = field(
         init=False,
@@ -226,39 +226,51 @@ class Classifier:
 
     # ------------------------------------------------------------------------ the answers
 
-    def predict(self, images: Any, nearest: int = 3) -> list[Prediction]:
+    def predict(self, images: Any, nearest: int = 3, together: bool = False) -> list[Prediction]:
         """An answer for every image: paths, Pillow images, arrays (h, w, c) or one (b, h, w, c).
 
         The same answer, but for rounding, whatever other images are asked about. `nearest`: how
-        many support images are told. Raises DataError for an image that cannot be used.
+        many support images are told. `together`: the images are one task, all asked at once, as a
+        head that looks at queries together wants it; it is refused otherwise, with a ConfigError.
+        Raises DataError for an image that cannot be used.
         """
-        return _or_raise(list(self.stream(_listed(images), nearest)))
+        return _or_raise(list(self.stream(_listed(images), nearest, together)))
 
-    def stream(self, images: Iterable[Any], nearest: int = 3) -> Iterator[Prediction | DataError]:
-        """`predict` for any number of images, read a hundred at a time.
+    def stream(
+        self, images: Iterable[Any], nearest: int = 3, together: bool = False
+    ) -> Iterator[Prediction | DataError]:
+        """`predict` for any number of images, read a hundred at a time, or all of them `together`.
 
         An image that cannot be used gives its DataError in its place.
         """
         self._require_classes()
-        return self._stream(iter(images), nearest)
+        self.require_alone(together)
+        return self._stream(iter(images), nearest, None if together else _BATCH)
 
-    def _stream(self, waiting: Iterator[Any], nearest: int) -> Iterator[Prediction | DataError]:
-        while batch := list(islice(waiting, _BATCH)):
+    def _stream(
+        self, waiting: Iterator[Any], nearest: int, at_once: int | None
+    ) -> Iterator[Prediction | DataError]:
+        while batch := list(islice(waiting, at_once)):
             read = pictures(batch, self.shape)
             good = [each for each in read if isinstance(each, Picture)]
             found = iter(self._predict(good, nearest))
             yield from (next(found) if isinstance(each, Picture) else each for each in read)
 
-    def scores(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """The head's scores (b, n_way) of images (b, h, w, c) uint8; higher is better."""
-        self._require_classes()
+    def scores(self, images: NDArray[np.uint8], together: bool = False) -> NDArray[np.float32]:
+        """The head's scores (b, n_way) of images (b, h, w, c) uint8; higher is better.
+
+        `together`, and ConfigError, as in `predict`.
+        """
+        to = self._require_classes()
+        self.require_alone(together)
         if images.ndim != 4 or images.dtype != np.uint8:
             raise DataError(f"images must be (b, h, w, c) uint8, not {images.shape} {images.dtype}")
         answers = [np.empty((0, len(self.classes)), np.float32)]
-        for start in range(0, len(images), _BATCH):
-            query = self._embeddings(images[start : start + _BATCH])
-            with evaluating(self.head.scores, self.metric.fn):
-                found = self.head.scores(*self._kept, query, self.metric, len(self.classes))
+        at_once = max(1, len(images)) if together else _BATCH
+        for start in range(0, len(images), at_once):
+            query = self._embeddings(images[start : start + at_once])
+            with evaluating(self.head.module, self.metric.fn):
+                found = self.head.scores(to.state, query, self.metric)
             answers.append(np.array(found))
         return np.concatenate(answers)
 
@@ -266,7 +278,8 @@ class Classifier:
         if not images:
             return []
         query = self._embeddings(np.stack([image.image for image in images]))
-        rows = by_class(*self._kept, query, self.head, self.metric, len(self.classes))
+        to = self._require_classes()
+        rows = by_class(to, query, self.head, self.metric, len(self.classes))
         if nearest:
             with evaluating(self.metric.fn):
                 to_support = self.metric.table(query, self._every)
@@ -309,16 +322,29 @@ class Classifier:
                 mx.eval(done)
         return done[0] if len(done) == 1 else mx.concatenate(done)
 
-    def _condensed(self) -> tuple[mx.array, mx.array]:
-        kept = mx.array(self.support.embeddings), mx.array(self.support.labels)
-        if self.classes and self.head.condense is not None:
-            kept = self.head.condense(*kept, len(self.classes))
-        mx.eval(kept)
-        return kept
-
-    def _require_classes(self) -> None:
+    def _fit(self) -> Fitted | None:
+        """None without a class."""
         if not self.classes:
+            return None
+        support, labels = mx.array(self.support.embeddings), mx.array(self.support.labels)
+        to = fitted(support, labels, self.head, self.metric, len(self.classes))
+        mx.eval(to.state, to.points, to.labels)
+        return to
+
+    def _require_classes(self) -> Fitted:
+        if self._fitted is None:
             raise DataError("no class is enrolled yet: enrol some images first")
+        return self._fitted
+
+    def require_alone(self, together: bool = False) -> None:
+        """Raise ConfigError where the head looks at queries together and is not asked to."""
+        if self.head.queries == "together" and not together:
+            name = "" if self.recipe is None else f" '{self.recipe.head.name}'"
+            raise ConfigError(
+                f"the head{name} looks at all images of a task together and answers none alone: "
+                "ask them as one task (fewshot predict --together; in Python together=True), or "
+                "train with another --head"
+            )
 
 
 # -------------------------------------------------------------------------- how it is made

@@ -27,8 +27,9 @@ from ..parts.embedder import Embedder, EmbeddingOptions
 class Recipe:
     """Everything that decides an embedding of an image (h, w, c) of `shape` and its comparison.
 
-    `components`: which release of which plugin each part was made by; `weights` of backbone and
-    metric by the names in a run's weights file; `seed` of what the parts draw beside these.
+    `components`: which release of which plugin each part was made by; `weights` of backbone,
+    metric and head by the names in a run's weights file; `seed` of what the parts draw beside
+    these.
     """
 
     shape: Shape
@@ -78,7 +79,7 @@ def of_run(folder: Path, registry: Registry, without_adapter: bool = False) -> R
         weights={
             name: np.array(array)
             for name, array in weights.items()
-            if name.startswith(("backbone.", "metric."))
+            if name.startswith(("backbone.", "metric.", "head."))
         },
         seed=config.seed,
     )
@@ -96,16 +97,19 @@ def remade(recipe: Recipe, registry: Registry) -> tuple[Embedder, Metric, Head]:
 
     def part(kind: str, chosen: Chosen, *arguments: Any) -> Any:
         entry = registry.get(kind, chosen.name)
-        return make(entry, chosen.options, *arguments, seed=recipe.seed)
+        return make(entry, chosen.options, *arguments, seed=recipe.seed, **known)
 
+    known: dict[str, Any] = {}
     backbone = part("backbone", recipe.backbone, recipe.shape)
+    known["embedding_dim"] = backbone.embedding_dim
     metric: Metric = part("metric", recipe.metric)
-    learned = Learned(backbone, metric)
+    head: Head = part("head", recipe.head)
+    learned = Learned(backbone, metric, head=head)
     fill(learned, {name: mx.array(array) for name, array in recipe.weights.items()})
     learned.eval()
     preprocess = [part("transform", chosen) for chosen in recipe.preprocess]
     embedder = Embedder(backbone, preprocess, **attrs.asdict(recipe.embedding))
-    return embedder, metric, part("head", recipe.head)
+    return embedder, metric, head
 
 
 # ------------------------------------------------------------------------------- as TOML

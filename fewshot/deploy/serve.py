@@ -53,7 +53,8 @@ class Desk:
     All that touches MLX happens on one thread, in the order in which it was asked for: two that
     use it can abort the process at its end. A change is saved before it counts. `run`: make the
     file first, without any class, from a run folder, `without_adapter` where it has one. Raises
-    what `Classifier.load` does, and OutputError where there is such a file already.
+    what `Classifier.load` does, OutputError where there is such a file already, and ConfigError for
+    a head that looks at queries together.
     """
 
     path: Path
@@ -70,8 +71,11 @@ class Desk:
             if self.path.exists():
                 raise OutputError(f"{self.path} exists: serve it as it is, or name another file")
             made = Classifier.load(self.run, without_adapter=self.without_adapter)
+            made.require_alone()
             made.save(self.path)
-        return Classifier.load(self.path)
+        classifier = Classifier.load(self.path)
+        classifier.require_alone()
+        return classifier
 
     def ask(self, question: Callable[[Classifier], T]) -> T:
         """The answer to a question to the classifier."""

@@ -16,8 +16,9 @@ from scipy.special import log_softmax, softmax
 
 from ..compute.modules import evaluating
 from ..core.draws import EpisodeBlock
+from ..core.errors import ConfigError
 from ..core.interfaces import Head, Metric
-from ..parts.heads import nearest_of_class
+from ..parts.heads import nearest_of_class, prototypes
 from .verification import roc_auc
 
 Floats = NDArray[np.float64]
@@ -43,23 +44,38 @@ def for_counts(calibrations: Sequence[Calibration], counts: Sequence[int]) -> Ca
     return min(calibrations, key=lambda c: abs(np.log(c.k_shot) - middle))
 
 
-def by_class(
-    support: mx.array,
-    labels: mx.array,
-    query: mx.array,
-    head: Head,
-    metric: Metric,
-    n_way: int,
-) -> tuple[mx.array, mx.array, mx.array]:
-    """A head's scores, logits and least distances to the support of each class, (…, q, n_way).
+@frozen(eq=False)
+class Fitted:
+    """A head's state, and what the distance to a class is measured to: `points` with `labels`.
 
-    `support` is condensed where the head can: the distance to a class is that to its prototype,
-    else, by the metric, to its nearest image. Logits: the scores, or minus the distances where
-    these are votes.
+    That is the class's prototype or, for a head of votes, its nearest support image.
     """
-    with evaluating(head.scores, metric.fn):
-        scores = head.scores(support, labels, query, metric, n_way)
-        distances = nearest_of_class(metric.table(query, support), labels, n_way)
+
+    state: Any
+    points: mx.array
+    labels: mx.array
+
+
+def fitted(support: mx.array, labels: mx.array, head: Head, metric: Metric, n_way: int) -> Fitted:
+    """A head fitted to a support (…, s, d), labels (…, s)."""
+    with evaluating(head.module, metric.fn):
+        state = head.fit(support, labels, metric, n_way)
+    if head.votes:
+        return Fitted(state, support, labels)
+    means = prototypes(support, labels, n_way)
+    return Fitted(state, means, mx.broadcast_to(mx.arange(n_way), means.shape[:-1]))
+
+
+def by_class(
+    to: Fitted, query: mx.array, head: Head, metric: Metric, n_way: int
+) -> tuple[mx.array, mx.array, mx.array]:
+    """A head's scores, logits and distances to each class, (…, q, n_way).
+
+    Logits: the scores, or minus the distances where these are votes.
+    """
+    with evaluating(head.module, metric.fn):
+        scores = head.scores(to.state, query, metric)
+        distances = nearest_of_class(metric.table(query, to.points), to.labels, n_way)
     return scores, -distances if head.votes else scores, distances
 
 
@@ -82,7 +98,15 @@ class Answers:
 def answers(
     embeddings: NDArray[np.float32], blocks: Sequence[EpisodeBlock], head: Head, metric: Metric
 ) -> Answers:
-    """The answers to all queries of the episodes, over embedded images (n, d)."""
+    """The answers to all queries of the episodes, over embedded images (n, d).
+
+    Raises ConfigError for a head that looks at queries together: none has an answer of its own.
+    """
+    if head.queries == "together":
+        raise ConfigError(
+            "the head looks at all queries of a task together, and no query has an answer of its "
+            "own to calibrate: take a head that answers each query alone"
+        )
     parts: list[tuple[Any, ...]] = []
     for whole in blocks:
         for i in range(len(whole)):  # one at a time: a table of distances each
@@ -90,10 +114,8 @@ def answers(
             support, query = (
                 mx.array(embeddings[task.items[rows]]) for rows in (task.support, task.query)
             )
-            kept = support, mx.array(task.support_labels)
-            if head.condense is not None:
-                kept = head.condense(*kept, task.n_way)
-            _, logits, table = by_class(*kept, query, head, metric, task.n_way)
+            to = fitted(support, mx.array(task.support_labels), head, metric, task.n_way)
+            _, logits, table = by_class(to, query, head, metric, task.n_way)
             distances = np.array(table, np.float64)
             own = np.arange(task.n_way) == task.query_labels[:, None]
             known, unknown = distances.min(axis=1), np.where(own, np.inf, distances).min(axis=1)

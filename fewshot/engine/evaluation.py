@@ -8,6 +8,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 from attrs import frozen
+from mlx.utils import tree_flatten
 from numpy.typing import NDArray
 
 from ..compute import runtime
@@ -76,39 +77,53 @@ def _numbers(memory: int) -> int:
     return max(1, memory * (1 << 20) // 4 // _ALIVE // _waiting())
 
 
-def _width(metric: Metric, s: int, d: int, n_way: int) -> int:
-    """Numbers that a head holds at once for one query: distances to all support or to n_way."""
-    return max(d, metric.width(s, d), metric.width(n_way, d))
+def _width(head: Head, metric: Metric, s: int, d: int, n_way: int) -> int:
+    """Numbers that a head holds at once for one query: distances to all support or to n_way.
+
+    A learned one, as many as an embedding has for each class.
+    """
+    compared = 0 if head.module is None else n_way * d
+    return max(d, compared, metric.width(s, d), metric.width(n_way, d))
+
+
+def _rows(state: Any) -> int:
+    """How many rows, at most, a fitted head compares a query with."""
+    leaves: Any = tree_flatten(state)
+    return max(array.shape[-2] for _, array in leaves if array.ndim > 1)
 
 
 def _ask(
     rows: Any, block: EpisodeBlock, part: slice, head: Head, metric: Metric, numbers: int
 ) -> mx.array:
-    """Labels (e, q) of a part's queries; where one episode is too large, its queries in parts."""
+    """Labels (e, q) of a part's queries.
+
+    Where one episode is too large, its queries in parts, unless the head asks them together.
+    """
     query, n_way = block.query[part], block.n_way
     e, q = query.shape
     support = _gather(rows, block.support[part])
     shared = block.support_labels.ndim == 1
     labels = mx.array(block.support_labels if shared else block.support_labels[part])
     labels = mx.broadcast_to(labels, support.shape[:-1])
-    s, d = support.shape[1:]
-    at_once = max(1, numbers // _width(metric, s, d, n_way)) if e == 1 else q
-    if at_once < q and head.condense is not None:
-        support, labels = head.condense(support, labels, n_way)
-        at_once = max(1, numbers // _width(metric, support.shape[1], d, n_way))
+    state, d = head.fit(support, labels, metric, n_way), support.shape[2]
+    at_once = q
+    if e == 1 and head.queries == "alone":
+        at_once = max(1, numbers // _width(head, metric, _rows(state), d, n_way))
     answers = [mx.zeros((e, 0), mx.uint32)]
     for i in range(0, q, at_once):
         asked = _gather(rows, query[:, i : i + at_once])
-        answers.append(head.scores(support, labels, asked, metric, n_way).argmax(axis=-1))
+        answers.append(head.scores(state, asked, metric).argmax(axis=-1))
         if at_once < q:
             mx.eval(answers)  # or the parts would be in memory together
     return mx.concatenate(answers, axis=1)
 
 
-def _parts(block: EpisodeBlock, metric: Metric, d: int, numbers: int) -> Iterator[slice]:
+def _parts(
+    block: EpisodeBlock, head: Head, metric: Metric, d: int, numbers: int
+) -> Iterator[slice]:
     """As many episodes at a time as fit, at least one."""
     (e, q), s = block.query.shape, block.support.shape[1]
-    largest = max(1, s * d, q * _width(metric, s, d, block.n_way))
+    largest = max(1, s * d, q * _width(head, metric, s, d, block.n_way))
     at_once = max(1, min(numbers, _CACHED) // largest)
     return (slice(i, i + at_once) for i in range(0, e, at_once))
 
@@ -123,11 +138,12 @@ def predict(
     """Labels (q,) in 0..n_way-1 of an episode's queries; the first of equal scores wins.
 
     Queries are answered in parts, so that temporary arrays take about `memory` MB whatever their
-    number. Raises ConfigError for an image that was not embedded.
+    number; a head that looks at queries together is asked about all of them at once. Raises
+    ConfigError for an image that was not embedded.
     """
     block = EpisodeBlock.of([episode])
     _require_embedded(unembedded(embeddings, episode.items))
-    with evaluating(head.scores, metric.fn):
+    with evaluating(head.module, metric.fn):
         answers = _ask(embeddings, block, slice(None), head, metric, _numbers(memory))
     return np.array(answers[0]).astype(np.int64)
 
@@ -174,13 +190,14 @@ def evaluate(
     fastest); how episodes are put together changes no figure. An episode's accuracy is the mean
     over its query classes. `classes` are the dataset's; an episode's classes are names among them
     or ids. `names` of the images, where given, are part of the digest. `memory`: MB that temporary
-    arrays take, about. `missing`: `unembedded(embeddings)`, where it is known already. Raises
+    arrays take, about, but for a head that looks at all queries of an episode together. `missing`:
+    `unembedded(embeddings)`, where it is known already. Raises
     ConfigError for no episode, one without queries or an image that was not embedded, DataError for
     a class that the dataset does not have.
     """
     if missing is None:
         missing = unembedded(embeddings)
-    with evaluating(head.scores, metric.fn):
+    with evaluating(head.module, metric.fn):
         return tally(_answered(embeddings, tasks, head, metric, missing, memory), classes, names)
 
 
@@ -262,7 +279,7 @@ def _answered(
         for items in (block.support, block.query):
             _require_embedded(missing[items])
         asked.append((block, []))
-        for part in _parts(block, metric, d, numbers):
+        for part in _parts(block, head, metric, d, numbers):
             if len(under_way) == _waiting():
                 mx.eval(under_way.popleft())
             with on_stream(len(asked[-1][1])):

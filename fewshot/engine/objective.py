@@ -38,7 +38,7 @@ class Learned(nn.Module):
         parts = {
             "metric": metric.fn,
             "loss": loss and loss.fn,
-            "head": getattr(head, "module", None),
+            "head": head and head.module,
         }
         for name, part in parts.items():
             if isinstance(part, nn.Module):
@@ -126,7 +126,7 @@ def _triplets(o: Objective, x: mx.array, draw: Arrays, _: int) -> Values:
 def _episode(o: Objective, x: mx.array, draw: Arrays, n_way: int) -> Values:
     assert o.head is not None  # `check_fits`
     support, query = x[draw["support"]], x[draw["query"]]
-    scores = o.head.scores(support, draw["support_labels"], query, o.metric, n_way)
+    scores = o.head(support, draw["support_labels"], query, o.metric, n_way)
     return o.loss.fn(scores, draw["query_labels"]), None
 
 
@@ -231,8 +231,8 @@ def check_fits(
     """Raise ConfigError where these cannot be trained together.
 
     That is: the sampler does not draw what the loss compares, episodes have no head with a
-    gradient, there is nothing to mine, the metric lacks a law that the loss requires, or the loss's
-    margin is beyond the metric's bound.
+    gradient, a learned head has no episodes, there is nothing to mine, the metric lacks a law that
+    the loss requires, or the loss's margin is beyond the metric's bound.
     """
     fed_by = LAYOUTS[loss.layout].fed_by
     if sampler.layout not in fed_by:
@@ -252,6 +252,11 @@ def check_fits(
         raise ConfigError(
             "episodes are trained on through the head, and this one has no gradient: use "
             "nearest-prototype"
+        )
+    if sampler.layout != "episode" and head is not None and head.module is not None:
+        raise ConfigError(
+            "a head with learned parts is trained by an episode loss on episodes (--loss "
+            f"prototypical), and the sampler gives '{sampler.layout}' draws"
         )
     missing = sorted(loss.requires - metric.laws)
     if missing:

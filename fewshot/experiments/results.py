@@ -11,7 +11,7 @@ import numpy as np
 from ..compute.modules import snapshot
 from ..core import files
 from ..core.draws import EpisodeBlock
-from ..core.interfaces import Metric
+from ..core.interfaces import Head, Metric
 from ..core.progress import Progress
 from ..data.replay import image_names, write_episode
 from ..engine.adaptation import adapted_embeddings, evaluate_adapted, gain
@@ -21,6 +21,7 @@ from ..engine.evaluation import Evaluation, evaluate, predict, unembedded
 from ..engine.protocol import Setting, held_out_episodes, needed
 from ..engine.speed import embedding_speed
 from ..engine.verification import verify
+from ..parts.heads import nearest_prototype
 from ..parts.metrics import euclidean
 from ..reports import pictures
 from ..reports.page import percent
@@ -52,21 +53,25 @@ def examine(
     names = image_names(dataset)
     total = 3 * len(parts.episodes)
 
-    def evaluations(rows: Any, metric: Metric, before: int) -> dict[Setting, Evaluation]:
+    def evaluations(
+        rows: Any, head: Head, metric: Metric, before: int
+    ) -> dict[Setting, Evaluation]:
         found, missing = {}, unembedded(rows)
         for done, (setting, tasks) in enumerate(parts.episodes.items(), start=1):
             found[setting] = evaluate(
-                rows, tasks, parts.head, metric, dataset.classes, names, memory, missing
+                rows, tasks, head, metric, dataset.classes, names, memory, missing
             )
             progress("episodes", before * len(parts.episodes) + done, total, "", "")
         return found
 
     # One after the other: of many images each table is large.
-    held_out = held_out_episodes(dataset, parts.split, parts.config.evaluation)
+    held_out = {}
+    if parts.head.queries == "alone":  # else no query has an answer of its own
+        held_out = held_out_episodes(dataset, parts.split, parts.config.evaluation)
     asked = [block for both in held_out.values() for blocks in both for block in blocks]
     rows = _embeddings(parts, "trained backbone", progress, asked)
     unknown = calibrated(rows, held_out, parts.head, parts.metric)
-    ours = evaluations(rows, parts.metric, 0)
+    ours = evaluations(rows, parts.head, parts.metric, 0)
     main = next(iter(parts.episodes))
     first = {
         setting.k_shot: blocks[0].episode(0)
@@ -87,12 +92,14 @@ def examine(
     weights = snapshot(parts.learned)
     parts.learned.load_weights(blank)
     rows = _embeddings(parts, "untrained backbone", progress)
-    untrained = evaluations(rows, parts.metric, 1)
+    untrained = evaluations(rows, parts.head, parts.metric, 1)
     parts.learned.load_weights(weights)
+    # A learned head is one of embeddings of the backbone's length.
+    plain = parts.head if parts.head.module is None else nearest_prototype()
     rows = raw_pixels(
         dataset, needed(task for blocks in parts.episodes.values() for task in blocks)
     )
-    floor = evaluations(rows, euclidean(), 2)
+    floor = evaluations(rows, plain, euclidean(), 2)
 
     table = [
         _row(setting, tasks, ours[setting], floor[setting], untrained[setting]) | gains[setting]
@@ -112,6 +119,7 @@ def examine(
     files.write_json(folder / "episodes.json", written)
     return {
         "k_shot": table,
+        "queries": parts.head.queries,
         "verification": verification,
         "unknown": unknown,
         "speed": embedding_speed(parts.embedder, parts.shape),

@@ -96,7 +96,7 @@ def finetune(options: FinetuneOptions = FinetuneOptions()) -> Adapter[Embedder]:
 
         def objective(pixels: mx.array) -> mx.array:
             support, query = mx.split(alone(pixels), 2)
-            return loss.fn(head.scores(support, truth, query, metric, n_way), truth).mean()
+            return loss.fn(head(support, truth, query, metric, n_way), truth).mean()
 
         gradient = nn.value_and_grad(model, objective)
         for step in range(options.steps):

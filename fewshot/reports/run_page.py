@@ -65,6 +65,10 @@ def gains(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]
 def facts(results: Mapping[str, Any]) -> list[str]:
     """Verification, training and speed, as lines of text."""
     lines = []
+    if results.get("queries") == "together":
+        lines.append(
+            "queries together: these figures answer another question than one query at a time"
+        )
     if results["verification"] is not None:
         v = results["verification"]
         at_margin = (
@@ -161,7 +165,8 @@ def page(
         folder,
         f"{title} {folder.name}",
         f"<h2>K-shot accuracy on unseen classes</h2>{tables}"
-        "<p>raw pixels: the same head on images averaged to 16x16, same episodes.</p>"
+        "<p>raw pixels: the same head (class means, where it is learned) on images averaged to "
+        "16x16, same episodes.</p>"
         f"{html_list(facts(results))}{unknown}{drawn}<h2>Made by</h2>{made_by(manifest)}"
         f"<h2>Configuration</h2><pre>{html.escape(config)}</pre>",
     )

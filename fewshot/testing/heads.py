@@ -1,16 +1,21 @@
 """The laws of a head, with the distances euclidean, cosine and, where ties matter, manhattan."""
 
+import inspect
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import mlx.core as mx
+import mlx.nn as nn
 import numpy as np
+from attrs import evolve
 from hypothesis import strategies as st
+from mlx.utils import tree_flatten
 
 from ..core.interfaces import Head, Metric
 from ..core.options import NoOptions
 from ..parts.metrics import cosine, euclidean, manhattan, sqeuclidean
-from .laws import Kind, fail, first, law, laws_of, told
+from .laws import Kind, fail, first, law, laws_of, require_made, told
 from .strategies import Array, seeds, shuffled, tasks
 
 _metrics = st.sampled_from(["euclidean", "cosine"])
@@ -34,7 +39,7 @@ def scores(
     head: Head, metric: Metric, support: Array, labels: Array, query: Array, n_way: int
 ) -> Array:
     """The head's scores of arrays."""
-    found = head.scores(mx.array(support), mx.array(labels), mx.array(query), metric, n_way)
+    found = head(mx.array(support), mx.array(labels), mx.array(query), metric, n_way)
     return np.array(found)
 
 
@@ -60,11 +65,31 @@ def _balanced(
 
 @law()
 def made(head: Any) -> None:
-    """The factory makes a `Head` that says whether it is `differentiable`."""
+    """The factory makes a `Head` that says whether it is `differentiable`, and how it is asked."""
     if not isinstance(head, Head):
         fail(f"the factory returned {head!r}, which is no Head")
     if not isinstance(head.differentiable, bool):
         fail(f"differentiable is {head.differentiable!r}: True or False is due")
+    if head.queries not in ("alone", "together"):
+        fail(f"queries is {head.queries!r}: 'alone' or 'together' is due")
+    if not isinstance(head.module, nn.Module | None):
+        fail(f"module is {head.module!r}, which is no Module")
+
+
+def _is_learned(head: Head) -> bool:
+    return head.module is not None
+
+
+def _asks(queries: str) -> Callable[[Head], bool]:
+    return lambda head: head.queries == queries
+
+
+@law(when=_is_learned)  # before any law that calls it
+def made_whole(head: Head) -> None:
+    """Its parameters are there when it is made: the same before and after a call."""
+    assert head.module is not None
+    task = _balanced(0, n_way=2, k_shot=2, q=3)
+    require_made(head.module, lambda: scores(head, euclidean(), *task))
 
 
 @law()
@@ -96,7 +121,10 @@ def any_counts(head: Head, task: Task, metric: str) -> None:
         fail(f"the score of query {at[0]} for class {at[1]} is {found[at]} for {_told(task)}")
 
 
-@law(seed=seeds, n_way=st.integers(2, 6), k_shot=st.integers(1, 6), metric=_metrics)
+@law(
+    when=lambda head: head.module is None,  # another has yet to learn it
+    seed=seeds, n_way=st.integers(2, 6), k_shot=st.integers(1, 6), metric=_metrics,
+)  # fmt: skip
 def tells_apart(head: Head, seed: int, n_way: int, k_shot: int, metric: str) -> None:
     """Of clusters that are far apart, a query's own class has the highest score."""
     # Corners of a simplex, 10·√2 apart, and points within 0.5 in every coordinate.
@@ -149,9 +177,9 @@ def class_names(head: Head, task: Task, metric: str, seed: int) -> None:
         fail(f"{_differ(here, renamed)} with classes renamed to {new.tolist()}, for {_told(task)}")
 
 
-@law(task=tasks(ties=False), metric=_metrics, seed=seeds)
+@law(when=_asks("alone"), task=tasks(ties=False), metric=_metrics, seed=seeds)
 def query_alone(head: Head, task: Task, metric: str, seed: int) -> None:
-    """A query is answered alone as among others, in any order (no transduction)."""
+    """Where `queries` is "alone", a query is answered alone as among others, in any order."""
     support, labels, query, n_way = task
     order = shuffled(len(query), seed)
     together = scores(head, _METRICS[metric], *task)
@@ -164,14 +192,40 @@ def query_alone(head: Head, task: Task, metric: str, seed: int) -> None:
             )
 
 
+@law(when=_asks("together"), task=tasks(ties=False), metric=_metrics, seed=seeds)
+def query_order(head: Head, task: Task, metric: str, seed: int) -> None:
+    """Where `queries` is "together", their scores move with them when their order changes."""
+    support, labels, query, n_way = task
+    order = shuffled(len(query), seed)
+    here = scores(head, _METRICS[metric], *task)[order]
+    there = scores(head, _METRICS[metric], support, labels, query[order], n_way)
+    if not same_scores(here, there):
+        fail(f"{_differ(here, there)} with queries in the order {order.tolist()} of {_told(task)}")
+
+
 @law(task=tasks(), other=tasks(), metric=_metrics)
 def asked_twice(head: Head, task: Task, other: Task, metric: str) -> None:
-    """Asked twice, with another task between, the head says the same."""
-    once = scores(head, _METRICS[metric], *task)
+    """Asked twice, with another task between, the head says the same, fitted once or anew."""
+    support, labels, query = (mx.array(a) for a in task[:3])
+    state = head.fit(support, labels, _METRICS[metric], task[3])
+    once = np.array(head.scores(state, query, _METRICS[metric]))
     scores(head, _METRICS[metric], *other)
-    again = scores(head, _METRICS[metric], *task)
-    if not np.array_equal(once, again):
-        fail(f"scores are {told(once=once, again=again)} for {_told(task)}")
+    again = np.array(head.scores(state, query, _METRICS[metric]))
+    anew = scores(head, _METRICS[metric], *task)
+    if not np.array_equal(once, again) or not np.array_equal(once, anew):
+        fail(f"scores are {told(once=once, again=again, anew=anew)} for {_told(task)}")
+
+
+@law(seed=seeds, lead=st.sampled_from([(), (3,), (2, 2)]))
+def state(head: Head, seed: int, lead: tuple[int, ...]) -> None:
+    """`fit` gives arrays, alone or in a tuple, with the leading axes of the support."""
+    support, labels, _, n_way = _balanced(seed, 3, 2, 1, lead)
+    found = head.fit(mx.array(support), mx.array(labels), euclidean(), n_way)
+    for _, array in _leaves(found):
+        if not isinstance(array, mx.array):
+            fail(f"the state holds {array!r}, which is no mx.array")
+        if array.shape[: len(lead)] != lead:
+            fail(f"of {lead} episodes, the state has an array {array.shape}")
 
 
 @law(
@@ -196,16 +250,20 @@ def episodes(head: Head, seed: int, lead: tuple[int, ...], n_way: int, d: int) -
 
 @law()
 def inputs_untouched(head: Head) -> None:
-    """Support, labels and queries are not changed."""
+    """Support, labels and queries are not changed, nor is the state by being asked."""
     *arrays, n_way = _balanced(0, n_way=3, k_shot=2, q=4)
     support, labels, query = (mx.array(a) for a in arrays)
-    mx.eval(head.scores(support, labels, query, euclidean(), n_way))
+    fitted = head.fit(support, labels, euclidean(), n_way)
+    before = [np.array(array) for _, array in _leaves(fitted)]
+    mx.eval(head.scores(fitted, query, euclidean()))
+    if not all(np.array_equal(a, b) for a, (_, b) in zip(before, _leaves(fitted), strict=True)):
+        fail("the state is another after scores(…): write x = x - y, not x -= y")
     pairs = zip(
         ("support", "support_labels", "query"), (support, labels, query), arrays, strict=True
     )
-    for name, after, before in pairs:
-        if not np.array_equal(np.array(after), before):
-            fail(f"{name} is another after scores(…): write x = x - y, not x -= y")
+    for name, after, given in pairs:
+        if not np.array_equal(np.array(after), given):
+            fail(f"{name} is another after fit(…) and scores(…): write x = x - y, not x -= y")
 
 
 @law(when=lambda head: head.differentiable, seed=seeds)
@@ -213,11 +271,11 @@ def trains(head: Head, seed: int) -> None:
     """Where `differentiable`, the gradient reaches every embedding, and is finite, at 0 too."""
     rng = np.random.default_rng(seed)
     labels = mx.array(np.arange(6) % 3)
-    rows = mx.array(rng.normal(size=(10, 4)).astype(np.float32))
-    weights = mx.array(rng.normal(size=(4, 3)).astype(np.float32))
+    rows = mx.array(rng.normal(size=(12, 4)).astype(np.float32))
+    weights = mx.array(rng.normal(size=(6, 3)).astype(np.float32))
 
     def total(rows: mx.array) -> mx.array:
-        return (weights * head.scores(rows[:6], labels, rows[6:], euclidean(), 3)).sum()
+        return (weights * head(rows[:6], labels, rows[6:], euclidean(), 3)).sum()
 
     for where, points in (("random embeddings", rows), ("embeddings that are all 0", 0 * rows)):
         gradient = np.array(mx.grad(total)(points))
@@ -227,38 +285,53 @@ def trains(head: Head, seed: int) -> None:
             fail("the gradient of an embedding is 0: say differentiable=False")
 
 
-# ---------------------------------------------------------------------- condense, where it has one
+@law(when=_is_learned, seed=seeds)
+def learned_parts(head: Head, seed: int) -> None:
+    """The gradient by every learned part of `module` is finite, and not 0 for all of them."""
+    assert head.module is not None
+    support, labels, query, n_way = _balanced(seed, 3, 2, 6)
+    weights = mx.array(np.random.default_rng(seed).normal(size=(6, n_way)).astype(np.float32))
+
+    def total() -> mx.array:
+        found = head(mx.array(support), mx.array(labels), mx.array(query), euclidean(), n_way)
+        return (weights * found).sum()
+
+    _, found = nn.value_and_grad(head.module, total)()
+    leaves: Any = tree_flatten(found)
+    for name, gradient in leaves:
+        if not np.isfinite(np.array(gradient)).all():
+            fail(f"the gradient by {name} is not finite")
+    if not any(np.array(gradient).any() for _, gradient in leaves):
+        fail("no learned part of `module` has a gradient: it is not what makes the scores")
 
 
-def _condenses(head: Head) -> bool:
-    return head.condense is not None
+def _leaves(state: Any) -> Any:
+    return tree_flatten(state)
 
 
-@law(when=_condenses, task=tasks(), metric=_metrics)
-def condensed(head: Head, task: Task, metric: str) -> None:
-    """A condensed support is no larger and has the same scores."""
-    assert head.condense is not None
-    support, labels, query, n_way = task
-    less, of = (np.array(a) for a in head.condense(mx.array(support), mx.array(labels), n_way))
-    if not len(less) == len(of) <= len(labels):
-        fail(f"{len(labels)} images became {len(less)} with {len(of)} labels, for {_told(task)}")
-    here = scores(head, _METRICS[metric], *task)
-    after = scores(head, _METRICS[metric], less, of, query, n_way)
-    if not same_scores(here, after):
-        fail(f"{_differ(here, after)} after condense, for {_told(task)}")
+def _subject(factory: Callable[..., Head], options: Any) -> Head:
+    """What the factory makes, in eval mode; one for each length of embeddings, where it is given.
+
+    Learned parts are those of 3 numbers.
+    """
+
+    @cache
+    def of(d: int | None) -> Head:
+        head = factory(options) if d is None else factory(options, embedding_dim=d)
+        if isinstance(getattr(head, "module", None), nn.Module):
+            head.module.eval()  # type: ignore[union-attr]
+        return head
+
+    if "embedding_dim" not in inspect.signature(factory).parameters:
+        return of(None)
+    head = of(3)
+    if not isinstance(head, Head):
+        return head
+    return evolve(
+        head,
+        fit=lambda support, *others: of(support.shape[-1]).fit(support, *others),
+        scores=lambda state, query, metric: of(query.shape[-1]).scores(state, query, metric),
+    )
 
 
-@law(when=_condenses, seed=seeds, lead=st.sampled_from([(3,), (2, 2)]))
-def condensed_episodes(head: Head, seed: int, lead: tuple[int, ...]) -> None:
-    """Condensing episodes together equals the loop over them."""
-    assert head.condense is not None
-    support, labels, _, n_way = _balanced(seed, 3, 3, 1, lead)
-    together = [np.array(a) for a in head.condense(mx.array(support), mx.array(labels), n_way)]
-    for e in np.ndindex(*lead):
-        alone = head.condense(mx.array(support[e]), mx.array(labels[e]), n_way)
-        for whole, part in zip(together, alone, strict=True):
-            if not same_scores(whole[e], np.array(part)):
-                fail(f"{_differ(whole[e], np.array(part))} for episode {e} of {lead} alone")
-
-
-KIND = Kind("head", lambda factory, options: factory(options), laws_of(globals()))
+KIND = Kind("head", _subject, laws_of(globals()))

@@ -134,7 +134,7 @@ def test_its_scores_are_those_of_the_same_episode(head: fs.Head, seed: int):
     every = np.concatenate([of["a"], of["b"], images])
     labels = np.repeat([0, 1, 0], [4, 4, 5])
     rows = mx.array(fs.embed(ours, fs.ArrayDataset(every, labels, ["a", "b"])))
-    expected = head.scores(rows[:8], mx.array(labels[:8]), rows[8:], fs.cosine(), 2)
+    expected = head(rows[:8], mx.array(labels[:8]), rows[8:], fs.cosine(), 2)
     np.testing.assert_allclose(found, np.array(expected), atol=1e-4)
 
 
@@ -143,9 +143,9 @@ def test_its_cost_does_not_grow_with_the_support_of_prototypes():
     for k in (1, 9):
         of = {name: photos(rng, k) for name in "abc"}
         small = fs.Classifier.of(embedder(), fs.nearest_prototype(), fs.euclidean(), of)
-        assert small._kept[0].shape[0] == 3
+        assert small._fitted.points.shape[0] == small._fitted.state.shape[0] == 3
         every = fs.Classifier.of(embedder(), fs.nearest_support(), fs.euclidean(), of)
-        assert every._kept[0].shape[0] == 3 * k
+        assert every._fitted.points.shape[0] == 3 * k
 
 
 def test_no_images_no_answers():

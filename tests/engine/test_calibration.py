@@ -20,6 +20,7 @@ from fewshot.engine.calibration import (
     calibrate,
     calibrated,
     figures,
+    fitted,
     for_counts,
     reliability,
 )
@@ -117,7 +118,7 @@ def test_a_query_is_unknown_where_its_class_is_left_out(head: fs.Head, seed: int
         for out, expected in ((None, found.known), (label, found.unknown)):
             kept = [c for c in range(task.n_way) if c != out]
             of = [support[task.support_labels == c].astype(np.float64) for c in kept]
-            if head.condense is not None:
+            if not head.votes:
                 of = [each.mean(axis=0, keepdims=True) for each in of]
             nearest = min(np.linalg.norm(each - query[i], axis=1).min() for each in of)
             assert expected[i] == pytest.approx(nearest, abs=1e-4)
@@ -164,10 +165,11 @@ def test_only_held_out_classes_are_asked_and_only_with_enough_images():
 def test_votes_are_no_logits_but_distances_are(seed: int):
     rows, dataset = points(seed)
     support, labels = mx.array(rows[::3]), mx.array(dataset.labels[::3])
-    args = (support, labels, mx.array(rows[1::3]))
-    scores, logits, distances = by_class(*args, HEADS[1], euclidean(), 6)
+    query, head, metric = mx.array(rows[1::3]), HEADS[1], euclidean()
+    to = fitted(support, labels, head, metric, 6)
+    scores, logits, distances = by_class(to, query, head, metric, 6)
     assert np.array_equal(np.array(logits), -np.array(distances))
-    assert np.array_equal(np.array(scores), np.array(HEADS[1].scores(*args, euclidean(), 6)))
+    assert np.array_equal(np.array(scores), np.array(head(support, labels, query, metric, 6)))
     table = np.linalg.norm(rows[1::3][:, None] - rows[::3], axis=2)
     for c in range(6):
         nearest = table[:, dataset.labels[::3] == c].min(axis=1)

@@ -63,7 +63,8 @@ def dropping() -> Metric:
 
 def noisy_head() -> Head:
     head = fs.nearest_prototype()
-    return evolve(head, scores=Noisy(head.scores))
+    noisy = Noisy(head.scores)
+    return evolve(head, scores=noisy, module=noisy)
 
 
 def validated(head: Head, metric: Metric) -> Any:
@@ -108,12 +109,12 @@ def test_a_metric_and_a_head_with_dropout_are_used_without_it(use: str, mode: bo
     head, metric = noisy_head(), dropping()
     found = []
     for training in (mode, False):
-        for part in (head.scores, metric.fn):
+        for part in (head.module, metric.fn):
             assert isinstance(part, nn.Module)
             part.train(training)
         mx.random.seed(int(training))
         found.append(USES[use](head, metric))
-        for part in (head.scores, metric.fn):
+        for part in (head.module, metric.fn):
             assert isinstance(part, nn.Module)
             assert set(modes(part).values()) == {training}
     assert str(found[0]) == str(found[1])

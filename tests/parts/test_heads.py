@@ -3,21 +3,28 @@
 from typing import Any
 
 import mlx.core as mx
+import mlx.nn as nn
+import mlx.optimizers as optimizers
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from mlx.utils import tree_flatten
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 from strategies import REGISTRY, make
 
 from fewshot.parts.heads import (
+    BdCspnOptions,
     LdaOptions,
     NearestSupportOptions,
+    RelationOptions,
+    bd_cspn,
     lda,
     nearest_prototype,
     nearest_support,
+    relation,
 )
 from fewshot.parts.metrics import cosine, euclidean, manhattan, sqeuclidean
 from fewshot.testing import tasks
@@ -54,19 +61,17 @@ def test_one_support_each_makes_all_heads_of_a_metric_answer_alike(scipys: str, 
     answers = [
         scores(make(entry), EXACT[scipys], support[first], np.arange(n_way), query, n_way)
         for entry in REGISTRY.all("head")
-        if entry.provider == "builtin" and entry.name != "lda"
+        if entry.provider == "builtin" and entry.name in ("nearest-prototype", "nearest-support")
     ]
     assert all(np.array_equal(a.argmax(-1), answers[0].argmax(-1)) for a in answers)
 
 
 @given(seed=st.integers(0, 2**32 - 1), lead=st.sampled_from([(3,), (2, 2)]))
-def test_a_condensed_support_is_the_class_means(seed: int, lead: Any) -> None:
-    rng, condense = np.random.default_rng(seed), nearest_prototype().condense
-    assert condense is not None
+def test_the_state_of_nearest_prototype_is_the_class_means(seed: int, lead: Any) -> None:
+    rng = np.random.default_rng(seed)
     support = rng.normal(size=(*lead, 9, 4)).astype(np.float32)
     labels = rng.permuted(np.broadcast_to(np.arange(9) % 3, (*lead, 9)), axis=-1)
-    found, of = (np.array(x) for x in condense(mx.array(support), mx.array(labels), 3))
-    assert np.array_equal(of, np.broadcast_to(np.arange(3), (*lead, 3)))
+    found = np.array(nearest_prototype().fit(mx.array(support), mx.array(labels), euclidean(), 3))
     for e in np.ndindex(*lead):
         means = [support[e][labels[e] == c].mean(axis=0, dtype=np.float64) for c in range(3)]
         assert np.allclose(found[e], means, atol=100 * ULP)
@@ -191,3 +196,106 @@ def test_lda_without_spread_or_wholly_shrunk_is_the_nearest_prototype(task: Any)
         found = scores(lda(), euclidean(), *twice, query, n_way)
         again = scores(nearest_prototype(), sqeuclidean(), *twice, query, n_way)
         assert np.allclose(found, again, rtol=1e-4, atol=1e-4)
+
+
+# --------------------------------------------------------------------------- bd-cspn
+
+
+def rectified(support: Array, labels: Array, query: Array, n_way: int, temperature: float) -> Any:
+    """Moved queries and new prototypes, image by image; no vector is 0."""
+
+    def similar(x: Array, y: Array) -> float:
+        return float(x @ y / (np.linalg.norm(x) * np.linalg.norm(y)))
+
+    moved = query + support.mean(axis=0) - query.mean(axis=0)
+    means = [support[labels == c].mean(axis=0) for c in range(n_way)]
+    taken_for = [max(range(n_way), key=lambda c: similar(x, means[c])) for x in moved]
+    new = []
+    for c in range(n_way):
+        of_class = [x for x, label in zip(support, labels, strict=True) if label == c]
+        of_class += [x for x, label in zip(moved, taken_for, strict=True) if label == c]
+        weights = [np.exp(similar(x, means[c]) / temperature) for x in of_class]
+        new.append(sum(w * x for w, x in zip(weights, of_class, strict=True)) / sum(weights))
+    return moved, np.array(new)
+
+
+@exact
+@given(task=tasks(ties=False), temperature=st.sampled_from([0.1, 1.0]))
+def test_bd_cspn_scores_minus_the_distance_to_rectified_prototypes(
+    scipys: str, task: Any, temperature: float
+) -> None:
+    support, labels, query, n_way = task
+    assume(len(query) > 1)  # one alone is moved onto the mean of the support
+    moved, new = rectified(
+        support.astype(np.float64), labels, query.astype(np.float64), n_way, temperature
+    )
+    head = bd_cspn(BdCspnOptions(temperature))
+    found = scores(head, EXACT[scipys], *task)
+    assert np.allclose(found, -cdist(moved, new, scipys), rtol=1e-3, atol=1e-4)
+
+
+@given(seed=st.integers(0, 2**32 - 1), shift=st.floats(-3, 3))
+def test_bd_cspn_undoes_what_moves_all_queries_alike(seed: int, shift: float) -> None:
+    rng = np.random.default_rng(seed)
+    support, query = rng.normal(size=(6, 4)), rng.normal(size=(8, 4))
+    task = support.astype("f4"), np.arange(6) % 3
+    here, there = (
+        scores(bd_cspn(), euclidean(), *task, x.astype("f4"), 3) for x in (query, query + shift)
+    )
+    assert np.allclose(here, there, atol=1e-3)
+
+
+# -------------------------------------------------------------------------- relation
+
+
+@given(task=tasks(), hidden=st.integers(1, 9), seed=st.integers(0, 2**31))
+def test_relation_is_a_network_of_prototype_and_query_side_by_side(
+    task: Any, hidden: int, seed: int
+) -> None:
+    support, labels, query, n_way = task
+    mx.random.seed(seed)
+    head = relation(RelationOptions(hidden), embedding_dim=support.shape[1])
+    assert head.module is not None
+    weights = {
+        name: np.array(array, np.float64) for name, array in tree_flatten(head.module.parameters())
+    }
+    beside = np.concatenate([weights["prototype.weight"], weights["query.weight"]], axis=1)
+    expected = np.empty((len(query), n_way))
+    for i, x in enumerate(query.astype(np.float64)):
+        for c in range(n_way):
+            pair = np.concatenate([support[labels == c].astype(np.float64).mean(axis=0), x])
+            inner = np.maximum(beside @ pair + weights["prototype.bias"], 0)
+            expected[i, c] = (weights["score.weight"] @ inner + weights["score.bias"]).item()
+    assert np.allclose(scores(head, euclidean(), *task), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_relation_head_learns_what_no_distance_tells() -> None:
+    """Only the first of eight coordinates is the class, and it is the smallest."""
+    rng = np.random.default_rng(0)
+    mx.random.seed(0)
+    head, labels = relation(embedding_dim=8), np.tile(np.arange(3), 10)
+
+    def episode() -> tuple[mx.array, mx.array]:
+        rows = rng.normal(size=(60, 8)) * 3
+        rows[:, 0] = np.tile(rng.permutation(3), 20) * 2 + 0.2 * rng.normal(size=60)
+        return mx.array(rows[:30].astype("f4")), mx.array(rows[30:].astype("f4"))
+
+    def loss(support: mx.array, query: mx.array) -> mx.array:
+        found = head(support, mx.array(labels), query, euclidean(), 3)
+        return nn.losses.cross_entropy(found, mx.array(labels), reduction="mean")
+
+    assert head.module is not None
+    step, optimizer = nn.value_and_grad(head.module, loss), optimizers.Adam(3e-3)
+    for _ in range(300):
+        _, gradients = step(*episode())
+        optimizer.update(head.module, gradients)
+        mx.eval(head.module.parameters(), optimizer.state)
+    rights = [
+        [
+            np.mean(np.array(each(s, mx.array(labels), q, euclidean(), 3)).argmax(-1) == labels)
+            for each in (head, nearest_prototype())
+        ]
+        for s, q in (episode() for _ in range(20))
+    ]
+    ours, nearest = np.mean(rights, axis=0)
+    assert ours > nearest + 0.1

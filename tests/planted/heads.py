@@ -1,6 +1,7 @@
 """Heads with a fault, and odd ones without."""
 
 import mlx.core as mx
+import mlx.nn as nn
 import numpy as np
 from attrs import evolve
 
@@ -11,13 +12,22 @@ CASES = Collection("head")
 GOOD = nearest_prototype()
 
 
-def head(scores, differentiable=False, condense=None):
-    return Head(scores, differentiable, condense)
+def head(scores, differentiable=False, **more):
+    """One that keeps the whole support: `scores(support, labels, query, metric, n_way)`."""
+
+    def fit(support, labels, metric, n_way):
+        return support, labels, labels[..., None] == mx.arange(n_way)
+
+    def asked(state, query, metric):
+        support, labels, of_class = state
+        return scores(support, labels, query, metric, of_class.shape[-1])
+
+    return Head(fit, asked, differentiable, **more)
 
 
-def changed(change):
+def changed(change, **more):
     """Nearest prototype, its scores changed."""
-    return head(lambda *given: change(GOOD.scores(*given)))
+    return head(lambda *given: change(GOOD(*given)), **more)
 
 
 @CASES.breaks("made")
@@ -27,7 +37,17 @@ def a_bare_function(_):
 
 @CASES.breaks("made")
 def differentiable_by_a_word(_):
-    return head(GOOD.scores, differentiable="yes")
+    return evolve(GOOD, differentiable="yes")
+
+
+@CASES.breaks("made")
+def asked_in_another_way(_):
+    return evolve(GOOD, queries="some")
+
+
+@CASES.breaks("made")
+def a_module_that_is_none(_):
+    return evolve(GOOD, module=GOOD.scores)
 
 
 @CASES.breaks("shape")
@@ -127,7 +147,7 @@ def remembers_the_support(_):
 
     def scores(support, labels, query, metric, n_way):
         seen.append(support.mean())
-        return GOOD.scores(support, labels, query, metric, n_way) + sum(seen)
+        return GOOD(support, labels, query, metric, n_way) + sum(seen)
 
     return head(scores)
 
@@ -140,7 +160,7 @@ def breaks_ties_at_random(_):
 @CASES.breaks("episodes")
 def prototypes_of_all_episodes(_):
     def scores(support, labels, query, metric, n_way):
-        found = GOOD.scores(support, labels, query, metric, n_way)
+        found = GOOD(support, labels, query, metric, n_way)
         axes = tuple(range(found.ndim - 2))
         return found + (found.mean(axes) if axes else 0)
 
@@ -151,7 +171,7 @@ def prototypes_of_all_episodes(_):
 def one_episode_at_a_time(_):
     def scores(support, labels, query, metric, n_way):
         assert support.ndim == 2, "one episode at a time"
-        return GOOD.scores(support, labels, query, metric, n_way)
+        return GOOD(support, labels, query, metric, n_way)
 
     return head(scores)
 
@@ -160,7 +180,7 @@ def one_episode_at_a_time(_):
 def centred_in_place(_):
     def scores(support, labels, query, metric, n_way):
         query -= support.mean(-2, keepdims=True)
-        return GOOD.scores(support - support.mean(-2, keepdims=True), labels, query, metric, n_way)
+        return GOOD(support - support.mean(-2, keepdims=True), labels, query, metric, n_way)
 
     return head(scores)
 
@@ -174,35 +194,102 @@ def votes_that_say_they_train(_):
 def a_root_of_the_spread(_):
     def scores(support, labels, query, metric, n_way):
         spread = mx.sqrt(((support - support.mean(-2, keepdims=True)) ** 2).sum((-1, -2)))
-        return GOOD.scores(support, labels, query, metric, n_way) + spread[..., None, None]
+        return GOOD(support, labels, query, metric, n_way) + spread[..., None, None]
 
     return head(scores, differentiable=True)
 
 
-@CASES.breaks("condensed")
-def condensed_to_the_first_images(_):
-    def condense(support, labels, n_way):
-        first = mx.array([np.flatnonzero(np.array(labels) == c)[0] for c in range(n_way)])
-        return support[first], mx.arange(n_way)
+@CASES.breaks("query order")
+def later_queries_weigh_more(_):
+    def scores(support, labels, query, metric, n_way):
+        weights = mx.arange(1, query.shape[-2] + 1)[:, None]
+        mean = (weights * query).sum(-2, keepdims=True) / weights.sum()
+        return GOOD(support, labels, query - 0.1 * mean, metric, n_way)
 
-    return evolve(GOOD, condense=condense)
-
-
-@CASES.breaks("condensed")
-def condensed_to_more(_):
-    def condense(support, labels, n_way):
-        return mx.concatenate([support, support]), mx.concatenate([labels, labels])
-
-    return evolve(GOOD, condense=condense)
+    return head(scores, queries="together")
 
 
-@CASES.breaks("condensed episodes")
-def condensed_alone_only(_):
-    def condense(support, labels, n_way):
-        means, of = GOOD.condense(support, labels, n_way)
-        return (means, of) if means.ndim == 2 else (means[::-1], of)
+@CASES.breaks("state")
+def a_state_of_numbers(_):
+    return evolve(
+        GOOD,
+        fit=lambda support, labels, metric, n_way: (
+            GOOD.fit(support, labels, metric, n_way),
+            n_way,
+        ),
+        scores=lambda state, query, metric: GOOD.scores(state[0], query, metric),
+    )
 
-    return evolve(GOOD, condense=condense)
+
+@CASES.breaks("state")
+def a_state_without_episodes(_):
+    """The number of classes by the length of an array."""
+    return evolve(
+        GOOD,
+        fit=lambda support, labels, metric, n_way: (
+            GOOD.fit(support, labels, metric, n_way),
+            mx.arange(n_way),
+        ),
+        scores=lambda state, query, metric: GOOD.scores(state[0], query, metric),
+    )
+
+
+@CASES.breaks("asked twice")
+def state_kept_aside(_):
+    kept = {}
+
+    def fit(support, labels, metric, n_way):
+        kept["means"] = GOOD.fit(support, labels, metric, n_way)
+        return kept["means"]
+
+    return Head(fit, lambda _, query, metric: GOOD.scores(kept["means"], query, metric), True)
+
+
+@CASES.breaks("inputs untouched")
+def queries_join_the_state(_):
+    def scores(means, query, metric):
+        means += query.mean(-2, keepdims=True)
+        return -metric.table(query, means - query.mean(-2, keepdims=True))
+
+    return Head(GOOD.fit, scores, True)
+
+
+class Scale(nn.Module):
+    """Scores times a number that is learned."""
+
+    def __init__(self, weight=1.0):
+        super().__init__()
+        self.weight = mx.array(weight)
+
+    def __call__(self, found):
+        return found * self.weight
+
+
+class Late(nn.Module):
+    def __call__(self, found):
+        self.weight = mx.array(1.0)
+        return found * self.weight
+
+
+def learned(module, change):
+    return evolve(GOOD, module=module, scores=lambda *given: change(GOOD.scores(*given)))
+
+
+@CASES.breaks("made whole")
+def weights_at_the_first_call(_):
+    module = Late()
+    return learned(module, module)
+
+
+@CASES.breaks("learned parts")
+def a_module_that_is_not_asked(_):
+    return learned(Scale(), lambda found: found)
+
+
+@CASES.breaks("learned parts")
+def a_root_of_a_weight(_):
+    module = Scale(0.0)
+    return learned(module, lambda found: found * (1 + mx.sqrt(module.weight)))
 
 
 # ------------------------------------------------------------------------------ odd and sound
@@ -223,15 +310,35 @@ def ridge_regression(_):
 
 @CASES.sound
 def softmax_of_prototypes(_):
-    return head(lambda *given: mx.softmax(GOOD.scores(*given), -1), differentiable=True)
+    return head(lambda *given: mx.softmax(GOOD(*given), -1), differentiable=True)
 
 
 @CASES.sound
 def keeps_the_whole_support(_):
-    return head(
-        lambda *given: GOOD.scores(*given), differentiable=True,
-        condense=lambda support, labels, n_way: (support, labels),
-    )  # fmt: skip
+    return head(GOOD, differentiable=True)
+
+
+@CASES.sound
+def centred_by_the_queries(_):
+    def scores(support, labels, query, metric, n_way):
+        centre = support.mean(-2, keepdims=True)
+        moved = query + 0.1 * (centre - query.mean(-2, keepdims=True))
+        return GOOD(support, labels, moved, metric, n_way)
+
+    return head(scores, differentiable=True, queries="together")
+
+
+@CASES.sound
+def a_map_of_embeddings(_, *, embedding_dim):
+    linear = nn.Linear(embedding_dim, 2 * embedding_dim)
+
+    def fit(support, labels, metric, n_way):
+        return GOOD.fit(linear(support), labels, metric, n_way)
+
+    def scores(means, query, metric):
+        return GOOD.scores(means, linear(query), metric)
+
+    return Head(fit, scores, differentiable=True, module=linear)
 
 
 @CASES.sound

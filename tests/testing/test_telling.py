@@ -145,11 +145,6 @@ def order_within_a_class(_: Any, task: Any, metric: str, seed: int) -> bool:
     )
 
 
-def a_class_of_several(_: Any, task: Any, metric: str) -> bool:
-    support, labels, _, n_way = task
-    return new_query(task) and any(many(support[labels == c]) for c in range(n_way))
-
-
 HEADS: dict[str, Callable[..., bool]] = {
     "one query": lambda _, n_way, k_shot, seed: True,
     "any counts": unequal_counts,
@@ -160,8 +155,11 @@ HEADS: dict[str, Callable[..., bool]] = {
     "asked twice": lambda _, task, other, metric: not np.array_equal(task[0], other[0]),
     "episodes": lambda _, seed, lead, n_way, d: int(np.prod(lead)) > 1,
     "trains": lambda _, seed: True,
-    "condensed": a_class_of_several,
-    "condensed episodes": lambda _, seed, lead: True,
+    "query order": lambda _, task, metric, seed: (
+        many(task[2]) and not np.array_equal(task[2], task[2][shuffled(len(task[2]), seed)])
+    ),
+    "state": lambda _, seed, lead: bool(lead),
+    "learned parts": lambda _, seed: True,
 }
 
 # ---------------------------------------------------------------- adapters and transforms
@@ -261,7 +259,7 @@ TELLING = {
 SUBJECTS = {
     "metric": ["euclidean"],
     "loss": ["contrastive", "triplet", "prototypical"],
-    "head": ["nearest-prototype"],
+    "head": ["nearest-prototype", "bd-cspn"],
     "adapter": ["whiten"],
     "transform": ["colour"],
     "sampler": ["all-pairs", "episodes", "pairs", "proxies", "triplets"],

@@ -17,18 +17,19 @@ class Options:
 def head(options: Options) -> Head:
     """Log of a class's share of softmax(−distance / T): Vinyals et al. 2016, eq. 1."""
 
-    def scores(
-        support: mx.array,
-        support_labels: mx.array,
-        query: mx.array,
-        metric: Metric,
-        n_way: int,
-    ) -> mx.array:
+    def fit(
+        support: mx.array, support_labels: mx.array, metric: Metric, n_way: int
+    ) -> tuple[mx.array, mx.array]:
+        """What is kept of a support: its embeddings, and which class each is of."""
+        of_class = support_labels[..., None] == mx.arange(n_way)
+        return support, of_class.astype(support.dtype)
+
+    def scores(state: tuple[mx.array, mx.array], query: mx.array, metric: Metric) -> mx.array:
+        support, of_class = state
         votes = mx.softmax(-metric.table(query, support) / options.temperature, axis=-1)
-        of_class = (support_labels[..., None] == mx.arange(n_way)).astype(votes.dtype)
         return mx.log(mx.maximum(votes @ of_class, 1e-12))
 
-    return Head(scores=scores, differentiable=True)
+    return Head(fit, scores, differentiable=True)
 
 
 @hookimpl
