@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from fewshot.catalogue import registry
 from fewshot.catalogue.loading import build_registry
 
 REGISTRY, _ = build_registry()
@@ -14,6 +15,6 @@ def every(kind: str) -> Any:
     return pytest.mark.parametrize("entry", REGISTRY.all(kind), ids=lambda e: e.qualified)
 
 
-def make(entry: Any, *args: Any) -> Any:
-    """A component at its default options."""
-    return entry.component.factory(entry.component.options(), *args)
+def make(entry: Any, *args: Any, **may: Any) -> Any:
+    """A component at its default options, given what it `may` take."""
+    return registry.make(entry, entry.component.options(), *args, **may)

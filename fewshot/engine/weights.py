@@ -47,7 +47,8 @@ def fill(module: nn.Module, weights: Mapping[str, mx.array], called: str = "the 
         module.load_weights(list(weights.items()))
         mx.eval(module.parameters())
     except (ValueError, RuntimeError) as error:
-        raise OutputError(f"{called} do not fit: {error}") from error
+        line = " ".join(str(error).split())
+        raise OutputError(f"{called} do not fit: {line}") from error
 
 
 def read_weights(path: Path, sha256: str | None = None) -> dict[str, mx.array]:

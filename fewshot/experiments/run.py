@@ -17,7 +17,7 @@ from ..catalogue.registry import Registry
 from ..compute.modules import parameter_count, snapshot
 from ..compute.runtime import Runtime
 from ..core import files
-from ..core.errors import DataError, InterruptedRunError
+from ..core.errors import ConfigError, DataError, InterruptedRunError
 from ..core.interfaces import Dataset
 from ..core.progress import Progress, silent
 from ..data.datasets import ArrayDataset, decode
@@ -106,7 +106,8 @@ def evaluate_run(
 ) -> Path:
     """Evaluate a run's weights under another configuration, into a folder inside the run's.
 
-    Raises DataError for test classes that the run was trained on, OutputError for damaged weights.
+    Raises DataError for test classes that the run was trained on, OutputError for damaged weights,
+    ConfigError for another metric or head that has learned parts.
     """
     manifest = files.read_json(folder / "manifest.json")
     parts = build(config, registry)
@@ -116,7 +117,7 @@ def evaluate_run(
     if run_config(folder)["metric"]["name"] != config.metric.name:
         parts = evolve(parts, loss=evolve(parts.loss, margin=None))  # it was another metric's
     blank = snapshot(parts.learned)
-    fill(parts.learned, run_weights(folder), f"{folder}: its weights")
+    fill(parts.learned, _kept_weights(folder, parts), f"{folder}: its weights")
     parts = evolve(parts, dataset=decoded(parts.dataset, progress))
     out = files.new_folder(folder, "eval-")
     files.write_text(out / "config.toml", to_toml(config))
@@ -124,6 +125,25 @@ def evaluate_run(
     files.write_json(out / "results.json", results)
     run_page.page(out, "Evaluation", manifest, results, to_toml(config))
     return out
+
+
+def _kept_weights(folder: Path, parts: Parts) -> dict[str, mx.array]:
+    """A run's weights, but for those of a metric or head that is now another.
+
+    Raises ConfigError where the other one would have to be trained first.
+    """
+    weights, learned = run_weights(folder), parts.learned.children()
+    for kind in ("metric", "head"):
+        name = getattr(parts.config, kind).name
+        if run_config(folder)[kind]["name"] == name:
+            continue
+        if kind in learned:
+            raise ConfigError(
+                f"{kind} '{name}' has learned parts, which {folder} did not train: "
+                f"fewshot run --{kind} {name}"
+            )
+        weights = {k: v for k, v in weights.items() if not k.startswith(f"{kind}.")}
+    return weights
 
 
 def decoded(dataset: Dataset, progress: Progress = silent) -> ArrayDataset:

@@ -95,7 +95,10 @@ def test_bootstrap_interval_of_many_values_is_scipys() -> None:
 def test_separated_embeddings_are_classified_without_error(entry: Any, seed: int) -> None:
     rng, labels = np.random.default_rng(seed), toy().labels
     tasks = [episode(rng, labels) for _ in range(3)]
-    found = evaluate(corners(labels, rng), tasks, make(entry), euclidean(), NAMES)
+    head = make(entry, embedding_dim=6)
+    if head.module is not None:
+        pytest.skip("has yet to learn it")
+    found = evaluate(corners(labels, rng), tasks, head, euclidean(), NAMES)
     assert found.accuracy == 1
     assert found.per_episode.tolist() == [1, 1, 1]
     assert set(found.per_class.values()) == {1.0}
@@ -109,15 +112,18 @@ def test_embeddings_that_say_nothing_reach_chance_exactly(
 ) -> None:
     # All scores are equal, the first class wins, and queries are balanced.
     rng, labels = np.random.default_rng(seed), toy().labels
+    head = make(entry, embedding_dim=3)
+    if head.module is not None:
+        pytest.skip("equal but for the rounding of its layers")
     rows = np.ones((len(labels), 3), np.float32)
-    found = evaluate(rows, [episode(rng, labels, n_way)], make(entry), euclidean(), NAMES)
+    found = evaluate(rows, [episode(rng, labels, n_way)], head, euclidean(), NAMES)
     assert found.accuracy == pytest.approx(1 / n_way)
 
 
 @every("head")
 @given(seed=seeds)
 def test_figures_are_counted_from_the_answers(entry: Any, seed: int) -> None:
-    rng, labels, head = np.random.default_rng(seed), toy().labels, make(entry)
+    rng, labels, head = np.random.default_rng(seed), toy().labels, make(entry, embedding_dim=3)
     rows = rng.normal(size=(len(labels), 3)).astype(np.float32)
     tasks = [episode(rng, labels, n_way) for n_way in (2, 3, 4)]
     found = evaluate(rows, iter(tasks), head, cosine(), NAMES)
@@ -160,11 +166,31 @@ def test_predict_agrees_with_a_search_in_float64(seed: int) -> None:
 def test_answers_do_not_depend_on_the_size_of_a_block(entry: Any, seed: int, numbers: int) -> None:
     rng, labels = np.random.default_rng(seed), toy().labels
     rows, task = rng.normal(size=(len(labels), 3)).astype(np.float32), episode(rng, labels)
+    head = make(entry, embedding_dim=3)
     for metric in (euclidean(), evolve(euclidean(), matrix=None)):
-        whole = predict(rows, task, make(entry), metric)
+        whole = predict(rows, task, head, metric)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(evaluation, "_numbers", lambda _: numbers)
-            assert np.array_equal(predict(rows, task, make(entry), metric), whole)
+            assert np.array_equal(predict(rows, task, head, metric), whole)
+
+
+def test_a_head_that_looks_at_queries_together_is_asked_about_all_whatever_the_memory() -> None:
+    rng, asked = np.random.default_rng(0), []
+    rows = rng.normal(size=(4000, 64)).astype(np.float32)
+    names = np.array(NAMES)[np.arange(4000) % 4]
+    task = Episode.of(range(100), names[:100], range(100, 4000), names[100:])
+    known = nearest_prototype()
+
+    def scores(means: mx.array, query: mx.array, metric: Any) -> mx.array:
+        asked.append(query.shape[-2])
+        return known.scores(means - query.mean(axis=-2, keepdims=True), query, metric)
+
+    head = evolve(known, scores=scores, queries="together")
+    found = [
+        evaluate(rows, [task], head, euclidean(), NAMES, memory=memory) for memory in (1, 2, 4000)
+    ]
+    assert {each.accuracy for each in found} == {found[-1].accuracy}
+    assert asked == [3900] * 3
 
 
 def same_figures(a: Any, b: Any) -> None:
@@ -187,7 +213,7 @@ def test_figures_do_not_depend_on_how_episodes_are_put_together(
     # With groups the second sampler's episodes differ in their number of queries.
     uneven = None if groups is None else np.where(np.arange(48) % 8 < 3, 0, np.arange(48))
     names = data.draw(st.sampled_from([None, [f"{i}.png" for i in range(48)]]))
-    head = make(entry)
+    head = make(entry, embedding_dim=3)
     for sampler in (
         episodes(EpisodesOptions(3, 2, 2), images.labels, groups),
         all_way(images.labels, uneven, [1, 4], 2),
@@ -235,10 +261,11 @@ def test_no_array_is_larger_than_the_memory_allows(entry: Any, metric: Any) -> N
     rng, images = np.random.default_rng(0), toy(per_class=60)
     rows = rng.normal(size=(360, 300)).astype(np.float32)
     drawn = list(all_way(images.labels, None, [0, 1, 2], 20).blocks(0, 4))
-    evaluate(rows, drawn, make(entry), metric, NAMES, memory=8)  # what is made once
+    head = make(entry, embedding_dim=300)
+    evaluate(rows, drawn, head, metric, NAMES, memory=8)  # what is made once
     before = mx.get_active_memory()
     mx.reset_peak_memory()
-    evaluate(rows, drawn, make(entry), metric, NAMES, memory=8)
+    evaluate(rows, drawn, head, metric, NAMES, memory=8)
     assert mx.get_peak_memory() - before < 8 << 20
 
 
@@ -305,10 +332,11 @@ def test_a_row_that_was_never_embedded_does_not_pass_for_an_answer(entry: Any, s
     rng, labels = np.random.default_rng(0), toy().labels
     rows, task = corners(labels, rng), episode(rng, labels)
     rows[task.items[getattr(task, side)[0]]] = np.nan
+    head = make(entry, embedding_dim=6)
     with pytest.raises((ConfigError, DataError, ValueError), match=r"(?i)nan|embed"):
-        predict(rows, task, make(entry), euclidean())
+        predict(rows, task, head, euclidean())
     with pytest.raises((ConfigError, DataError, ValueError), match=r"(?i)nan|embed"):
-        evaluate(rows, [episode(rng, labels), task], make(entry), euclidean(), NAMES)
+        evaluate(rows, [episode(rng, labels), task], head, euclidean(), NAMES)
 
 
 def test_a_row_that_no_episode_uses_may_be_missing_and_infinities_are_numbers() -> None:

@@ -42,9 +42,8 @@ def test_without_validation_classes_there_is_no_validation() -> None:
 @every("head")
 def test_validation_never_reads_test_classes_and_repeats(entry: Any) -> None:
     data, net = Sealed(toy(), "ef"), network()
-    examine = validation(
-        Embedder(net), data, ClassSplit("ab", "cd", "ef"), make(entry), euclidean()
-    )
+    head = make(entry, embedding_dim=net.embedding_dim)
+    examine = validation(Embedder(net), data, ClassSplit("ab", "cd", "ef"), head, euclidean())
     assert examine is not None
     figures = examine()
     assert data.seen == set("abcd")
