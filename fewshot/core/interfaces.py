@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
-from attrs import Factory, evolve, field, frozen
+from attrs import Factory, field, frozen
 from numpy.typing import NDArray
 
 from .draws import Draw, DrawLayout, EpisodeBlock, Ints, Layout
@@ -223,12 +223,18 @@ class Batch:
         ]
 
     def of_support(self) -> "Batch":
-        """Of episodes: the support alone, asked about itself."""
-        draws = [
-            {**draw, "query": draw["support"], "query_labels": draw["support_labels"]}
-            for draw in self.draws
-        ]
-        return evolve(self, draws=draws)
+        """Of episodes: the images of the support alone, asked about themselves."""
+        import mlx.core as mx
+
+        supports = []
+        for episode in self.split():
+            (draw,) = episode.draws
+            places, labels = mx.arange(len(draw["support"])), draw["support_labels"]
+            asked = {"support": places, "query": places}
+            asked |= {"support_labels": labels, "query_labels": labels}
+            supports.append((episode.images[draw["support"]], asked))
+        images, draws = zip(*supports, strict=True)
+        return Batch(mx.concatenate(images), draws, [len(part) for part in images], self.n_ways)
 
 
 @frozen
@@ -236,12 +242,18 @@ class Learner:
     """How one step learns.
 
     `step(model, objective, batch)` -> (figures, gradients). `model`: an `nn.Module` of everything
-    that is trained; `objective(batch)` -> figures, of which the first is the loss, of the model as
-    it is now; `gradients`: a tree like `model.trainable_parameters()`, which the optimizer follows.
-    What it does to the model's parameters is undone after the step.
+    that is trained, `model.backbone` and, where they have learned parts, `metric`, `loss`, `head`
+    and `proxies`; `objective(batch)` -> figures of the model as it is now, the loss and the share
+    of its values above 0; `figures`: as many; `gradients`: a tree like
+    `model.trainable_parameters()`, which the optimizer follows. What a step does to these
+    parameters is undone after it, what it does to others, such as batch norm's running statistics,
+    stays. It computes nothing that is not returned: the step may be compiled.
+
+    `layout`: the draws that it learns from, "episode" where it needs a support; None: any.
     """
 
     step: "Callable[[nn.Module, Callable[[Batch], Figures], Batch], tuple[Figures, Any]]"
+    layout: DrawLayout | None = None
 
 
 def _ignored(*_: Any) -> None:

@@ -10,7 +10,7 @@ from attrs import frozen
 from ..compute.modules import evaluating, late_parameters, parameter_count, parameter_shapes
 from ..core.draws import Draw, DrawLayout, Labelled, Layout
 from ..core.errors import ConfigError
-from ..core.interfaces import Batch, Head, Loss, Metric, Miner, Sampler
+from ..core.interfaces import Batch, Head, Learner, Loss, Metric, Miner, Sampler
 from ..core.seeding import mlx_seed
 from ..parts.embedder import Embedder
 
@@ -227,10 +227,11 @@ def check_fits(
     metric: Metric,
     head: Head | None,
     miner: Miner = Miner(None),
+    learner: Learner | None = None,
 ) -> None:
     """Raise ConfigError where these cannot be trained together.
 
-    That is: the sampler does not draw what the loss compares, episodes have no head with a
+    That is: the sampler does not draw what loss and learner want, episodes have no head with a
     gradient, a learned head has no episodes, there is nothing to mine, the metric lacks a law that
     the loss requires, or the loss's margin is beyond the metric's bound.
     """
@@ -239,6 +240,11 @@ def check_fits(
         raise ConfigError(
             f"the loss wants '{loss.layout}' draws, the sampler gives '{sampler.layout}': take a "
             "sampler that fits (the command line chooses one where none is named)"
+        )
+    if learner is not None and learner.layout not in (None, sampler.layout):
+        raise ConfigError(
+            f"the learner wants '{learner.layout}' draws, the sampler gives '{sampler.layout}': "
+            "take a sampler that fits, or the learner plain"
         )
     if miner.mask is not None and (
         sampler.layout != "labelled" or loss.layout not in ("pairs", "triplets")

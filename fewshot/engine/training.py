@@ -104,6 +104,17 @@ class Training:
         return self.objective.learned
 
     @property
+    def due(self) -> bool:
+        """Whether a period is over that `record` has not closed yet."""
+        steps, every = self.history.steps, self.options.validate_every
+        return self._since > 0 and (steps % every == 0 or steps >= self.options.steps)
+
+    @property
+    def ended(self) -> bool:
+        """Whether all steps are taken or patience is over."""
+        return self.history.steps >= self.options.steps or self.out_of_patience
+
+    @property
     def out_of_patience(self) -> bool:
         """Whether `patience` records in a row brought nothing better."""
         return bool(self.options.patience) and self._stale >= self.options.patience
@@ -144,7 +155,7 @@ class Training:
         mx.random.seed(mlx_seed(self._seed, "dropout", history.steps + 1))
         figures = self._update(batch.images, batch.draws, batch.sizes, batch.n_ways)
         mx.eval(self._state, figures)
-        value, above_zero = (float(np.array(figure)) for figure in figures[:2])
+        value, above_zero = (figure.item() for figure in figures[:2])
         history.steps += 1
         history.seconds += time.perf_counter() - began
         self._images += len(pixels)
@@ -187,7 +198,7 @@ class Training:
             "best": self.best,
             "optimizer": tree_flatten(self._optimizer.state),
         }
-        arrays = {f"{part}.{name}": a for part, of in parts.items() for name, a in of}
+        arrays = {f"{part}.{name}": a for part, named in parts.items() for name, a in named}
         facts = {
             "history": attrs.asdict(self.history),
             "stale": self._stale,
@@ -198,21 +209,23 @@ class Training:
         return State(arrays, facts)
 
     def restore(self, state: State) -> None:
-        """Go on from there."""
+        """Go on from there, whatever the parts and the optimizer have come to since.
 
-        def part(name: str) -> list[tuple[str, Any]]:
-            start = f"{name}."
-            return [
-                (k.removeprefix(start), a) for k, a in state.arrays.items() if k.startswith(start)
-            ]
-
-        self.learned.load_weights(part("weights"))
-        self.best = part("best")
-        self._optimizer.state = tree_unflatten(part("optimizer"))
-        self.history = History(**{**state.facts["history"]})
+        ValueError where the arrays are not those of these parts.
+        """
+        parts: dict[str, list[tuple[str, mx.array]]] = {"weights": [], "best": [], "optimizer": []}
+        for name, array in state.arrays.items():
+            part, _, rest = name.partition(".")
+            parts[part].append((rest, array))
+        self.learned.load_weights(parts["weights"])
+        self.best = parts["best"]
+        self._optimizer.state = tree_unflatten(parts["optimizer"])
+        self._optimizer.init(self.learned.trainable_parameters())  # layers without weights
+        facts = state.facts
+        self.history = History(**{**facts["history"], "stopped": "steps"})
         self.history.records = list(self.history.records)
-        self._stale, self._images = state.facts["stale"], state.facts["images"]
-        self._sums, self._since = np.array(state.facts["sums"]), state.facts["since"]
+        self._stale, self._images, self._since = facts["stale"], facts["images"], facts["since"]
+        self._sums = np.array(facts["sums"])
         self.learned.train()
         self._begin()
 
@@ -230,7 +243,7 @@ def train(
     on_best: Callable[[nn.Module], object] | None = None,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> History:
-    """Take the steps that are left; the parts end with their best weights, in eval mode.
+    """Take the steps and records that are left; the parts end with their best weights, in eval mode.
 
     `validate()` gives named figures, of which "score" (higher is better) decides on the best
     weights and on early stopping; without it the last weights are kept. Every `validate_every`
@@ -240,18 +253,19 @@ def train(
     """
     options, history = training.options, training.history
     try:
-        while history.steps < options.steps and history.stopped == "steps":
-            training.step()
-            if history.steps % options.validate_every == 0 or history.steps == options.steps:
+        while True:
+            if training.due:
                 record = training.record(validate() if validate is not None else None)
                 if on_best is not None and history.best_step == history.steps:
                     on_best(training.learned)
                 if on_record is not None:
                     on_record(record)
+            if training.ended:
+                break
+            training.step()
             if progress is not None:
                 progress(history.steps, options.steps, f"{history.images_per_second:.0f} images/s")
-            if training.out_of_patience:
-                history.stopped = "patience"
+        history.stopped = "patience" if training.out_of_patience else "steps"
     except KeyboardInterrupt:
         history.stopped = "interrupted"
         if validate is None or not history.records:
@@ -285,7 +299,7 @@ def fit(
     parts do not fit (`check_fits`) or leave nothing to train, TrainingError where the loss is no
     longer finite.
     """
-    check_fits(embedder, sampler, loss, metric, head, miner)
+    check_fits(embedder, sampler, loss, metric, head, miner, learner)
     proxies = proxies_of(sampler, loss, embedder.backbone.embedding_dim, seed)
     learned = Learned(embedder.backbone, metric, loss, head, proxies)
     objective = Objective(embedder, metric, loss, head, miner, learned, sampler.layout)

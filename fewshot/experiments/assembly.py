@@ -138,11 +138,14 @@ def check(parts: Parts) -> None:
     DataError for classes too small to validate on.
     """
     try:
-        check_fits(parts.embedder, parts.sampler, parts.loss, parts.metric, parts.head, parts.miner)
+        check_fits(
+            parts.embedder, parts.sampler, parts.loss, parts.metric, parts.head, parts.miner,
+            parts.learner,
+        )  # fmt: skip
         draw = parts.sampler.draw(parts.config.seed, 0)
         check_learned(parts.objective, draw, parts.shape, parts.config.training.steps)
     except ConfigError as error:
-        named = ("loss", "sampler", "miner", "metric", "head")
+        named = ("loss", "sampler", "miner", "metric", "head", "learner")
         listed = ", ".join(f"{kind} '{getattr(parts.config, kind).name}'" for kind in named)
         raise ConfigError(f"{listed}: {error}") from error
     make_optimizer(parts.config.training)

@@ -11,6 +11,7 @@ from mlx.utils import tree_flatten
 from numpy.typing import NDArray
 
 from ..compute.modules import copied
+from ..compute.randomness import keyed
 from ..core.components import Component
 from ..core.draws import Ints
 from ..core.errors import TrainingError
@@ -20,6 +21,7 @@ from ..core.seeding import generator
 from ..data.batches import prepared
 from .embedder import Embedder
 from .heads import nearest_prototype
+from .learners import descend
 from .losses import PrototypicalOptions, prototypical
 from .transforms import ColourOptions, CropOptions, colour_jitter, random_resized_crop
 
@@ -135,6 +137,50 @@ def _last(backbone: nn.Module, count: int) -> nn.Module:
 
 
 @frozen
+class MamlOptions:
+    """Options of the steps that a network trained by the learner maml takes on a support."""
+
+    inner_steps: int = option(3, "gradient steps on the support", at_least(0))
+    inner_rate: float = option(0.1, "learning rate of these steps", positive)
+    temperature: float = option(0.1, "distances are divided by it before the softmax", positive)
+
+
+def maml(options: MamlOptions = MamlOptions()) -> Adapter[Embedder]:
+    """Gradient steps on the support asked about itself (Finn, Abbeel & Levine 2017).
+
+    What the learner maml does in its inner steps, with the loss prototypical and the head
+    nearest-prototype: the options should be those of the training. Batch norm normalises by the
+    support in these steps, and by its running statistics afterwards. The order of the support does
+    not matter. Raises TrainingError where the loss is no longer finite.
+    """
+    head, loss = nearest_prototype(), prototypical(PrototypicalOptions(options.temperature))
+
+    def adapt(
+        embedder: Embedder, images: Images, labels: Ints, metric: Metric, seed: int
+    ) -> Embedder:
+        images, labels = _sorted(images, labels)
+        mine, n_way, truth = _own(embedder), int(labels.max()) + 1, mx.array(labels)
+        alone = evolve(mine, crops="one")
+        pixels = mx.array(prepared(images, embedder.preprocess, generator(seed, "maml")))
+
+        def objective() -> mx.array:
+            support = alone(pixels)
+            return loss.fn(head.scores(support, truth, support, metric, n_way), truth).mean()
+
+        with keyed(seed, "maml"):  # dropout
+            mine.backbone.train()
+            descend(mine.backbone, objective, options.inner_steps, options.inner_rate)
+            mine.backbone.eval()
+            value = objective()
+            mx.eval(mine.backbone.parameters(), value)
+        if not np.isfinite(value.item()):
+            raise TrainingError(f"maml: the loss is {value.item()}: lower adapter.inner_rate")
+        return mine
+
+    return adapt
+
+
+@frozen
 class WhitenOptions:
     """Options of whiten."""
 
@@ -208,6 +254,12 @@ COMPONENTS = (
         finetune,
         FinetuneOptions,
         "a few prototypical steps on augmented support images",
+    ),
+    Component(
+        "maml",
+        maml,
+        MamlOptions,
+        "gradient steps on the support, as the learner maml trains for",
     ),
     Component(
         "whiten",

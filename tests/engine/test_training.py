@@ -1,9 +1,11 @@
 """What training promises: the same weights again, the best ones, and the true gradient."""
 
 import itertools
+import json
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import attrs
@@ -26,20 +28,22 @@ from fewshot.core.components import Component
 from fewshot.core.draws import Episode, Labelled, Pairs, Triplets
 from fewshot.core.errors import ConfigError, TrainingError
 from fewshot.core.files import read_json
-from fewshot.core.interfaces import Loss, Metric, Sampler
+from fewshot.core.interfaces import Learner, Loss, Metric, Miner, Sampler
 from fewshot.core.seeding import mlx_seed
 from fewshot.data.datasets import ArrayDataset
 from fewshot.engine import training
 from fewshot.engine.embedding import embed
-from fewshot.engine.objective import Learned, check_fits
+from fewshot.engine.objective import Learned, Objective, check_fits, proxies_of
 from fewshot.engine.optimizers import TrainingOptions, make_optimizer
-from fewshot.engine.training import History, fit
+from fewshot.engine.training import History, State, Training, fit
+from fewshot.engine.training import train as loop
 from fewshot.engine.weights import WEIGHTS
 from fewshot.experiments.config import resolve
 from fewshot.experiments.run import run
 from fewshot.parts.backbones import Conv4Options, conv4
 from fewshot.parts.embedder import Embedder
 from fewshot.parts.heads import nearest_prototype, nearest_support
+from fewshot.parts.learners import MamlOptions, maml, plain
 from fewshot.parts.losses import (
     ContrastiveOptions,
     PrototypicalOptions,
@@ -61,7 +65,7 @@ from fewshot.parts.samplers import (
 )
 
 Array = NDArray[Any]
-State = dict[str, Array]
+Weights = dict[str, Array]
 
 LAYOUTS = ("pairs", "triplets", "episode", "labelled")
 layouts = pytest.mark.parametrize("layout", LAYOUTS)
@@ -98,11 +102,11 @@ class Linear(nn.Module):
         return mx.tanh(images.flatten(1) @ self.weight.T + self.bias)
 
 
-def state(module: nn.Module) -> State:
+def state(module: nn.Module) -> Weights:
     return {name: np.array(value) for name, value in tree_flatten(module.parameters())}
 
 
-def equal(a: State, b: State) -> bool:
+def equal(a: Weights, b: Weights) -> bool:
     return a.keys() == b.keys() and all(np.array_equal(a[k], b[k]) for k in a)
 
 
@@ -148,7 +152,7 @@ class Script:
 
     def __init__(self, module: nn.Module, scores: Sequence[float], end: Any = None) -> None:
         self.module, self.scores, self.end = module, list(scores), end
-        self.states: list[State] = []
+        self.states: list[Weights] = []
 
     def __call__(self) -> dict[str, float]:
         self.states.append(state(self.module))
@@ -300,13 +304,13 @@ def test_a_step_of_gradient_descent_follows_the_float64_gradient(layout: str, dr
     drawn = [given["sampler"].draw(3, i) for i in range(draws)]
     start = {name: value.astype(np.float64) for name, value in before.items()}
 
-    def loss(weights: State) -> tuple[float, float]:
+    def loss(weights: Weights) -> tuple[float, float]:
         return twin(layout, drawn, data.images, weights["weight"], weights["bias"])
 
     value, violating = loss(start)
     assert history.records[0]["loss"] == pytest.approx(value, rel=1e-4)
     assert history.records[0]["above_zero"] == pytest.approx(violating, abs=1e-6)
-    gradients: State = {name: np.empty_like(value) for name, value in start.items()}
+    gradients: Weights = {name: np.empty_like(value) for name, value in start.items()}
     step = 1e-6
     for name, where in ((n, w) for n, v in start.items() for w in np.ndindex(v.shape)):
         sides = []
@@ -334,6 +338,155 @@ def test_a_record_holds_the_means_of_the_steps_since_the_last() -> None:
     for name, single in records[1].items():
         means = [single[0:2].mean(), single[2:4].mean(), single[4]]
         assert np.allclose(records[2][name], means, rtol=1e-6)
+
+
+# ------------------------------------------------------------------------------ going on
+
+
+class Stretched(nn.Module):
+    """A distance with weights and dropout."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self.weight = mx.array(np.random.default_rng(seed).uniform(0.5, 2, 1).astype(np.float32))
+        self.dropout = nn.Dropout(0.2)
+
+    def __call__(self, x: mx.array, y: mx.array) -> mx.array:
+        return mx.square(self.dropout(self.weight * (x - y))).sum(axis=-1)
+
+
+class Tempered(nn.Module):
+    """A loss with a weight."""
+
+    def __init__(self, fn: Any, seed: int) -> None:
+        super().__init__()
+        self.fn, self.scale = fn, mx.array(1.0 + seed)
+
+    def __call__(self, *given: mx.array) -> mx.array:
+        return self.scale * self.fn(*given)
+
+
+def made(layout: str, seed: int, learner: Learner, options: TrainingOptions) -> Training:
+    """A training whose weights, of every learned part, are drawn with a seed of their own."""
+    data = toy()
+    given = parts(layout, data)
+    loss = Loss(Tempered(given["loss"].fn, seed), given["loss"].layout)
+    metric = Metric(Stretched(seed), frozenset(), lambda _: float("inf"))
+    embedder = Embedder(network(seed, dropout=0.3))
+    width = embedder.backbone.embedding_dim
+    vectors = proxies_of(given["sampler"], loss, width, seed)
+    learned = Learned(embedder.backbone, metric, loss, None, vectors)
+    objective = Objective(embedder, metric, loss, given["head"], Miner(None), learned)
+    flip = make(REGISTRY.get("transform", "flip"))
+    return Training(objective, data, given["sampler"], options, [flip], learner, seed=4)
+
+
+def judged(training: Training) -> Callable[[], dict[str, float]]:
+    """A score that goes up and down with the weights themselves."""
+
+    def validate() -> dict[str, float]:
+        weight = np.array(training.learned.backbone.layers.layers[0].weight)
+        return {"score": float(np.sin(1e4 * weight.sum()))}
+
+    return validate
+
+
+def stored(kept: State, folder: Path) -> State:
+    """What is left of a state after JSON and a file of arrays."""
+    mx.save_safetensors(str(folder / "state.safetensors"), dict(kept.arrays))
+    arrays: Any = mx.load(str(folder / "state.safetensors"))
+    return State(arrays, json.loads(json.dumps(kept.facts)))
+
+
+def outcome(training: Training) -> tuple[Weights, dict[str, Any]]:
+    """All weights and the history, but for times."""
+    history = attrs.asdict(training.history)
+    for told in (history, *history["records"]):
+        told.pop("seconds", None)
+        told.pop("images_per_second")
+    return state(training.learned), history
+
+
+def holds_going_on(
+    layout: str, learner: Learner, options: TrainingOptions, stop: int, validated: bool
+) -> None:
+    left_alone = made(layout, 1, learner, options)
+    loop(left_alone, judged(left_alone) if validated else None)
+
+    kept: list[State] = []
+    stopped = made(layout, 1, learner, options)
+
+    def at(step: int, *_: Any) -> None:
+        if step == stop:
+            kept.append(stopped.state())
+
+    loop(stopped, judged(stopped) if validated else None, progress=at)
+    if not kept:  # out of patience before
+        return
+    with TemporaryDirectory() as folder:
+        before = stored(kept[0], Path(folder))
+        other = made(layout, 2, learner, options)
+        other.restore(before)
+        loop(other, judged(other) if validated else None)
+    weights, history = outcome(other)
+    expected, wanted = outcome(left_alone)
+    assert equal(weights, expected)
+    assert history == wanted
+
+
+@given(
+    layout=st.sampled_from(LAYOUTS),
+    optimizer=st.sampled_from(["adam", "adamw", "sgd"]),
+    schedule=st.sampled_from(["constant", "cosine"]),
+    warmup=st.integers(0, 3),
+    stop=st.integers(1, 6),
+    draws=st.integers(1, 2),
+    every=st.integers(1, 4),
+    patience=st.integers(0, 2),
+    validated=st.booleans(),
+)
+def test_a_run_that_is_gone_on_with_is_the_run_left_alone(
+    layout: str,
+    optimizer: Any,
+    schedule: Any,
+    warmup: int,
+    stop: int,
+    draws: int,
+    every: int,
+    patience: int,
+    validated: bool,
+) -> None:
+    options = TrainingOptions(
+        6, draws, optimizer, 1e-2, schedule, warmup, validate_every=every, patience=patience
+    )
+    holds_going_on(layout, plain(), options, stop, validated)
+
+
+@pytest.mark.parametrize("stop", [1, 3])
+def test_so_is_one_that_learns_by_maml(stop: int) -> None:
+    options = TrainingOptions(4, 2, learning_rate=1e-2, validate_every=2)
+    holds_going_on("episode", maml(MamlOptions(inner_steps=1)), options, stop, True)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="MLX compiles with g++ on the CPU")
+@pytest.mark.parametrize(
+    "learner", [plain(), maml(MamlOptions(inner_steps=1))], ids=["plain", "maml"]
+)
+def test_so_is_one_whose_steps_are_compiled(
+    learner: Learner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "on_cpu", lambda: False)
+    options = TrainingOptions(4, learning_rate=1e-2, validate_every=2)
+    holds_going_on("episode", learner, options, 2, True)
+
+
+def test_a_state_of_other_parts_is_refused() -> None:
+    options = TrainingOptions(2)
+    one = made("pairs", 1, plain(), options)
+    kept = one.state()
+    arrays = {name: array for name, array in kept.arrays.items() if "scale" not in name}
+    with pytest.raises(ValueError, match="loss"):
+        made("pairs", 1, plain(), options).restore(State(arrays, kept.facts))
 
 
 # ---------------------------------------------------------------------------- the best weights
@@ -394,7 +547,7 @@ def test_the_best_running_statistics_come_back_with_the_best_weights() -> None:
 
 
 def test_without_validation_the_last_weights_are_kept() -> None:
-    seen: list[State] = []
+    seen: list[Weights] = []
     net = Linear(256, 3)
     train(net, steps=5, validate_every=2, progress=lambda *_: seen.append(state(net)))
     assert len(seen) == 5
