@@ -2,11 +2,12 @@
 
 import platform
 from collections.abc import Mapping
+from copy import deepcopy
 from datetime import UTC, datetime
 from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import attrs
 import mlx.core as mx
@@ -18,7 +19,7 @@ from ..compute.modules import parameter_count, snapshot
 from ..compute.runtime import Runtime
 from ..core import files
 from ..core.errors import ConfigError, DataError, InterruptedRunError
-from ..core.interfaces import Dataset
+from ..core.interfaces import Dataset, Observer
 from ..core.progress import Progress, silent
 from ..data.datasets import ArrayDataset, decode
 from ..data.split import ClassSplit, SplitOptions
@@ -26,7 +27,7 @@ from ..engine.training import History, Training, train
 from ..engine.weights import WEIGHTS, fill, save_weights
 from ..reports import pictures, run_page
 from .assembly import Parts, build, check, validation_of
-from .config import RunConfig, resolve, to_toml
+from .config import RunConfig, resolve, to_toml, to_tree
 from .folder import run_config, run_weights
 from .results import examine
 
@@ -62,10 +63,12 @@ def run(
         manifest.update(facts)
         files.write_json(folder / "manifest.json", manifest)
 
+    audience = _Audience(parts, progress)
     note(status="training")
     try:
+        audience.tell("start", folder, to_tree(config))
         blank = snapshot(parts.learned)
-        history = _train(parts, folder, progress)
+        history = _train(parts, folder, audience, progress)
         note(
             weights_sha256=save_weights(parts.learned, folder / WEIGHTS),
             training=attrs.asdict(history, filter=lambda a, _: a.name != "records"),
@@ -85,7 +88,9 @@ def run(
     except (Exception, KeyboardInterrupt) as error:
         if manifest["status"] != "interrupted":
             note(status=f"ended early: {type(error).__name__}: {error}")
+        audience.tell("end", None)
         raise
+    audience.tell("end", results)
     return folder
 
 
@@ -175,11 +180,35 @@ def _named(options: SplitOptions, split: ClassSplit) -> SplitOptions:
     return evolve(options, **named, file=None, draw=False)
 
 
-def _train(parts: Parts, folder: Path, progress: Progress) -> History:
+class _Audience:
+    """The observers that are told of a run, each a copy of what there is to tell.
+
+    One that raises is switched off, with a line of progress.
+    """
+
+    def __init__(self, parts: Parts, progress: Progress) -> None:
+        names = [chosen.name for chosen in parts.config.observers]
+        self._listening: list[tuple[str, Observer]] = [*zip(names, parts.observers, strict=True)]
+        self._count, self._progress = len(names), progress
+
+    def tell(self, what: Literal["start", "record", "end"], *news: Any) -> None:
+        for listener in [*self._listening]:
+            name, observer = listener
+            try:
+                getattr(observer, what)(*deepcopy(news))
+            except (Exception, SystemExit) as error:
+                self._listening.remove(listener)
+                said = " ".join(f"{type(error).__name__}: {error}".split())
+                line = f"'{name}' is switched off: its {what} raised {said}"
+                self._progress("observers", len(self._listening), self._count, "", line)
+
+
+def _train(parts: Parts, folder: Path, audience: _Audience, progress: Progress) -> History:
     config = parts.config
 
     def keep(record: Mapping[str, Any]) -> None:
         files.append_line(folder / "metrics.jsonl", record)
+        audience.tell("record", record)
         progress("training", record["step"], config.training.steps, "", _line(record))
 
     training = Training(

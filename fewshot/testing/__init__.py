@@ -22,9 +22,11 @@ from .backbones import check_backbone
 from .datasets import check_dataset
 from .heads import check_head
 from .laws import STEADY, Kind, Law, LawBroken, Outcome, leaving_no_files
+from .learners import check_learner
 from .losses import check_loss
 from .metrics import check_metric
 from .miners import check_miner
+from .observers import check_observer
 from .plugins import LAWS, check_plugin, try_part
 from .presets import check_preset
 from .samplers import check_sampler
@@ -55,9 +57,11 @@ __all__ = [
     "check_backbone",
     "check_dataset",
     "check_head",
+    "check_learner",
     "check_loss",
     "check_metric",
     "check_miner",
+    "check_observer",
     "check_plugin",
     "check_preset",
     "check_sampler",

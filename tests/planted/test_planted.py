@@ -13,14 +13,19 @@ from planted import (
     backbones,
     datasets,
     heads,
+    learners,
     losses,
     metrics,
+    observers,
     parts,
     samplers,
     transforms,
 )
 
-KINDS = (adapters, backbones, datasets, heads, losses, metrics, parts, samplers, transforms)
+KINDS = (
+    adapters, backbones, datasets, heads, learners, losses, metrics, observers, parts, samplers,
+    transforms,
+)  # fmt: skip
 CASES = [case for module in KINDS for case in module.CASES]
 BROKEN = [case for case in CASES if case.law]
 SOUND = [case for case in CASES if not case.law]

@@ -246,6 +246,16 @@ SAMPLERS: dict[str, Callable[..., bool]] = {
     "blocks are the draws": lambda _, seed, count, grouped: count > 1,
 }
 
+# ---------------------------------------------------------------------------- observers
+
+
+def a_figure_missing(_: Any, records: list[Any]) -> bool:
+    """One is None, or not in every record."""
+    return any(v is None for r in records for v in r.values()) or len({*map(len, records)}) > 1
+
+
+OBSERVERS: dict[str, Callable[..., bool]] = {"any figures": a_figure_missing}
+
 # -------------------------------------------------------------------------------- count
 
 TELLING = {
@@ -255,6 +265,7 @@ TELLING = {
     "adapter": ADAPTERS,
     "transform": TRANSFORMS,
     "sampler": SAMPLERS,
+    "observer": OBSERVERS,
 }
 SUBJECTS = {
     "metric": ["euclidean"],
@@ -262,6 +273,7 @@ SUBJECTS = {
     "head": ["nearest-prototype", "bd-cspn"],
     "adapter": ["whiten"],
     "transform": ["colour"],
+    "observer": ["tensorboard"],
     "sampler": ["all-pairs", "episodes", "pairs", "proxies", "triplets"],
 }
 

@@ -1,0 +1,173 @@
+"""Learners with a fault, and odd ones without."""
+
+import random
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx.utils import tree_map
+
+from fewshot import Learner
+from fewshot.parts.learners import MamlOptions, maml, plain
+from planted import Collection
+
+CASES = Collection("learner")
+GOOD = plain()
+
+
+def changed(change):
+    """The plain gradient, changed: `change(model, figures, gradients)`."""
+
+    def step(model, objective, batch):
+        return change(model, *GOOD.step(model, objective, batch))
+
+    return Learner(step)
+
+
+@CASES.breaks("made")
+def a_bare_function(_):
+    return GOOD.step
+
+
+@CASES.breaks("made")
+def a_layout_of_its_own(_):
+    return Learner(GOOD.step, "tasks")
+
+
+@CASES.breaks("figures")
+def the_loss_alone(_):
+    return changed(lambda model, figures, gradients: (figures[:1], gradients))
+
+
+@CASES.breaks("figures")
+def losses_not_averaged(_):
+    return changed(lambda model, figures, gradients: ((mx.ones(3), figures[1]), gradients))
+
+
+@CASES.breaks("gradients")
+def of_the_backbone_alone_by_its_own_names(_):
+    return changed(lambda model, figures, gradients: (figures, gradients["backbone"]))
+
+
+@CASES.breaks("gradients")
+def divided_by_nothing(_):
+    return changed(
+        lambda model, figures, gradients: (figures, tree_map(lambda g: g / (0 * g), gradients))
+    )
+
+
+@CASES.breaks("downhill")
+def the_wrong_sign(_):
+    return changed(lambda model, figures, gradients: (figures, tree_map(lambda g: -g, gradients)))
+
+
+@CASES.breaks("downhill")
+def the_first_step_undone_too_early(_):
+    """Reptile's difference, taken the wrong way round."""
+
+    def step(model, objective, batch):
+        figures, gradients = GOOD.step(model, objective, batch)
+        before = model.trainable_parameters()
+        model.update(tree_map(lambda w, g: w - 0.1 * g, before, gradients))
+        return figures, tree_map(lambda a, b: a - b, model.trainable_parameters(), before)
+
+    return Learner(step)
+
+
+@CASES.breaks("asked twice")
+def with_momentum_of_its_own(_):
+    last = []
+
+    def change(model, figures, gradients):
+        if last:
+            gradients = tree_map(lambda a, b: a + 0.5 * b, gradients, last[-1])
+        last.append(gradients)
+        return figures, gradients
+
+    return changed(change)
+
+
+@CASES.breaks("the rest stays")
+def trains_in_eval_mode(_):
+    def step(model, objective, batch):
+        model.eval()
+        return GOOD.step(model, objective, batch)
+
+    return Learner(step)
+
+
+@CASES.breaks("the rest stays")
+def decays_what_is_frozen(_):
+    def change(model, figures, gradients):
+        first = model.backbone.layers[0]
+        first.weight = first.weight * 0.9
+        return figures, gradients
+
+    return changed(change)
+
+
+@CASES.breaks("traceable")
+def looks_at_the_loss(_):
+    return changed(
+        lambda model, figures, gradients: (
+            figures,
+            gradients if figures[0].item() > 0 else tree_map(lambda g: 0 * g, gradients),
+        )
+    )
+
+
+@CASES.breaks("global random numbers")
+def noise_from_python(_):
+    def change(model, figures, gradients):
+        scale = 1 + 0.0 * random.random()
+        return figures, tree_map(lambda g: scale * g, gradients)
+
+    return changed(change)
+
+
+# ------------------------------------------------------------------------------ odd and sound
+
+
+@CASES.sound
+def of_first_order(_):
+    return maml(MamlOptions(inner_steps=1, second_order=False))
+
+
+@CASES.sound
+def reptile(_):
+    """Nichol, Achiam & Schulman 2018."""
+
+    def step(model, objective, batch):
+        before = model.trainable_parameters()
+        weights = before
+        for _ in range(2):
+            figures, gradients = nn.value_and_grad(model, objective)(batch)
+            weights = tree_map(lambda w, g: w - 0.01 * g, weights, gradients)
+            model.update(weights)
+        return figures, tree_map(lambda a, b: (a - b) / 0.02, before, weights)
+
+    return Learner(step)
+
+
+@CASES.sound
+def noisy_by_mlx(_):
+    return changed(
+        lambda model, figures, gradients: (
+            figures,
+            tree_map(lambda g: g * mx.random.uniform(0.9, 1.1, g.shape), gradients),
+        )
+    )
+
+
+@CASES.sound
+def of_pairs_alone(_):
+    return Learner(GOOD.step, "pairs")
+
+
+@CASES.sound
+def of_labelled_images_alone(_):
+    return Learner(GOOD.step, "labelled")
+
+
+@CASES.sound
+def of_triplets_alone(_):
+    return Learner(GOOD.step, "triplets")
