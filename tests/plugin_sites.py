@@ -10,13 +10,15 @@ from pathlib import Path
 import numpy as np
 
 
-def distribution(site: Path, name: str, points: dict[str, str], **modules: str) -> Path:
+def distribution(
+    site: Path, name: str, points: dict[str, str], group: str = "fewshot", **modules: str
+) -> Path:
     """An installed distribution, `.dist-info` and modules; returns its entry_points.txt."""
     info = site / f"{name.replace('-', '_')}-0.0.1.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 0.0.1\n")
     lines = "".join(f"{key} = {value}\n" for key, value in points.items())
-    (info / "entry_points.txt").write_text(f"[fewshot]\n{lines}")
+    (info / "entry_points.txt").write_text(f"[{group}]\n{lines}")
     for module, text in modules.items():
         (site / f"{module}.py").write_text(text)
     return info / "entry_points.txt"

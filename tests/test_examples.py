@@ -101,7 +101,9 @@ def test_the_table_is_a_dataset_of_the_images_it_lists(birds: Path) -> None:
 
 def test_the_plugins_install_and_run_together(birds: Path, tmp_path: Path) -> None:
     site = tmp_path / "site"
-    folders = [EXAMPLES / f"{name}_plugin" for name in ("minimal", "backbone", "dataset")]
+    folders = [
+        EXAMPLES / f"{name}_plugin" for name in ("minimal", "backbone", "dataset", "command")
+    ]
     command = ["-m", "pip", "--disable-pip-version-check", "install", "-q", "--no-deps"]
     command += ["--no-index", "--no-build-isolation", "--target", site]
     subprocess.run([sys.executable, *command, *folders], check=True, timeout=200)
@@ -118,3 +120,6 @@ def test_the_plugins_install_and_run_together(birds: Path, tmp_path: Path) -> No
     assert done.returncode == 0, done.stderr
     manifest = json.loads((site / "run" / "manifest.json").read_text())
     assert manifest["components"]["backbone wrapped/wrapped"] == "wrapped 0.1.0"
+    told = fewshot("confused", "run", "--most", "1", site=site)
+    assert re.fullmatch(r"bird \d taken for bird \d: [1-9]\d*\n", told.stdout), told.stderr
+    assert fewshot("confused", "absent", site=site).returncode == 5

@@ -11,6 +11,16 @@ A plugin is a module (or any object) named by an entry point in the group `fewsh
     @hookimpl
     def fewshot_metrics():
         return [Component("chebyshev", chebyshev, summary="max |x - y|")]
+
+A subcommand is no hook but an entry point of its own, a click command that is imported only when it
+is called:
+
+    [project.entry-points."fewshot.commands"]
+    confused = "fewshot_mine:confused"
+
+What cannot be extended: a kind of part itself and a layout of draws; the order of a run's steps
+(train, evaluate, report); the pages of reports; the formats of run folders and classifier files;
+sections of the configuration; built-in commands and built-in names, which always mean the built-in.
 """
 
 from collections.abc import Iterable

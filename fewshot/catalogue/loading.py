@@ -1,12 +1,9 @@
 """Finding and loading plugins, each under its own guard."""
 
-import contextlib
 import inspect
-import os
-import sys
 import traceback
-from collections.abc import Iterable, Iterator
-from importlib.metadata import Distribution, EntryPoint, distributions, version
+from collections.abc import Iterable
+from importlib.metadata import version
 from itertools import islice
 from typing import Any
 
@@ -16,10 +13,9 @@ from attrs import frozen
 from ..core.components import Component
 from ..core.errors import PluginError, one_line
 from . import builtin, hooks
+from .installed import COMMANDS, PLUGINS, contained, installed, name_of, not_installed, wanted
 from .kinds import KINDS, Kind
 from .registry import BUILTIN, Registered, Registry
-
-GROUP = "fewshot"
 
 _MOST = 1000  # components of one hook: a generator that never ends must not take all memory
 
@@ -56,21 +52,20 @@ def build_registry(strict: bool = False) -> tuple[Registry, list[PluginStatus]]:
         story = "".join(traceback.format_exception(error)).encode("utf-8", "backslashreplace")
         statuses.append(PluginStatus(name, origin, release, 0, line, story.decode()))
 
-    points, unreadable = _installed()
-    wanted, missing = _wanted(points)
-    for name in missing:
+    points, unreadable = installed(PLUGINS)
+    for name in not_installed():
         failed(name, "FEWSHOT_PLUGINS", "?", PluginError("no plugin of that name is installed"))
     for name, error in unreadable.items():
         failed(name, "its entry_points.txt", "?", error)
-    for point in wanted:
-        origin = f"{_name_of(point.dist)} ({point.value})"
+    for point in wanted(points):
+        origin = f"{name_of(point.dist)} ({point.value})"
         release = point.dist.version if point.dist else "?"
         try:
             if point.name in taken:
                 raise PluginError(f"the name '{point.name}' is already {taken[point.name]}'s")
             if point.name == BUILTIN:
                 raise PluginError(f"the name '{BUILTIN}' is taken")
-            with _contained():
+            with contained():
                 entries = collect(point.load(), point.name, release)
             registry.add(entries)
         except KeyboardInterrupt as error:
@@ -87,7 +82,8 @@ def build_registry(strict: bool = False) -> tuple[Registry, list[PluginStatus]]:
 
 def fault_of_plugin(error: BaseException) -> PluginError | None:
     """An error that arose in an installed plugin's code, as one that says where; else None."""
-    modules = {point.value.partition(":")[0]: point.name for point in _installed()[0]}
+    points = [point for group in (PLUGINS, COMMANDS) for point in installed(group)[0]]
+    modules = {point.value.partition(":")[0]: point.name for point in reversed(points)}
     for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
         here = str(frame.f_globals.get("__name__"))
         near = [module for module in modules if module.split(".")[0] == here.split(".")[0]]
@@ -97,55 +93,6 @@ def fault_of_plugin(error: BaseException) -> PluginError | None:
             where = f"{frame.f_code.co_filename}:{line}"
             return PluginError(f"plugin '{name}' failed: {one_line(error)} ({where})")
     return None
-
-
-@contextlib.contextmanager
-def _contained() -> Iterator[None]:
-    """Keep a plugin's import from standard output, the working directory and others' imports.
-
-    What it appends to `sys.path` stays, behind what was there.
-    """
-    before = list(sys.path)
-    try:
-        with contextlib.redirect_stdout(sys.stderr), contextlib.chdir("."):
-            yield
-    finally:
-        sys.path[:] = before + [path for path in sys.path if path not in before]
-
-
-def _installed() -> tuple[list[EntryPoint], dict[str, Exception]]:
-    """The group's entry points, and the distributions whose entry points cannot be read.
-
-    `importlib.metadata.entry_points` itself stops at the first of those.
-    """
-    points: dict[str, Iterable[EntryPoint]] = {}
-    unreadable: dict[str, Exception] = {}
-    for dist in distributions():
-        try:
-            found = dist.entry_points.select(group=GROUP)
-            if found:
-                points.setdefault(dist.name, found)  # the first on the path hides others
-        except Exception as error:
-            unreadable[_name_of(dist)] = error
-    return [point for found in points.values() for point in found], unreadable
-
-
-def _name_of(dist: Distribution | None) -> str:
-    """A distribution's name; one without readable metadata has none."""
-    with contextlib.suppress(Exception):
-        return str(dist.name) if dist else "?"
-    return "?"
-
-
-def _wanted(points: Iterable[EntryPoint]) -> tuple[list[EntryPoint], list[str]]:
-    """The entry points to try, in the same order everywhere, and the names that have none."""
-    ordered = sorted(points, key=lambda p: (p.name, _name_of(p.dist), p.value))
-    asked = os.environ.get("FEWSHOT_PLUGINS")
-    if asked is None:
-        return ordered, []
-    names = {name.strip() for name in asked.split(",")} - {""}
-    missing = sorted(names - {point.name for point in ordered})
-    return [point for point in ordered if point.name in names], missing
 
 
 def collect(plugin: Any, provider: str, release: str) -> list[Registered]:

@@ -6,10 +6,11 @@ file; 6 training; 7 a law broken; 130 interrupted; 1 anything else, a failed `do
 
 import os
 import sys
+from typing import Any
 
 import click
 
-from ..core.errors import FewshotError
+from ..core.errors import FewshotError, PluginError, one_line
 from . import authors, catalogue, classifiers, data, doctor, runs, searches, serving, studies
 
 
@@ -41,7 +42,43 @@ def main() -> None:
     sys.exit(code or 0)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class WithPlugins(click.Group):
+    """A group to which installed distributions add commands, each imported only when called."""
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        """A built-in, else a plugin's; PluginError where that cannot be loaded."""
+        own = super().get_command(context, name)
+        if own is not None:
+            return own
+        from ..catalogue.installed import commands, contained, name_of
+
+        point = commands(self.commands)[0].get(name)
+        if point is None:
+            return None
+        origin = f"command '{name}' from {name_of(point.dist)} ({point.value})"
+        try:
+            with contained():
+                loaded: Any = point.load()
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a module may even call sys.exit
+            raise PluginError(f"{origin} failed to load: {one_line(error)}") from error
+        if not isinstance(loaded, click.Command):
+            raise PluginError(f"{origin} is no click command: {loaded!r}")
+        return loaded
+
+    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        """The built-ins with their help, plugins' commands with their distribution."""
+        super().format_commands(context, formatter)
+        from ..catalogue.installed import commands, name_of
+
+        rows = [(name, f"from {name_of(p.dist)}") for name, p in commands(self.commands)[0].items()]
+        if rows:
+            with formatter.section("Commands of plugins"):
+                formatter.write_dl(rows)
+
+
+@click.group(cls=WithPlugins, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="fewshot", message="fewshot %(version)s")
 def commands() -> None:
     """Few-shot image classification on MLX: train, evaluate and compare any parts.

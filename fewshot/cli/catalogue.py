@@ -64,21 +64,38 @@ def show(kind: str, name: str, settings: tuple[str, ...], save: Path | None, siz
 @click.command()
 @click.option("-v", "--verbose", is_flag=True, help="The whole traceback of a plugin that failed.")
 def plugins(verbose: bool) -> None:
-    """Which plugins are loaded, from where, and what failed and why."""
+    """Which plugins are loaded, from where, and what failed and why; which commands they add."""
     from ..catalogue.loading import build_registry
 
     _, statuses = build_registry()
-    if not statuses:
-        click.echo("no plugins; the ASL experiment is in fewshot-asl")
-        return
     rows = [
         [s.name, s.origin, s.version, f"failed: {s.error}" if s.error else f"{s.components} parts"]
         for s in statuses
-    ]
+    ] + _commands()
+    if not rows:
+        click.echo("no plugins; the ASL experiment is in fewshot-asl")
+        return
     print_table(["plugin", "from", "version", "status"], rows)
     for status in statuses:
         if verbose and status.details:
             click.echo(f"{status.name}:\n{status.details}")
+
+
+def _commands() -> list[list[str]]:
+    """Rows of the commands that plugins add, which are loaded only when called."""
+    from ..catalogue.installed import commands, name_of
+
+    root = click.get_current_context().find_root().command
+    built_in = root.commands if isinstance(root, click.Group) else {}
+    mine, taken = commands(built_in)
+    points = [(point, "a command") for point in mine.values()]
+    for point in taken:
+        owner = "fewshot" if point.name in built_in else name_of(mine[point.name].dist)
+        points.append((point, f"failed: the command '{point.name}' is {owner}'s already"))
+    return [
+        [p.name, f"{name_of(p.dist)} ({p.value})", p.dist.version if p.dist else "?", status]
+        for p, status in points
+    ]
 
 
 def _draw(entry: Registered, options: Any, path: Path, size: int) -> None:
