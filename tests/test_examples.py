@@ -75,14 +75,16 @@ def test_the_wrapped_network_is_a_backbone_with_the_weights_of_the_file(tmp_path
     check_backbone(plugin.wrapped, plugin.Options())
     network = plugin.Network()
     network.save_weights(str(tmp_path / "mine.safetensors"))
-    backbone = plugin.wrapped(plugin.Options(str(tmp_path / "mine.safetensors")), (16, 16, 3))
+    options = plugin.Options(str(tmp_path / "mine.safetensors"))
+    backbone = plugin.wrapped(options, (16, 16, 3))
+    plugin.initialise(backbone, options)
     images = mx.random.uniform(shape=(4, 16, 16, 3))
     # The network's own last layer on the embedding gives the network's own answers.
     assert mx.allclose(network.classify(backbone(images)), network(images), atol=1e-6)
     (tmp_path / "other.safetensors").write_bytes(b"not weights")
     for name in ("absent", "other"):
         with pytest.raises(OutputError, match=f"{name}.safetensors"):
-            plugin.wrapped(plugin.Options(str(tmp_path / f"{name}.safetensors")), (16, 16, 3))
+            plugin.initialise(backbone, plugin.Options(str(tmp_path / f"{name}.safetensors")))
 
 
 def test_the_table_is_a_dataset_of_the_images_it_lists(birds: Path) -> None:

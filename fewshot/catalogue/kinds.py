@@ -84,6 +84,9 @@ KINDS = {
     )
 }  # fmt: skip
 
+# Kinds whose parts may hold weights, which the weights file keeps.
+LEARNED = ("backbone", "metric", "loss", "head")
+
 # Sections of a configuration that name one part each, and those that list parts, by their kind.
 PARTS = tuple(name for name, kind in KINDS.items() if kind.sections == (name,))
 LISTS = {

@@ -14,7 +14,7 @@ from ..core.components import Component
 from ..core.errors import PluginError, one_line
 from . import builtin, hooks
 from .installed import COMMANDS, PLUGINS, contained, installed, name_of, not_installed, wanted
-from .kinds import KINDS, Kind
+from .kinds import KINDS, LEARNED, Kind
 from .registry import BUILTIN, Registered, Registry
 
 _MOST = 1000  # components of one hook: a generator that never ends must not take all memory
@@ -130,6 +130,10 @@ def _checked(kind: Kind, offered: Any) -> list[Any]:
 
 
 def _check_factory(kind: Kind, component: Component) -> None:
+    if component.initialise is not None and kind.name not in LEARNED:
+        raise PluginError(
+            f"{kind.name} '{component.name}' has `initialise`, which is for {', '.join(LEARNED)}"
+        )
     try:
         signature = inspect.signature(component.factory)
     except ValueError:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..catalogue.kinds import KINDS
+from ..core.components import Component
 from .options import flag_layer, topmost
 from .terminal import load_registry, print_table, showing_progress
 
@@ -26,22 +28,39 @@ def data() -> None:
 @click.option("--to", type=click.Path(path_type=Path), help="Folder; else the user's data folder.")
 def fetch(name: str, to: Path | None) -> None:
     """Bring a published data set; interrupted, it goes on from there."""
+    _fetch("dataset", name, to)
+    click.echo(f"fewshot run --dataset {name}" + ("" if to is None else f" --data {to}"))
+
+
+@click.command("fetch")
+@click.argument("part", metavar="KIND/NAME")
+@click.option("--to", type=click.Path(path_type=Path), help="Folder; else the user's data folder.")
+def fetch_any(part: str, to: Path | None) -> None:
+    """Bring what any part wants from elsewhere, such as the weights of backbone/NAME."""
+    from ..core.errors import ConfigError, choose_from
+
+    kind, _, name = part.partition("/")
+    kinds = [kind for kind, record in KINDS.items() if record.record is Component]
+    if kind not in kinds:
+        raise ConfigError(f"fetch wants KIND/NAME, got '{part}': {choose_from(kind, kinds)}")
+    _fetch(kind, name, to)
+
+
+def _fetch(kind: str, name: str, to: Path | None) -> None:
+    """Bring it and say where it is; ConfigError where it has nothing to bring."""
     from ..core.errors import ConfigError, choose_from
     from ..data.download import data_folder
 
     registry, _ = load_registry(strict=False)
-    entry = registry.get("dataset", name)
+    entry = registry.get(kind, name)
     bring = entry.component.fetch
     if bring is None:
-        offers = [
-            n for n in registry.names("dataset") if registry.get("dataset", n).component.fetch
-        ]
-        raise ConfigError(f"'{name}' has nothing to fetch: {choose_from(name, offers)}")
+        offers = [n for n in registry.names(kind) if registry.get(kind, n).component.fetch]
+        raise ConfigError(f"{kind} '{name}' has nothing to fetch: {choose_from(name, offers)}")
     folder = data_folder(entry.name) if to is None else to
     with showing_progress() as progress:
         bring(folder, lambda file, done, total: progress(file, done, total, "bytes", ""))
     click.echo(f"{entry.name} is in {folder}")
-    click.echo(f"fewshot run --dataset {name}" + ("" if to is None else f" --data {to}"))
 
 
 @data.command()
@@ -122,4 +141,4 @@ def _table(classes: list[ClassSeen], parts: dict[str, str]) -> tuple[list[str], 
     return ["class", "split", *counts, "smallest", "largest", "groups"], rows
 
 
-COMMANDS = (data,)
+COMMANDS = (data, fetch_any)

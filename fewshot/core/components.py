@@ -68,10 +68,15 @@ class Component:
     serve the command line, the TOML file, `fewshot show` and the manifest alike. Every option has
     a default; none is called `name`. ValueError or TypeError for what cannot be used.
 
-    A data set that can be had from somewhere has `fetch(folder, progress)`, which brings it into
-    the folder for `fewshot data fetch NAME` (`fewshot.fetch` does so for published files) and calls
-    `progress(file, bytes done, bytes in all)`. Its factory then looks in `data_folder(NAME)` where
-    no other path is given.
+    What can be had from somewhere (a data set, weights) has `fetch(folder, progress)`, which brings
+    it into the folder for `fewshot fetch KIND/NAME` (`fewshot.fetch` does so for published files)
+    and calls `progress(file, bytes done, bytes in all)`. The component then looks in
+    `data_folder(NAME)` where no other path is given.
+
+    `initialise(made, options)`, of a backbone, metric, loss or head, gives what the factory made
+    weights from elsewhere. It is called once, before training, and never when a trained part is
+    made again: a run folder or a classifier file needs nothing else. Names and shapes of parameters
+    stay what they were.
     """
 
     name: str = field(validator=_is_name)
@@ -79,6 +84,7 @@ class Component:
     options: type = field(default=NoOptions, validator=_is_options)
     summary: str = field(default="", validator=_is_line)
     fetch: Callable[[Path, Callable[[str, int, int], None]], None] | None = None
+    initialise: Callable[[Any, Any], None] | None = None
 
 
 @frozen

@@ -12,6 +12,7 @@ from ..core.errors import OutputError
 from ..core.files import replacing
 
 WEIGHTS = "weights.safetensors"
+INITIAL = "initial.safetensors"  # before training, of parts with weights from elsewhere
 
 
 def require_sha256(path: Path, sha256: str | None) -> None:

@@ -10,10 +10,12 @@ import numpy as np
 from attrs import frozen
 from numpy.typing import NDArray
 
-from ..catalogue.kinds import LISTS
+from ..catalogue.kinds import LEARNED, LISTS
 from ..catalogue.registry import Registered, Registry, make
+from ..compute.modules import late_parameters, parameter_shapes
+from ..compute.randomness import keyed
 from ..core.draws import Draw, EpisodeBlock, Pairs
-from ..core.errors import ClassTooSmallError, ConfigError
+from ..core.errors import ClassTooSmallError, ConfigError, PluginError
 from ..core.interfaces import (
     Adapter,
     Dataset,
@@ -129,6 +131,32 @@ def build(config: RunConfig, registry: Registry, dataset: Dataset | None = None)
         config, origins, dataset, split, embedder, metric, loss, head, adapter, sampler, miner,
         learner, learned, lists["observers"], lists["augment"], episodes, pairs, shape,
     )  # fmt: skip
+
+
+def initialise(parts: Parts, registry: Registry) -> bool:
+    """Give the parts the weights that they have from elsewhere; whether any part had such.
+
+    Raises PluginError, naming the component, where it changes a parameter's name or shape.
+    """
+    done = False
+    for kind in LEARNED:
+        chosen = getattr(parts.config, kind)
+        entry = registry.get(kind, chosen.name)
+        if entry.component.initialise is None:
+            continue
+        before = parameter_shapes(parts.learned)
+        made = parts.embedder.backbone if kind == "backbone" else getattr(parts, kind)
+        with keyed(parts.config.seed, f"{kind} initialise"):
+            entry.component.initialise(made, chosen.options)
+        changed = late_parameters(parts.learned, before)
+        if changed:
+            raise PluginError(
+                f"{kind} '{entry.qualified}': `initialise` changed the name or shape of "
+                f"{', '.join(changed[:3])}: the factory makes every parameter as it stays"
+            )
+        done = True
+    mx.eval(parts.learned.parameters())
+    return done
 
 
 def check(parts: Parts) -> None:

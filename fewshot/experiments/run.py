@@ -24,9 +24,9 @@ from ..core.progress import Progress, silent
 from ..data.datasets import ArrayDataset, decode
 from ..data.split import ClassSplit, SplitOptions
 from ..engine.training import History, Training, train
-from ..engine.weights import WEIGHTS, fill, save_weights
+from ..engine.weights import INITIAL, WEIGHTS, fill, read_weights, save_weights
 from ..reports import pictures, run_page
-from .assembly import Parts, build, check, validation_of
+from .assembly import Parts, build, check, initialise, validation_of
 from .config import RunConfig, resolve, to_toml, to_tree
 from .folder import run_config, run_weights
 from .results import examine
@@ -49,6 +49,7 @@ def run(
     """
     parts = build(config, registry, images)
     check(parts)
+    initialised = initialise(parts, registry)
     folder = files.new_folder(Path("runs")) if out is None else files.named_folder(out)
     try:
         parts = evolve(parts, dataset=decoded(parts.dataset, progress))
@@ -68,6 +69,8 @@ def run(
     try:
         audience.tell("start", folder, to_tree(config))
         blank = snapshot(parts.learned)
+        if initialised:  # `eval` has the same floor, without what they came from
+            note(initial_sha256=save_weights(parts.learned, folder / INITIAL))
         history = _train(parts, folder, audience, progress)
         note(
             weights_sha256=save_weights(parts.learned, folder / WEIGHTS),
@@ -121,6 +124,9 @@ def evaluate_run(
         raise DataError(f"the run was trained or stopped on {', '.join(sorted(known))}: no test")
     if run_config(folder)["metric"]["name"] != config.metric.name:
         parts = evolve(parts, loss=evolve(parts.loss, margin=None))  # it was another metric's
+    if (folder / INITIAL).is_file():
+        initial = read_weights(folder / INITIAL, manifest.get("initial_sha256"))
+        fill(parts.learned, initial, f"{folder / INITIAL}: its weights")
     blank = snapshot(parts.learned)
     fill(parts.learned, _kept_weights(folder, parts), f"{folder}: its weights")
     parts = evolve(parts, dataset=decoded(parts.dataset, progress))

@@ -25,7 +25,7 @@ from ..engine.protocol import needed
 from ..engine.training import fit
 from ..reports import pictures
 from ..reports.page import percent
-from .assembly import build, check
+from .assembly import build, check, initialise
 from .config import RunConfig, nested, resolve, to_toml, to_tree
 from .run import decoded
 from .schema import Tree
@@ -170,6 +170,7 @@ def _scores(
         )
         parts = build(evolve(config, split=split, evaluation=asked), registry, dataset)
         check(parts)
+        initialise(parts, registry)
         where = f"trial {number}, fold {i} of {len(folds)}"
 
         def shown(done: int, total: int, _: str, where: str = where) -> None:

@@ -280,3 +280,20 @@ def test_what_cannot_be_fetched_and_what_goes_wrong_are_one_line(monkeypatch: py
     assert fewshot("data", "fetch", "birds")[::2] == (4, "Error: the server is gone\n")
     code, _, err = fewshot("data", "fetch", "bird")
     assert (code, "did you mean 'birds'" in err) == (2, True)
+
+
+def test_any_kind_of_part_brings_what_it_wants(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def bring(folder: Path, progress: Callable[..., None]) -> None:
+        save(folder / "weights.png")
+
+    registry = Registry()
+    part = Component("wide", lambda options, shape: None, fetch=bring)
+    registry.add([Registered("backbone", part, "birds", "1.0")])
+    monkeypatch.setattr(data_commands, "load_registry", lambda strict: (registry, []))
+    monkeypatch.setenv("FEWSHOT_DATA", str(tmp_path))
+    code, out, _ = fewshot("fetch", "backbone/wide")
+    assert (code, out) == (0, f"wide is in {tmp_path / 'wide'}\n")
+    assert (tmp_path / "wide" / "weights.png").exists()
+    for name, said in (("backbones/wide", "did you mean 'backbone'"), ("backbone/wid", "'wide'")):
+        code, _, err = fewshot("fetch", name)
+        assert (code, said in err, err.count("\n")) == (2, True, 1)

@@ -15,7 +15,7 @@ from .network import Network
 class Options:
     """Options of the backbone."""
 
-    weights: str = option("", "a .safetensors file of the whole network; else random weights")
+    weights: str = option("", "a .safetensors file of the whole network to start from, or none")
 
 
 class Embedding(nn.Module):
@@ -32,15 +32,21 @@ class Embedding(nn.Module):
 
 
 def wrapped(options: Options, input_shape: tuple[int, int, int]) -> Embedding:
-    """The embedding; ConfigError for images that are not RGB, OutputError for unfitting weights."""
+    """The embedding; ConfigError for images that are not RGB."""
     if input_shape[2] != 3:
         raise ConfigError(f"wrapped wants RGB images, these have {input_shape[2]} channels")
-    network = Network()
+    return Embedding(Network())
+
+
+def initialise(backbone: Embedding, options: Options) -> None:
+    """The weights that the file has; OutputError where it has others."""
     if options.weights:
+        network = Network()
         load_weights(network, Path(options.weights))
-    return Embedding(network)
+        backbone.features.update(network.features.parameters())
 
 
 @hookimpl
 def fewshot_backbones() -> list[Component]:
-    return [Component("wrapped", wrapped, Options, "a network of one's own, with its weights")]
+    summary = "a network of one's own, with its weights"
+    return [Component("wrapped", wrapped, Options, summary, initialise=initialise)]
