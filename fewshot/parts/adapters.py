@@ -165,7 +165,7 @@ def maml(options: MamlOptions = MamlOptions()) -> Adapter[Embedder]:
 
         def objective() -> mx.array:
             support = alone(pixels)
-            return loss.fn(head.scores(support, truth, support, metric, n_way), truth).mean()
+            return loss.fn(head(support, truth, support, metric, n_way), truth).mean()
 
         with keyed(seed, "maml"):  # dropout
             mine.backbone.train()

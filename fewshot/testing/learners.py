@@ -63,9 +63,10 @@ def step_of(learner: Learner) -> Step:
     loss = {"pairs": contrastive(), "triplets": triplet()}.get(layout, prototypical())
     embedder, metric = small_embedder(dropout=0.3), sqeuclidean()
     embedder.backbone.layers[0].freeze(keys=["weight"])
-    proxies = nn.Embedding(2, embedder.backbone.embedding_dim) if layout == "labelled" else None
+    width = embedder.backbone.embedding_dim
+    proxies = mx.random.normal((2, width)) if layout == "labelled" else None
     learned = Learned(embedder.backbone, metric, loss, None, proxies)
-    objective = Objective(embedder, metric, loss, nearest_prototype(), Miner(None), learned)
+    objective = Objective(embedder, metric, loss, nearest_prototype(), Miner(None), learned, layout)
     learned.train()
     mx.eval(learned.parameters())
     rng = np.random.default_rng(1)
