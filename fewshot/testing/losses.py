@@ -64,8 +64,9 @@ def _in_reach(loss: Loss, found: Array) -> Array:
 
 def _gradients(loss: Loss, inputs: Inputs) -> list[Array]:
     arrays = [mx.array(v) for v in inputs]
-    by = [0, 1] if loss.layout == "triplets" else [0]
-    return [np.array(g) for g in mx.grad(lambda *a: loss.fn(*a).mean(), argnums=by)(*arrays)]
+    by = (0, 1) if loss.layout == "triplets" else 0
+    found = mx.grad(lambda *given: loss.fn(*given).mean(), argnums=by)(*arrays)
+    return [np.array(g) for g in (found if by else [found])]
 
 
 def _told(loss: Loss, inputs: Inputs) -> str:
@@ -202,9 +203,11 @@ def direction(loss: Loss, inputs: Inputs, step: float) -> None:
     here, more = values(loss, *inputs), np.float32(step)
     if loss.layout == "batch":
         same = inputs[2] == two[:, None]
+        if "cosine" in loss.requires:  # room for all to move alike
+            one, more = one / 2, min(more, np.float32(1))
 
         def mean(same_by: np.float32, others_by: np.float32) -> Array:
-            moved = _in_reach(loss, one + np.where(same, same_by, others_by))
+            moved = one + np.where(same, same_by, others_by)
             return values(loss, moved, *inputs[1:]).mean(keepdims=True)
 
         none = np.float32(0)

@@ -195,7 +195,8 @@ def cosine(metric: Metric, xy: Array) -> None:
     at = first((np.abs(found - due) > slack(metric, xy[:4], xy[4:])) & (lengths > 0))
     if at:
         fail(
-            f"d(x, y) = {found[at]}, and 1 - cos is {due[at]}, for {told(x=xy[:4][at], y=xy[4:][at])}"
+            f"d(x, y) = {found[at]}, and 1 - cos is {due[at]}, "
+            f"for {told(x=xy[:4][at], y=xy[4:][at])}"
         )
 
 

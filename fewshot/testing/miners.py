@@ -59,7 +59,7 @@ def shape(miner: Miner, batch: Batch) -> None:
 def boolean(miner: Miner) -> None:
     """The mask is of bool."""
     found = mask_of(miner, np.ones((3, 3), np.float32), np.array([0, 0, 1])).dtype
-    if found != bool:
+    if found != np.bool_:
         fail(f"the mask is of {found}")
 
 

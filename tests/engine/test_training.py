@@ -240,6 +240,34 @@ def test_proxies_are_learned_and_are_among_the_weights_that_are_kept() -> None:
     assert kept == [{"proxies", *(f"backbone.{name}" for name in state(net))}]
 
 
+def test_the_nearest_of_several_centres_of_a_class_counts() -> None:
+    data, net, loss = toy(), Linear(256, 3), prototypical()
+    sampler = proxies(ProxiesOptions(3, 2, centres=2), data.labels)
+    vectors = proxies_of(sampler, loss, 3, seed=0)
+    assert vectors is not None
+    assert vectors.shape == (4 * 2, 3)
+    learned = Learned(net, euclidean(), loss, None, vectors)
+    o = Objective(
+        Embedder(net, normalize="none"), euclidean(), loss, None, Miner(None), learned, "labelled"
+    )
+    x = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
+    labels = np.array([0, 1, 2, 3, 0])
+    table = np.linalg.norm(x[:, None].astype(np.float64) - np.array(vectors), axis=-1)
+    nearest = np.array([[min(row[2 * c : 2 * c + 2]) for c in range(4)] for row in table])
+    due = -np.take_along_axis(log_softmax(-nearest, axis=-1), labels[:, None], axis=-1)[:, 0]
+    values, _ = o.values(mx.array(x), {"labels": mx.array(labels)}, 4)
+    np.testing.assert_allclose(np.array(values), due, rtol=1e-5)
+
+
+def test_making_proxies_draws_nothing_from_the_global_generator() -> None:
+    sampler = proxies(ProxiesOptions(3, 2), toy().labels)
+    mx.random.seed(0)
+    due = mx.random.normal((3,)).tolist()
+    mx.random.seed(0)
+    proxies_of(sampler, prototypical(), 3, seed=7)
+    assert mx.random.normal((3,)).tolist() == due
+
+
 # ------------------------------------------------------------------- the gradient of a step
 
 
@@ -781,11 +809,20 @@ class Grown(nn.Module):
         return (self.weight * mx.square(x - y)).sum(axis=-1)
 
 
+def balanced(data: ArrayDataset) -> Sampler[Labelled]:
+    return fs.balanced(fs.BalancedOptions(2, 2), data.labels)
+
+
 def unlearned(fn: Any) -> Metric:
     return Metric(fn, frozenset(), lambda _: float("inf"))
 
 
 UNFIT: dict[str, tuple[str, Callable[[], dict[str, Any]]]] = {
+    "no cosine": (
+        "requires.*cosine.*--metric cosine",
+        lambda: {"loss": fs.supcon(), "sampler": balanced(toy(6)), "metric": euclidean()},
+    ),
+    "nothing to mine": ("a miner chooses", lambda: {"miner": fs.batch_hard()}),
     "late metric": ("'metric.late'", lambda: {"metric": unlearned(Late(sqeuclidean().fn))}),
     "grown metric": ("'metric.weight'", lambda: {"metric": unlearned(Grown())}),
     "late loss": ("'loss.late'", lambda: {"loss": Loss(Late(contrastive().fn), "pairs")}),
@@ -982,7 +1019,20 @@ def test_dropout_is_off_in_embedding_also_amid_training() -> None:
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="mx.compile on the CPU wants g++")
-def test_a_compiled_step_trains_as_the_plain_one(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("loss", "miner", "sampled"),
+    [
+        (fs.contrastive(), fs.Miner(None), "all-pairs"),
+        (fs.supcon(), fs.Miner(None), "balanced"),
+        (fs.arcface(fs.ArcfaceOptions(scale=8.0)), fs.Miner(None), "proxies"),
+        (fs.triplet(), fs.batch_hard(), "balanced"),
+        (fs.triplet(), fs.semi_hard(), "balanced"),
+        (fs.contrastive(), fs.semi_hard(), "balanced"),
+    ],
+)
+def test_a_compiled_step_trains_as_the_plain_one(
+    loss: Loss, miner: fs.Miner, sampled: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What GPUs are given; dropout and the learning rate must not be frozen into it."""
 
     class Tiny(nn.Module):
@@ -997,13 +1047,15 @@ def test_a_compiled_step_trains_as_the_plain_one(monkeypatch: pytest.MonkeyPatch
 
     images = np.random.default_rng(0).integers(0, 256, (40, 2, 2, 3), np.uint8)
     data = fs.ArrayDataset(images, np.arange(40) % 4, list("abcd"))
-    sampler = fs.all_pairs(fs.AllPairsOptions(classes=3, per_class=3), data.labels)
+    entry = REGISTRY.get("sampler", sampled).component
+    sampler = entry.factory(entry.options(classes=3, per_class=3), data.labels)
+    metric = fs.cosine() if loss.requires else fs.euclidean()
     weights = []
     for compiled in (False, True):
         monkeypatch.setattr(training, "on_cpu", lambda compiled=compiled: not compiled)
         mx.random.seed(0)
         embedder = fs.Embedder(Tiny(), normalize="none")
         options = fs.TrainingOptions(steps=4, warmup=2, optimizer="sgd", momentum=0.0)
-        fs.fit(embedder, data, sampler, fs.contrastive(), fs.euclidean(), options=options)
+        fs.fit(embedder, data, sampler, loss, metric, options=options, miner=miner)
         weights.append(np.array(embedder.backbone.layers.layers[1].weight))
     np.testing.assert_allclose(*weights, atol=1e-6)

@@ -2,22 +2,29 @@
 
 from typing import Any
 
+import mlx.core as mx
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from scipy.special import log_softmax
+from scipy.special import log_softmax, logsumexp
 
 from fewshot.parts.losses import (
+    ArcfaceOptions,
     ContrastiveOptions,
     PrototypicalOptions,
+    SupconOptions,
     TripletOptions,
+    arcface,
     contrastive,
     prototypical,
+    supcon,
     triplet,
 )
-from fewshot.testing import compared_pairs, distances, scored_queries
+from fewshot.parts.metrics import cosine
+from fewshot.testing import compared_batches, compared_pairs, distances, scored_queries
+from fewshot.testing.batches import against_others
 from fewshot.testing.laws import ULP
 from fewshot.testing.losses import values
 
@@ -141,3 +148,70 @@ def test_a_temperature_of_nothing_is_refused(temperature: float) -> None:
 def test_a_label_smoothing_that_is_no_share_is_refused(smoothing: float) -> None:
     with pytest.raises(ValueError, match="label_smoothing"):
         PrototypicalOptions(label_smoothing=smoothing)
+
+
+# ---------------------------------------------------------------------------- supcon
+
+
+@given(batch=compared_batches(), temperature=st.sampled_from([0.05, 0.1, 1.0]))
+def test_supcon_is_khoslas_equation_2(batch: tuple[Array, Array], temperature: float) -> None:
+    table, labels = np.minimum(batch[0], 2), batch[1]
+    b = len(labels)
+    similarity = (1 - table.astype(np.float64)) / temperature
+    due = np.zeros(b)
+    for i in range(b):
+        others = [a for a in range(b) if a != i]
+        positives = [p for p in others if labels[p] == labels[i]]
+        for p in positives:
+            due[i] -= (similarity[i, p] - logsumexp(similarity[i, others])) / len(positives)
+    found = values(supcon(SupconOptions(temperature)), *against_others(table, labels))
+    assert np.allclose(found, due, rtol=1e-5, atol=1e-5 / temperature)
+
+
+# --------------------------------------------------------------------------- arcface
+
+
+def arcface_of(scores: Array, labels: Array, margin: float, scale: float) -> Array:
+    """Through the angles, in float64."""
+    angles = np.arccos(np.clip(1 + scores.astype(np.float64), -1, 1))
+    logits = scale * np.cos(angles)
+    own = np.take_along_axis(angles, labels[..., None], axis=-1) + margin
+    moved = np.where(own <= np.pi, np.cos(own), -2 - np.cos(own))
+    np.put_along_axis(logits, labels[..., None], scale * moved, axis=-1)
+    return -np.take_along_axis(log_softmax(logits, axis=-1), labels[..., None], axis=-1)[..., 0]
+
+
+@given(
+    task=scored_queries(),
+    margin=st.sampled_from([0.0, 0.3, 0.5, 2.0]),
+    scale=st.sampled_from([1.0, 16.0, 64.0]),
+)
+def test_arcface_adds_the_margin_to_the_angle(
+    task: tuple[Array, Array], margin: float, scale: float
+) -> None:
+    scores, labels = np.clip(task[0] / 20, -2, 0), task[1]
+    found = values(arcface(ArcfaceOptions(margin, scale)), scores, labels)
+    assert np.allclose(
+        found, arcface_of(scores, labels, margin, scale), rtol=1e-4, atol=1e-5 * scale
+    )
+
+
+@given(margin=st.sampled_from([0.1, 0.5, 2.0]))
+def test_a_larger_angle_to_the_own_class_always_costs_more(margin: float) -> None:
+    own = -1 + np.cos(np.linspace(0, np.pi, 200))
+    scores = np.stack([own, np.full(200, -1.0)], axis=1).astype(np.float32)
+    found = values(arcface(ArcfaceOptions(margin, 2.0)), scores, np.zeros(200, int))
+    assert (np.diff(found.astype(np.float64)) > 0).all()
+    assert np.diff(found).max() < 0.1  # no step where angle and margin pass pi
+
+
+@given(sign=st.sampled_from([1.0, -1.0]), seed=st.integers(0, 99))
+def test_arcface_has_a_finite_gradient_at_and_beside_its_proxy(sign: float, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    proxies = mx.array(rng.normal(size=(3, 4)).astype(np.float32))
+    near = np.outer([0, 1e-7, 1e-4, 1e-2], rng.normal(size=4)).astype(np.float32)
+    x = sign * (proxies[:1] + mx.array(near))
+    loss, labels = arcface(), mx.zeros(4, mx.int32)
+    gradient = mx.grad(lambda x: loss.fn(-cosine().table(x, proxies), labels).sum())(x)
+    assert np.isfinite(np.array(gradient)).all()
+    assert np.abs(np.array(gradient)).max() < 1e4

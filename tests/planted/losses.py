@@ -21,6 +21,12 @@ def entropy(scores, labels):
     return nn.losses.cross_entropy(scores, labels)
 
 
+def nt_xent(d, labels, others):
+    same = others == labels[:, None]
+    costs = mx.logsumexp(-d, axis=1, keepdims=True) + d
+    return mx.where(same, costs, 0).sum(1) / mx.maximum(same.sum(1), 1)
+
+
 @CASES.breaks("made")
 def a_bare_function(_):
     return contrast
@@ -34,6 +40,24 @@ def a_layout_of_its_own(_):
 @CASES.breaks("made")
 def a_margin_below_zero(_):
     return Loss(contrast, "pairs", margin=-1.0)
+
+
+@CASES.breaks("made")
+def requires_what_no_metric_keeps(_):
+    return Loss(contrast, "pairs", requires={"angles"})
+
+
+@CASES.breaks("traced")
+def a_look_at_a_number(_):
+    def fn(d, same):
+        return contrast(d, same) if same.any().item() else 0 * d
+
+    return Loss(fn, "pairs")
+
+
+@CASES.breaks("traced")
+def no_value_at_all(_):
+    return Loss(lambda d, labels, others: mx.zeros((0,)), "batch")
 
 
 @CASES.breaks("one value each")
@@ -78,6 +102,35 @@ def a_root_of_the_hinge(_):
     return Loss(lambda near, far: mx.sqrt(hinge(near, far)), "triplets")
 
 
+@CASES.breaks("finite")
+def a_mean_over_no_positives(_):
+    def fn(d, labels, others):
+        same = others == labels[:, None]
+        return (d * same).sum(1) / same.sum(1) - d.mean(1)
+
+    return Loss(fn, "batch")
+
+
+@CASES.breaks("through a metric")
+def an_angle_by_arccos(_):
+    return Loss(
+        lambda scores, y: entropy(-mx.arccos(1 + scores), y), "episode", requires={"cosine"}
+    )
+
+
+@CASES.breaks("through a metric")
+def a_root_of_every_distance(_):
+    def fn(d, labels, others):
+        return nt_xent(mx.sqrt(d), labels, others)
+
+    return Loss(fn, "batch", requires={"identity"})
+
+
+@CASES.breaks("direction")
+def distances_for_similarities(_):
+    return Loss(lambda d, labels, others: nt_xent(-d, labels, others), "batch")
+
+
 @CASES.breaks("direction")
 def same_and_different_confused(_):
     return Loss(lambda d, same: contrast(d, ~same), "pairs")
@@ -96,6 +149,14 @@ def scores_for_distances(_):
 @CASES.breaks("teaches")
 def a_constant(_):
     return Loss(lambda d, same: 0 * d + 1, "pairs")
+
+
+@CASES.breaks("teaches")
+def no_negatives_in_the_batch(_):
+    def fn(d, labels, others):
+        return mx.where(others == labels[:, None], d, 0)
+
+    return Loss(fn, "batch")
 
 
 @CASES.breaks("teaches")
@@ -129,6 +190,27 @@ def the_first_weighs_double(_):
         return hinge(near, far) * (1 + (mx.arange(near.shape[0]) == 0))
 
     return Loss(fn, "triplets")
+
+
+@CASES.breaks("batch order")
+def the_first_image_weighs_double(_):
+    def fn(d, labels, others):
+        return nt_xent(d, labels, others) * (1 + (mx.arange(len(labels)) == 0))
+
+    return Loss(fn, "batch")
+
+
+@CASES.breaks("others order")
+def the_first_other_weighs_double(_):
+    def fn(d, labels, others):
+        return nt_xent(d * (1 + (mx.arange(d.shape[1]) == 0)), labels, others)
+
+    return Loss(fn, "batch")
+
+
+@CASES.breaks("batch class names")
+def class_0_does_not_count(_):
+    return Loss(lambda d, labels, others: nt_xent(d, labels, others) * (labels > 0), "batch")
 
 
 @CASES.breaks("class names")
@@ -211,6 +293,24 @@ def learned_with_dropout(_):
 @CASES.sound
 def learned_temperature(_):
     return Loss(Tempered(), "episode")
+
+
+@CASES.sound
+def one_value_of_a_batch(_):
+    return Loss(lambda d, labels, others: nt_xent(d, labels, others).mean(), "batch")
+
+
+@CASES.sound
+def multi_similarity(_):
+    """Wang et al. 2019, of cosines, without its mining."""
+
+    def fn(d, labels, others):
+        same, s = others == labels[:, None], 1 - d
+        pull = mx.where(same, mx.exp(-2 * (s - 0.5)), 0).sum(1)
+        push = mx.where(same, 0, mx.exp(10 * (s - 0.5))).sum(1)
+        return mx.log1p(pull) / 2 + mx.log1p(push) / 10
+
+    return Loss(fn, "batch", requires={"cosine"})
 
 
 @CASES.sound

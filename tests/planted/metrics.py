@@ -131,6 +131,19 @@ def lengths_matter(_):
     return evolve(euclidean(), laws=frozenset({"scale_free"}))
 
 
+@CASES.breaks("cosine")
+def twice_the_cosine_distance(_):
+    return evolve(cosine(), fn=lambda x, y: 2 * cosine().fn(x, y), upper=lambda d: 4.0)
+
+
+@CASES.breaks("cosine")
+def the_angle_itself(_):
+    def fn(x, y):
+        return mx.arccos(mx.clip(1 - cosine().fn(x, y), -1, 1))
+
+    return metric(fn, "cosine")
+
+
 @CASES.breaks("upper bound")
 def half_the_bound(_):
     return evolve(cosine(), upper=lambda d: 1.0)

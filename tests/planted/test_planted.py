@@ -16,6 +16,7 @@ from planted import (
     learners,
     losses,
     metrics,
+    miners,
     observers,
     parts,
     samplers,
@@ -23,8 +24,8 @@ from planted import (
 )
 
 KINDS = (
-    adapters, backbones, datasets, heads, learners, losses, metrics, observers, parts, samplers,
-    transforms,
+    adapters, backbones, datasets, heads, learners, losses, metrics, miners, observers, parts,
+    samplers, transforms,
 )  # fmt: skip
 CASES = [case for module in KINDS for case in module.CASES]
 BROKEN = [case for case in CASES if case.law]

@@ -58,6 +58,7 @@ METRICS: dict[str, Callable[..., bool]] = {
     "identity": lambda _, x: bool(x.any()),
     "symmetry": two_points,
     "scale free": two_scales,
+    "cosine": two_directions,
     "upper bound": two_directions,
     "finite gradient": two_points,
     "pair alone": lambda _, x, y: many(x) and many(y),
@@ -70,9 +71,12 @@ METRICS: dict[str, Callable[..., bool]] = {
 # ------------------------------------------------------------------------------- losses
 
 
-def corners(loss: Any, inputs: tuple[Array, Array]) -> bool:
+def corners(loss: Any, inputs: tuple[Array, ...]) -> bool:
     """A distance of 0, pairs of one kind, a tie."""
-    one, two = inputs
+    one, two = inputs[:2]
+    if loss.layout == "batch":
+        same = inputs[2] == two[:, None]
+        return bool((one == 0).any() or same.all(1).any() or not same.any(1).all())
     if loss.layout == "pairs":
         return bool((one == 0).any() or two.all() or not two.any())
     if loss.layout == "triplets":
@@ -80,16 +84,25 @@ def corners(loss: Any, inputs: tuple[Array, Array]) -> bool:
     return any(len(set(row)) < len(row) for row in one.reshape(-1, one.shape[-1]).tolist())
 
 
-def something_to_lose(loss: Any, inputs: tuple[Array, Array]) -> bool:
-    one, two = inputs
+def something_to_lose(loss: Any, inputs: tuple[Array, ...]) -> bool:
+    one, two = inputs[:2]
+    if loss.layout == "batch":
+        return both_kinds(inputs)
     if loss.layout == "pairs":
         return bool((one[two] > 0).any() or (one[~two] < 1).any())
     return loss.layout == "episode" or bool((one + 0.3 > two).any())
 
 
-def both_ways(loss: Any, inputs: tuple[Array, Array], step: float) -> bool:
+def both_kinds(inputs: tuple[Array, ...]) -> bool:
+    """Positives and negatives in one batch."""
+    _, labels, others = inputs
+    same = others == labels[:, None]
+    return bool(same.any() and not same.all())
+
+
+def both_ways(loss: Any, inputs: tuple[Array, ...], step: float) -> bool:
     """Something to draw near, and something to push off."""
-    one, two = inputs
+    one, two = inputs[:2]
     if loss.layout == "pairs":
         return bool(two.any() and (one[~two] < 1).any())
     return something_to_lose(loss, inputs)
@@ -110,7 +123,23 @@ def other_names(_: Any, inputs: tuple[Array, Array], seed: int) -> bool:
     return bool((new[labels] != labels).any()) and bool((scores != scores[..., :1]).any())
 
 
+def batch_in_another_order(_: Any, batch: tuple[Array, Array], seed: int) -> bool:
+    table, labels = batch
+    order = shuffled(len(labels), seed)
+    return not np.array_equal(table[order][:, order], table) and len(set(labels)) > 1
+
+
+def renamed(_: Any, batch: tuple[Array, Array], seed: int) -> bool:
+    labels = batch[1]
+    return bool((shuffled(int(labels.max()) + 2, seed)[labels] != labels).any())
+
+
 LOSSES: dict[str, Callable[..., bool]] = {
+    "traced": lambda _, inputs: inputs[1].size > 1,
+    "through a metric": lambda _, x: many(x),
+    "batch order": batch_in_another_order,
+    "others order": lambda _, inputs, seed: both_kinds(inputs) and many(inputs[0].T),
+    "batch class names": lambda _, inputs, seed: renamed(_, inputs[:2], seed),
     "one value each": lambda _, inputs: inputs[1].size > 1,
     "finite": corners,
     "finite gradient": corners,
@@ -258,7 +287,17 @@ OBSERVERS: dict[str, Callable[..., bool]] = {"any figures": a_figure_missing}
 
 # -------------------------------------------------------------------------------- count
 
+MINERS: dict[str, Callable[..., bool]] = {
+    "shape": lambda _, batch: True,
+    "traced": lambda _, batch: len(set(batch[1])) > 1,
+    "batch order": batch_in_another_order,
+    "class names": renamed,
+    "asked twice": lambda _, batch, other: not np.array_equal(batch[0], other[0]),
+    "inputs untouched": lambda _, batch: bool(batch[0].any()),
+}
+
 TELLING = {
+    "miner": MINERS,
     "metric": METRICS,
     "loss": LOSSES,
     "head": HEADS,
@@ -268,13 +307,14 @@ TELLING = {
     "observer": OBSERVERS,
 }
 SUBJECTS = {
-    "metric": ["euclidean"],
-    "loss": ["contrastive", "triplet", "prototypical"],
+    "metric": ["euclidean", "cosine"],
+    "loss": ["contrastive", "triplet", "prototypical", "arcface", "supcon"],
+    "miner": ["batch-hard", "semi-hard"],
     "head": ["nearest-prototype", "bd-cspn"],
     "adapter": ["whiten"],
     "transform": ["colour"],
     "observer": ["tensorboard"],
-    "sampler": ["all-pairs", "episodes", "pairs", "proxies", "triplets"],
+    "sampler": ["all-pairs", "balanced", "episodes", "pairs", "proxies", "triplets"],
 }
 
 
