@@ -822,7 +822,10 @@ UNFIT: dict[str, tuple[str, Callable[[], dict[str, Any]]]] = {
         "requires.*cosine.*--metric cosine",
         lambda: {"loss": fs.supcon(), "sampler": balanced(toy(6)), "metric": euclidean()},
     ),
-    "nothing to mine": ("a miner chooses", lambda: {"miner": fs.batch_hard()}),
+    "nothing to mine": (
+        "a miner chooses",
+        lambda: {"miner": fs.batch_hard(), "sampler": pairs(PairsOptions(12), toy(6).labels)},
+    ),
     "late metric": ("'metric.late'", lambda: {"metric": unlearned(Late(sqeuclidean().fn))}),
     "grown metric": ("'metric.weight'", lambda: {"metric": unlearned(Grown())}),
     "late loss": ("'loss.late'", lambda: {"loss": Loss(Late(contrastive().fn), "pairs")}),

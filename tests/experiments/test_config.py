@@ -316,6 +316,7 @@ def test_the_split_is_replaced_whole():
         ("contrastive", "all-pairs", "nearest-support"),
         ("triplet", "triplets", "nearest-support"),
         ("prototypical", "episodes", "nearest-prototype"),
+        ("supcon", "balanced", "nearest-prototype"),
     ],
 )
 def test_sampler_and_head_fit_the_loss_where_nothing_is_named(loss: str, sampler: str, head: str):
