@@ -95,12 +95,16 @@ from .parts.backbones import Conv4 as Conv4
 from .parts.backbones import Conv4Options as Conv4Options
 from .parts.backbones import conv4 as conv4
 from .parts.embedder import Embedder as Embedder
+from .parts.heads import BdCspnOptions as BdCspnOptions
 from .parts.heads import LdaOptions as LdaOptions
 from .parts.heads import NearestSupportOptions as NearestSupportOptions
+from .parts.heads import RelationOptions as RelationOptions
+from .parts.heads import bd_cspn as bd_cspn
 from .parts.heads import lda as lda
 from .parts.heads import nearest_prototype as nearest_prototype
 from .parts.heads import nearest_support as nearest_support
 from .parts.losses import ArcfaceOptions as ArcfaceOptions
+from .parts.heads import relation as relation
 from .parts.losses import ContrastiveOptions as ContrastiveOptions
 from .parts.losses import PrototypicalOptions as PrototypicalOptions
 from .parts.losses import SupconOptions as SupconOptions

@@ -82,7 +82,7 @@ def fewshot_miners() -> Iterable[Component]:
 def fewshot_heads() -> Iterable[Component]:
     """Few-shot classifiers: `factory(options)` -> `Head`.
 
-    return [Component("soft-vote", lambda _: Head(scores=..., differentiable=True))]
+    return [Component("soft-vote", lambda _: Head(fit=..., scores=..., differentiable=True))]
     """
     raise NotImplementedError
 

@@ -16,8 +16,13 @@ from PIL import Image
 
 import fewshot as fs
 from fewshot.catalogue.loading import build_registry
+from fewshot.core.files import read_json
 from fewshot.data.images import picture
 from fewshot.deploy import archive
+from fewshot.experiments.assembly import build
+from fewshot.experiments.config import resolve
+from fewshot.experiments.folder import run_config
+from fewshot.experiments.run import evaluate_run, run
 
 REGISTRY = build_registry()[0]
 SIZE = 16
@@ -66,6 +71,55 @@ def test_an_image_gets_the_same_answer_alone_and_among_others_in_any_order(
     assert all(map(same, together, alone))
     assert all(map(same, shuffled, [together[i] for i in order]))
     assert ours.predict(images) == together
+
+
+def test_a_head_that_looks_at_queries_together_answers_one_task_and_nothing_else(
+    blank: fs.Classifier,
+):
+    rng = np.random.default_rng(3)
+    ours = evolve(blank, head=fs.bd_cspn()).enrol({name: [photo(rng)] for name in "ab"})
+    images = np.stack([photo(rng) for _ in range(130)])  # more than are read at a time
+    for ask in (ours.predict, ours.stream, ours.scores):
+        with pytest.raises(fs.ConfigError, match=r"together=True"):
+            ask(images)
+    found = ours.scores(images, together=True)
+    rows = [ours._embeddings(each) for each in (ours.support.images, images)]
+    expected = ours.head(rows[0], mx.array([0, 1]), rows[1], ours.metric, 2)
+    assert np.allclose(found, np.array(expected), atol=1e-4)
+    told = ours.predict(images, together=True)
+    assert np.allclose([each.score for each in told], found.max(axis=1), atol=1e-5)
+
+
+def test_a_learned_head_goes_from_run_to_file_to_classifier(tmp_path: Path, trained: Path):
+    layer = run_config(trained) | {
+        "loss": {"name": "prototypical"},
+        "sampler": {"name": "episodes", "n_way": 2, "k_shot": 1, "n_query": 2},
+        "head": {"name": "relation", "hidden": 5},
+        "training": {"steps": 3},
+    }
+    folder = run(resolve(REGISTRY, [layer]), REGISTRY, tmp_path / "run")
+    parts = fs.trained(folder, REGISTRY)
+    fresh = build(parts.config, REGISTRY).head
+    rng = np.random.default_rng(0)
+    of = {name: [photo(rng, parts.shape[0]) for _ in range(2)] for name in "ab"}
+    fs.Classifier.load(folder, REGISTRY).enrol(of).save(tmp_path / "ours.fewshot")
+    again = fs.Classifier.load(tmp_path / "ours.fewshot", REGISTRY)
+    query = mx.array(again.support.embeddings)
+    asked = query, mx.array(again.support.labels), query, again.metric, 2
+    here, there, untrained = (np.array(head(*asked)) for head in (parts.head, again.head, fresh))
+    assert np.array_equal(here, there)
+    assert not np.allclose(here, untrained)
+    assert again.head.module is not None
+    assert not again.head.module.training
+    with pytest.raises(fs.ConfigError, match="did not train"):
+        evaluate_run(
+            trained,
+            evolve(parts.config, split=resolve(REGISTRY, [run_config(trained)]).split),
+            REGISTRY,
+        )
+    plain = resolve(REGISTRY, [run_config(folder) | {"head": {"name": "bd-cspn"}}])
+    results = read_json(evaluate_run(folder, plain, REGISTRY) / "results.json")
+    assert (results["queries"], results["unknown"]) == ("together", [])
 
 
 def test_the_nearest_support_images_are_those_of_least_distance(enrolled: fs.Classifier):
