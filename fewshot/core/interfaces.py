@@ -234,7 +234,9 @@ class Batch:
             asked |= {"support_labels": labels, "query_labels": labels}
             supports.append((episode.images[draw["support"]], asked))
         images, draws = zip(*supports, strict=True)
-        return Batch(mx.concatenate(images), draws, [len(part) for part in images], self.n_ways)
+        return Batch(
+            mx.concatenate(list(images)), draws, [len(part) for part in images], self.n_ways
+        )
 
 
 @frozen

@@ -155,7 +155,7 @@ class Training:
         mx.random.seed(mlx_seed(self._seed, "dropout", history.steps + 1))
         figures = self._update(batch.images, batch.draws, batch.sizes, batch.n_ways)
         mx.eval(self._state, figures)
-        value, above_zero = (figure.item() for figure in figures[:2])
+        value, above_zero = (float(figure.item()) for figure in figures[:2])
         history.steps += 1
         history.seconds += time.perf_counter() - began
         self._images += len(pixels)
@@ -243,7 +243,7 @@ def train(
     on_best: Callable[[nn.Module], object] | None = None,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> History:
-    """Take the steps and records that are left; the parts end with their best weights, in eval mode.
+    """Take the steps and records that are left; the parts end with the best weights, in eval mode.
 
     `validate()` gives named figures, of which "score" (higher is better) decides on the best
     weights and on early stopping; without it the last weights are kept. Every `validate_every`

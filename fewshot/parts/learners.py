@@ -63,7 +63,7 @@ def maml(options: MamlOptions = MamlOptions()) -> Learner:
 
         def outer() -> Figures:
             every = zip(*map(adapted, batch.split()), strict=True)
-            return tuple(mx.stack(figure).mean() for figure in every)
+            return tuple(mx.stack(list(figure)).mean() for figure in every)
 
         return nn.value_and_grad(model, outer)()
 

@@ -28,7 +28,8 @@ def check_observer(factory: Callable[[Any], Observer], options: Any = NoOptions(
 def told_records(draw: st.DrawFn) -> list[Record]:
     """What a run tells of: figures of which some come, go or are None."""
     rng = np.random.default_rng(draw(seeds))
-    step, found = 0, []
+    step = 0
+    found: list[Record] = []
     for _ in range(draw(st.integers(1, 4))):
         step += int(rng.integers(1, 50))
         record: dict[str, Any] = {"step": step, "loss": float(rng.random())}

@@ -159,8 +159,7 @@ def test_second_order_is_the_slope_of_the_whole_outer_loss_and_first_order_is_no
 
 
 def test_no_inner_step_is_the_plain_gradient() -> None:
-    for given in (small(), of(conv4(Conv4Options(4), (16, 16, 1)), (16, 16, 1))):
-        objective, batch = given
+    for objective, batch in (small(), of(conv4(Conv4Options(4), (16, 16, 1)), (16, 16, 1))):
         for one in batch.split():  # batch norm is over an episode there, over the batch here
             start = objective.learned.trainable_parameters()
             found = []
