@@ -13,16 +13,6 @@ from .kinds import KINDS
 
 BUILTIN = "builtin"
 
-# What the project's own plugins add, so that a name from the docs says what to install.
-_DISTRIBUTIONS = {
-    "fewshot-asl": {
-        *("simplecnn", "asl-alphabet", "asl-synthetic"),
-        *("asl-best", "asl-contrastive", "asl-triplet", "asl-prototypical", "asl"),
-        *(f"asl-model-{i}" for i in range(1, 5)),
-    },
-    "fewshot-omniglot": {"omniglot", "omniglot-prototypical"},
-}
-
 
 @frozen
 class Registered:
@@ -101,9 +91,6 @@ class Registry:
             listed = ", ".join(sorted(entry.qualified for entry in offers))
             raise AmbiguousComponentError(f"{kind} '{name}' is offered twice: say one of {listed}")
         message = f"unknown {kind} '{name}': {choose_from(name, self.names(kind))}"
-        for distribution, names in _DISTRIBUTIONS.items():
-            if name.rpartition("/")[2] in names:
-                message += f"; it is in the plugin {distribution}, which is not loaded: install it"
         if self.failed:
             message += f"; failed to load: {', '.join(self.failed)} (see `fewshot plugins`)"
         raise UnknownComponentError(message)

@@ -84,8 +84,8 @@ def commands() -> None:
     """Few-shot image classification on MLX: train, evaluate and compare any parts.
 
     \b
-    fewshot run                    train and test on drawn ASL signs, no download
-    fewshot run --data FOLDER      the same on your own images, one folder a class
+    fewshot run                    train and test on what a plugin offers to start with
+    fewshot run --data FOLDER      on your own images, one folder a class
     fewshot enrol RUN FOLDER -o F  a classifier of your own classes, from a few images of each
     fewshot predict F IMAGES       what it makes of images
     fewshot list                   what there is to choose from

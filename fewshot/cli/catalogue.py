@@ -73,7 +73,7 @@ def plugins(verbose: bool) -> None:
         for s in statuses
     ] + _commands()
     if not rows:
-        click.echo("no plugins; the ASL experiment is in fewshot-asl")
+        click.echo("no plugins")
         return
     print_table(["plugin", "from", "version", "status"], rows)
     for status in statuses:

@@ -18,16 +18,16 @@ from .terminal import fast_mlx, load_registry, print_results, print_table, showi
 def run(**given: Any) -> None:
     """Train and evaluate; writes a run folder with weights, figures, pictures and report.html."""
     runtime = fast_mlx()
-    from ..experiments.config import chooses, read_toml, resolve
+    from ..experiments.config import chooses, read_toml, resolve, with_preset
     from ..experiments.run import run as train_and_evaluate
 
     registry, _ = load_registry(given["strict_plugins"])
     layers = [read_toml(given["config"])] if given["config"] is not None else []
     layers += above(registry, layers, given)
     config = resolve(registry, layers)
-    named = any(chooses(layer, "dataset") for layer in layers)
-    if config.dataset.name == "asl/asl-synthetic" and not named:
-        click.echo("no data set named: asl-synthetic, drawn by program", err=True)
+    if not any(chooses(layer, "dataset") for layer in with_preset(registry, layers)):
+        part = registry.get("dataset", config.dataset.name).part
+        click.echo(f"no data set named: {part.name}, {part.summary}", err=True)
     with showing_progress() as progress:
         folder = train_and_evaluate(config, registry, given["out"], runtime, progress)
     print_results(folder)

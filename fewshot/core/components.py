@@ -77,6 +77,10 @@ class Component:
     weights from elsewhere. It is called once, before training, and never when a trained part is
     made again: a run folder or a classifier file needs nothing else. Names and shapes of parameters
     stay what they were.
+
+    `implies`: configuration that goes with it, such as image size, mean and std of its weights,
+    below whatever a user or a preset says. It names no other part; an option of another part counts
+    where the chosen one has it.
     """
 
     name: str = field(validator=_is_name)
@@ -85,15 +89,20 @@ class Component:
     summary: str = field(default="", validator=_is_line)
     fetch: Callable[[Path, Callable[[str, int, int], None]], None] | None = None
     initialise: Callable[[Any, Any], None] | None = None
+    implies: Mapping[str, Any] = field(factory=dict, validator=_is_tree)
 
 
 @frozen
 class Preset:
-    """A named partial configuration: what a TOML file would say."""
+    """A named partial configuration: what a TOML file would say.
+
+    `default`: its data set and backbone are those of a run that names none.
+    """
 
     name: str = field(validator=_is_name)
     values: Mapping[str, Any] = field(validator=_is_tree)
     summary: str = field(default="", validator=_is_line)
+    default: bool = False
 
 
 def _by_k(figures: Mapping[str, Mapping[Any, float]]) -> dict[str, dict[int, float]]:

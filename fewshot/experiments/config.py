@@ -1,4 +1,4 @@
-"""One configuration from many layers: flags > --set > TOML file > preset > defaults."""
+"""One configuration from many layers: flags > --set > TOML file > preset > implied > defaults."""
 
 import re
 import tomllib
@@ -10,9 +10,9 @@ import attrs
 import tomli_w
 from attrs import frozen
 
-from ..catalogue.kinds import LISTS, PARTS
+from ..catalogue.kinds import KINDS, LISTS, PARTS
 from ..catalogue.registry import Registry, make
-from ..core.components import Preset, Study
+from ..core.components import Component, Preset, Study
 from ..core.errors import ConfigError, PluginError, choose_from
 from ..data.split import SplitOptions
 from ..engine.objective import LAYOUTS, Feed
@@ -30,8 +30,6 @@ PLAIN: dict[str, type] = {
 }
 
 DEFAULTS: Tree = {
-    "dataset": {"name": "asl-synthetic"},
-    "backbone": {"name": "simplecnn"},
     "metric": {"name": "euclidean"},
     "loss": {"name": "contrastive"},
     "miner": {"name": "none"},
@@ -197,18 +195,23 @@ def _merge_list(registry: Registry, key: str, below: list[Tree], value: Any) -> 
 def resolve(registry: Registry, layers: Iterable[Tree]) -> RunConfig:
     """The configuration that the layers, lowest first and above `DEFAULTS`, come to.
 
-    Sampler and head, where no layer names one, are those that fit the loss. Unknown names and keys,
-    wrong types and values out of range are ConfigErrors.
+    Sampler and head, where no layer names one, are those that fit the loss. Data set and backbone,
+    where no layer names one, are those of the preset that an installed plugin marks as the default.
+    What the chosen components imply lies below the layers. Unknown names and keys, wrong types and
+    values out of range are ConfigErrors, in what a component implies PluginErrors.
     """
-    above = _with_preset(registry, layers)
+    above = with_preset(registry, layers)
     # A default that a layer replaces need not exist: the bundle may not be installed.
-    defaults = {k: v for k, v in DEFAULTS.items() if not any(chooses(a, k) for a in above)}
-    tree = merge(registry, [defaults, *above])
-    loss = from_table(registry, "loss", tree["loss"], "loss")
-    feed = _feed(registry, loss)
-    mined = feed.mined_by is not None and tree["miner"]["name"] != "none"
-    for kind, name in (("sampler", feed.mined_by if mined else feed.sampler), ("head", feed.head)):
-        tree[kind] = {"name": name, **tree.get(kind, {})}
+    defaults = {
+        key: value
+        for key, value in (DEFAULTS | _start(registry, above)).items()
+        if not any(chooses(layer, key) for layer in above)
+    }
+    tree = _complete(registry, [defaults, *above], {})
+    implied = _implied(registry, tree)
+    if implied:
+        options_of_parts = {key: implied.pop(key) for key in PARTS if key in implied}
+        tree = _complete(registry, [defaults, implied, *above], options_of_parts)
     seed = tree.get("seed", 0)
     if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
         raise ConfigError(f"seed wants a whole number from 0, got {seed!r}")
@@ -222,7 +225,112 @@ def resolve(registry: Registry, layers: Iterable[Tree]) -> RunConfig:
     return RunConfig(**every, seed=seed)
 
 
-def _with_preset(registry: Registry, layers: Iterable[Tree]) -> list[Tree]:
+def _complete(registry: Registry, layers: Iterable[Tree], implied: Tree) -> Tree:
+    """The layers as one tree with a part of every kind; `implied`: options below theirs."""
+    tree = merge(registry, layers)
+
+    def fill(kind: str) -> None:
+        known = attrs.fields_dict(registry.get(kind, tree[kind]["name"]).component.options)
+        below = {
+            k: v for k, v in implied.get(kind, {}).items() if k in known and k not in tree[kind]
+        }
+        try:
+            from_table(registry, kind, {**below, "name": tree[kind]["name"]}, kind)
+        except ConfigError as error:
+            raise ConfigError(
+                f"{error}; another part implies it: --set {kind}.… says otherwise"
+            ) from error
+        tree[kind] = {**below, **tree[kind]}
+
+    for kind in ("dataset", "backbone"):
+        if "name" not in tree.get(kind, {}):
+            raise ConfigError(
+                f"no {kind} named, and no plugin offers one to start with: install one that does, "
+                f"or name one with {KINDS[kind].flag} NAME; valid: "
+                f"{', '.join(registry.names(kind))}"
+            )
+    for kind in PARTS:
+        if "name" in tree.get(kind, {}):
+            fill(kind)
+    feed = _feed(registry, from_table(registry, "loss", tree["loss"], "loss"))
+    mined = feed.mined_by is not None and tree["miner"]["name"] != "none"
+    for kind, name in (("sampler", feed.mined_by if mined else feed.sampler), ("head", feed.head)):
+        if "name" not in tree.get(kind, {}):
+            tree[kind] = {"name": name, **tree.get(kind, {})}
+            fill(kind)
+    return tree
+
+
+def _start(registry: Registry, above: Iterable[Tree]) -> Tree:
+    """Data set and backbone of the preset that is marked as the default; {} where there is none.
+
+    Raises ConfigError for several such presets, where a layer leaves one of these open.
+    """
+    keys = ("dataset", "backbone")
+    if all(any(chooses(layer, key) for layer in above) for key in keys):
+        return {}
+    offers = [entry for entry in registry.all("preset") if entry.preset.default]
+    if len(offers) > 1:
+        listed = ", ".join(entry.qualified for entry in offers)
+        raise ConfigError(f"several presets say what to start with: name one of {listed}")
+    return {k: v for entry in offers for k, v in entry.preset.values.items() if k in keys}
+
+
+def _implied(registry: Registry, tree: Tree) -> Tree:
+    """What the tree's parts imply, as one tree; the first part that says something has it."""
+    together: Tree = {}
+    for kind in PARTS:
+        entry = registry.get(kind, tree[kind]["name"])
+        called = f"{kind} '{entry.qualified}'"
+        for key, value in check_implied(registry, entry.component, called).items():
+            below = together.get(key, value)
+            if isinstance(below, Mapping) and isinstance(value, Mapping):
+                below = {**value, **below}
+            together[key] = below
+    return together
+
+
+def check_implied(registry: Registry, component: Component, called: str) -> Tree:
+    """What a component implies. Raises PluginError, so calling it, where it cannot be used."""
+    try:
+        for key, value in component.implies.items():
+            if key in PARTS:
+                _check_options(registry, key, _table(key, value))
+            elif key in PLAIN:
+                options(PLAIN[key], _table(key, value), key)
+            elif key in LISTS:
+                below = {key: DEFAULTS.get(key, [])}
+                for table in merge(registry, [below, {key: value}])[key]:
+                    from_table(registry, LISTS[key], table, f"{key}.{table['name']}")
+            else:
+                valid = [*PARTS, *LISTS, *PLAIN]
+                raise ConfigError(f"unknown section '{key}': {choose_from(key, valid)}")
+    except ConfigError as error:
+        raise PluginError(f"{called} implies what cannot be: {error}") from error
+    return dict(component.implies)
+
+
+def _check_options(registry: Registry, kind: str, table: Tree) -> None:
+    """Refuse options that no part of the kind has, and values that none takes."""
+    if "name" in table:
+        raise ConfigError(f"a component names no other: {kind}.name = {table['name']!r}")
+    classes = [entry.component.options for entry in registry.all(kind)]
+    for key, value in table.items():
+        refusals = []
+        having = [cls for cls in classes if key in attrs.fields_dict(cls)]
+        for cls in having:
+            try:
+                options(cls, {key: value}, kind)
+            except ConfigError as error:
+                refusals.append(error)
+        if having and len(refusals) == len(having):
+            raise refusals[0]
+        if not having:
+            known = {name for cls in classes for name in attrs.fields_dict(cls)}
+            raise ConfigError(f"no {kind} has an option '{key}': {choose_from(key, known)}")
+
+
+def with_preset(registry: Registry, layers: Iterable[Tree]) -> list[Tree]:
     """The layers, with the topmost preset that they name as a layer below them."""
     layers = list(layers)
     preset = next((layer["preset"] for layer in reversed(layers) if "preset" in layer), None)
@@ -258,7 +366,7 @@ def names_path(registry: Registry, layers: Iterable[Tree]) -> bool:
 
     Raises ConfigError as `resolve` does for what stands there.
     """
-    above = _with_preset(registry, layers)
+    above = with_preset(registry, layers)
     merged = merge(registry, [{"dataset": a["dataset"]} for a in above if "dataset" in a])
     name = merged.get("dataset", {}).get("name")
     if name is None:

@@ -6,8 +6,10 @@ from typing import Any
 import attrs
 import tomli_w
 
+from ..catalogue.loading import build_registry
 from ..core.components import Component
-from ..core.errors import ConfigError
+from ..core.errors import ConfigError, PluginError
+from ..experiments.config import check_implied
 from ..experiments.schema import options as structured
 from ..experiments.schema import plain
 from .laws import Kind, fail, law, laws_of
@@ -58,6 +60,15 @@ def options_in_files(component: Component) -> None:
         fail(f"{error}")
     if again != default:
         fail(f"{default} became {again}")
+
+
+@law()
+def implies(component: Component) -> None:
+    """The sections and options that it implies exist and are of their types; it names no part."""
+    try:
+        check_implied(build_registry()[0], component, component.name)
+    except PluginError as error:
+        fail(f"{error}")
 
 
 def _subject(component: Any, _: Any) -> Any:

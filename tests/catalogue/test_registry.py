@@ -174,26 +174,6 @@ def test_an_unknown_name_says_which_plugins_failed_to_load():
     assert registry.get("metric", "cosine").name == "cosine"
 
 
-@pytest.mark.parametrize(
-    ("kind", "name", "distribution"),
-    [
-        ("backbone", "simplecnn", "fewshot-asl"),
-        ("backbone", "asl/simplecnn", "fewshot-asl"),
-        ("dataset", "asl-synthetic", "fewshot-asl"),
-        ("dataset", "asl-alphabet", "fewshot-asl"),
-        ("preset", "asl-model-1", "fewshot-asl"),
-        ("preset", "asl-model-4", "fewshot-asl"),
-        ("dataset", "omniglot", "fewshot-omniglot"),
-        ("preset", "asl-best", "fewshot-asl"),
-    ],
-)
-def test_a_name_of_the_projects_plugins_says_what_to_install(
-    kind: str, name: str, distribution: str
-):
-    with pytest.raises(UnknownComponentError, match=distribution):
-        Registry().get(kind, name)
-
-
 @pytest.mark.parametrize("name", ["", "Upper", "a/b", " a", "a b", "-a", "a\n"])
 def test_a_component_cannot_bear_a_name_that_no_look_up_could_tell_apart(name: str):
     with pytest.raises(ValueError, match="name"):

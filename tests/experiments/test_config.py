@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from fewshot.catalogue.loading import build_registry
 from fewshot.catalogue.registry import Registered, Registry
-from fewshot.core.components import Preset
-from fewshot.core.errors import ConfigError, UnknownComponentError
+from fewshot.core.components import Component, Preset
+from fewshot.core.errors import ConfigError, PluginError
 from fewshot.experiments.config import (
     DEFAULTS,
     LISTS,
@@ -173,7 +173,7 @@ def test_the_file_that_a_run_writes_means_the_same_run(layer: dict[str, Any]):
 def test_every_preset_resolves_and_comes_back(name: str):
     chosen = config({"preset": name})
     assert config(tomllib.loads(to_toml(chosen))) == chosen
-    assert chosen != config()
+    assert (chosen == config()) is REGISTRY.get("preset", name).preset.default
     for kind in PARTS:
         wanted = REGISTRY.get("preset", name).preset.values.get(kind)
         if wanted is not None:
@@ -186,8 +186,13 @@ def test_every_preset_resolves_and_comes_back(name: str):
 def test_the_defaults_resolve_and_come_back():
     chosen = config()
     assert config(tomllib.loads(to_toml(chosen))) == chosen
-    for kind in ("dataset", "backbone", "metric", "loss"):
+    for kind in ("metric", "loss"):
         assert getattr(chosen, kind).name == REGISTRY.get(kind, DEFAULTS[kind]["name"]).qualified
+    (start,) = [e.preset for e in REGISTRY.all("preset") if e.preset.default]
+    for kind in ("dataset", "backbone"):
+        assert (
+            getattr(chosen, kind).name == REGISTRY.get(kind, start.values[kind]["name"]).qualified
+        )
     assert [entry.name for entry in chosen.preprocess] == ["normalise"]
     assert chosen.seed == 0
 
@@ -231,7 +236,7 @@ def test_flags_beat_settings_beat_the_file_beat_the_preset_beat_the_defaults(
         registry.add(REGISTRY.all(kind))
     values = {} if preset is None else {"training": {"steps": preset}}
     registry.add([Registered("preset", Preset("mine", values), "builtin", "1")])
-    layers: list[dict[str, Any]] = [{"preset": "mine"}]
+    layers: list[dict[str, Any]] = [{"preset": "mine", "dataset": "arrays", "backbone": "conv4"}]
     layers[0] |= {} if file is None else {"training": {"steps": file}}
     layers.append({} if setting is None else settings_layer([f"training.steps={setting}"]))
     layers.append({} if flag is None else {"training": {"steps": flag}})
@@ -299,8 +304,128 @@ def test_a_default_that_is_replaced_need_not_exist():
     layer = {"dataset": "image-folder", "backbone": "conv4"}
     assert resolve(registry, [layer]).backbone.name == "conv4"
     assert resolve(registry, [{**layer, "preset": "conv4-episodic"}]).metric.name == "cosine"
-    with pytest.raises(UnknownComponentError, match="fewshot-asl"):
-        resolve(registry, [])
+    for given_, said in (({}, "dataset"), ({"dataset": "arrays"}, "backbone")):
+        with pytest.raises(
+            ConfigError, match=f"no {said} named.*name one with --{said} NAME; valid:"
+        ):
+            resolve(registry, [given_])
+
+
+def test_what_a_run_starts_with_is_the_default_preset_s_where_there_is_one():
+    registry = Registry()
+    for kind in (*PARTS, "transform"):
+        registry.add(REGISTRY.all(kind))
+    values = {"dataset": "arrays", "backbone": {"name": "conv4", "width": 7}, "seed": 3}
+    registry.add([Registered("preset", Preset("mine", values, default=True), "b", "1")])
+    chosen = resolve(registry, [])
+    assert (chosen.dataset.name, chosen.backbone.options.width, chosen.seed) == ("arrays", 7, 0)
+    assert resolve(registry, [{"dataset": "image-folder"}]).backbone == chosen.backbone
+    registry.add([Registered("preset", Preset("other", values, default=True), "c", "1")])
+    with pytest.raises(ConfigError, match="name one of b/mine, c/other"):
+        resolve(registry, [{"dataset": "arrays"}])
+    assert resolve(registry, [{"dataset": "arrays", "backbone": "conv4"}])
+    assert resolve(registry, [{"preset": "b/mine"}]).seed == 3
+
+
+# ------------------------------------------------------------------------- what a part implies
+
+IMPLIED: dict[str, Any] = {
+    "dataset": {"size": 97},
+    "training": {"steps": 1234},
+    "preprocess": [{"name": "normalise", "mean": [0.25], "std": [0.75]}],
+}
+
+
+def with_implied(implies: dict[str, Any], preset: dict[str, Any] | None = None) -> Registry:
+    """All parts, a backbone that implies something, and a preset."""
+    registry = Registry()
+    for kind in (*PARTS, "transform"):
+        registry.add(REGISTRY.all(kind))
+    part = Component("wide", lambda options, shape: None, implies=implies)
+    registry.add([Registered("backbone", part, "tried", "1")])
+    registry.add([Registered("preset", Preset("mine", preset or {}), "tried", "1")])
+    return registry
+
+
+def looked_up(chosen: Any) -> dict[str, Any]:
+    return {
+        "dataset": chosen.dataset.options.size,
+        "training": chosen.training.steps,
+        "preprocess": chosen.preprocess[0].options.mean,
+    }
+
+
+SAID = {
+    "dataset": st.integers(16, 90).map(lambda n: ({"dataset": {"size": n}}, n)),
+    "training": st.integers(0, 999).map(lambda n: ({"training": {"steps": n}}, n)),
+    "preprocess": st.sampled_from([0.0, 0.5]).map(
+        lambda m: ({"preprocess": [{"name": "normalise", "mean": [m]}]}, (m,))
+    ),
+}
+
+
+@given(st.fixed_dictionaries({}, optional=SAID), st.fixed_dictionaries({}, optional=SAID))
+def test_what_a_part_implies_lies_above_the_defaults_and_below_all_that_is_said(
+    by_preset: dict[str, Any], by_user: dict[str, Any]
+):
+    preset = {key: values for layer, _ in by_preset.values() for key, values in layer.items()}
+    user = {key: values for layer, _ in by_user.values() for key, values in layer.items()}
+    registry = with_implied(IMPLIED, preset)
+    base = {"dataset": "image-folder", "preset": "mine"}
+    if "dataset" in user:
+        base["dataset"] = {"name": "image-folder", **user.pop("dataset")}
+    elif "dataset" in preset:
+        base["dataset"] = {"name": "image-folder", **preset["dataset"]}
+    chosen = resolve(registry, [{"backbone": "wide", **base}, user])
+    expected: dict[str, Any] = {"dataset": 97, "training": 1234, "preprocess": (0.25,)}
+    expected |= {key: value for key, (_, value) in by_preset.items()}
+    expected |= {key: value for key, (_, value) in by_user.items()}
+    assert looked_up(chosen) == expected
+    again = resolve(registry, [tomllib.loads(to_toml(chosen))])
+    assert again == chosen
+    # Not chosen, it implies nothing.
+    other = resolve(registry, [{"dataset": "image-folder", "backbone": "conv4"}])
+    assert looked_up(other) == looked_up(config({"dataset": "image-folder", "backbone": "conv4"}))
+
+
+def test_an_implied_option_counts_where_the_chosen_part_has_it():
+    registry = with_implied(IMPLIED)
+    assert resolve(registry, [{"backbone": "wide", "dataset": "arrays"}]).training.steps == 1234
+    named = {"backbone": "wide", "dataset": "image-folder", "sampler": {"per_class": 3}}
+    registry = with_implied({"sampler": {"classes": 5, "per_class": 7}, "head": {"temperature": 1}})
+    with pytest.raises(PluginError, match=r"backbone 'tried/wide' implies.*'temperature'"):
+        resolve(registry, [named])
+    registry = with_implied({"sampler": {"classes": 5, "per_class": 7}})
+    options = resolve(registry, [named]).sampler.options
+    assert (options.classes, options.per_class) == (5, 3)
+
+
+def test_an_implied_value_that_the_chosen_part_refuses_says_the_way_out():
+    registry = with_implied({"dataset": {"size": 224}})
+    layers = [{"backbone": "wide", "dataset": "asl-synthetic"}]
+    with pytest.raises(ConfigError, match=r"224; another part implies it: --set dataset\."):
+        resolve(registry, layers)
+    assert resolve(registry, [*layers, {"dataset": {"size": 64}}]).dataset.options.size == 64
+
+
+@pytest.mark.parametrize(
+    ("implies", "said"),
+    [
+        ({"trainin": {"steps": 3}}, "did you mean 'training'"),
+        ({"training": {"step": 3}}, "did you mean 'steps'"),
+        ({"dataset": {"sizes": 3}}, "did you mean 'size'"),
+        ({"dataset": {"size": "large"}}, "a whole number"),
+        ({"metric": {"name": "cosine"}}, "names no other"),
+        ({"preprocess": [{"name": "normalize"}]}, "did you mean 'normalise'"),
+        ({"preprocess": {"normalise": {"men": 3}}}, "did you mean 'mean'"),
+        ({"seed": 3}, "unknown section 'seed'"),
+    ],
+)
+def test_what_cannot_be_implied_is_the_plugin_s_fault(implies: dict[str, Any], said: str):
+    with pytest.raises(PluginError) as caught:
+        resolve(with_implied(implies), [{"backbone": "wide", "dataset": "image-folder"}])
+    assert "backbone 'tried/wide' implies" in str(caught.value)
+    assert said in str(caught.value)
 
 
 def test_the_split_is_replaced_whole():

@@ -41,8 +41,10 @@ class Many:
     strict: bool = option(True, "or not")
 
 
-def component(name, law="", options=attrs.make_class("None_", [], frozen=True), summary="d"):
-    part = Component("tried", lambda options: euclidean(), options, summary)
+def component(
+    name, law="", options=attrs.make_class("None_", [], frozen=True), summary="d", **more
+):
+    part = Component("tried", lambda options: euclidean(), options, summary, **more)
     return Case("any component", name, part, None, law)
 
 
@@ -78,4 +80,9 @@ CASES = [
     component("a_default_of_another_type", "options in files", Mistyped),
     component("options_of_every_type", options=Many),
     component("no_options"),
+    component("implies_an_unknown_section", "implies", implies={"trainer": {"steps": 3}}),
+    component("implies_an_unknown_option", "implies", implies={"training": {"step": 3}}),
+    component("implies_an_option_of_no_part", "implies", implies={"dataset": {"sizes": 3}}),
+    component("implies_another_part", "implies", implies={"metric": {"name": "cosine"}}),
+    component("implies_much", implies={"dataset": {"size": 224}, "training": {"steps": 3}}),
 ]

@@ -69,8 +69,14 @@ _SOFTMAX = {"metric": {"name": "cosine"}, "loss": {"name": "prototypical", "temp
 
 @hookimpl
 def fewshot_presets() -> list[Preset]:
-    """What works best, with three other losses, and the paper's four models."""
+    """What a run starts with, what works best, with three other losses, the paper's four models."""
     return [
+        Preset(
+            "asl-start",
+            {"dataset": {"name": "asl-synthetic"}, "backbone": {"name": "simplecnn"}},
+            "drawn signs and simplecnn: a run that names no data set or backbone",
+            default=True,
+        ),
         Preset(
             "asl-best",
             {**_BEST, **_SOFTMAX, "sampler": {"name": "proxies"}},
