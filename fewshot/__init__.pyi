@@ -23,6 +23,7 @@ from .core.errors import DataError as DataError
 from .core.errors import FewshotError as FewshotError
 from .core.errors import OutputError as OutputError
 from .core.errors import TrainingError as TrainingError
+from .core.figures import Verification as Verification
 from .core.interfaces import Adapter as Adapter
 from .core.interfaces import Backbone as Backbone
 from .core.interfaces import Batch as Batch
@@ -82,7 +83,6 @@ from .engine.training import History as History
 from .engine.training import Training as Training
 from .engine.training import fit as fit
 from .engine.validation import validation as validation
-from .engine.verification import Verification as Verification
 from .engine.verification import verify as verify
 from .engine.weights import load_weights as load_weights
 from .engine.weights import save_weights as save_weights
@@ -103,8 +103,8 @@ from .parts.heads import bd_cspn as bd_cspn
 from .parts.heads import lda as lda
 from .parts.heads import nearest_prototype as nearest_prototype
 from .parts.heads import nearest_support as nearest_support
-from .parts.losses import ArcfaceOptions as ArcfaceOptions
 from .parts.heads import relation as relation
+from .parts.losses import ArcfaceOptions as ArcfaceOptions
 from .parts.losses import ContrastiveOptions as ContrastiveOptions
 from .parts.losses import PrototypicalOptions as PrototypicalOptions
 from .parts.losses import SupconOptions as SupconOptions

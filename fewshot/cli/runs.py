@@ -61,10 +61,11 @@ def evaluate(folder: Path, **given: Any) -> None:
 def compare(folders: tuple[Path, ...]) -> None:
     """Compare runs on the same episodes, with a paired test against the first."""
     from ..experiments.compare import compare_runs
+    from ..reports.run_page import comparison_table
 
     if len(folders) < 2:
         raise click.UsageError("compare wants two run folders or more")
-    print_table(*compare_runs(folders), right=True)
+    print_table(*comparison_table(compare_runs(folders)), right=True)
 
 
 COMMANDS = (run, evaluate, compare)

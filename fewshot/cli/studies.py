@@ -49,8 +49,8 @@ def study(which: str, seeds: int | None, only: tuple[str, ...], **given: Any) ->
     print_table(*table(main), right=True)
     click.echo(title(main))
     click.echo(f"everything else: {out / 'report.html'}")
-    if results["failed"]:
-        told = "; ".join(f"{name}: {why}" for name, why in results["failed"].items())
+    if results.failed:
+        told = "; ".join(f"{name}: {why}" for name, why in results.failed.items())
         raise TrainingError(f"not done: {told}")
 
 

@@ -90,11 +90,11 @@ def showing_progress() -> Iterator[Progress]:
 
 def print_results(folder: Path) -> None:
     """The table and the facts of a run folder."""
-    from ..core.files import read_json
+    from ..experiments.folder import read_results
     from ..reports.run_page import by_setting, caption, facts, gains, table
 
-    results = read_json(folder / "results.json")
-    for rows in by_setting(results["k_shot"]):
+    results = read_results(folder)
+    for rows in by_setting(results.k_shot):
         for header, cells in (table(rows), gains(rows)):
             if cells:
                 print_table(header, cells, right=True)

@@ -10,14 +10,15 @@ import numpy as np
 from attrs import frozen
 from numpy.typing import NDArray
 
-from ..catalogue.registry import Registry, make
+from ..catalogue.registry import Registry
 from ..core.errors import ConfigError, OutputError, UnknownComponentError
 from ..core.files import read_json
 from ..core.interfaces import Head, Metric
 from ..data.images import Shape
 from ..engine.objective import Learned
 from ..engine.weights import fill
-from ..experiments.config import Chosen, from_table, resolve, to_table
+from ..experiments.assembly import network, origins
+from ..experiments.config import Chosen, RunConfig, from_table, resolve, to_table
 from ..experiments.folder import run_config, run_weights
 from ..experiments.schema import Tree, options
 from ..parts.embedder import Embedder, EmbeddingOptions
@@ -69,13 +70,7 @@ def of_run(folder: Path, registry: Registry, without_adapter: bool = False) -> R
         embedding=config.embedding,
         metric=config.metric,
         head=config.head,
-        components={
-            f"{kind} {entry.qualified}": f"{entry.provider} {entry.version}"
-            for kind, chosen in _parts(
-                config.backbone, config.preprocess, config.metric, config.head
-            )
-            for entry in [registry.get(kind, chosen.name)]
-        },
+        components=origins(registry, _parts(config)),
         weights={
             name: np.array(array)
             for name, array in weights.items()
@@ -85,30 +80,21 @@ def of_run(folder: Path, registry: Registry, without_adapter: bool = False) -> R
     )
 
 
-def _parts(
-    backbone: Chosen, preprocess: tuple[Chosen, ...], metric: Chosen, head: Chosen
-) -> list[tuple[str, Chosen]]:
-    transforms = [("transform", chosen) for chosen in preprocess]
-    return [("backbone", backbone), *transforms, ("metric", metric), ("head", head)]
+def _parts(config: RunConfig) -> list[tuple[str, Chosen]]:
+    transforms = [("transform", chosen) for chosen in config.preprocess]
+    singles = [(kind, getattr(config, kind)) for kind in ("backbone", "metric", "head")]
+    return [*singles, *transforms]
 
 
 def remade(recipe: Recipe, registry: Registry) -> tuple[Embedder, Metric, Head]:
     """The recipe's parts with its weights, in eval mode; OutputError where these do not fit."""
-
-    def part(kind: str, chosen: Chosen, *arguments: Any) -> Any:
-        entry = registry.get(kind, chosen.name)
-        return make(entry, chosen.options, *arguments, seed=recipe.seed, **known)
-
-    known: dict[str, Any] = {}
-    backbone = part("backbone", recipe.backbone, recipe.shape)
-    known["embedding_dim"] = backbone.embedding_dim
-    metric: Metric = part("metric", recipe.metric)
-    head: Head = part("head", recipe.head)
-    learned = Learned(backbone, metric, head=head)
+    embedder, metric, head = network(
+        registry, recipe.shape, recipe.seed, recipe.backbone, recipe.preprocess, recipe.embedding,
+        recipe.metric, recipe.head,
+    )  # fmt: skip
+    learned = Learned(embedder.backbone, metric, head=head)
     fill(learned, {name: mx.array(array) for name, array in recipe.weights.items()})
     learned.eval()
-    preprocess = [part("transform", chosen) for chosen in recipe.preprocess]
-    embedder = Embedder(backbone, preprocess, **attrs.asdict(recipe.embedding))
     return embedder, metric, head
 
 

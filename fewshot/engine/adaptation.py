@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -10,6 +9,7 @@ from numpy.typing import NDArray
 
 from ..compute.modules import evaluating
 from ..core.draws import Episode, EpisodeBlock, Ints
+from ..core.figures import AdapterGain
 from ..core.interfaces import Adapter, Dataset, Head, Metric
 from ..data.batches import gather
 from ..parts.embedder import Embedder
@@ -74,14 +74,7 @@ def evaluate_adapted(
     return evaluation, float(np.mean(seconds))
 
 
-def gain(frozen: Evaluation, adapted: Evaluation, seconds: float) -> dict[str, Any]:
+def gain(frozen: Evaluation, adapted: Evaluation, seconds: float) -> AdapterGain:
     """What an adapter adds to its row of results: paired on the same episodes."""
     test = paired_test(frozen.per_episode, adapted.per_episode)
-    return {
-        "frozen": frozen.accuracy,
-        "frozen_ci95": frozen.ci95,
-        "gain": test.difference,
-        "gain_ci95": test.ci95,
-        "gain_p": test.p,
-        "adapting_seconds": seconds,
-    }
+    return AdapterGain(frozen.accuracy, frozen.ci95, test.difference, test.ci95, test.p, seconds)

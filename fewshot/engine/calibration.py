@@ -9,7 +9,7 @@ from typing import Any
 
 import mlx.core as mx
 import numpy as np
-from attrs import asdict, frozen
+from attrs import frozen
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
@@ -17,6 +17,7 @@ from scipy.special import log_softmax, softmax
 from ..compute.modules import evaluating
 from ..core.draws import EpisodeBlock
 from ..core.errors import ConfigError
+from ..core.figures import DistanceCounts, UnknownFigures, UnknownRow
 from ..core.interfaces import Head, Metric
 from ..parts.heads import nearest_of_class, prototypes
 from .verification import roc_auc
@@ -146,7 +147,9 @@ def calibrate(k_shot: int, found: Answers) -> Calibration:
     )
 
 
-def reliability(logits: Floats, labels: NDArray[np.int64]) -> tuple[list[list[float]], float]:
+def reliability(
+    logits: Floats, labels: NDArray[np.int64]
+) -> tuple[tuple[tuple[float, float, float], ...], float]:
     """Rows (confidence, accuracy, share of queries) of the bins that are not empty, and the ECE.
 
     Expected calibration error: Guo et al. 2017, equation 3.
@@ -154,42 +157,39 @@ def reliability(logits: Floats, labels: NDArray[np.int64]) -> tuple[list[list[fl
     shares = softmax(logits, axis=1)
     confidence, right = shares.max(axis=1), shares.argmax(axis=1) == labels
     bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
-    rows = [
-        [
+    rows = tuple(
+        (
             float(confidence[bins == b].mean()),
             float(right[bins == b].mean()),
             float((bins == b).mean()),
-        ]
+        )
         for b in np.unique(bins)
-    ]
+    )
     return rows, sum(share * abs(right - sure) for sure, right, share in rows)
 
 
-def figures(calibration: Calibration, found: Answers) -> dict[str, Any]:
+def figures(calibration: Calibration, found: Answers) -> UnknownFigures:
     """How a calibration does on queries: AUROC of known against unknown, errors, reliability."""
     n = len(found.known)
     distances = np.concatenate([found.known, found.unknown])
     edges = np.linspace(0, distances.max(), 41)
+    known, unknown = (np.histogram(of, edges)[0].tolist() for of in (found.known, found.unknown))
     at_recall = np.quantile(found.known, RECALL, method="inverted_cdf")
     bins, ece = reliability(found.logits / calibration.temperature, found.labels)
     before, ece_before = reliability(found.logits, found.labels)
-    return {
-        "n_way": found.logits.shape[1],
-        "queries": n,
-        "auroc": roc_auc(distances, np.arange(2 * n) < n),
-        "false_accepts_at_95_recall": float((found.unknown <= at_recall).mean()),
-        "recall": float((found.known <= calibration.threshold).mean()),
-        "false_accepts": float((found.unknown <= calibration.threshold).mean()),
-        "ece": ece,
-        "ece_uncalibrated": ece_before,
-        "reliability": bins,
-        "reliability_uncalibrated": before,
-        "distances": {
-            "edges": edges.tolist(),
-            "known": np.histogram(found.known, edges)[0].tolist(),
-            "unknown": np.histogram(found.unknown, edges)[0].tolist(),
-        },
-    }
+    return UnknownFigures(
+        n_way=found.logits.shape[1],
+        queries=n,
+        auroc=roc_auc(distances, np.arange(2 * n) < n),
+        false_accepts_at_95_recall=float((found.unknown <= at_recall).mean()),
+        recall=float((found.known <= calibration.threshold).mean()),
+        false_accepts=float((found.unknown <= calibration.threshold).mean()),
+        ece=ece,
+        ece_uncalibrated=ece_before,
+        reliability=bins,
+        reliability_uncalibrated=before,
+        distances=DistanceCounts(tuple(edges.tolist()), tuple(known), tuple(unknown)),
+    )
 
 
 def calibrated(
@@ -197,20 +197,21 @@ def calibrated(
     held_out: Mapping[int, tuple[list[EpisodeBlock], list[EpisodeBlock]]],
     head: Head,
     metric: Metric,
-) -> list[dict[str, Any]]:
+) -> tuple[UnknownRow, ...]:
     """A row for each K: the calibration, its figures on the classes it was found on, and on test.
 
     The test classes decide nothing.
     """
-    rows = []
-    for k, (validation, test) in held_out.items():
+
+    def row(k: int, validation: list[EpisodeBlock], test: list[EpisodeBlock]) -> UnknownRow:
         found = answers(embeddings, validation, head, metric)
         calibration = calibrate(k, found)
-        rows.append(
-            {
-                **asdict(calibration),
-                "validation": figures(calibration, found),
-                "test": figures(calibration, answers(embeddings, test, head, metric)),
-            }
+        return UnknownRow(
+            k,
+            calibration.threshold,
+            calibration.temperature,
+            figures(calibration, found),
+            figures(calibration, answers(embeddings, test, head, metric)),
         )
-    return rows
+
+    return tuple(row(k, *both) for k, both in held_out.items())

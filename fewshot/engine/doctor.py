@@ -132,7 +132,7 @@ def speeds(
     figures["training, images/s"] = f"{history.images_per_second:.0f}"
     progress(3, 4)
     speed = embedding_speed(embedder, (64, 64, 3), seconds=share / 2)
-    figures["embedding, images/s"] = f"{speed['batch_images_per_second']:.0f}"
-    figures["one image, ms"] = f"{speed['single_latency_ms']:.1f}"
+    figures["embedding, images/s"] = f"{speed.batch_images_per_second:.0f}"
+    figures["one image, ms"] = f"{speed.single_latency_ms:.1f}"
     progress(4, 4)
     return figures

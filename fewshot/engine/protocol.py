@@ -11,6 +11,7 @@ from ..core.draws import Episode, EpisodeBlock, Grouping, Ints, Pairs
 from ..core.errors import DataError
 from ..core.interfaces import Dataset, Sampler
 from ..core.options import ZeroOr, at_least, option, positive
+from ..core.seeding import generator
 from ..data.split import ClassSplit, class_ids, only
 from ..parts.samplers import EpisodesOptions, PairsOptions, all_way, episodes, pairs
 
@@ -156,3 +157,49 @@ def verification_pairs(
         for names in (chosen_on, split.test)
     )
     return tuning, test
+
+
+@frozen
+class ValidationDraws:
+    """What a network in training is examined on.
+
+    `pairs`: to choose a threshold on, and to try it on; None where classes are too few or small.
+    """
+
+    tasks: list[EpisodeBlock]
+    pairs: tuple[Pairs, Pairs] | None
+
+
+def validation_draws(
+    dataset: Dataset,
+    split: ClassSplit,
+    grouping: Grouping = "separate",
+    pool: int = 30,
+    draws: int = 20,
+    seed: int = 0,
+) -> ValidationDraws | None:
+    """The draws of `validation`, from at most `pool` images a class; None without such classes."""
+    if not split.val:
+        return None
+    known, asked = class_ids(dataset, split.train), class_ids(dataset, split.val)
+    rng = generator(seed, "validation")
+    labels = np.full_like(dataset.labels, -1)
+    smallest = pool
+    for c in (*known, *asked):
+        chosen = rng.permutation(np.flatnonzero(dataset.labels == c))[:pool]
+        labels[chosen] = c
+        smallest = min(smallest, len(chosen))
+    groups = dataset.groups if grouping == "separate" else None
+    sampler = all_way(labels, groups, asked, max(1, min(5, smallest // 2)))
+    tasks = list(sampler.blocks(seed, draws))
+    # A training class of one group has no pair of its own that is no near copy.
+    unit = np.arange(len(labels)) if groups is None else groups
+    paired = [c for c in known if len(np.unique(unit[labels == c])) >= 2]
+    if len(asked) < 2 or len(paired) < 2:
+        return ValidationDraws(tasks, None)
+
+    def draw(classes: Sequence[int]) -> Pairs:
+        spec = PairsOptions(1000, groups=grouping)
+        return pairs(spec, only(labels, classes), groups).draw(seed, 0)
+
+    return ValidationDraws(tasks, (draw(paired), draw(asked)))

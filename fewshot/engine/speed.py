@@ -8,6 +8,7 @@ import mlx.core as mx
 import numpy as np
 
 from ..compute.modules import evaluating
+from ..core.figures import Speed
 from ..core.seeding import generator
 from ..parts.embedder import Embedder
 
@@ -25,7 +26,7 @@ def median_time(function: Callable[[], object], seconds: float) -> float:
 
 def embedding_speed(
     embedder: Embedder, shape: tuple[int, int, int], batch: int = 128, seconds: float = 1.0
-) -> dict[str, float]:
+) -> Speed:
     """Embedding rate in images/s, in batches and one by one; images decoded beforehand.
 
     The median of as many rounds as fit in `seconds` each, at least three.
@@ -35,11 +36,10 @@ def embedding_speed(
     def embed_all(images: mx.array) -> None:
         mx.eval(embedder(images))
 
+    def rate(size: int) -> float:
+        images = mx.array(rng.random((size, *shape), dtype=np.float32))
+        return size / median_time(partial(embed_all, images), seconds)
+
     with evaluating(embedder.backbone):
-        figures: dict[str, float] = {}
-        for name, size in (("batch", batch), ("single", 1)):
-            images = mx.array(rng.random((size, *shape), dtype=np.float32))
-            took = median_time(partial(embed_all, images), seconds)
-            figures[f"{name}_images_per_second"] = size / took
-        figures["single_latency_ms"] = 1000 / figures["single_images_per_second"]
-    return {**figures, "batch": float(batch)}
+        in_batches, one_by_one = rate(batch), rate(1)
+    return Speed(in_batches, one_by_one, 1000 / one_by_one, float(batch))

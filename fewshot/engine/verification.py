@@ -2,29 +2,12 @@
 
 import mlx.core as mx
 import numpy as np
-from attrs import frozen
 from numpy.typing import NDArray
 
 from ..compute.modules import evaluating
 from ..core.draws import Pairs
+from ..core.figures import Verification
 from ..core.interfaces import Metric
-
-
-@frozen
-class Verification:
-    """Same class or different, on pairs of images; smaller distance means same.
-
-    `auc`: area under the ROC curve. `accuracy`: at `threshold`, chosen on other classes.
-    `tuning_accuracy`: on these. `accuracy_at_margin`: at the loss's own margin, where it has one.
-    """
-
-    auc: float
-    threshold: float
-    accuracy: float
-    tuning_accuracy: float
-    margin: float | None
-    accuracy_at_margin: float | None
-    pairs: int
 
 
 def pair_distances(

@@ -1,6 +1,6 @@
 """From a configuration to the parts it names, checked before anything is decoded."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,8 +10,8 @@ import numpy as np
 from attrs import frozen
 from numpy.typing import NDArray
 
-from ..catalogue.kinds import LEARNED, LISTS
-from ..catalogue.registry import Registered, Registry, make
+from ..catalogue.kinds import LEARNED, LISTS, PARTS
+from ..catalogue.registry import Registry, make
 from ..compute.modules import late_parameters, parameter_shapes
 from ..compute.randomness import keyed
 from ..core.draws import Draw, EpisodeBlock, Pairs
@@ -29,12 +29,18 @@ from ..core.interfaces import (
     Transform,
 )
 from ..core.seeding import generator
+from ..data.images import Shape
 from ..data.split import ClassSplit, class_ids, only, split_classes
 from ..engine.objective import Learned, Objective, check_fits, check_learned, proxies_of
 from ..engine.optimizers import make_optimizer
-from ..engine.protocol import Setting, k_shot_episodes, verification_pairs
-from ..engine.validation import validation
-from ..parts.embedder import Embedder
+from ..engine.protocol import (
+    Setting,
+    ValidationDraws,
+    k_shot_episodes,
+    validation_draws,
+    verification_pairs,
+)
+from ..parts.embedder import Embedder, EmbeddingOptions
 from .config import Chosen, RunConfig
 
 
@@ -57,9 +63,7 @@ class Parts:
     learned: Learned
     observers: tuple[Observer, ...]
     augment: tuple[Transform, ...]
-    episodes: dict[Setting, list[EpisodeBlock]]
-    pairs: tuple[Pairs, Pairs] | None
-    shape: tuple[int, int, int]
+    shape: Shape
 
     @property
     def objective(self) -> Objective:
@@ -75,6 +79,15 @@ class Parts:
         )
 
 
+@frozen
+class Draws:
+    """What parts are examined on: by setting, pairs to choose on and to test, while training."""
+
+    episodes: dict[Setting, list[EpisodeBlock]]
+    pairs: tuple[Pairs, Pairs] | None
+    validation: ValidationDraws | None
+
+
 @contextmanager
 def _naming(classes: tuple[str, ...]) -> Iterator[None]:
     """A class too small is named, not numbered."""
@@ -84,52 +97,80 @@ def _naming(classes: tuple[str, ...]) -> Iterator[None]:
         raise error.named(classes) from error
 
 
+def network(
+    registry: Registry,
+    shape: Shape,
+    seed: int,
+    backbone: Chosen,
+    preprocess: Iterable[Chosen],
+    embedding: EmbeddingOptions,
+    metric: Chosen,
+    head: Chosen,
+) -> tuple[Embedder, Metric, Head]:
+    """An embedder of images of a shape, the metric and the head, untrained.
+
+    The one way these are made, for a run and for every use of what it trained.
+    """
+
+    def part(kind: str, chosen: Chosen, *arguments: Any, **known: Any) -> Any:
+        entry = registry.get(kind, chosen.name)
+        return make(entry, chosen.options, *arguments, seed=seed, **known)
+
+    net = part("backbone", backbone, shape)
+    dim = net.embedding_dim  # may matter to the others
+    transforms = tuple(part("transform", chosen) for chosen in preprocess)
+    embedder = Embedder(net, transforms, **attrs.asdict(embedding))
+    return (
+        embedder,
+        part("metric", metric, embedding_dim=dim),
+        part("head", head, embedding_dim=dim),
+    )
+
+
+def origins(registry: Registry, parts: Iterable[tuple[str, Chosen]]) -> dict[str, str]:
+    """By kind and qualified name: which release of which plugin makes each part."""
+    entries = [registry.get(kind, chosen.name) for kind, chosen in parts]
+    return {f"{e.kind} {e.qualified}": f"{e.provider} {e.version}" for e in entries}
+
+
 def build(config: RunConfig, registry: Registry, dataset: Dataset | None = None) -> Parts:
-    """Make every part, but the dataset where it is given; nothing is decoded yet.
+    """Make every part, but the dataset where it is given; nothing is drawn or decoded yet.
 
     Raises ConfigError for what a part refuses, DataError for classes too small, PluginError for a
     part that is not what its kind must be.
     """
-    origins: dict[str, str] = {}
-    known: dict[str, Any] = {}
-
-    def named(kind: str, chosen: Chosen) -> Registered:
-        entry = registry.get(kind, chosen.name)
-        origins[f"{kind} {entry.qualified}"] = f"{entry.provider} {entry.version}"
-        return entry
-
-    def part(kind: str, chosen: Chosen, *arguments: Any) -> Any:
-        entry = named(kind, chosen)
-        return make(entry, chosen.options, *arguments, seed=config.seed, **known)
-
-    data = named("dataset", config.dataset)
-    if dataset is None:
-        dataset = make(data, config.dataset.options)  # the same images under every seed
+    chosen = [(kind, getattr(config, kind)) for kind in PARTS]
+    chosen += [(kind, one) for key, kind in LISTS.items() for one in getattr(config, key)]
+    made_by = origins(registry, chosen)
+    if dataset is None:  # the same images under every seed
+        entry = registry.get("dataset", config.dataset.name)
+        dataset = make(entry, config.dataset.options)
     split = split_classes(dataset, config.split)
     shape = dataset[0].shape
-    # The first part: how long an embedding is may matter to the others.
-    backbone = part("backbone", config.backbone, shape)
-    known["embedding_dim"] = backbone.embedding_dim
-    metric, loss, miner, head, adapter, learner = (
-        part(kind, getattr(config, kind))
-        for kind in ("metric", "loss", "miner", "head", "adapter", "learner")
+    embedder, metric, head = network(
+        registry, shape, config.seed, config.backbone, config.preprocess, config.embedding,
+        config.metric, config.head,
+    )  # fmt: skip
+    dim = embedder.backbone.embedding_dim
+
+    def part(kind: str, chosen: Chosen, *arguments: Any) -> Any:
+        entry = registry.get(kind, chosen.name)
+        return make(entry, chosen.options, *arguments, seed=config.seed, embedding_dim=dim)
+
+    loss, miner, adapter, learner = (
+        part(kind, getattr(config, kind)) for kind in ("loss", "miner", "adapter", "learner")
     )
-    lists = {
-        key: tuple(part(kind, chosen) for chosen in getattr(config, key))
-        for key, kind in LISTS.items()
-    }
+    augment = tuple(part("transform", one) for one in config.augment)
+    observers = tuple(part("observer", one) for one in config.observers)
     with _naming(dataset.classes):
         training = only(dataset.labels, class_ids(dataset, split.train))
         sampler = part("sampler", config.sampler, training, dataset.groups)
-        episodes = k_shot_episodes(dataset, split, config.evaluation)
-        pairs = verification_pairs(dataset, split, config.evaluation)
-    proxies = proxies_of(sampler, loss, backbone.embedding_dim, config.seed)
-    learned = Learned(backbone, metric, loss, head, proxies)
+    proxies = proxies_of(sampler, loss, dim, config.seed)
+    learned = Learned(embedder.backbone, metric, loss, head, proxies)
     mx.eval(learned.parameters())
-    embedder = Embedder(backbone, lists["preprocess"], **attrs.asdict(config.embedding))
     return Parts(
-        config, origins, dataset, split, embedder, metric, loss, head, adapter, sampler, miner,
-        learner, learned, lists["observers"], lists["augment"], episodes, pairs, shape,
+        config, made_by, dataset, split, embedder, metric, loss, head, adapter, sampler, miner,
+        learner, learned, observers, augment, shape,
     )  # fmt: skip
 
 
@@ -159,11 +200,23 @@ def initialise(parts: Parts, registry: Registry) -> bool:
     return done
 
 
-def check(parts: Parts) -> None:
-    """Refuse, before anything is decoded, what cannot be trained.
+def drawn(parts: Parts) -> Draws:
+    """What the parts are examined on. Raises DataError where classes are too small for it."""
+    dataset, split, options = parts.dataset, parts.split, parts.config.evaluation
+    pool = parts.config.training.validation_pool
+    with _naming(dataset.classes):
+        return Draws(
+            k_shot_episodes(dataset, split, options),
+            verification_pairs(dataset, split, options),
+            validation_draws(dataset, split, options.groups[0], pool),
+        )
+
+
+def check(parts: Parts) -> Draws:
+    """What the parts are examined on; before anything is decoded, refuse what cannot be trained.
 
     Raises ConfigError for parts that do not fit, nothing to train and transforms in the wrong list,
-    DataError for classes too small to validate on.
+    DataError for classes too small to examine.
     """
     try:
         check_fits(
@@ -177,7 +230,7 @@ def check(parts: Parts) -> None:
         listed = ", ".join(f"{kind} '{getattr(parts.config, kind).name}'" for kind in named)
         raise ConfigError(f"{listed}: {error}") from error
     make_optimizer(parts.config.training)
-    validation_of(parts)
+    draws = drawn(parts)
     copies = np.repeat(parts.dataset[0][None], 8, axis=0).astype(np.float32) / np.float32(255)
 
     def tried(where: str, transform: Transform, key: int) -> NDArray[np.float32]:
@@ -195,18 +248,4 @@ def check(parts: Parts) -> None:
         where = f"preprocess: '{chosen.name}'"
         if not np.array_equal(tried(where, transform, 0), tried(where, transform, 1)):
             raise ConfigError(f"{where} is random; it belongs in augment")
-
-
-def validation_of(parts: Parts) -> Callable[[], Mapping[str, float]] | None:
-    """What early stopping asks of these parts; None without validation classes."""
-    config = parts.config
-    with _naming(parts.dataset.classes):
-        return validation(
-            parts.embedder,
-            parts.dataset,
-            parts.split,
-            parts.head,
-            parts.metric,
-            config.evaluation.groups[0],
-            config.training.validation_pool,
-        )
+    return draws

@@ -2,60 +2,40 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from ..core.errors import ConfigError, OutputError
-from ..core.files import read_json
+from ..core.errors import ConfigError
+from ..core.figures import Compared, KShotRow
 from ..engine.statistics import over_classes, paired_test
-from ..reports.page import p_value, percent
+from .folder import read_results
 
 
-def compare_runs(folders: Sequence[Path]) -> tuple[list[str], list[list[str]]]:
-    """A table: for each K that all runs share, every run against the first.
+def compare_runs(folders: Sequence[Path]) -> list[Compared]:
+    """For each K that all runs share: every run beside the first.
 
     Paired by episode and, again, by class. Raises ConfigError where the runs have no K on the same
     episodes, OutputError for a folder without results.
     """
-    results = [_rows(folder) for folder in folders]
-    header = ["K", "way", "groups", "run", "accuracy", "difference"]
-    header += ["95 %", "p", "95 % by class", "p by class"]
-    rows: list[list[str]] = []
-    first = results[0]
+    first, *others = (_by_setting(folder) for folder in folders)
+    compared: list[Compared] = []
     for setting, base in first.items():
-        others = [result[setting] for result in results if setting in result]
-        if [row["digest"] for row in others] != [base["digest"]] * len(results):
+        rows = [rows[setting] for rows in others if setting in rows]
+        if [row.digest for row in rows] != [base.digest] * len(others):
             continue
-        for folder, row in zip(folders, others, strict=True):
-            rows.append(_line(folder, base, row, is_first=row is base))
-    if not rows:
+        compared.append(Compared(str(folders[0]), base))
+        for folder, row in zip(folders[1:], rows, strict=True):
+            draws = paired_test(np.array(base.per_episode), np.array(row.per_episode))
+            classes = over_classes(base.per_class, row.per_class)
+            compared.append(Compared(str(folder), row, draws, classes))
+    if not compared:
         raise ConfigError(
             "these runs share no K on the same episodes: evaluate them on the same images with "
             "the same --k-shot, --n-way, --groups, repeats and evaluation seed (fewshot eval)"
         )
-    return header, rows
+    return compared
 
 
-def _rows(folder: Path) -> dict[tuple[int, str, int], dict[str, Any]]:
+def _by_setting(folder: Path) -> dict[tuple[int, str, int], KShotRow]:
     """A run's rows by n_way, grouping and K."""
-    path = folder / "results.json"
-    try:
-        rows = read_json(path)["k_shot"]
-        return {(row["n_way"], row["groups"], row["k_shot"]): row for row in rows}
-    except (KeyError, TypeError) as error:
-        raise OutputError(f"{path}: not the results of a run") from error
-
-
-def _line(folder: Path, base: dict[str, Any], row: dict[str, Any], is_first: bool) -> list[str]:
-    cells = [str(row["k_shot"]), str(row["n_way"]), row["groups"], str(folder)]
-    cells.append(percent(row["accuracy"]))
-    if is_first:
-        return [*cells, "", "", "", "", ""]
-    draws = paired_test(np.array(base["per_episode"]), np.array(row["per_episode"]))
-    classes = over_classes(base["per_class"], row["per_class"])
-    cells.append(f"{100 * draws.difference:+.1f}")
-    for test in (draws, classes):
-        low, high = test.ci95
-        cells += [f"{100 * low:+.1f} to {100 * high:+.1f}", p_value(test.p, test.n)]
-    return cells
+    return {(row.n_way, row.groups, row.k_shot): row for row in read_results(folder).k_shot}

@@ -1,17 +1,23 @@
-"""What a run folder holds."""
+"""What a run folder holds, and how its figures are written and read."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import mlx.core as mx
 from attrs import frozen
+from cattrs import Converter
+from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
 
 from ..core import files
 from ..core.errors import OutputError
-from ..core.files import read_json
+from ..core.figures import AdapterGain, KShotRow, RunResults
 from ..engine.weights import WEIGHTS, read_weights, require_sha256
 from .config import read_toml
 from .schema import Tree
+
+RESULTS = "results.json"
+
+Record = TypeVar("Record")
 
 
 @frozen
@@ -20,7 +26,7 @@ class FinishedRun:
 
     folder: Path
     manifest: dict[str, Any]
-    results: dict[str, Any]
+    results: RunResults
     records: list[dict[str, Any]]
 
 
@@ -31,12 +37,19 @@ def read_run(folder: Path) -> FinishedRun:
         if manifest["status"] != "finished":
             raise OutputError(f"{folder}: not finished (its status: {manifest['status']})")
         require_sha256(folder / WEIGHTS, manifest["weights_sha256"])
-        results = files.read_json(folder / "results.json")
-        results["k_shot"][0]["per_episode"], results["training"]["seconds"], results["speed"]
         records = files.read_lines(folder / "metrics.jsonl")
-    except (KeyError, IndexError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise OutputError(f"{folder}: damaged: {type(error).__name__}: {error}") from error
+    results = read_results(folder)
+    if not results.k_shot or results.training is None:
+        raise OutputError(f"{folder}: damaged: {RESULTS} is not that of a whole run")
     return FinishedRun(folder, manifest, results, records)
+
+
+def read_results(folder: Path) -> RunResults:
+    """The figures of a run or an evaluation. Raises OutputError where there are none."""
+    path = folder / RESULTS
+    return from_json(RunResults, files.read_json(path), f"{path}: not the results of a run")
 
 
 def run_config(folder: Path) -> Tree:
@@ -49,8 +62,56 @@ def run_config(folder: Path) -> Tree:
 
 def run_weights(folder: Path) -> dict[str, mx.array]:
     """A run's weights by name. Raises OutputError where it has none yet or damaged ones."""
-    manifest = read_json(folder / "manifest.json")
+    manifest = files.read_json(folder / "manifest.json")
     path = folder / WEIGHTS
     if not path.is_file():
         raise OutputError(f"{folder}: no weights yet (its status: {manifest.get('status')})")
     return read_weights(path, manifest.get("weights_sha256"))
+
+
+# ------------------------------------------------------------------------------- as JSON
+
+
+def to_json(record: Any) -> Tree:
+    """A record of `core.figures` as JSON holds it."""
+    tree: Tree = _CONVERTER.unstructure(record)
+    return tree
+
+
+def from_json(cls: type[Record], tree: Any, fault: str) -> Record:
+    """The record that `to_json` gave; keys that it does not know are passed over.
+
+    Raises OutputError, beginning with `fault`, for anything else.
+    """
+    try:
+        return _CONVERTER.structure(tree, cls)
+    except KeyError as error:
+        raise OutputError(f"{fault}: it has no {error}") from error
+    except Exception as error:  # whatever cattrs makes of another type
+        raise OutputError(f"{fault}: {error}") from error
+
+
+def _converter() -> Converter:
+    converter = Converter(detailed_validation=False)
+    converter.register_unstructure_hook(
+        RunResults,
+        make_dict_unstructure_fn(RunResults, converter, training=override(omit_if_default=True)),
+    )
+    # A row's gains by an adapter stand among its own figures.
+    as_row = make_dict_unstructure_fn(KShotRow, converter)
+    read_row = make_dict_structure_fn(KShotRow, converter)
+
+    def write(row: KShotRow) -> Tree:
+        tree = as_row(row)
+        return tree | (tree.pop("adapter") or {})
+
+    def read(tree: Any, _: Any) -> KShotRow:
+        adapter = {key: tree[key] for key in AdapterGain.__annotations__ if key in tree}
+        return read_row({**tree, "adapter": adapter or None}, KShotRow)
+
+    converter.register_unstructure_hook(KShotRow, write)
+    converter.register_structure_hook(KShotRow, read)
+    return converter
+
+
+_CONVERTER = _converter()

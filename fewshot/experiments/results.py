@@ -1,19 +1,18 @@
-"""Everything that is found out about trained parts: figures, floors, pictures."""
+"""Everything that is found out about trained parts: figures and floors; nothing is written."""
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
-import attrs
 import mlx.core as mx
 import numpy as np
+from attrs import frozen
+from numpy.typing import NDArray
 
 from ..compute.modules import snapshot
-from ..core import files
-from ..core.draws import EpisodeBlock
+from ..core.draws import Episode, EpisodeBlock, Ints
+from ..core.figures import AdapterGain, KShotRow, RunResults
 from ..core.interfaces import Head, Metric
 from ..core.progress import Progress
-from ..data.replay import image_names, write_episode
+from ..data.replay import image_names
 from ..engine.adaptation import adapted_embeddings, evaluate_adapted, gain
 from ..engine.calibration import calibrated
 from ..engine.embedding import embed, raw_pixels
@@ -23,123 +22,131 @@ from ..engine.speed import embedding_speed
 from ..engine.verification import verify
 from ..parts.heads import nearest_prototype
 from ..parts.metrics import euclidean
-from ..reports import pictures
-from ..reports.page import percent
-from .assembly import Parts
+from .assembly import Draws, Parts
 
 
-def _embeddings(
-    parts: Parts, what: str, progress: Progress, more: Sequence[EpisodeBlock] = ()
-) -> Any:
-    """Embeddings of every image that the evaluation, and `more`, needs."""
-    tasks = [task for blocks in parts.episodes.values() for task in blocks]
-    tasks += more
-    return embed(
-        parts.embedder,
-        parts.dataset,
-        needed([*tasks, *(parts.pairs or ())]),
-        progress=lambda done, total: progress(f"embedding, {what}", done, total, "", ""),
-    )
+@frozen(eq=False)
+class Examination:
+    """What was found out, and what it looks like.
+
+    `first`: by K, the first episode of the first setting; `shown`: the one of K nearest 5, with the
+    labels (q,) that its queries were given.
+    """
+
+    results: RunResults
+    first: dict[int, Episode]
+    shown: Episode
+    answers: Ints
 
 
 def examine(
-    parts: Parts, blank: list[tuple[str, mx.array]], folder: Path, progress: Progress
-) -> dict[str, Any]:
-    """Every figure and picture of an evaluation; floor rows on the same episodes.
+    parts: Parts, draws: Draws, blank: list[tuple[str, mx.array]], progress: Progress
+) -> Examination:
+    """Every figure of an evaluation; floor rows on the same episodes.
 
     `blank`: the learned parts' weights before training.
     """
     dataset, memory = parts.dataset, parts.config.evaluation.memory
     names = image_names(dataset)
-    total = 3 * len(parts.episodes)
+    total = 3 * len(draws.episodes)
 
     def evaluations(
-        rows: Any, head: Head, metric: Metric, before: int
+        rows: NDArray[np.float32], head: Head, metric: Metric, before: int
     ) -> dict[Setting, Evaluation]:
-        found, missing = {}, unembedded(rows)
-        for done, (setting, tasks) in enumerate(parts.episodes.items(), start=1):
-            found[setting] = evaluate(
+        evaluated, missing = {}, unembedded(rows)
+        for done, (setting, tasks) in enumerate(draws.episodes.items(), start=1):
+            evaluated[setting] = evaluate(
                 rows, tasks, head, metric, dataset.classes, names, memory, missing
             )
-            progress("episodes", before * len(parts.episodes) + done, total, "", "")
-        return found
+            progress("episodes", before * len(draws.episodes) + done, total, "", "")
+        return evaluated
 
     # One after the other: of many images each table is large.
     held_out = {}
     if parts.head.queries == "alone":  # else no query has an answer of its own
         held_out = held_out_episodes(dataset, parts.split, parts.config.evaluation)
     asked = [block for both in held_out.values() for blocks in both for block in blocks]
-    rows = _embeddings(parts, "trained backbone", progress, asked)
+    rows = _embeddings(parts, draws, "trained backbone", progress, asked)
     unknown = calibrated(rows, held_out, parts.head, parts.metric)
     ours = evaluations(rows, parts.head, parts.metric, 0)
-    main = next(iter(parts.episodes))
-    first = {
-        setting.k_shot: blocks[0].episode(0)
-        for setting, blocks in parts.episodes.items()
-        if (setting.n_way, setting.groups) == (main.n_way, main.groups)
-    }
+    first = _first_episodes(draws)
     shown = first[min(first, key=lambda k: abs(k - 5))]
     verification = None
-    if parts.pairs is not None:
+    if draws.pairs is not None:
         margin = parts.loss.margin if parts.loss.layout == "pairs" else None
-        verification = attrs.asdict(verify(rows, *parts.pairs, parts.metric, margin))
-    gains: dict[Setting, dict[str, Any]] = {setting: {} for setting in ours}
+        verification = verify(rows, *draws.pairs, parts.metric, margin)
+    gains: dict[Setting, AdapterGain] = {}
     if parts.config.adapter.name != "none":
-        ours, gains = _adapted(parts, ours, names, progress)
+        ours, gains = _adapted(parts, draws, ours, names, progress)
         task = (parts.adapter, parts.embedder, dataset, shown, parts.metric, parts.config.seed)
         rows, _ = adapted_embeddings(*task)
     answers = predict(rows, shown, parts.head, parts.metric, memory)
     weights = snapshot(parts.learned)
     parts.learned.load_weights(blank)
-    rows = _embeddings(parts, "untrained backbone", progress)
+    rows = _embeddings(parts, draws, "untrained backbone", progress)
     untrained = evaluations(rows, parts.head, parts.metric, 1)
     parts.learned.load_weights(weights)
     # A learned head is one of embeddings of the backbone's length.
     plain = parts.head if parts.head.module is None else nearest_prototype()
     rows = raw_pixels(
-        dataset, needed(task for blocks in parts.episodes.values() for task in blocks)
+        dataset, needed(task for blocks in draws.episodes.values() for task in blocks)
     )
     floor = evaluations(rows, plain, euclidean(), 2)
+    results = RunResults(
+        k_shot=tuple(
+            _row(setting, blocks, ours[setting], floor[setting], untrained[setting],
+                 gains.get(setting))
+            for setting, blocks in draws.episodes.items()
+        ),
+        verification=verification,
+        speed=embedding_speed(parts.embedder, parts.shape),
+        unknown=unknown,
+        queries=parts.head.queries,
+    )  # fmt: skip
+    return Examination(results, first, shown, answers)
 
-    table = [
-        _row(setting, tasks, ours[setting], floor[setting], untrained[setting]) | gains[setting]
-        for setting, tasks in parts.episodes.items()
-    ]
-    pictured = table[: len(first)]
-    answerable = parts.split.test if main.n_way else dataset.classes
-    for row in pictured:
-        path = folder / f"confusion_k{row['k_shot']}.png"
-        text = f"K = {row['k_shot']}: {row['accuracy']:.1%}"
-        pictures.confusion(row["confusion"], answerable, text, path)
-    pictures.k_shot(pictured, folder / "k_shot.png")
-    if unknown:
-        pictures.calibration(min(unknown, key=lambda row: abs(row["k_shot"] - 5)), folder)
-    pictures.episode(dataset, shown, answers, folder / "episodes.png")
-    written = {str(k): write_episode(dataset, task) for k, task in first.items()}
-    files.write_json(folder / "episodes.json", written)
+
+def _embeddings(
+    parts: Parts, draws: Draws, what: str, progress: Progress, more: Sequence[EpisodeBlock] = ()
+) -> NDArray[np.float32]:
+    """Embeddings of every image that the evaluation, and `more`, needs."""
+    tasks = [task for blocks in draws.episodes.values() for task in blocks]
+    return embed(
+        parts.embedder,
+        parts.dataset,
+        needed([*tasks, *more, *(draws.pairs or ())]),
+        progress=lambda done, total: progress(f"embedding, {what}", done, total, "", ""),
+    )
+
+
+def _first_episodes(draws: Draws) -> dict[int, Episode]:
+    """By K: the first episode of the first n_way and grouping."""
+    main = next(iter(draws.episodes))
     return {
-        "k_shot": table,
-        "queries": parts.head.queries,
-        "verification": verification,
-        "unknown": unknown,
-        "speed": embedding_speed(parts.embedder, parts.shape),
+        setting.k_shot: blocks[0].episode(0)
+        for setting, blocks in draws.episodes.items()
+        if (setting.n_way, setting.groups) == (main.n_way, main.groups)
     }
 
 
 def _adapted(
-    parts: Parts, frozen: dict[Setting, Evaluation], names: Sequence[str], progress: Progress
-) -> tuple[dict[Setting, Evaluation], dict[Setting, dict[str, Any]]]:
+    parts: Parts,
+    draws: Draws,
+    frozen: dict[Setting, Evaluation],
+    names: Sequence[str],
+    progress: Progress,
+) -> tuple[dict[Setting, Evaluation], dict[Setting, AdapterGain]]:
     """The evaluations with the adapter, and its gains."""
-    total = sum(len(block) for blocks in parts.episodes.values() for block in blocks)
-    found: dict[Setting, Evaluation] = {}
-    gains: dict[Setting, dict[str, Any]] = {}
+    total = sum(len(block) for blocks in draws.episodes.values() for block in blocks)
+    adapted: dict[Setting, Evaluation] = {}
+    gains: dict[Setting, AdapterGain] = {}
     before = 0
-    for setting, blocks in parts.episodes.items():
+    for setting, blocks in draws.episodes.items():
 
         def shown(done: int, before: int = before) -> None:
             progress("adapting", before + done, total, "", "")
 
-        found[setting], seconds = evaluate_adapted(
+        adapted[setting], seconds = evaluate_adapted(
             parts.adapter,
             parts.embedder,
             parts.dataset,
@@ -151,37 +158,40 @@ def _adapted(
             parts.config.evaluation.memory,
             shown,
         )
-        gains[setting] = gain(frozen[setting], found[setting], seconds)
-        before += len(found[setting].per_episode)
-        with_it, without = (percent(each[setting].accuracy) for each in (found, frozen))
-        line = f"K = {setting.k_shot}: {with_it}, without {without}"
+        gains[setting] = gain(frozen[setting], adapted[setting], seconds)
+        before += len(adapted[setting].per_episode)
+        line = (
+            f"K = {setting.k_shot}: {adapted[setting].accuracy:.1%}, "
+            f"without {frozen[setting].accuracy:.1%}"
+        )
         progress("adapting", before, total, "", line)
-    return found, gains
+    return adapted, gains
 
 
 def _row(
     setting: Setting,
-    tasks: list[EpisodeBlock],
+    blocks: list[EpisodeBlock],
     ours: Evaluation,
     floor: Evaluation,
     untrained: Evaluation,
-) -> dict[str, Any]:
-    return {
-        "k_shot": setting.k_shot,
-        "n_way": tasks[0].n_way,
-        "accuracy": ours.accuracy,
-        "ci95": ours.ci95,
-        "ci95_classes": ours.ci95_classes,
-        "floor": floor.accuracy,
-        "floor_ci95": floor.ci95,
-        "untrained": untrained.accuracy,
-        "untrained_ci95": untrained.ci95,
-        "groups": setting.groups,
-        "episodes": sum(len(block) for block in tasks),
-        "queries": sum(block.query.size for block in tasks),
-        "per_class": ours.per_class,
-        "per_episode": ours.per_episode.tolist(),
-        "confusion": {
+    adapter: AdapterGain | None,
+) -> KShotRow:
+    return KShotRow(
+        k_shot=setting.k_shot,
+        n_way=blocks[0].n_way,
+        accuracy=ours.accuracy,
+        ci95=ours.ci95,
+        ci95_classes=ours.ci95_classes,
+        floor=floor.accuracy,
+        floor_ci95=floor.ci95,
+        untrained=untrained.accuracy,
+        untrained_ci95=untrained.ci95,
+        groups=setting.groups,
+        episodes=sum(len(block) for block in blocks),
+        queries=sum(block.query.size for block in blocks),
+        per_class=ours.per_class,
+        per_episode=tuple(ours.per_episode.tolist()),
+        confusion={
             name: {
                 ours.classes[j]: int(ours.confusion[i, j])
                 for j in np.flatnonzero(ours.confusion[i])
@@ -189,5 +199,6 @@ def _row(
             for i, name in enumerate(ours.classes)
             if ours.confusion[i].any()
         },
-        "digest": ours.digest,
-    }
+        digest=ours.digest,
+        adapter=adapter,
+    )

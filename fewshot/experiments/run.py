@@ -19,17 +19,20 @@ from ..compute.modules import parameter_count, snapshot
 from ..compute.runtime import Runtime
 from ..core import files
 from ..core.errors import ConfigError, DataError, InterruptedRunError
+from ..core.figures import RunResults, TrainingSummary
 from ..core.interfaces import Dataset, Observer
 from ..core.progress import Progress, silent
 from ..data.datasets import ArrayDataset, decode
+from ..data.replay import write_episode
 from ..data.split import ClassSplit, SplitOptions
 from ..engine.training import History, Training, train
+from ..engine.validation import validating
 from ..engine.weights import INITIAL, WEIGHTS, fill, read_weights, save_weights
 from ..reports import pictures, run_page
-from .assembly import Parts, build, check, initialise, validation_of
+from .assembly import Draws, Parts, build, check, drawn, initialise
 from .config import RunConfig, resolve, to_toml, to_tree
-from .folder import run_config, run_weights
-from .results import examine
+from .folder import RESULTS, run_config, run_weights, to_json
+from .results import Examination, examine
 
 
 def run(
@@ -48,7 +51,7 @@ def run(
     its manifest; `evaluate_run` then examines them.
     """
     parts = build(config, registry, images)
-    check(parts)
+    draws = check(parts)
     initialised = initialise(parts, registry)
     folder = files.new_folder(Path("runs")) if out is None else files.named_folder(out)
     try:
@@ -57,6 +60,7 @@ def run(
         folder.rmdir()  # nothing is in it yet
         raise
     config = evolve(config, split=_named(config.split, parts.split))
+    parts = evolve(parts, config=config)
     files.write_text(folder / "config.toml", to_toml(config))
     manifest = _manifest(parts, runtime)
 
@@ -71,7 +75,7 @@ def run(
         blank = snapshot(parts.learned)
         if initialised:  # `eval` has the same floor, without what they came from
             note(initial_sha256=save_weights(parts.learned, folder / INITIAL))
-        history = _train(parts, folder, audience, progress)
+        history = _train(parts, draws, folder, audience, progress)
         note(
             weights_sha256=save_weights(parts.learned, folder / WEIGHTS),
             training=attrs.asdict(history, filter=lambda a, _: a.name != "records"),
@@ -83,17 +87,18 @@ def run(
                 f"interrupted at step {history.steps}; the best weights so far are kept: "
                 f"fewshot eval {folder}"
             )
-        results = examine(parts, blank, folder, progress)
-        results["training"] = manifest["training"]
-        files.write_json(folder / "results.json", results)
-        run_page.page(folder, "Run", manifest, results, to_toml(config))
+        examination = examine(parts, draws, blank, progress)
+        summary = TrainingSummary(
+            **{field.name: getattr(history, field.name) for field in attrs.fields(TrainingSummary)}
+        )
+        results = _report(folder, "Run", parts, examination, manifest, summary)
         note(status="finished", finished=_now())
     except (Exception, KeyboardInterrupt) as error:
         if manifest["status"] != "interrupted":
             note(status=f"ended early: {type(error).__name__}: {error}")
         audience.tell("end", None)
         raise
-    audience.tell("end", results)
+    audience.tell("end", to_json(results))
     return folder
 
 
@@ -124,6 +129,7 @@ def evaluate_run(
         raise DataError(f"the run was trained or stopped on {', '.join(sorted(known))}: no test")
     if run_config(folder)["metric"]["name"] != config.metric.name:
         parts = evolve(parts, loss=evolve(parts.loss, margin=None))  # it was another metric's
+    draws = drawn(parts)
     if (folder / INITIAL).is_file():
         initial = read_weights(folder / INITIAL, manifest.get("initial_sha256"))
         fill(parts.learned, initial, f"{folder / INITIAL}: its weights")
@@ -132,9 +138,7 @@ def evaluate_run(
     parts = evolve(parts, dataset=decoded(parts.dataset, progress))
     out = files.new_folder(folder, "eval-")
     files.write_text(out / "config.toml", to_toml(config))
-    results = examine(parts, blank, out, progress)
-    files.write_json(out / "results.json", results)
-    run_page.page(out, "Evaluation", manifest, results, to_toml(config))
+    _report(out, "Evaluation", parts, examine(parts, draws, blank, progress), manifest)
     return out
 
 
@@ -209,7 +213,30 @@ class _Audience:
                 self._progress("observers", len(self._listening), self._count, "", line)
 
 
-def _train(parts: Parts, folder: Path, audience: _Audience, progress: Progress) -> History:
+def _report(
+    folder: Path,
+    title: str,
+    parts: Parts,
+    examination: Examination,
+    manifest: Mapping[str, Any],
+    training: TrainingSummary | None = None,
+) -> RunResults:
+    """Write what was found out: figures, episodes, pictures, page."""
+    results = evolve(examination.results, training=training)
+    files.write_json(folder / RESULTS, to_json(results))
+    episodes = {str(k): write_episode(parts.dataset, e) for k, e in examination.first.items()}
+    files.write_json(folder / "episodes.json", episodes)
+    answerable = parts.split.test if parts.config.evaluation.n_way[0] else parts.dataset.classes
+    run_page.draw(folder, results, answerable)
+    shown = examination.shown, examination.answers
+    pictures.episode(parts.dataset, *shown, folder / "episodes.png")
+    run_page.page(folder, title, manifest, results, to_toml(parts.config))
+    return results
+
+
+def _train(
+    parts: Parts, draws: Draws, folder: Path, audience: _Audience, progress: Progress
+) -> History:
     config = parts.config
 
     def keep(record: Mapping[str, Any]) -> None:
@@ -221,9 +248,14 @@ def _train(parts: Parts, folder: Path, audience: _Audience, progress: Progress) 
         parts.objective, parts.dataset, parts.sampler, config.training, parts.augment,
         parts.learner, config.seed,
     )  # fmt: skip
+    validate = None
+    if draws.validation is not None:
+        validate = validating(
+            parts.embedder, parts.dataset, parts.head, parts.metric, draws.validation
+        )
     return train(
         training,
-        validation_of(parts),
+        validate,
         on_record=keep,
         on_best=lambda model: save_weights(model, folder / WEIGHTS),
         progress=lambda done, total, speed: progress("training", done, total, speed, ""),

@@ -169,7 +169,7 @@ def _scores(
             pairs=0,
         )
         parts = build(evolve(config, split=split, evaluation=asked), registry, dataset)
-        check(parts)
+        draws = check(parts)
         initialise(parts, registry)
         where = f"trial {number}, fold {i} of {len(folds)}"
 
@@ -192,7 +192,7 @@ def _scores(
             raise InterruptedRunError(
                 f"interrupted in {where}; trials that are done are kept: the same command goes on"
             )
-        (tasks,) = parts.episodes.values()
+        (tasks,) = draws.episodes.values()
         rows = embed(parts.embedder, dataset, needed(tasks))
         memory = config.evaluation.memory
         found = evaluate(rows, tasks, parts.head, parts.metric, dataset.classes, memory=memory)

@@ -24,12 +24,13 @@ from ..core.errors import (
     TrainingError,
     choose_from,
 )
+from ..core.figures import StudyResults
 from ..core.progress import Progress, silent
 from ..data.datasets import ArrayDataset
 from ..reports import study_page
 from .assembly import build, check
 from .config import RunConfig, chooses, names_path, partial_to_toml, resolve, to_tree
-from .folder import read_run
+from .folder import read_run, to_json
 from .run import decoded, identity, run
 from .schema import Tree
 from .study_results import tabulate
@@ -92,7 +93,7 @@ def run_study(
     below: Sequence[Tree] = (),
     runtime: Runtime | None = None,
     progress: Progress = silent,
-) -> dict[str, Any]:
+) -> StudyResults:
     """Do the runs of a study that are not done, and write `study.json` and `report.html` to `out`.
 
     Returns what `study.json` holds. `only`: the rows to run; the report has every run that is done.
@@ -138,12 +139,12 @@ def run_study(
             clock.end(each)
         if not done:
             raise TrainingError("; ".join(f"{name}: {why}" for name, why in failed.items()))
-        results = tabulate(study, {
+        folders = {
             row: [each.folder for each in runs if each.row == row and each in done]
             for row in study.rows
-        })  # fmt: skip
-        results |= {"failed": failed, "changed": [*below, *above]}
-        files.write_json(out / "study.json", results)
+        }
+        results = tabulate(study, folders, failed, [*below, *above])
+        files.write_json(out / "study.json", to_json(results))
         study_page.page(out, study, partial_to_toml(study), results)
     return results
 

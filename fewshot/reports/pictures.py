@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ..core.draws import Episode, Ints
 from ..core.errors import OutputError
+from ..core.figures import Answered, Interval, KShotRow, StudyFigures, UnknownRow
 from ..core.interfaces import Dataset
 from ..core.seeding import generator
 from ..data.batches import gather
@@ -73,26 +74,40 @@ def curves(records: Sequence[Mapping[str, Any]], path: Path) -> None:
     _save(figure, path)
 
 
-def k_shot(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+def k_shot(rows: Sequence[KShotRow], path: Path) -> None:
     """Accuracy against K with 95 % intervals, above the floor rows and chance."""
     figure = Figure(figsize=(5.5, 3.6), layout="constrained")
     axes = figure.subplots()
-    shots = [row["k_shot"] for row in rows]
-    adapted = "frozen" in rows[0]
-    frozen = [("frozen", "frozen_ci95", "without the adapter", _RIGHT)] if adapted else []
-    for name, ci, label, colour in (
-        ("accuracy", "ci95", "trained and adapted" if adapted else "trained", _OURS),
-        *frozen,
-        ("untrained", "untrained_ci95", "untrained backbone", _UNTRAINED),
-        ("floor", "floor_ci95", "raw pixels", _FLOOR),
-    ):
-        middle = np.array([row[name] for row in rows])
-        low, high = np.array([row[ci] for row in rows]).T
-        error = np.maximum([middle - low, high - middle], 0)
-        axes.errorbar(shots, middle, error, fmt="o-", capsize=3, color=colour, label=label)
-    _over_k(axes, shots, rows[0]["n_way"])
+    lines = [
+        ("trained", _OURS, [(row.accuracy, row.ci95) for row in rows]),
+        ("untrained backbone", _UNTRAINED, [(row.untrained, row.untrained_ci95) for row in rows]),
+        ("raw pixels", _FLOOR, [(row.floor, row.floor_ci95) for row in rows]),
+    ]
+    gains = [row.adapter for row in rows if row.adapter is not None]
+    if gains:
+        lines[0] = ("trained and adapted", *lines[0][1:])
+        without = [(gain.frozen, gain.frozen_ci95) for gain in gains]
+        lines.insert(1, ("without the adapter", _RIGHT, without))
+    shots = [row.k_shot for row in rows]
+    for label, colour, points in lines:
+        _with_intervals(axes, shots, points, colour, label)
+    _over_k(axes, shots, rows[0].n_way)
     axes.legend(fontsize=8, loc="upper left")
     _save(figure, path)
+
+
+def _with_intervals(
+    axes: Axes,
+    shots: Sequence[int],
+    points: Sequence[tuple[float, Interval]],
+    colour: str,
+    label: str,
+) -> None:
+    """A line of figures against K, each with its interval."""
+    middle = np.array([value for value, _ in points])
+    low, high = np.array([ends for _, ends in points]).T
+    error = np.maximum([middle - low, high - middle], 0)
+    axes.errorbar(shots, middle, error, fmt="o-", capsize=3, color=colour, label=label)
 
 
 def _over_k(axes: Axes, shots: Sequence[int], n_way: int) -> None:
@@ -107,26 +122,24 @@ def _over_k(axes: Axes, shots: Sequence[int], n_way: int) -> None:
     axes.grid(alpha=0.25)
 
 
-def rows_over_k(rows: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> None:
+def rows_over_k(rows: Mapping[str, Sequence[StudyFigures]], path: Path) -> None:
     """Accuracy of a study's rows against K, 95 % intervals over draws; published figures dashed."""
     figure = Figure(figsize=(8, 4.6), layout="constrained")
     axes = figure.subplots()
     of_any = next(iter(rows.values()))
     for i, (name, figures) in enumerate(rows.items()):
-        shots = [of["k_shot"] for of in figures]
-        middle = np.array([of["accuracy"] for of in figures])
-        low, high = np.array([of["ci95_draws"] for of in figures]).T
-        error = np.maximum([middle - low, high - middle], 0)
+        shots = [of.k_shot for of in figures]
         label = _plain(name)
-        axes.errorbar(shots, middle, error, fmt="o-", capsize=3, color=f"C{i}", label=label)
-        printed = [(of["k_shot"], of["published"]) for of in figures if of["published"] is not None]
+        points = [(of.accuracy, of.ci95_draws) for of in figures]
+        _with_intervals(axes, shots, points, f"C{i}", label)
+        printed = [(of.k_shot, of.published) for of in figures if of.published is not None]
         if printed:
             label = f"{label}, published"
             axes.plot(*zip(*printed, strict=True), "x--", color=f"C{i}", label=label, alpha=0.7)
-    shots = [of["k_shot"] for of in of_any]
-    floor = [of["floor"] for of in of_any]
+    shots = [of.k_shot for of in of_any]
+    floor = [of.floor for of in of_any]
     axes.plot(shots, floor, "s-", color=_FLOOR, markersize=4, label="raw pixels")
-    _over_k(axes, shots, of_any[0]["n_way"])
+    _over_k(axes, shots, of_any[0].n_way)
     figure.legend(fontsize=8, loc="outside right upper")
     _save(figure, path)
 
@@ -144,22 +157,22 @@ def _panels(count: int, across: int = 3) -> tuple[Figure, list[Axes]]:
     return figure, grid[:count]
 
 
-def draws(rows: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> None:
+def draws(rows: Mapping[str, Sequence[StudyFigures]], path: Path) -> None:
     """Every single draw of support images as a dot, against K; where 95 % of them lie."""
     figure, panels = _panels(len(rows))
     rng = generator(0, "jitter")
     for axes, (name, figures) in zip(panels, rows.items(), strict=True):
         for at, of in enumerate(figures):
-            values = np.ravel(of["per_draw"])
+            values = np.ravel(of.per_draw)
             beside = at + rng.uniform(-0.25, 0.25, len(values))
             axes.plot(beside, values, ".", color=_OURS, alpha=0.25, markersize=3)
             low, middle, high = np.percentile(values, [2.5, 50, 97.5])
             axes.errorbar(
                 at, middle, [[middle - low], [high - middle]], fmt="_", color="black", capsize=5
             )
-            if of["published"] is not None:
-                axes.plot(at, of["published"], "x", color=_WRONG)
-        axes.set_xticks(range(len(figures)), [str(of["k_shot"]) for of in figures])
+            if of.published is not None:
+                axes.plot(at, of.published, "x", color=_WRONG)
+        axes.set_xticks(range(len(figures)), [str(of.k_shot) for of in figures])
         axes.set(title=_plain(name), xlabel="K", ylim=(0, 1))
     panels[0].set_ylabel("accuracy of one draw")
     _save(figure, path)
@@ -182,9 +195,7 @@ def pair_curves(rows: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]], path:
     _save(figure, path)
 
 
-def confusion(
-    answers: Mapping[str, Mapping[str, int]], classes: Sequence[str], title: str, path: Path
-) -> None:
+def confusion(answers: Answered, classes: Sequence[str], title: str, path: Path) -> None:
     """Rows: the query classes. Columns: the classes. Shares of a row.
 
     `answers`: by query class, how often each class was answered. Of many classes, those that are
@@ -337,31 +348,35 @@ def layers(title: str, rows: Sequence[tuple[str, str, int]], path: Path) -> None
     _save(figure, path)
 
 
-def calibration(row: Mapping[str, Any], folder: Path) -> None:
-    """`calibration.png`, of test classes: distances of known and unknown, and reliability."""
+def calibration(row: UnknownRow, path: Path) -> None:
+    """Of test classes: distances of known and unknown, and reliability."""
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=[1.5, 1])
-    test = row["test"]
-    for name, colour in (("known", _OURS), ("unknown", _WRONG)):
-        counts = np.array(test["distances"][name]) / test["queries"]
-        left.stairs(counts, test["distances"]["edges"], fill=True, alpha=0.45, color=colour)
-        left.stairs(counts, test["distances"]["edges"], color=colour, label=f"{name} class")
-    left.axvline(row["threshold"], color="black", linestyle=":", label="threshold")
+    test = row.test
+    distances = test.distances
+    for label, of_class, colour in (
+        ("known class", distances.known, _OURS),
+        ("unknown class", distances.unknown, _WRONG),
+    ):
+        counts = np.array(of_class) / test.queries
+        left.stairs(counts, distances.edges, fill=True, alpha=0.45, color=colour)
+        left.stairs(counts, distances.edges, color=colour, label=label)
+    left.axvline(row.threshold, color="black", linestyle=":", label="threshold")
     left.set(
         xlabel="distance to the nearest class", ylabel="share of queries",
-        title=f"K = {row['k_shot']}, test classes: AUROC {test['auroc']:.3f}",
+        title=f"K = {row.k_shot}, test classes: AUROC {test.auroc:.3f}",
     )  # fmt: skip
     left.legend(fontsize=8)
     right.plot([0, 1], [0, 1], color="black", linestyle=":")
-    for name, label, colour in (
-        ("_uncalibrated", "as the scores are", _FLOOR),
-        ("", "calibrated", _OURS),
+    for label, bins, ece, colour in (
+        ("as the scores are", test.reliability_uncalibrated, test.ece_uncalibrated, _FLOOR),
+        ("calibrated", test.reliability, test.ece, _OURS),
     ):
-        sure, accuracy, _ = zip(*test[f"reliability{name}"], strict=True)
-        label = f"{label}: ECE {percent(test[f'ece{name}'])}"
+        sure, accuracy, _ = zip(*bins, strict=True)
+        label = f"{label}: ECE {percent(ece)}"
         right.plot(sure, accuracy, "o-", color=colour, label=label, markersize=3)
     right.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1.02), ylim=(0, 1.02))
     right.legend(fontsize=8, loc="lower right")
     for axes in (left, right):
         axes.grid(alpha=0.25)
-    _save(figure, folder / "calibration.png")
+    _save(figure, path)

@@ -4,162 +4,201 @@ import html
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from .page import html_list, html_picture, html_table, interval, made_by, percent, write_page
+from ..core.figures import Compared, KShotRow, RunResults, StudyFigures, UnknownRow
+from . import pictures
+from .page import (
+    html_list,
+    html_picture,
+    html_table,
+    interval,
+    made_by,
+    p_value,
+    percent,
+    write_page,
+)
+
+Row = TypeVar("Row", KShotRow, StudyFigures)
 
 
-def by_setting(rows: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+def by_setting(rows: Sequence[Row]) -> list[list[Row]]:
     """The rows of results in parts of one n_way and grouping each."""
-    parts = groupby(rows, key=lambda row: (row["n_way"], row["groups"]))
+    parts = groupby(rows, key=lambda row: (row.n_way, row.groups))
     return [list(part) for _, part in parts]
 
 
-def caption(rows: Sequence[Mapping[str, Any]]) -> str:
+def caption(rows: Sequence[KShotRow | StudyFigures]) -> str:
     """What the rows of one setting stand on."""
     row = rows[0]
     groups = {"none": "no groups known", "mixed": "groups mixed", "separate": "groups separate"}
     return (
-        f"{row['n_way']}-way, queries of {len(row['per_class'])} unseen classes, "
-        f"{row['episodes']} episodes for each K, {groups[row['groups']]}"
+        f"{row.n_way}-way, queries of {len(row.per_class)} unseen classes, "
+        f"{row.episodes} episodes for each K, {groups[row.groups]}"
     )
 
 
-def table(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
+def table(rows: Sequence[KShotRow]) -> tuple[list[str], list[list[str]]]:
     """The K-shot rows as a header and cells of text, for terminal and page alike."""
     header = ["K", "accuracy", "95 %", "95 % by class", "raw pixels", "95 %", "untrained"]
     cells = [
         [
-            str(row["k_shot"]),
-            percent(row["accuracy"]),
-            interval(row["ci95"]),
-            interval(row["ci95_classes"]),
-            percent(row["floor"]),
-            interval(row["floor_ci95"]),
-            percent(row["untrained"]),
+            str(row.k_shot),
+            percent(row.accuracy),
+            interval(row.ci95),
+            interval(row.ci95_classes),
+            percent(row.floor),
+            interval(row.floor_ci95),
+            percent(row.untrained),
         ]
         for row in rows
     ]
     return header, cells
 
 
-def gains(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
+def gains(rows: Sequence[KShotRow]) -> tuple[list[str], list[list[str]]]:
     """With and without the adapter, K by K, as a header and cells; no cells without one."""
     header = ["K", "without adapter", "with", "gain", "95 %", "p", "seconds to adapt"]
     cells = [
         [
-            str(row["k_shot"]),
-            percent(row["frozen"]),
-            percent(row["accuracy"]),
-            f"{100 * row['gain']:+.1f}",
-            " to ".join(f"{100 * end:+.1f}" for end in row["gain_ci95"]),
-            f"{row['gain_p']:.2g}" if row["gain_p"] >= 0.0001 else "<0.0001",
-            f"{row['adapting_seconds']:.2g}",
+            str(row.k_shot),
+            percent(adapter.frozen),
+            percent(row.accuracy),
+            f"{100 * adapter.gain:+.1f}",
+            " to ".join(f"{100 * end:+.1f}" for end in adapter.gain_ci95),
+            f"{adapter.gain_p:.2g}" if adapter.gain_p >= 0.0001 else "<0.0001",
+            f"{adapter.adapting_seconds:.2g}",
         ]
         for row in rows
-        if "gain" in row
+        if (adapter := row.adapter) is not None
     ]
     return header, cells
 
 
-def facts(results: Mapping[str, Any]) -> list[str]:
+def facts(results: RunResults) -> list[str]:
     """Verification, training and speed, as lines of text."""
     lines = []
-    if results.get("queries") == "together":
+    if results.queries == "together":
         lines.append(
             "queries together: these figures answer another question than one query at a time"
         )
-    if results["verification"] is not None:
-        v = results["verification"]
+    if results.verification is not None:
+        v = results.verification
         at_margin = (
-            f", {percent(v['accuracy_at_margin'])} at the margin {v['margin']:g}"
-            if v["margin"] is not None
+            f", {percent(v.accuracy_at_margin)} at the margin {v.margin:g}"
+            if v.accuracy_at_margin is not None
             else ""
         )
         lines.append(
-            f"same or different, {v['pairs']} pairs of unseen classes: ROC AUC {v['auc']:.3f}, "
-            f"{percent(v['accuracy'])} right at the threshold {v['threshold']:.3f} chosen on "
+            f"same or different, {v.pairs} pairs of unseen classes: ROC AUC {v.auc:.3f}, "
+            f"{percent(v.accuracy)} right at the threshold {v.threshold:.3f} chosen on "
             f"other classes{at_margin}"
         )
-    unknown = results.get("unknown", [])
-    if unknown:
-        row = min(unknown, key=lambda row: abs(row["k_shot"] - 5))
-        test = row["test"]
+    if results.unknown:
+        row = min(results.unknown, key=lambda row: abs(row.k_shot - 5))
+        test = row.test
         lines.append(
-            f"known or unknown class, K = {row['k_shot']}, {test['n_way']}-way: "
-            f"AUROC {test['auroc']:.3f}, {percent(test['false_accepts_at_95_recall'])} of the "
-            f"unknown accepted at 95 % recall; at the threshold {row['threshold']:.3g} chosen on "
-            f"other classes {percent(test['recall'])} recall, {percent(test['false_accepts'])} "
-            f"accepted; ECE {percent(test['ece'])} ({percent(test['ece_uncalibrated'])} "
+            f"known or unknown class, K = {row.k_shot}, {test.n_way}-way: "
+            f"AUROC {test.auroc:.3f}, {percent(test.false_accepts_at_95_recall)} of the "
+            f"unknown accepted at 95 % recall; at the threshold {row.threshold:.3g} chosen on "
+            f"other classes {percent(test.recall)} recall, {percent(test.false_accepts)} "
+            f"accepted; ECE {percent(test.ece)} ({percent(test.ece_uncalibrated)} "
             "uncalibrated)"
         )
-    if "training" in results:
-        t = results["training"]
+    if results.training is not None:
+        t = results.training
         lines.append(
-            f"training: {t['steps']} steps (ended by {t['stopped']}), best at {t['best_step']}, "
-            f"{t['images_per_second']:.0f} images/s"
+            f"training: {t.steps} steps (ended by {t.stopped}), best at {t.best_step}, "
+            f"{t.images_per_second:.0f} images/s"
         )
-    s = results["speed"]
+    s = results.speed
     lines.append(
-        f"embedding, decoding excluded: {s['batch_images_per_second']:.0f} images/s in batches of "
-        f"{s['batch']:.0f}, {s['single_images_per_second']:.0f} images/s one by one "
-        f"({s['single_latency_ms']:.1f} ms)"
+        f"embedding, decoding excluded: {s.batch_images_per_second:.0f} images/s in batches of "
+        f"{s.batch:.0f}, {s.single_images_per_second:.0f} images/s one by one "
+        f"({s.single_latency_ms:.1f} ms)"
     )
     return lines
 
 
-def unknown_table(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
+def unknown_table(rows: Sequence[UnknownRow]) -> tuple[list[str], list[list[str]]]:
     """The rows of `unknown` as a header and cells of text."""
     header = ["K", "classes", "threshold", "temperature", "AUROC", "accepted at 95 % recall"]
     header += ["recall", "accepted", "ECE", "ECE uncalibrated"]
     cells = [
         [
-            str(row["k_shot"]),
-            part,
-            f"{row['threshold']:.3g}",
-            f"{row['temperature']:.3g}",
-            f"{row[part]['auroc']:.3f}",
-            *(
-                percent(row[part][name])
-                for name in (
-                    "false_accepts_at_95_recall",
-                    "recall",
-                    "false_accepts",
-                    "ece",
-                    "ece_uncalibrated",
-                )
-            ),
+            str(row.k_shot),
+            classes,
+            f"{row.threshold:.3g}",
+            f"{row.temperature:.3g}",
+            f"{figures.auroc:.3f}",
+            percent(figures.false_accepts_at_95_recall),
+            percent(figures.recall),
+            percent(figures.false_accepts),
+            percent(figures.ece),
+            percent(figures.ece_uncalibrated),
         ]
         for row in rows
-        for part in ("validation", "test")
+        for classes, figures in (("validation", row.validation), ("test", row.test))
     ]
     return header, cells
+
+
+def comparison_table(rows: Sequence[Compared]) -> tuple[list[str], list[list[str]]]:
+    """Runs beside the first as a header and cells of text."""
+    header = ["K", "way", "groups", "run", "accuracy", "difference"]
+    header += ["95 %", "p", "95 % by class", "p by class"]
+    return header, [_compared(compared) for compared in rows]
+
+
+def _compared(compared: Compared) -> list[str]:
+    row = compared.row
+    cells = [str(row.k_shot), str(row.n_way), row.groups, compared.run, percent(row.accuracy)]
+    if compared.draws is None or compared.classes is None:
+        return [*cells, "", "", "", "", ""]
+    cells.append(f"{100 * compared.draws.difference:+.1f}")
+    for test in (compared.draws, compared.classes):
+        low, high = test.ci95
+        cells += [f"{100 * low:+.1f} to {100 * high:+.1f}", p_value(test.p, test.n)]
+    return cells
+
+
+def draw(folder: Path, results: RunResults, answerable: Sequence[str]) -> None:
+    """A run's pictures of its figures; `answerable`: the classes that a query may be taken for."""
+    main = by_setting(results.k_shot)[0]
+    for row in main:
+        path = folder / f"confusion_k{row.k_shot}.png"
+        text = f"K = {row.k_shot}: {row.accuracy:.1%}"
+        pictures.confusion(row.confusion, answerable, text, path)
+    pictures.k_shot(main, folder / "k_shot.png")
+    if results.unknown:
+        nearest = min(results.unknown, key=lambda row: abs(row.k_shot - 5))
+        pictures.calibration(nearest, folder / "calibration.png")
 
 
 def page(
     folder: Path,
     title: str,
     manifest: Mapping[str, Any],
-    results: Mapping[str, Any],
+    results: RunResults,
     config: str,
 ) -> None:
     """A run's tables, pictures and configuration as `report.html`."""
     tables = ""
-    for rows in by_setting(results["k_shot"]):
+    for rows in by_setting(results.k_shot):
         tables += f"<h3>{html.escape(caption(rows))}</h3>{html_table(*table(rows))}"
         adapted = gains(rows)
         if adapted[1]:
             tables += f"<h4>With and without the adapter</h4>{html_table(*adapted)}"
     unknown = ""
-    if results["unknown"]:
+    if results.unknown:
         unknown = (
             "<h2>Unknown classes and confidence</h2>"
-            f"{html_table(*unknown_table(results['unknown']))}"
+            f"{html_table(*unknown_table(results.unknown))}"
             "<p>accepted: images of an unknown class taken for a known one. Threshold and "
             "temperature are chosen on the validation classes.</p>"
         )
     names = ["k_shot.png", "curves.png", "calibration.png", "episodes.png"]
-    names += dict.fromkeys(f"confusion_k{row['k_shot']}.png" for row in results["k_shot"])
+    names += dict.fromkeys(f"confusion_k{row.k_shot}.png" for row in results.k_shot)
     drawn = "".join(html_picture(folder / name) for name in names if (folder / name).exists())
     write_page(
         folder,

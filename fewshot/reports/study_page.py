@@ -7,9 +7,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ..core.components import Study
+from ..core.figures import StudyFigures, StudyResults
 from . import pictures
 from .page import (
     html_list,
@@ -26,107 +25,104 @@ from .run_page import by_setting, caption
 Table = tuple[list[str], list[list[str]]]
 
 
-def settings(results: Mapping[str, Any]) -> list[dict[str, list[dict[str, Any]]]]:
+def settings(results: StudyResults) -> list[dict[str, list[StudyFigures]]]:
     """For each n_way and grouping, every row's figures by K."""
     parts = {
-        name: {(p[0]["n_way"], p[0]["groups"]): p for p in by_setting(row["figures"])}
-        for name, row in results["rows"].items()
+        name: {(p[0].n_way, p[0].groups): p for p in by_setting(row.figures)}
+        for name, row in results.rows.items()
     }
     every = dict.fromkeys(key for of in parts.values() for key in of)
     return [{name: of[key] for name, of in parts.items() if key in of} for key in every]
 
 
-def title(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+def title(rows: Mapping[str, Sequence[StudyFigures]]) -> str:
     """What the figures of one setting stand on."""
     return caption(next(iter(rows.values())))
 
 
-def table(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> Table:
+def table(rows: Mapping[str, Sequence[StudyFigures]]) -> Table:
     """Rows of a study in one setting against K: accuracy, intervals, floors, published figures."""
-    shots = list(dict.fromkeys(of["k_shot"] for figures in rows.values() for of in figures))
+    shots = list(dict.fromkeys(of.k_shot for figures in rows.values() for of in figures))
     cells = []
     for name, figures in rows.items():
-        of_k = {of["k_shot"]: of for of in figures}
+        of_k = {of.k_shot: of for of in figures}
 
         def line(label: str, values: Mapping[int, str]) -> None:
             if any(values.values()):
                 cells.append([label, *(values.get(k, "") for k in shots)])
 
-        seeds = len(figures[0]["per_draw"])
-        line(f"{name}, {seeds} seed{'s' * (seeds > 1)}", _cells(of_k, "accuracy", percent))
-        for key, label in (
-            ("ci95_seeds", "95 % over seeds"),
-            ("ci95_draws", "95 % over draws"),
-            ("ci95_classes", "95 % over classes"),
-        ):
-            line(f"   {label}", _cells(of_k, key, interval))
-        line("   untrained", _cells(of_k, "untrained", percent))
-        line("   raw pixels", _cells(of_k, "floor", percent))
-        line("   published", _cells(of_k, "published", percent))
+        seeds = len(figures[0].per_draw)
+        line(
+            f"{name}, {seeds} seed{'s' * (seeds > 1)}",
+            {k: percent(of.accuracy) for k, of in of_k.items()},
+        )
+        line(
+            "   95 % over seeds",
+            {k: "" if of.ci95_seeds is None else interval(of.ci95_seeds) for k, of in of_k.items()},
+        )
+        line("   95 % over draws", {k: interval(of.ci95_draws) for k, of in of_k.items()})
+        line("   95 % over classes", {k: interval(of.ci95_classes) for k, of in of_k.items()})
+        line("   untrained", {k: percent(of.untrained) for k, of in of_k.items()})
+        line("   raw pixels", {k: percent(of.floor) for k, of in of_k.items()})
+        line(
+            "   published",
+            {k: "" if of.published is None else percent(of.published) for k, of in of_k.items()},
+        )
     return ["", *(f"K = {k}" for k in shots)], cells
 
 
-def _cells(of_k: Mapping[int, Mapping[str, Any]], key: str, text: Any) -> dict[int, str]:
-    return {k: "" if of[key] is None else text(of[key]) for k, of in of_k.items()}
-
-
-def costs(results: Mapping[str, Any]) -> Table:
+def costs(results: StudyResults) -> Table:
     """What each row costs: means over its runs."""
     header = [
         "", "runs", "parameters", "training images/s", "training s", "steps", "best step",
         "embedding images/s", "one image ms",
     ]  # fmt: skip
-    cells = []
-    for name, row in results["rows"].items():
-        runs = row["runs"]
-
-        def mean(part: str, key: str, runs: Any = runs) -> float:
-            return float(np.mean([run[part][key] for run in runs]))
-
-        cells.append(
-            [
-                name,
-                str(len(runs)),
-                f"{runs[0]['parameters']:,}",
-                f"{mean('training', 'images_per_second'):.0f}",
-                f"{mean('training', 'seconds'):.0f}",
-                f"{mean('training', 'steps'):.0f}",
-                f"{mean('training', 'best_step'):.0f}",
-                f"{mean('speed', 'batch_images_per_second'):.0f}",
-                f"{mean('speed', 'single_latency_ms'):.1f}",
-            ]
-        )
+    cells = [
+        [
+            name,
+            str(len(row.runs)),
+            f"{row.cost.parameters:,}",
+            f"{row.cost.training_images_per_second:.0f}",
+            f"{row.cost.training_seconds:.0f}",
+            f"{row.cost.steps:.0f}",
+            f"{row.cost.best_step:.0f}",
+            f"{row.cost.embedding_images_per_second:.0f}",
+            f"{row.cost.one_image_ms:.1f}",
+        ]
+        for name, row in results.rows.items()
+    ]
     return header, cells
 
 
-def differences(results: Mapping[str, Any], k_shot: int, n_way: int, groups: str) -> Table:
+def differences(results: StudyResults, k_shot: int, n_way: int, groups: str) -> Table:
     """Line minus column in percentage points, with the p-values over draws and over classes."""
-    names = list(results["rows"])
+    names = list(results.rows)
     texts: dict[tuple[str, str], str] = {}
-    for pair in results["paired"]:
-        if (pair["k_shot"], pair["n_way"], pair["groups"]) != (k_shot, n_way, groups):
+    for pair in results.paired:
+        if (pair.k_shot, pair.n_way, pair.groups) != (k_shot, n_way, groups):
             continue
-        a, b = pair["rows"]
-        draws, classes = (p_value(pair[of]["p"], pair[of]["n"]) for of in ("draws", "classes"))
+        a, b = pair.rows
+        draws, classes = (p_value(test.p, test.n) for test in (pair.draws, pair.classes))
         ps = f"p {draws} draws, {classes} classes"
         for line, column, sign in ((b, a, 1), (a, b, -1)):
-            texts[line, column] = f"{100 * sign * pair['draws']['difference']:+.1f}; {ps}"
+            texts[line, column] = f"{100 * sign * pair.draws.difference:+.1f}; {ps}"
     return ["", *names], [[a, *(texts.get((a, b), "") for b in names)] for a in names]
 
 
-def spread(name: str, figures: Sequence[Mapping[str, Any]]) -> str:
+def spread(name: str, figures: Sequence[StudyFigures]) -> str:
     """One sentence on what a single draw of support images does to a figure."""
-    by_k = ", ".join(f"{100 * of['draw_std']:.1f} (K = {of['k_shot']})" for of in figures)
+    by_k = ", ".join(f"{100 * of.draw_std:.1f} (K = {of.k_shot})" for of in figures)
     lower = ", ".join(
-        f"{percent(lower_next(a['per_draw'], b['per_draw']))} (K = {a['k_shot']} to {b['k_shot']})"
-        for a, b in pairwise(figures)
+        f"{percent(of.lower_next)} (K = {of.k_shot} to {after.k_shot})"
+        for of, after in pairwise(figures)
+        if of.lower_next is not None
     )
     after = f"; one draw comes out lower at the next K in {lower}" if lower else ""
     return f"{name}: the standard deviation of a single draw is, in points, {by_k}{after}."
 
 
-def _explained(results: Mapping[str, Any]) -> str:
-    draws = next(iter(results["rows"].values()))["figures"][0]["episodes"]
+def _explained(results: StudyResults) -> str:
+    draws = next(iter(results.rows.values())).figures[0].episodes
     return html_list(
         [
             "accuracy: mean over seeds, draws and query classes; support and query share no image.",
@@ -140,11 +136,11 @@ def _explained(results: Mapping[str, Any]) -> str:
     )
 
 
-def page(out: Path, study: Study, study_text: str, results: Mapping[str, Any]) -> None:
+def page(out: Path, study: Study, study_text: str, results: StudyResults) -> None:
     """`report.html`, and its pictures, from what `tabulate` gives; `study_text`: as a file."""
     main, *others = settings(results)
     of_any = next(iter(main.values()))
-    shots = [of["k_shot"] for of in of_any]
+    shots = [of.k_shot for of in of_any]
 
     def drawn(name: str, draw: Any, *arguments: Any) -> str:
         draw(*arguments, out / name)
@@ -153,30 +149,26 @@ def page(out: Path, study: Study, study_text: str, results: Mapping[str, Any]) -
     confused = []
     for k in [k for k in (1, 10) if k in shots] or shots[:1]:
         for name, figures in main.items():
-            for of in (of for of in figures if of["k_shot"] == k):
-                text = f"{name}, K = {k}: {of['accuracy']:.1%}"
-                columns = (
-                    results["classes"]
-                    if of["n_way"] > len(of["confusion"])
-                    else list(of["confusion"])
-                )
+            for of in (of for of in figures if of.k_shot == k):
+                text = f"{name}, K = {k}: {of.accuracy:.1%}"
+                columns = results.classes if of.n_way > len(of.confusion) else list(of.confusion)
                 confused.append(
                     drawn(
                         f"confusion_{name}_k{k}.png",
-                        pictures.confusion, of["confusion"], columns, text,
+                        pictures.confusion, of.confusion, columns, text,
                     )
                 )  # fmt: skip
     curves = {
-        name: [run["records"] for run in row["runs"]]
-        for name, row in results["rows"].items()
-        if any("pair_accuracy" in record for run in row["runs"] for record in run["records"])
+        name: [run.records for run in row.runs]
+        for name, row in results.rows.items()
+        if any("pair_accuracy" in record for run in row.runs for record in run.records)
     }  # of rows with validation classes
     tested = "".join(
-        f"<h3>K = {k}</h3>{html_table(*differences(results, k, of['n_way'], of['groups']))}"
+        f"<h3>K = {k}</h3>{html_table(*differences(results, k, of.n_way, of.groups))}"
         for k, of in zip(shots, of_any, strict=True)
     )
-    missing = [f"{row}: no finished run" for row in study.rows if row not in results["rows"]]
-    missing += [f"{name}: {why}" for name, why in results["failed"].items()]
+    missing = [f"{row}: no finished run" for row in study.rows if row not in results.rows]
+    missing += [f"{name}: {why}" for name, why in results.failed.items()]
     parts = [
         f"<p>{html.escape(study.summary)}</p>",
         html_list(missing) if missing else "",
@@ -192,12 +184,12 @@ def page(out: Path, study: Study, study_text: str, results: Mapping[str, Any]) -
         html_list(spread(name, figures) for name, figures in main.items()),
         "<h2>Other settings</h2>" if others else "",
         *(f"<h3>{html.escape(title(rows))}</h3>{html_table(*table(rows))}" for rows in others),
-        "<h2>Rows against each other</h2>" if len(results["rows"]) > 1 else "",
+        "<h2>Rows against each other</h2>" if len(results.rows) > 1 else "",
         f"<p>{html.escape(title(main))}. Line minus column in percentage points. p over draws: "
         "paired t test of the draws' accuracies, each the mean over seeds. p over classes: paired "
         "t test of the query classes' accuracies; with few classes it is the one to trust for "
         f"others. Neither is corrected for the number of pairs of rows.</p>{tested}"
-        if len(results["rows"]) > 1
+        if len(results.rows) > 1
         else "",
         f"<h2>Cost</h2>{html_table(*costs(results))}",
         "<h2>Training</h2><p>Same or different: pairs by one threshold on the distance, the best "
@@ -206,19 +198,11 @@ def page(out: Path, study: Study, study_text: str, results: Mapping[str, Any]) -
         else "",
         "<h2>Confusion</h2><p>Queries of the unseen classes by what they were answered, in "
         f"percent, all draws and seeds.</p>{''.join(confused)}",
-        f"<h2>Made by</h2>{made_by(results['manifest'])}",
+        f"<h2>Made by</h2>{made_by(results.manifest)}",
         html_list(
-            f"{run['folder']}" for row in results["rows"].values() for run in row["runs"]
+            run.folder for row in results.rows.values() for run in row.runs
         ),
         f"<h2>Study</h2><pre>{html.escape(study_text)}</pre>",
-        f"<p>changed by the command: {html.escape(json.dumps(results['changed']))}</p>",
+        f"<p>changed by the command: {html.escape(json.dumps(results.changed))}</p>",
     ]  # fmt: skip
     write_page(out, f"Study {study.name}", "".join(parts))
-
-
-def lower_next(draws: Sequence[Sequence[float]], at_next: Sequence[Sequence[float]]) -> float:
-    """Chance that one draw at the next K is lower than one at this; by seed, ties counted half."""
-    pairs = [
-        np.subtract.outer(np.array(a), np.array(b)) for a, b in zip(draws, at_next, strict=True)
-    ]
-    return float(np.mean([np.mean(d > 0) + np.mean(d == 0) / 2 for d in pairs]))

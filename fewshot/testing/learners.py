@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import Any
 
 import mlx.core as mx
-import mlx.nn as nn
 import numpy as np
 from attrs import frozen
 from mlx.utils import tree_flatten

@@ -109,10 +109,10 @@ def test_the_gain_is_the_paired_test_of_scipy() -> None:
     adapted, seconds = evaluate_adapted(adapt, embedder, dataset, tasks, head, metric)
     found = gain(frozen, adapted, seconds)
     test = scipy.stats.ttest_rel(adapted.per_episode, frozen.per_episode)
-    assert found["gain"] == pytest.approx(adapted.accuracy - frozen.accuracy)
-    assert found["gain_p"] == pytest.approx(test.pvalue)
-    assert found["gain_ci95"] == pytest.approx(list(test.confidence_interval()))
-    assert found["frozen"] == frozen.accuracy
+    assert found.gain == pytest.approx(adapted.accuracy - frozen.accuracy)
+    assert found.gain_p == pytest.approx(test.pvalue)
+    assert found.gain_ci95 == pytest.approx(list(test.confidence_interval()))
+    assert found.frozen == frozen.accuracy
 
 
 def test_an_adapted_embedder_serves_a_classifier() -> None:

@@ -87,11 +87,11 @@ def test_figures_against_counting(seed: int):
     calibration = calibrate(5, some_answers(seed + 1))
     got = figures(calibration, found)
     pairs = found.known[:, None] - found.unknown
-    assert got["auroc"] == pytest.approx(((pairs < 0) + (pairs == 0) / 2).mean())
-    assert got["recall"] == (found.known <= calibration.threshold).mean()
-    assert got["false_accepts"] == (found.unknown <= calibration.threshold).mean()
+    assert got.auroc == pytest.approx(((pairs < 0) + (pairs == 0) / 2).mean())
+    assert got.recall == (found.known <= calibration.threshold).mean()
+    assert got.false_accepts == (found.unknown <= calibration.threshold).mean()
     for name in ("known", "unknown"):
-        assert sum(got["distances"][name]) == 40
+        assert sum(getattr(got.distances, name)) == 40
 
 
 def points(seed: int, classes: int = 6, each: int = 14, spread: float = 0.3) -> Any:
@@ -137,10 +137,12 @@ def test_the_test_classes_decide_nothing(seed: int):
         calibrated(each, held_out, fs.nearest_prototype(), euclidean()) for each in (rows, other)
     )
     for a, b in zip(ours, theirs, strict=True):
-        assert [a[n] for n in ("threshold", "temperature", "validation")] == [
-            b[n] for n in ("threshold", "temperature", "validation")
-        ]
-        assert a["test"] != b["test"]
+        assert (a.threshold, a.temperature, a.validation) == (
+            b.threshold,
+            b.temperature,
+            b.validation,
+        )
+        assert a.test != b.test
 
 
 def test_only_held_out_classes_are_asked_and_only_with_enough_images():

@@ -24,11 +24,12 @@ from scipy import stats
 from fewshot.catalogue.loading import build_registry
 from fewshot.core.components import Study
 from fewshot.core.errors import ConfigError, DataError, OutputError, TrainingError
+from fewshot.core.figures import StudyResults
+from fewshot.engine.statistics import lower_next
 from fewshot.experiments.config import partial_to_toml, read_study
-from fewshot.experiments.folder import read_run
+from fewshot.experiments.folder import from_json, read_results, read_run, to_json
 from fewshot.experiments.study import rows_name_path, run_study, study_configs
 from fewshot.reports import study_page
-from fewshot.reports.study_page import lower_next
 
 REGISTRY, _ = build_registry()
 CLASSES, PER_CLASS = 9, 14
@@ -97,9 +98,10 @@ def telling(said: list[str]) -> Callable[..., None]:
     return lambda stage, done, total, status, line: said.append(line)
 
 
-def figures(results: dict[str, Any]) -> Any:
+def figures(results: dict[str, Any] | StudyResults) -> Any:
     """What another machine's clock would not change."""
-    return json.loads(json.dumps({name: row["figures"] for name, row in results["rows"].items()}))
+    tree = to_json(results) if isinstance(results, StudyResults) else results
+    return json.loads(json.dumps({name: row["figures"] for name, row in tree["rows"].items()}))
 
 
 # ------------------------------------------------------------------------------------ figures
@@ -130,6 +132,14 @@ def test_rows_are_means_over_seeds_of_their_runs_own_results(out: Path, results:
             assert of["confusion"].keys() == of["per_class"].keys()
             asked = sum(sum(row.values()) for row in of["confusion"].values())
             assert asked == sum(one["queries"] for one in same)
+
+
+def test_figures_come_back_from_json_as_they_went(out: Path, results: dict[str, Any]):
+    assert json.loads(json.dumps(to_json(from_json(StudyResults, results, "")))) == results
+    for path in (out / "runs").glob("*/results.json"):
+        assert json.loads(json.dumps(to_json(read_results(path.parent)))) == json.loads(
+            path.read_text()
+        )
 
 
 def test_every_two_rows_are_tested_on_the_same_episodes(results: dict[str, Any]):
@@ -168,9 +178,9 @@ def test_how_often_one_draw_is_lower_is_counted_over_all_pairs(a: list[int], b: 
 def test_one_seed_has_no_interval_over_seeds(study: Study, results: dict[str, Any], tmp_path: Path):
     with_first_run(results, "cosine", tmp_path)
     found = run_study(evolve(study, seeds=1), REGISTRY, tmp_path, only=["cosine"])
-    assert list(found["rows"]) == ["cosine"]  # the other has not been run
-    assert found["rows"]["cosine"]["figures"][0]["ci95_seeds"] is None
-    assert found["paired"] == []
+    assert list(found.rows) == ["cosine"]  # the other has not been run
+    assert found.rows["cosine"].figures[0].ci95_seeds is None
+    assert found.paired == ()
     assert "plain: no finished run" in (tmp_path / "report.html").read_text()
 
 
@@ -184,7 +194,9 @@ def test_without_validation_classes_the_report_has_no_empty_curves(
     for row in bare["rows"].values():
         for run in row["runs"]:
             run["records"] = [{"step": r["step"], "loss": r["loss"]} for r in run["records"]]
-    study_page.page(tmp_path, study, partial_to_toml(study), bare)
+    study_page.page(
+        tmp_path, study, partial_to_toml(study), from_json(StudyResults, bare, "study.json")
+    )
     assert (tmp_path / "k_shot.png").exists()
     assert not (tmp_path / "curves.png").exists()
     assert "<h2>Training</h2>" not in (tmp_path / "report.html").read_text()
@@ -276,7 +288,7 @@ def test_a_changed_row_is_done_again_alone_and_the_others_stay(study: Study, out
     new = started(out).keys() - before.keys()
     assert [name.rpartition("-")[0] for name in new] == ["cosine-0"]
     assert {name: value for name, value in started(out).items() if name in before} == before
-    assert {Path(run["folder"]).name for run in changed["rows"]["cosine"]["runs"]} == new
+    assert {Path(run.folder).name for run in changed.rows["cosine"].runs} == new
     run_study(study, REGISTRY, out)  # and back, from what is there
     assert started(out).keys() == before.keys() | new
 
@@ -350,7 +362,7 @@ def test_a_study_cut_off_goes_on_where_it_stopped(
     found = run_study(longer, REGISTRY, out)
     assert {name: started(out)[name] for name in before} == before
     assert sorted(name.rpartition("-")[0] for name in started(out)) == ["cosine-0", "plain-0"]
-    assert len(found["rows"]["cosine"]["runs"]) == 1
+    assert len(found.rows["cosine"].runs) == 1
 
 
 def test_training_that_cannot_go_on_ends_its_run_and_not_the_study(
@@ -361,8 +373,8 @@ def test_training_that_cannot_go_on_ends_its_run_and_not_the_study(
     rows = {"wild": {"training": wild, "embedding": {"normalize": "none"}}, "plain": {}}
     broken = evolve(study, seeds=1, rows=rows, published={})
     found = run_study(broken, REGISTRY, tmp_path)
-    assert list(found["rows"]) == ["plain"]
-    assert list(found["failed"]) == ["wild, seed 0"]
+    assert list(found.rows) == ["plain"]
+    assert list(found.failed) == ["wild, seed 0"]
     assert "wild, seed 0: " in (tmp_path / "report.html").read_text()
     done = subprocess.run(command(broken, tmp_path), capture_output=True, text=True, check=False)
     assert done.returncode == 6
