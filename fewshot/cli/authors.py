@@ -97,7 +97,7 @@ def check(names: tuple[str, ...], settings: tuple[str, ...]) -> None:
         click.echo(story)
     if broken:
         laws = "a law is" if broken == 1 else f"{broken} laws are"
-        raise LawError(f"{laws} broken; docs/reference/laws.md has them all")
+        raise LawError(f"{laws} broken; the page 'Laws' of the reference has them all")
 
 
 def _named(registry: Registry, name: str) -> Sequence[Registered]:

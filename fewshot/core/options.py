@@ -50,3 +50,19 @@ def option(
 positive = above(0)
 
 share = within(at_least(0.0), at_most(1.0))
+
+
+def range_of(validator: Any) -> str:
+    """The numbers that a validator takes, as text: ">= 1", "0 to 1", "0 or >= 2"; else nothing."""
+    if isinstance(validator, ZeroOr):
+        return f"0 or >= {validator.least}"
+    for inner in ("member_validator", "validator"):  # of a list's entries, of one that may be None
+        if hasattr(validator, inner):
+            return range_of(getattr(validator, inner))
+    if hasattr(validator, "compare_op"):
+        return f"{validator.compare_op} {validator.bound:g}"
+    texts = [text for part in getattr(validator, "_validators", ()) if (text := range_of(part))]
+    ends = [text.split(" ") for text in texts]
+    if [end[0] for end in ends] == [">=", "<="]:
+        return f"{ends[0][1]} to {ends[1][1]}"
+    return " and ".join(texts)

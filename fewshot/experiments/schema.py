@@ -7,6 +7,7 @@ import attrs
 import cattrs
 
 from ..core.errors import ConfigError, choose_from
+from ..core.options import range_of
 
 Tree = dict[str, Any]
 
@@ -97,7 +98,7 @@ def show_options(cls: type) -> tuple[list[str], list[list[str]]]:
         [
             field.name,
             repr(getattr(blank, field.name)),
-            type_name(field.type),
+            ", ".join(filter(None, (type_name(field.type), range_of(field.validator)))),
             field.metadata.get("help", ""),
         ]
         for field in attrs.fields(cls)
