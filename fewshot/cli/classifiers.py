@@ -98,7 +98,7 @@ def _enrolled(classifier: Classifier, folder: Path) -> tuple[Classifier, int]:
     """With the images of a folder, and how many of these could not be used."""
     from ..core.errors import DataError
     from ..data.folders import class_folders
-    from ..data.images import pictures
+    from ..data.images import decode_images
 
     folders = class_folders(folder, fewest=1)
     total, done, bad = sum(map(len, folders.values())), 0, 0
@@ -106,7 +106,7 @@ def _enrolled(classifier: Classifier, folder: Path) -> tuple[Classifier, int]:
         for name, files in folders.items():
             good: list[Picture] = []
             for start in range(0, len(files), _BATCH):
-                for each in pictures(files[start : start + _BATCH], classifier.shape):
+                for each in decode_images(files[start : start + _BATCH], classifier.shape):
                     if isinstance(each, DataError):
                         click.echo(_printable(str(each)), err=True)
                     else:

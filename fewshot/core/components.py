@@ -141,9 +141,3 @@ class Study:
                     f"study '{self.name}' has published figures for '{row}', which is no row: "
                     f"{choose_from(row, self.rows)}"
                 )
-
-
-# --------------------------------------------------------- options of the run's own steps
-
-
-# ------------------------------------------------------------------------------ results

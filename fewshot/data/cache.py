@@ -29,9 +29,10 @@ from numpy.typing import NDArray
 
 from ..core.errors import DataError
 from ..core.machine import user_cache
+from ..core.progress import Counting
 from .folders import ImageFiles, Member
 from .images import Decoded
-from .parallel import Progress, on_all_cores
+from .parallel import on_all_cores
 
 VARIABLE = "FEWSHOT_CACHE"
 
@@ -67,7 +68,7 @@ def kept() -> int:
 
 
 def decode_files(
-    dataset: ImageFiles, progress: Progress | None, warn: Callable[[str], None]
+    dataset: ImageFiles, progress: Counting | None, warn: Callable[[str], None]
 ) -> tuple[NDArray[np.uint8], str]:
     """All images (n, size, size, 3) uint8 in order, and a SHA-256 of all names and files.
 
@@ -162,7 +163,7 @@ def _stamp(path: Any) -> str | None:
 
 
 def _open(
-    wanted: _Wanted, progress: Progress | None = None
+    wanted: _Wanted, progress: Counting | None = None
 ) -> tuple[NDArray[np.uint8], list[bytes]] | None:
     """The images and the SHA-256 of every file, if the cache has all of them."""
     n = len(wanted.stamps)
@@ -196,7 +197,7 @@ def _unpack(content: bytes) -> Iterable[_Record]:
 
 
 def _make(
-    wanted: _Wanted, progress: Progress | None, warn: Callable[[str], None]
+    wanted: _Wanted, progress: Counting | None, warn: Callable[[str], None]
 ) -> tuple[NDArray[np.uint8], list[bytes]]:
     """Decode what is not known, copy what is, and open the file.
 
@@ -225,7 +226,7 @@ def _make(
     return made
 
 
-def _fill(wanted: _Wanted, progress: Progress | None) -> None:
+def _fill(wanted: _Wanted, progress: Counting | None) -> None:
     """Make the file of the wanted images; the caller holds the lock."""
     dataset, total = wanted.dataset, len(wanted.stamps)
     keys = [_key(stamp) for stamp in wanted.stamps]

@@ -4,7 +4,7 @@ import fcntl
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from http import HTTPStatus
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
@@ -16,14 +16,12 @@ from attrs import field, frozen, validators
 
 from ..core.errors import DataError, OutputError
 from ..core.machine import user_cache
+from ..core.progress import Fetching
 
 VARIABLE = "FEWSHOT_DATA"
 
 _BLOCK = 1 << 18
 _PATIENCE = 30  # seconds without a byte
-
-# (which file, bytes done, bytes in all: 0 where the server does not say)
-Progress = Callable[[str, int, int], None]
 
 
 @frozen
@@ -49,7 +47,7 @@ def data_folder(name: str) -> Path:
         raise OutputError(f"no folder for data: {error}; {VARIABLE}=FOLDER names one") from error
 
 
-def fetch(sources: Iterable[Source], folder: Path, progress: Progress) -> None:
+def fetch(sources: Iterable[Source], folder: Path, progress: Fetching) -> None:
     """Bring every file that is not there yet; a download that broke off goes on where it was.
 
     A file has its name once it is whole and its checksum is right; until then it is `NAME.part`.
@@ -68,7 +66,7 @@ def fetch(sources: Iterable[Source], folder: Path, progress: Progress) -> None:
             raise OutputError(f"{target}: cannot be written: {error}") from error
 
 
-def _bring(source: Source, partial: Path, target: Path, progress: Progress) -> None:
+def _bring(source: Source, partial: Path, target: Path, progress: Fetching) -> None:
     """Fill the partial file, check it and give it its name."""
     with partial.open("ab") as file:
         try:
@@ -98,7 +96,7 @@ def _is_right(source: Source, path: Path) -> bool:
         return hashlib.file_digest(file, algorithm).hexdigest() == expected
 
 
-def _receive(source: Source, file: IO[bytes], progress: Progress) -> bool:
+def _receive(source: Source, file: IO[bytes], progress: Fetching) -> bool:
     """Ask for what is missing; whether that is all. Raises DataError where nothing more comes."""
     start = file.seek(0, os.SEEK_END)
     done, whole, trouble = start, False, "it broke off"

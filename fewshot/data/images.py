@@ -92,7 +92,7 @@ def picture(image: Any, shape: Shape, max_pixels: int = MAX_PIXELS) -> Picture:
     return Picture(decoded.image, str(image), decoded.sha256)
 
 
-def pictures(images: Sequence[Any], shape: Shape) -> list[Picture | DataError]:
+def decode_images(images: Sequence[Any], shape: Shape) -> list[Picture | DataError]:
     """`picture` of each, on all cores; an error in the place of an image that cannot be used."""
 
     def attempt(image: Any) -> Picture | DataError:

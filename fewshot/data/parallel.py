@@ -10,10 +10,9 @@ from PIL import Image
 
 from ..core.errors import DataError
 from ..core.machine import cores
+from ..core.progress import Counting
 
 _BATCH = 16  # images that a thread decodes in one go
-
-Progress = Callable[[int, int], None]
 
 T = TypeVar("T")
 
@@ -22,7 +21,7 @@ def on_all_cores(
     read: Callable[[int], T],
     rows: Sequence[int],
     put: Callable[[int, T], None],
-    progress: Progress | None,
+    progress: Counting | None,
     total: int | None = None,
 ) -> None:
     """`put(row, read(row))` for all rows, in order; reading on all cores.

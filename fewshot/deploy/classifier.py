@@ -34,7 +34,7 @@ from ..core.interfaces import Head, Metric
 from ..core.options import as_names
 from ..core.seeding import generator
 from ..data.batches import prepared
-from ..data.images import Picture, Shape, pictures
+from ..data.images import Picture, Shape, decode_images
 from ..engine.calibration import Calibration, Fitted, by_class, fitted, for_counts
 from ..parts.embedder import Embedder
 from . import archive, recipe
@@ -161,7 +161,7 @@ class Classifier:
         """
         classes, support = list(self.classes), self.support
         for name, given in images.items():
-            of_class = _or_raise(pictures(_listed(given), self.shape))
+            of_class = _or_raise(decode_images(_listed(given), self.shape))
             if not of_class:
                 raise DataError(f"class '{name}' has no image")
             if not name.strip() or not name.isprintable():
@@ -251,7 +251,7 @@ class Classifier:
         self, waiting: Iterator[Any], nearest: int, at_once: int | None
     ) -> Iterator[Prediction | DataError]:
         while batch := list(islice(waiting, at_once)):
-            read = pictures(batch, self.shape)
+            read = decode_images(batch, self.shape)
             good = [each for each in read if isinstance(each, Picture)]
             found = iter(self._predict(good, nearest))
             yield from (next(found) if isinstance(each, Picture) else each for each in read)

@@ -295,12 +295,3 @@ def _answered(
 
 def _collected(block: EpisodeBlock, answers: list[mx.array]) -> tuple[EpisodeBlock, Ints]:
     return block, np.concatenate([np.array(part) for part in answers]).astype(np.int64)
-
-
-# -------------------------------------------------------------------- the run's episodes
-
-
-# --------------------------------------------------------------------------- validation
-
-
-# -------------------------------------------------------------------------------- speed

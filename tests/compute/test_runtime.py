@@ -194,8 +194,8 @@ import numpy as np
 from PIL import Image
 
 import fewshot as fs
-from fewshot.cache import on_all_cores
-from fewshot.images import pictures
+from fewshot.data.parallel import on_all_cores
+from fewshot.data.images import decode_images
 
 content = BytesIO()
 Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(content, "PNG")
@@ -210,7 +210,7 @@ class File:
 files = [File()] * 64
 found = []
 for read in (
-    lambda: pictures(files, (8, 8, 3)),
+    lambda: decode_images(files, (8, 8, 3)),
     lambda: on_all_cores(lambda i: files[i].open("rb"), range(64), lambda i, file: None, None),
 ):
     threads.clear()
