@@ -30,8 +30,8 @@ from .laws import Kind, LawBroken, Outcome
 LAWS: dict[str, Kind] = {
     module.KIND.name: module.KIND
     for module in (
-        backbones, metrics, losses, samplers, miners, heads, adapters, learners, datasets, transforms,
-        observers, presets, studies, components,
+        backbones, metrics, losses, samplers, miners, heads, adapters, learners, datasets,
+        transforms, observers, presets, studies, components,
     )
 }  # fmt: skip
 
