@@ -26,7 +26,7 @@ needs_compiler = pytest.mark.skipif(
 
 RECORD = """
 import attrs, json
-from fewshot import runtime
+from fewshot.compute import runtime
 print(json.dumps(attrs.asdict(runtime.prepare())))
 """
 
@@ -93,7 +93,7 @@ def test_a_cuda_backend_beside_the_cpu_one_is_left_alone(tmp_path: Path) -> None
 
 SCOPE = """
 import ctypes, json, sys
-from fewshot import runtime
+from fewshot.compute import runtime
 {call}
 loaded = [name for name in ("mlx.core", "numpy") if name in sys.modules]
 process = ctypes.CDLL(None)
@@ -135,7 +135,7 @@ def test_a_call_after_mlx_warns_and_changes_nothing(tmp_path: Path) -> None:
     code = """
 import ctypes, json, warnings
 import mlx.core
-from fewshot import runtime
+from fewshot.compute import runtime
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
     found = runtime.prepare(), runtime.prepare()
@@ -152,7 +152,7 @@ print(json.dumps([[str(w.message) for w in caught], found[0].note, found[0].mall
 def test_later_calls_return_the_first_record(tmp_path: Path) -> None:
     code = """
 import os
-from fewshot import runtime
+from fewshot.compute import runtime
 first = runtime.prepare()
 os.environ["FEWSHOT_RUNTIME"] = "stock"
 import mlx.core
@@ -240,7 +240,7 @@ def test_processors_are_counted_in_one_place() -> None:
 
 PRODUCTS = """
 import json, sys
-from fewshot import runtime
+from fewshot.compute import runtime
 assert runtime.prepare().blas_path
 import mlx.core as mx
 import numpy as np
@@ -287,7 +287,7 @@ def test_products_agree_with_numpy(tmp_path: Path) -> None:
 def test_convolutions_and_factorisations_agree_with_numpy(tmp_path: Path) -> None:
     code = """
 import json
-from fewshot import runtime
+from fewshot.compute import runtime
 assert runtime.prepare().blas_path
 import mlx.core as mx
 import numpy as np
@@ -311,7 +311,7 @@ print(json.dumps([
 @linux_cpu
 @needs_compiler
 def test_mlx_calls_the_library_and_not_its_own(tmp_path: Path) -> None:
-    code = "from fewshot import runtime; runtime.prepare(); import mlx.core"
+    code = "from fewshot.compute import runtime; runtime.prepare(); import mlx.core"
     log = tmp_path / "log"
     subprocess.run(
         **command(code, tmp_path, LD_DEBUG="bindings", LD_DEBUG_OUTPUT=str(log), LD_BIND_NOW="1"),
@@ -476,7 +476,7 @@ def test_undivided_work_has_all_threads_and_gives_them_back(tmp_path: Path) -> N
     code = """
 import ctypes, json, os
 os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
-from fewshot import runtime
+from fewshot.compute import runtime
 found = runtime.prepare()
 ask = ctypes.CDLL(found.blas_path).scipy_openblas_get_num_threads64_
 seen = [ask()]
