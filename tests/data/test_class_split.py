@@ -61,7 +61,8 @@ def test_another_seed_draws_another_split():
 
 def test_the_drawn_split_does_not_depend_on_the_processs_hash_seed():
     code = (
-        "import numpy as np\nfrom fewshot.data.datasets import *\nfrom fewshot.data.split import *\n"
+        "import numpy as np\nfrom fewshot.data.datasets import *\n"
+        "from fewshot.data.split import *\n"
         "names = [f'class {i}' for i in range(30)]\n"
         "data = from_arrays(np.zeros((60, 1, 1, 3), np.uint8), names * 2)\n"
         "print(split_classes(data, SplitOptions(seed=5)))"
