@@ -142,7 +142,7 @@ def _png(sha256: str) -> Callable[[Classifier], bytes]:
 def _page(_: Desk, __: Request, name: str = "index.html") -> Response:
     if name not in _TYPES:
         raise NotFound(f"no page '{name}'")
-    text = files("fewshot").joinpath("web", name).read_text("utf-8")
+    text = files("fewshot.deploy").joinpath("web", name).read_text("utf-8")
     return Response(text, mimetype=_TYPES[name])
 
 
