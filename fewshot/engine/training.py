@@ -155,7 +155,7 @@ class Training:
         mx.random.seed(mlx_seed(self._seed, "dropout", history.steps + 1))
         figures = self._update(batch.images, batch.draws, batch.sizes, batch.n_ways)
         mx.eval(self._state, figures)
-        value, above_zero = (float(figure.item()) for figure in figures[:2])
+        value, above_zero = (float(np.array(figure)) for figure in figures[:2])
         history.steps += 1
         history.seconds += time.perf_counter() - began
         self._images += len(pixels)
