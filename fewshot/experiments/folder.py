@@ -93,10 +93,6 @@ def from_json(cls: type[Record], tree: Any, fault: str) -> Record:
 
 def _converter() -> Converter:
     converter = Converter(detailed_validation=False)
-    converter.register_unstructure_hook(
-        RunResults,
-        make_dict_unstructure_fn(RunResults, converter, training=override(omit_if_default=True)),
-    )
     # A row's gains by an adapter stand among its own figures.
     as_row = make_dict_unstructure_fn(KShotRow, converter)
     read_row = make_dict_structure_fn(KShotRow, converter)
@@ -111,6 +107,11 @@ def _converter() -> Converter:
 
     converter.register_unstructure_hook(KShotRow, write)
     converter.register_structure_hook(KShotRow, read)
+    # After its rows' own: what it is made of is looked up now.
+    converter.register_unstructure_hook(
+        RunResults,
+        make_dict_unstructure_fn(RunResults, converter, training=override(omit_if_default=True)),
+    )
     return converter
 
 

@@ -147,10 +147,7 @@ def asked_twice(learner: Learner) -> None:
 
 @law()
 def the_rest_stays(learner: Learner) -> None:
-    """Frozen parameters, the names of all, and modes are as before; batch norm's buffers may move.
-
-    What it does to trainable ones is undone by training.
-    """
+    """Frozen parameters, names of all, and modes stay; batch norm's buffers may move."""
     step = step_of(learner)
     before, how = state(step.learned), modes(step.learned)
     weights = step.learned.trainable_parameters()

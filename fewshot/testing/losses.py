@@ -170,10 +170,7 @@ def _fitting(loss: Loss) -> Metric | None:
 
 @law(when=lambda loss: _fitting(loss) is not None, x=points(5, 3))
 def through_a_metric(loss: Loss, x: Array) -> None:
-    """Of a metric that keeps what it requires, the gradient by embeddings is finite.
-
-    Also of images that coincide, and of opposite ones.
-    """
+    """With a metric that it requires, gradients are finite; coinciding images have one too."""
     metric = _fitting(loss)
     assert metric is not None
     labels = np.arange(8) % 3

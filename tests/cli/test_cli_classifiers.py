@@ -165,7 +165,9 @@ def adapted(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = Path(shutil.copytree(trained, tmp_path_factory.mktemp("adapted") / "run"))
     config = (run / "config.toml").read_text()
     assert '[adapter]\nname = "none"' in config
-    (run / "config.toml").write_text(config.replace('"none"', '"whiten"', 1))
+    (run / "config.toml").write_text(
+        config.replace('[adapter]\nname = "none"', '[adapter]\nname = "whiten"')
+    )
     return run
 
 

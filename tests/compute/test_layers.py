@@ -296,7 +296,7 @@ def test_a_divided_batch_may_come_from_any_thread():
     code = """
 import threading
 import fewshot
-from fewshot import runtime
+from fewshot.compute import runtime
 runtime.streams = lambda: 2
 import mlx.core as mx, mlx.nn as nn
 network = fewshot.Sequential(nn.Conv2d(2, 3, 3))

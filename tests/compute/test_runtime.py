@@ -163,14 +163,14 @@ print("true" if runtime.prepare() is first else "false")
 
 @linux_cpu
 @needs_compiler
-@pytest.mark.parametrize("cores", [1, 2])
+@pytest.mark.parametrize("some", [1, 2])
 def test_every_core_the_process_may_use_has_a_stream_and_one_blas_thread(
-    cores: int, tmp_path: Path
+    some: int, tmp_path: Path
 ) -> None:
-    pinned = f"import os; os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:{cores}])"
+    pinned = f"import os; os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:{some}])"
     found = ask(pinned + RECORD, tmp_path, OPENBLAS_NUM_THREADS="2", MKL_NUM_THREADS="2")
     assert found["threads"] == 1
-    assert found["streams"] == min(cores, cores())
+    assert found["streams"] == min(some, cores())
     assert ask(RECORD, tmp_path, FEWSHOT_RUNTIME="stock")["streams"] == 1
 
 
@@ -235,7 +235,7 @@ def test_processors_are_counted_in_one_place() -> None:
     root = Path(__file__).parents[2]
     code = [*(root / "fewshot").rglob("*.py"), *(root / "plugins").glob("*/src/**/*.py")]
     counting = [path.name for path in code if "cpu_count" in path.read_text(encoding="utf-8")]
-    assert counting == ["runtime.py"]
+    assert counting == ["machine.py"]
 
 
 PRODUCTS = """

@@ -377,8 +377,8 @@ def listen(event, arguments):
 sys.addaudithook(listen)
 progress = None
 {before}
-from fewshot.datasets import decode
-from fewshot.folders import ImageFolderOptions, image_folder
+from fewshot.data.datasets import decode
+from fewshot.data.folders import ImageFolderOptions, image_folder
 warned = []
 dataset = image_folder(ImageFolderOptions(path={str(root)!r}, size={SIZE}))
 arrays = decode(dataset, progress, warned.append)

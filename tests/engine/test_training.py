@@ -404,7 +404,7 @@ def made(layout: str, seed: int, learner: Learner, options: TrainingOptions) -> 
     width = embedder.backbone.embedding_dim
     vectors = proxies_of(given["sampler"], loss, width, seed)
     learned = Learned(embedder.backbone, metric, loss, None, vectors)
-    objective = Objective(embedder, metric, loss, given["head"], Miner(None), learned)
+    objective = Objective(embedder, metric, loss, given["head"], Miner(None), learned, layout)
     flip = make(REGISTRY.get("transform", "flip"))
     return Training(objective, data, given["sampler"], options, [flip], learner, seed=4)
 

@@ -392,8 +392,8 @@ def test_an_implied_option_counts_where_the_chosen_part_has_it():
     registry = with_implied(IMPLIED)
     assert resolve(registry, [{"backbone": "wide", "dataset": "arrays"}]).training.steps == 1234
     named = {"backbone": "wide", "dataset": "image-folder", "sampler": {"per_class": 3}}
-    registry = with_implied({"sampler": {"classes": 5, "per_class": 7}, "head": {"temperature": 1}})
-    with pytest.raises(PluginError, match=r"backbone 'tried/wide' implies.*'temperature'"):
+    registry = with_implied({"sampler": {"classes": 5, "per_class": 7}, "head": {"heat": 1}})
+    with pytest.raises(PluginError, match=r"backbone 'tried/wide' implies.*'heat'"):
         resolve(registry, [named])
     registry = with_implied({"sampler": {"classes": 5, "per_class": 7}})
     options = resolve(registry, [named]).sampler.options

@@ -120,7 +120,9 @@ def of(net: Any, shape: tuple[int, int, int], k_shot: int = 1) -> tuple[Objectiv
     pixels = images[np.concatenate([draw.items for draw in draws])]
     embedder, metric, loss = Embedder(net), sqeuclidean(), prototypical()
     learned = Learned(net, metric, loss)
-    objective = Objective(embedder, metric, loss, nearest_prototype(), Miner(None), learned)
+    objective = Objective(
+        embedder, metric, loss, nearest_prototype(), Miner(None), learned, "episode"
+    )
     return objective, batch_of(mx.array(pixels), list(draws))
 
 

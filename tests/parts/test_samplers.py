@@ -90,8 +90,8 @@ def test_random_numbers_depend_on_seed_purpose_and_index_alone(a: Any, b: Any) -
 OTHER_PROCESS = """
 import json
 import numpy as np
-from fewshot.samplers import EpisodesOptions, episodes
-from fewshot.seeding import mlx_seed
+from fewshot.parts.samplers import EpisodesOptions, episodes
+from fewshot.core.seeding import mlx_seed
 labels = np.repeat(np.arange(4), 5)
 draw = episodes(EpisodesOptions(3, 2, 2), labels).draw(7, 3)
 print(json.dumps([draw.items.tolist(), list(draw.classes), mlx_seed(7, "dropout", 3)]))

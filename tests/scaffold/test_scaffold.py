@@ -119,7 +119,9 @@ def test_what_is_made_runs(site: Path):
         ("episodes", {"head", "sampler"}),
     ):
         config = (site / run / "config.toml").read_text()
-        assert set(re.findall('"my-.*/(my-.*)"', config)) == {f"my-{kind}" for kind in kinds}
+        assert set(re.findall(r'"my-[a-z]+/(my-[a-z]+)"', config)) == {
+            f"my-{kind}" for kind in kinds
+        }
 
 
 # ------------------------------------------------------------------------------ the command

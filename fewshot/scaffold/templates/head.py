@@ -24,7 +24,9 @@ def head(options: Options) -> Head:
         of_class = support_labels[..., None] == mx.arange(n_way)
         return support, of_class.astype(support.dtype)
 
-    def scores(state: tuple[mx.array, mx.array], query: mx.array, metric: Metric) -> mx.array:
+    def scores(
+        state: tuple[mx.array, mx.array], query: mx.array, metric: Metric
+    ) -> mx.array:
         support, of_class = state
         votes = mx.softmax(-metric.table(query, support) / options.temperature, axis=-1)
         return mx.log(mx.maximum(votes @ of_class, 1e-12))
