@@ -95,6 +95,9 @@ from .parts.backbones import Conv4 as Conv4
 from .parts.backbones import Conv4Options as Conv4Options
 from .parts.backbones import conv4 as conv4
 from .parts.embedder import Embedder as Embedder
+from .parts.episodes import EpisodesOptions as EpisodesOptions
+from .parts.episodes import all_way as all_way
+from .parts.episodes import episodes as episodes
 from .parts.heads import BdCspnOptions as BdCspnOptions
 from .parts.heads import LdaOptions as LdaOptions
 from .parts.heads import NearestSupportOptions as NearestSupportOptions
@@ -123,14 +126,11 @@ from .parts.miners import batch_hard as batch_hard
 from .parts.miners import semi_hard as semi_hard
 from .parts.samplers import AllPairsOptions as AllPairsOptions
 from .parts.samplers import BalancedOptions as BalancedOptions
-from .parts.samplers import EpisodesOptions as EpisodesOptions
 from .parts.samplers import PairsOptions as PairsOptions
 from .parts.samplers import ProxiesOptions as ProxiesOptions
 from .parts.samplers import TripletsOptions as TripletsOptions
 from .parts.samplers import all_pairs as all_pairs
-from .parts.samplers import all_way as all_way
 from .parts.samplers import balanced as balanced
-from .parts.samplers import episodes as episodes
 from .parts.samplers import pairs as pairs
 from .parts.samplers import proxies as proxies
 from .parts.samplers import triplets as triplets

@@ -13,7 +13,8 @@ from ..core.interfaces import Dataset, Sampler
 from ..core.options import ZeroOr, at_least, option, positive
 from ..core.seeding import generator
 from ..data.split import ClassSplit, class_ids, only
-from ..parts.samplers import EpisodesOptions, PairsOptions, all_way, episodes, pairs
+from ..parts.episodes import EpisodesOptions, all_way, episodes
+from ..parts.samplers import PairsOptions, pairs
 
 _EPISODES, _N_WAY, _N_QUERY = 100, 20, 15  # at the most
 

@@ -13,7 +13,7 @@ from scipy.stats import chisquare
 from fewshot.core.errors import ClassTooSmallError
 from fewshot.core.interfaces import Sampler
 from fewshot.parts import samplers
-from fewshot.parts.samplers import EpisodesOptions, all_way, episodes
+from fewshot.parts.episodes import EpisodesOptions, _Pools, _shuffle, all_way, episodes
 from fewshot.testing import labelled, plenty
 from fewshot.testing.samplers import draw_fault, same_draw
 from fewshot.testing.strategies import seeds
@@ -72,7 +72,7 @@ def test_a_block_deals_by_the_rule_of_one_rank_for_all_classes(
     groups = np.unique(groups, return_inverse=True)[1]
     pools = {int(c): np.flatnonzero(labels == c) for c in np.unique(labels) if c >= 0}
     assume(min(map(len, pools.values())) >= k_shot)
-    tables = samplers._Pools.of(pools, groups)
+    tables = _Pools.of(pools, groups)
     classes = np.tile(np.arange(len(pools)), (3, 1))
     dealt = tables.deal(np.random.default_rng(seed), classes, k_shot)
     support, rest = (rows.reshape(len(rows), 3, -1) for rows in dealt[:2])
@@ -103,7 +103,7 @@ def test_a_shuffle_keeps_every_entry_and_draws_among_the_first(
     sizes: list[int], count: int, seed: int
 ) -> None:
     table = np.repeat(np.arange(9)[:, None], len(sizes), axis=1)
-    samplers._shuffle(np.random.default_rng(seed), table, np.array(sizes), count)
+    _shuffle(np.random.default_rng(seed), table, np.array(sizes), count)
     for column, size in zip(table.T, sizes, strict=True):
         assert sorted(column.tolist()) == list(range(9))
         if count <= size:

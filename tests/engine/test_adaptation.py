@@ -24,9 +24,9 @@ from fewshot.experiments.config import resolve, to_tree
 from fewshot.parts.adapters import FinetuneOptions, finetune, none
 from fewshot.parts.backbones import Conv4Options, conv4
 from fewshot.parts.embedder import Embedder
+from fewshot.parts.episodes import EpisodesOptions, episodes
 from fewshot.parts.heads import nearest_prototype
 from fewshot.parts.metrics import euclidean
-from fewshot.parts.samplers import EpisodesOptions, episodes
 
 Array = NDArray[Any]
 REGISTRY = build_registry()[0]

@@ -21,9 +21,9 @@ from fewshot.engine import evaluation
 from fewshot.engine.evaluation import evaluate, predict, unembedded
 from fewshot.engine.protocol import EvaluationOptions, Setting, k_shot_episodes, needed
 from fewshot.engine.statistics import bootstrap_interval, t_interval
+from fewshot.parts.episodes import EpisodesOptions, all_way, episodes
 from fewshot.parts.heads import nearest_prototype, nearest_support
 from fewshot.parts.metrics import cosine, euclidean, manhattan
-from fewshot.parts.samplers import EpisodesOptions, all_way, episodes
 
 Array = NDArray[Any]
 

@@ -42,6 +42,7 @@ from fewshot.experiments.config import resolve
 from fewshot.experiments.run import run
 from fewshot.parts.backbones import Conv4Options, conv4
 from fewshot.parts.embedder import Embedder
+from fewshot.parts.episodes import EpisodesOptions, episodes
 from fewshot.parts.heads import nearest_prototype, nearest_support
 from fewshot.parts.learners import MamlOptions, maml, plain
 from fewshot.parts.losses import (
@@ -54,11 +55,9 @@ from fewshot.parts.losses import (
 )
 from fewshot.parts.metrics import cosine, euclidean, manhattan, sqeuclidean
 from fewshot.parts.samplers import (
-    EpisodesOptions,
     PairsOptions,
     ProxiesOptions,
     TripletsOptions,
-    episodes,
     pairs,
     proxies,
     triplets,

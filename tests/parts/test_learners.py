@@ -17,11 +17,12 @@ from fewshot.core.interfaces import Batch, Miner
 from fewshot.engine.objective import Learned, Objective, batch_of, check_fits
 from fewshot.parts.backbones import Conv4Options, conv4
 from fewshot.parts.embedder import Embedder
+from fewshot.parts.episodes import EpisodesOptions, episodes
 from fewshot.parts.heads import nearest_prototype
 from fewshot.parts.learners import MamlOptions, descend, maml, plain
 from fewshot.parts.losses import prototypical
 from fewshot.parts.metrics import sqeuclidean
-from fewshot.parts.samplers import EpisodesOptions, PairsOptions, episodes, pairs
+from fewshot.parts.samplers import PairsOptions, pairs
 
 Array = NDArray[np.float64]
 

@@ -21,15 +21,13 @@ from fewshot.core.draws import Episode, EpisodeBlock
 from fewshot.core.errors import ClassTooSmallError, DataError
 from fewshot.core.seeding import generator, mlx_seed
 from fewshot.data.split import ClassSplit
+from fewshot.parts.episodes import EpisodesOptions, all_way, episodes
 from fewshot.parts.samplers import (
     AllPairsOptions,
-    EpisodesOptions,
     PairsOptions,
     ProxiesOptions,
     TripletsOptions,
     all_pairs,
-    all_way,
-    episodes,
     pairs,
     proxies,
     triplets,

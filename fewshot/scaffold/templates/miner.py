@@ -1,4 +1,4 @@
-"""The miner PLUGIN_NAME: all positives, and the nearest share of each image's negatives."""
+"""The miner PLUGIN_NAME: all positives, and the nearest share of the negatives."""
 
 import mlx.core as mx
 from attrs import frozen
@@ -15,13 +15,14 @@ class Options:
 
 
 def miner(options: Options) -> Miner:
-    """A mask of pairs: the shape is the same whatever the numbers are, ties are all taken."""
+    """A mask of pairs: its shape never changes, and of ties all are taken."""
 
     def mask(distances: mx.array, labels: mx.array, others: mx.array) -> mx.array:
         same = others == labels[:, None]
         ordered = mx.sort(mx.where(same, mx.inf, distances), axis=1)
-        count = mx.ceil(options.share * (~same).sum(axis=1, keepdims=True)).astype(mx.int32)
-        bound = mx.take_along_axis(ordered, mx.maximum(count - 1, 0), axis=1)
+        negatives = (~same).sum(axis=1, keepdims=True)
+        last = mx.ceil(options.share * negatives).astype(mx.int32) - 1
+        bound = mx.take_along_axis(ordered, mx.maximum(last, 0), axis=1)
         return same | (distances <= bound)
 
     return Miner(mask)

@@ -1,0 +1,266 @@
+"""Episodes: NumPy only, pure in (seed, index), many at a time."""
+
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+
+import numpy as np
+from attrs import frozen
+from numpy.typing import NDArray
+
+from ..core.draws import Episode, EpisodeBlock, Grouping, Ints, in_blocks
+from ..core.errors import ClassTooSmallError
+from ..core.interfaces import Sampler
+from ..core.options import at_least, option, positive
+from ..core.seeding import generator
+from .pools import GROUPS_HELP, Places, groups_used, pools_of, require_classes
+
+# Episodes are drawn a block at a time, keyed by (seed, index // block), in tables with an entry for
+# every image of every class of every episode: at most this many entries and this many episodes.
+_ENTRIES, _EPISODES = 1 << 20, 256
+
+
+@frozen(eq=False)
+class _Pools:
+    """Images, and groups of images, of c classes as padded tables."""
+
+    ids: Ints  # (c,)
+    images: Ints  # (c, n)
+    sizes: Ints  # (c,)
+    groups: Ints | None  # (c, n), of each image
+    dealt: Ints  # (c, g): the groups of each class
+    dealt_sizes: Ints  # (c, g): images in each, 0 for padding
+    place: Ints  # (c, n): where in `dealt` each image's group is
+
+    @classmethod
+    def of(cls, pools: dict[int, Ints], groups: Ints | None) -> "_Pools":
+        members = list(pools.values())
+        of = [] if groups is None else [groups[pool] for pool in members]
+        found = [np.unique(row, return_inverse=True, return_counts=True) for row in of]
+        return cls(
+            ids=np.array(list(pools), np.int64),
+            images=_padded(members),
+            sizes=np.array([len(pool) for pool in members], np.int64),
+            groups=None if groups is None else _padded(of),
+            dealt=_padded([f[0] for f in found]),
+            dealt_sizes=_padded([f[2] for f in found]),
+            place=_padded([f[1] for f in found]),
+        )
+
+    def block(self, n_way: int, at_most: int) -> int:
+        """How many episodes to draw together."""
+        groups = 0 if self.groups is None else int(self.groups.max(initial=0))
+        return max(1, min(at_most, _ENTRIES // (n_way * self.images.shape[1] + groups + 1)))
+
+    def deal(
+        self, rng: np.random.Generator, classes: Ints, k_shot: int
+    ) -> tuple[Places, Places, Ints]:
+        """Support and possible queries of the classes (e, w), positions in `ids`, of e episodes.
+
+        Returns positions in the classes' images, one column (of e · w) for every class of every
+        episode: support (k_shot, e · w), possible queries (n', e · w) and how many these are.
+
+        With groups, the first half of a class's groups by a random rank (more where k_shot needs
+        them) are dealt to the support and the queries are the images of the others, so that none is
+        a near copy of a support image. One rank serves all classes of an episode: a signer who
+        signs every class is on one side. No query is of a group that is in any class's support.
+        """
+        sizes = self.sizes[classes].ravel()
+        if self.groups is None:
+            places = np.arange(self.images.shape[1], dtype=np.int32)  # half as much to move
+            every = np.repeat(places[:, None], len(sizes), axis=1)
+            _shuffle(rng, every, sizes, k_shot)
+            return every[:k_shot], every[k_shot:], sizes - k_shot
+        e, w = classes.shape
+        episode = np.arange(e)[:, None, None]
+        count = int(self.groups.max()) + 1
+        rank = rng.permuted(np.tile(np.arange(count), (e, 1)), axis=1)
+        in_group = self.dealt_sizes[classes]
+        order = np.argsort(
+            np.where(in_group > 0, rank[episode, self.dealt[classes]], count), axis=-1
+        )
+        so_far = np.take_along_axis(in_group, order, axis=-1).cumsum(axis=-1)
+        half = (in_group > 0).sum(axis=-1) // 2
+        chosen = np.maximum((so_far < k_shot).sum(axis=-1) + 1, half)
+        side = np.zeros(in_group.shape, bool)
+        np.put_along_axis(side, order, np.arange(in_group.shape[-1]) < chosen[..., None], axis=-1)
+        ours = np.take_along_axis(side, self.place[classes], axis=-1)
+        real = np.arange(self.images.shape[1]) < self.sizes[classes][..., None]
+        table, on_support_side = _first(ours & real)
+        _shuffle(rng, table, on_support_side, k_shot)
+        support = table[:k_shot]
+        taken = np.zeros((e, count), bool)
+        of_support = self.groups[classes.ravel(), support].reshape(-1, e, w)
+        taken[episode[:, :, 0], of_support] = True
+        rest, n_rest = _first(real & ~ours & ~taken[episode, self.groups[classes]])
+        return support, rest, n_rest
+
+
+@frozen
+class EpisodesOptions:
+    """Options of N-way K-shot episodes."""
+
+    n_way: int = option(5, "classes in an episode", at_least(2))
+    k_shot: int = option(5, "support images per class", positive)
+    n_query: int = option(15, "query images per class", positive)
+    groups: Grouping = option("separate", GROUPS_HELP)
+
+
+def _check_deal(pools: dict[int, Ints], groups: Ints | None, k_shot: int, n_query: int) -> None:
+    """Raise DataError where some deal could leave a class short of support or queries."""
+    for class_id, pool in pools.items():
+        on_support_side, note = k_shot, "images"
+        if groups is not None and len(pool):
+            # The worst deal: the larger half, or almost k_shot images and then the largest group.
+            sizes = np.sort(np.unique(groups[pool], return_counts=True)[1])[::-1]
+            step = int(np.gcd.reduce(sizes))
+            almost = (k_shot - 1) // step * step
+            worst = max(sizes[: len(sizes) // 2].sum(), almost + sizes[0])
+            on_support_side = min(worst, len(pool))
+            note = f"images in {len(sizes)} groups, kept apart (--groups mixed would not)"
+        if len(pool) < k_shot or len(pool) - on_support_side < n_query:
+            raise ClassTooSmallError(
+                class_id,
+                f"has {len(pool)} {note}: not enough for {k_shot} support (k_shot) and at least "
+                f"{n_query} query; ask for fewer (--k-shot), add images, or leave the class out",
+            )
+
+
+def _shuffle(rng: np.random.Generator, table: Places, sizes: Ints, count: int) -> None:
+    """Draw without replacement in every column of a table (n, r), in place.
+
+    The first `count` rows become a draw, in random order, from a column's first `sizes` (r,)
+    entries; the others of these come after. The first steps of a Fisher-Yates shuffle (Knuth,
+    Algorithm P); a column smaller than `count` comes out wrong, but stays a permutation.
+    """
+    columns = len(sizes)
+    step = np.arange(count)[:, None]
+    left = np.maximum(sizes - step, 1)
+    other = step + (rng.random((count, columns)) * left).astype(np.int64)
+    other = np.minimum(other, len(table) - 1) * columns + np.arange(columns)
+    flat = table.reshape(-1)
+    for i in range(min(count, len(table))):
+        chosen = flat.take(other[i])
+        flat[other[i]] = table[i]
+        table[i] = chosen
+
+
+def _first(mask: NDArray[np.bool_]) -> tuple[Ints, Ints]:
+    """Where (…, n) is true: positions (n, …) flattened, the true ones first, and how many (…)."""
+    order = np.argsort(~mask, axis=-1, kind="stable").reshape(-1, mask.shape[-1])
+    return np.ascontiguousarray(order.T), mask.sum(axis=-1).ravel()
+
+
+def _padded(rows: Sequence[Ints]) -> Ints:
+    """Vectors of any lengths as rows of one table, padded with 0."""
+    table = np.zeros((len(rows), max(map(len, rows), default=0)), np.int64)
+    for line, row in zip(table, rows, strict=True):
+        line[: len(row)] = row
+    return table
+
+
+def _short(class_id: int, have: int, n_query: int) -> ClassTooSmallError:
+    """Groups that span classes leave a class short of queries."""
+    return ClassTooSmallError(
+        class_id,
+        f"has {have} images apart from the groups of the support, {n_query} queries are "
+        "needed; ask for fewer, or let groups mix (groups = mixed)",
+    )
+
+
+def episodes(
+    options: EpisodesOptions, labels: Ints, groups: Ints | None = None
+) -> Sampler[Episode]:
+    """N-way K-shot episodes (Vinyals et al. 2016): support and query share no image, nor group."""
+    by_class = pools_of(labels)
+    groups = groups_used(groups, options.groups)
+    require_classes(by_class, options.n_way, f"n_way {options.n_way}")
+    _check_deal(by_class, groups, options.k_shot, options.n_query)
+    pools = _Pools.of(by_class, groups)
+    n_way, k_shot, n_query = options.n_way, options.k_shot, options.n_query
+    size = pools.block(n_way, _EPISODES)
+    support_labels, query_labels = (np.repeat(np.arange(n_way), k) for k in (k_shot, n_query))
+
+    @lru_cache(maxsize=1)
+    def dealt(seed: int, number: int) -> tuple[Ints, Ints, Ints, Ints]:
+        """Support (e, s), query (e, q), possible queries (e, n_way) and classes (e, n_way)."""
+        rng = generator(seed, "episodes", number)
+        every = np.repeat(np.arange(len(pools.ids))[:, None], size, axis=1)
+        _shuffle(rng, every, np.full(size, len(pools.ids)), n_way)
+        classes = np.ascontiguousarray(every[:n_way].T)
+        support, rest, n_rest = pools.deal(rng, classes, k_shot)
+        _shuffle(rng, rest, n_rest, n_query)
+        chosen = [
+            pools.images[classes.ravel(), rows].reshape(-1, size, n_way).transpose(1, 2, 0)
+            for rows in (support, rest[:n_query])
+        ]
+        s, q = (rows.reshape(size, -1) for rows in chosen)
+        return s, q, n_rest.reshape(size, n_way), pools.ids[classes]
+
+    def part(seed: int, number: int, episodes: slice) -> tuple[Ints, Ints, Ints]:
+        support, query, n_rest, classes = (rows[episodes] for rows in dealt(seed, number))
+        for e, w in np.argwhere(n_rest < n_query):
+            raise _short(int(classes[e, w]), int(n_rest[e, w]), n_query)
+        return support, query, classes
+
+    def draw(seed: int, index: int) -> Episode:
+        number, at = divmod(index, size)
+        support, query, classes = (rows[0] for rows in part(seed, number, slice(at, at + 1)))
+        return Episode.joined(support, support_labels, query, query_labels, classes.tolist())
+
+    def blocks(seed: int, count: int) -> Iterator[EpisodeBlock]:
+        for start in range(0, count, size):
+            support, query, classes = part(seed, start // size, slice(0, count - start))
+            yield EpisodeBlock(support, support_labels, query, query_labels, classes)
+
+    return Sampler(draw=draw, layout="episode", blocks=blocks)
+
+
+def all_way(
+    labels: Ints, groups: Ints | None, query_classes: Sequence[int], k_shot: int
+) -> Sampler[Episode]:
+    """Support of k_shot images of every class, queries all others of some classes.
+
+    The reference experiment's test: new classes must be told from each other and from the known.
+    """
+    by_class = pools_of(labels)
+    groups = groups_used(groups, "separate")
+    asked = {c: by_class.get(c, np.empty(0, np.int64)) for c in query_classes}
+    _check_deal(asked, groups, k_shot, 1)
+    _check_deal({c: p for c, p in by_class.items() if c not in asked}, groups, k_shot, 0)
+    pools = _Pools.of(by_class, groups)
+    n_way = len(pools.ids)
+    size = pools.block(n_way, 16)
+    asked_labels = np.searchsorted(pools.ids, list(asked))
+    support_labels = np.repeat(np.arange(n_way), k_shot)
+
+    @lru_cache(maxsize=1)
+    def dealt(seed: int, number: int) -> tuple[Ints, Ints, Ints]:
+        """Support (e, s), possible queries (e, asked, n), and how many these are (e, asked)."""
+        rng = generator(seed, "all-way", number)
+        classes = np.tile(np.arange(n_way), (size, 1))
+        support, rest, n_rest = pools.deal(rng, classes, k_shot)
+        rest = rest.reshape(len(rest), size, n_way)[..., asked_labels]
+        return (
+            pools.images[classes.ravel(), support].T.reshape(size, -1),
+            pools.images[asked_labels, rest].transpose(1, 2, 0),
+            n_rest.reshape(size, n_way)[:, asked_labels],
+        )
+
+    def draw(seed: int, index: int) -> Episode:
+        number, at = divmod(index, size)
+        support, rest, n_rest = (rows[at] for rows in dealt(seed, number))
+        for c, have in zip(asked, n_rest, strict=True):
+            if not have:
+                raise _short(c, 0, 1)
+        queries = [row[:have] for row, have in zip(rest, n_rest, strict=True)]
+        query_labels = np.repeat(asked_labels, n_rest)
+        classes = pools.ids.tolist()
+        return Episode.joined(
+            support, support_labels, np.concatenate(queries), query_labels, classes
+        )
+
+    def blocks(seed: int, count: int) -> Iterator[EpisodeBlock]:
+        # With groups, episodes differ in their number of queries.
+        return in_blocks((draw(seed, i) for i in range(count)), at_most=size)
+
+    return Sampler(draw=draw, layout="episode", blocks=blocks)
