@@ -12,7 +12,7 @@ from scipy.stats import chisquare
 
 from fewshot.core.errors import ClassTooSmallError
 from fewshot.core.interfaces import Sampler
-from fewshot.parts import samplers
+from fewshot.parts import episodes as block_drawing
 from fewshot.parts.episodes import EpisodesOptions, _Pools, _shuffle, all_way, episodes
 from fewshot.testing import labelled, plenty
 from fewshot.testing.samplers import draw_fault, same_draw
@@ -24,7 +24,7 @@ Ints = NDArray[np.int64]
 def in_small_blocks(entries: int, factory: Callable[..., Any], *given: Any) -> Any:
     """A sampler that draws few episodes together, so that a test meets several blocks."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(samplers, "_ENTRIES", entries)
+        patch.setattr(block_drawing, "_ENTRIES", entries)
         return factory(*given)
 
 
