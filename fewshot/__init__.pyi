@@ -68,6 +68,7 @@ from .deploy.support import Support as Support
 from .engine.adaptation import evaluate_adapted as evaluate_adapted
 from .engine.embedding import embed as embed
 from .engine.embedding import raw_pixels as raw_pixels
+from .engine.embedding import recentre as recentre
 from .engine.evaluation import Evaluation as Evaluation
 from .engine.evaluation import evaluate as evaluate
 from .engine.evaluation import predict as predict
@@ -94,6 +95,7 @@ from .parts.adapters import whiten as whiten
 from .parts.backbones import Conv4 as Conv4
 from .parts.backbones import Conv4Options as Conv4Options
 from .parts.backbones import conv4 as conv4
+from .parts.embedder import Centre as Centre
 from .parts.embedder import Embedder as Embedder
 from .parts.episodes import EpisodesOptions as EpisodesOptions
 from .parts.episodes import all_way as all_way

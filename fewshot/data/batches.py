@@ -22,13 +22,6 @@ def gather(dataset: Dataset, indices: Ints) -> NDArray[np.uint8]:
     return np.stack([dataset[int(i)] for i in indices])
 
 
-def load(
-    dataset: Dataset, indices: Ints, transforms: Sequence[Transform], rng: np.random.Generator
-) -> NDArray[np.float32]:
-    """Images `indices` as float32 in [0, 1], transformed in order."""
-    return prepared(gather(dataset, indices), transforms, rng)
-
-
 def prepared(
     images: NDArray[np.uint8], transforms: Sequence[Transform], rng: np.random.Generator
 ) -> NDArray[np.float32]:

@@ -19,7 +19,7 @@ from scipy.special import softmax
 from ..catalogue.loading import build_registry
 from ..catalogue.registry import Registry
 from ..compute.folding import folded
-from ..compute.modules import evaluating
+from ..compute.modules import copied, evaluating
 from ..compute.streams import all_cores
 from ..core.errors import (
     ConfigError,
@@ -32,8 +32,6 @@ from ..core.errors import (
 from ..core.files import read_json
 from ..core.interfaces import Head, Metric
 from ..core.options import as_names
-from ..core.seeding import generator
-from ..data.batches import prepared
 from ..data.images import Picture, Shape, decode_images
 from ..engine.calibration import Calibration, Fitted, by_class, fitted, for_counts
 from ..parts.embedder import Embedder
@@ -313,10 +311,9 @@ class Classifier:
 
     def _embeddings(self, images: NDArray[np.uint8]) -> mx.array:
         """Of images (b, h, w, c) of the network's size, a batch at a time."""
-        rng = generator(0, "preprocess")
         done = []
         for start in range(0, len(images), _BATCH):
-            batch = prepared(images[start : start + _BATCH], self.embedder.preprocess, rng)
+            batch = self.embedder.prepared(images[start : start + _BATCH])
             with all_cores(len(batch)):
                 done.append(self.embedder(mx.array(batch)))
                 mx.eval(done)
@@ -354,7 +351,8 @@ _ARRAYS = ("images", "embeddings", "labels")  # of the support
 
 def _blank(embedder: Embedder, metric: Metric, head: Head, shape: Shape) -> Classifier:
     """Without any class."""
-    embedder = evolve(embedder, backbone=folded(embedder.backbone))
+    centre = copied(embedder.centre)
+    embedder = evolve(embedder, backbone=folded(embedder.backbone), centre=centre)
     support = Support(
         np.empty((0, *shape), np.uint8),
         np.empty((0, embedder.backbone.embedding_dim), np.float32),

@@ -1,7 +1,7 @@
 """An embedding network for other programs: as ONNX, or as an MLX function.
 
 Both take images (batch, h, w, c) float32 in [0, 1], upright and scaled to h x w, and give
-embeddings (batch, d); `preprocess`, five crops and l2 normalisation are part of them.
+embeddings (batch, d); `preprocess`, five crops, the centre and l2 normalisation are part of them.
 """
 
 from collections.abc import Callable, Iterator
@@ -155,6 +155,8 @@ def _write_onnx(embedder: Embedder, recipe: Recipe, path: Path) -> Run:
         graph.add("MatMul", graph.constant(down[:, None, None]), last=True)
         reshape(-1, channels, height, width)
     _layers(graph, layers)
+    if embedder.centre is not None:
+        graph.add("Sub", graph.constant(embedder.centre.mean))
     scale()
     if five:
         reshape(5, -1, d)

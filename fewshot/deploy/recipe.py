@@ -29,8 +29,8 @@ class Recipe:
     """Everything that decides an embedding of an image (h, w, c) of `shape` and its comparison.
 
     `components`: which release of which plugin each part was made by; `weights` of backbone,
-    metric and head by the names in a run's weights file; `seed` of what the parts draw beside
-    these.
+    metric, head and centre by the names in a run's weights file; `seed` of what the parts draw
+    beside these.
     """
 
     shape: Shape
@@ -74,7 +74,7 @@ def of_run(folder: Path, registry: Registry, without_adapter: bool = False) -> R
         weights={
             name: np.array(array)
             for name, array in weights.items()
-            if name.startswith(("backbone.", "metric.", "head."))
+            if name.startswith(("backbone.", "metric.", "head.", "centre."))
         },
         seed=config.seed,
     )
@@ -92,7 +92,7 @@ def remade(recipe: Recipe, registry: Registry) -> tuple[Embedder, Metric, Head]:
         registry, recipe.shape, recipe.seed, recipe.backbone, recipe.preprocess, recipe.embedding,
         recipe.metric, recipe.head,
     )  # fmt: skip
-    learned = Learned(embedder.backbone, metric, head=head)
+    learned = Learned(embedder.backbone, metric, head=head, centre=embedder.centre)
     fill(learned, {name: mx.array(array) for name, array in recipe.weights.items()})
     learned.eval()
     return embedder, metric, head

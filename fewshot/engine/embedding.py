@@ -4,14 +4,14 @@ from collections.abc import Callable
 
 import mlx.core as mx
 import numpy as np
+from attrs import evolve
 from numpy.typing import NDArray
 
 from ..compute.modules import evaluating
 from ..core.draws import Ints
 from ..core.errors import TrainingError
 from ..core.interfaces import Dataset
-from ..core.seeding import generator
-from ..data.batches import ahead, gather, load
+from ..data.batches import ahead, gather
 from ..parts.embedder import Embedder
 
 
@@ -32,11 +32,10 @@ def embed(
         batch = max(1, batch // 5)
     n = len(dataset.labels)
     wanted = np.arange(n) if indices is None else np.unique(indices)
-    rng = generator(0, "preprocess")
     blocks = [wanted[i : i + batch] for i in range(0, len(wanted), batch)]
     out: NDArray[np.float32] | None = None
     with evaluating(embedder.backbone):
-        images = ahead(lambda i: load(dataset, blocks[i], embedder.preprocess, rng), len(blocks))
+        images = ahead(lambda i: embedder.prepared(gather(dataset, blocks[i])), len(blocks))
         for done, (block, pixels) in enumerate(zip(blocks, images, strict=True), start=1):
             rows = np.array(embedder(mx.array(pixels)))
             if not np.isfinite(rows).all():
@@ -50,6 +49,24 @@ def embed(
             if progress is not None:
                 progress(done, len(blocks))
     return np.empty((n, 0), np.float32) if out is None else out
+
+
+def recentre(
+    embedder: Embedder,
+    dataset: Dataset,
+    indices: Ints,
+    progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Take an embedder's centre, where it has one, anew: the mean over images `indices`.
+
+    That is of their embeddings (over five crops, where it takes these) as the backbone gives them,
+    neither centred nor of length 1.
+    """
+    if embedder.centre is None:
+        return
+    raw = evolve(embedder, normalize="none", centre=None)
+    rows = embed(raw, dataset, indices, progress=progress)[indices]
+    embedder.centre.mean = mx.array(rows.mean(axis=0, dtype=np.float64).astype(np.float32))
 
 
 def raw_pixels(dataset: Dataset, indices: Ints, size: int = 16) -> NDArray[np.float32]:

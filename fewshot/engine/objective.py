@@ -22,7 +22,8 @@ class Learned(nn.Module):
     """All that training changes, in one module: what it leaves and a checkpoint saves.
 
     `backbone`; `metric`, `loss` and `head` where they have learned parts; `proxies` (n_way ·
-    centres, d), the vectors of classes that an episode loss compares labelled images with.
+    centres, d), the vectors of classes that an episode loss compares labelled images with;
+    `centre`, which an embedder may subtract outside training, is only kept here.
     """
 
     def __init__(
@@ -32,6 +33,7 @@ class Learned(nn.Module):
         loss: Loss | None = None,
         head: Head | None = None,
         proxies: mx.array | None = None,
+        centre: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -39,6 +41,7 @@ class Learned(nn.Module):
             "metric": metric.fn,
             "loss": loss and loss.fn,
             "head": head and head.module,
+            "centre": centre,
         }
         for name, part in parts.items():
             if isinstance(part, nn.Module):

@@ -165,10 +165,12 @@ class ValidationDraws:
     """What a network in training is examined on.
 
     `pairs`: to choose a threshold on, and to try it on; None where classes are too few or small.
+    `training`: the images of the pool that are of training classes.
     """
 
     tasks: list[EpisodeBlock]
     pairs: tuple[Pairs, Pairs] | None
+    training: Ints
 
 
 def validation_draws(
@@ -193,14 +195,15 @@ def validation_draws(
     groups = dataset.groups if grouping == "separate" else None
     sampler = all_way(labels, groups, asked, max(1, min(5, smallest // 2)))
     tasks = list(sampler.blocks(seed, draws))
+    training = np.flatnonzero(only(labels, known) >= 0)
     # A training class of one group has no pair of its own that is no near copy.
     unit = np.arange(len(labels)) if groups is None else groups
     paired = [c for c in known if len(np.unique(unit[labels == c])) >= 2]
     if len(asked) < 2 or len(paired) < 2:
-        return ValidationDraws(tasks, None)
+        return ValidationDraws(tasks, None, training)
 
     def draw(classes: Sequence[int]) -> Pairs:
         spec = PairsOptions(1000, groups=grouping)
         return pairs(spec, only(labels, classes), groups).draw(seed, 0)
 
-    return ValidationDraws(tasks, (draw(paired), draw(asked)))
+    return ValidationDraws(tasks, (draw(paired), draw(asked)), training)

@@ -27,7 +27,7 @@ def median_time(function: Callable[[], object], seconds: float) -> float:
 def embedding_speed(
     embedder: Embedder, shape: tuple[int, int, int], batch: int = 128, seconds: float = 1.0
 ) -> Speed:
-    """Embedding rate in images/s, in batches and one by one; images decoded beforehand.
+    """Embedding rate in images/s, in batches and one by one; images are prepared beforehand.
 
     The median of as many rounds as fit in `seconds` each, at least three.
     """
@@ -37,7 +37,8 @@ def embedding_speed(
         mx.eval(embedder(images))
 
     def rate(size: int) -> float:
-        images = mx.array(rng.random((size, *shape), dtype=np.float32))
+        pixels = rng.integers(256, size=(size, *shape), dtype=np.uint8)
+        images = mx.array(embedder.prepared(pixels))
         return size / median_time(partial(embed_all, images), seconds)
 
     with evaluating(embedder.backbone):

@@ -29,7 +29,7 @@ from ..core.interfaces import (
     Transform,
 )  # fmt: skip
 from ..core.seeding import generator, mlx_seed
-from ..data.batches import ahead, load
+from ..data.batches import ahead, gather
 from ..parts.embedder import Embedder
 from ..parts.learners import plain
 from .objective import (
@@ -89,7 +89,7 @@ class Training:
         self.objective, self.options = objective, options
         self.history = History()
         self._dataset, self._sampler, self._learner = dataset, sampler, learner
-        self._transforms = [*augment, *objective.embedder.preprocess]
+        self._augment = augment
         self._seed = seed
         self._optimizer = make_optimizer(options)
         self._optimizer.init(self.learned.trainable_parameters())
@@ -135,7 +135,8 @@ class Training:
         draws = [self._sampler.draw(self._seed, step * count + i) for i in range(count)]
         items = np.concatenate([draw.items for draw in draws])
         rng = generator(self._seed, "augment", step)
-        return draws, load(self._dataset, items, self._transforms, rng)
+        images = gather(self._dataset, items)
+        return draws, self.objective.embedder.prepared(images, self._augment, rng)
 
     def _learn(self, *batch: Any) -> tuple[mx.array, ...]:
         weights = self.learned.trainable_parameters()
@@ -301,7 +302,7 @@ def fit(
     """
     check_fits(embedder, sampler, loss, metric, head, miner, learner)
     proxies = proxies_of(sampler, loss, embedder.backbone.embedding_dim, seed)
-    learned = Learned(embedder.backbone, metric, loss, head, proxies)
+    learned = Learned(embedder.backbone, metric, loss, head, proxies, embedder.centre)
     objective = Objective(embedder, metric, loss, head, miner, learned, sampler.layout)
     training = Training(objective, dataset, sampler, options, augment, learner, seed)
     return train(training, validate, on_record, on_best, progress)

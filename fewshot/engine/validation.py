@@ -6,7 +6,7 @@ from ..core.draws import Grouping
 from ..core.interfaces import Dataset, Head, Metric
 from ..data.split import ClassSplit
 from ..parts.embedder import Embedder
-from .embedding import embed
+from .embedding import embed, recentre
 from .evaluation import evaluate
 from .protocol import ValidationDraws, needed, validation_draws
 from .verification import verify
@@ -29,7 +29,8 @@ def validation(
     and validation classes, queries of the validation classes; "auc" and "pair_accuracy": pair
     verification on the validation classes, at the threshold that is best on pairs of the training
     classes, and "train_pair_accuracy" on these. All from at most `pool` images a class, so that it
-    stays cheap. Test classes are not read. None without validation classes.
+    stays cheap. An embedder that centres does so by the training classes' images of this pool, at
+    every call. Test classes are not read. None without validation classes.
     """
     drawn = validation_draws(dataset, split, grouping, pool, draws, seed)
     return None if drawn is None else validating(embedder, dataset, head, metric, drawn)
@@ -42,6 +43,7 @@ def validating(
     images = needed([*drawn.tasks, *(drawn.pairs or ())])
 
     def examine() -> dict[str, float]:
+        recentre(embedder, dataset, drawn.training)
         embeddings = embed(embedder, dataset, images)
         evaluation = evaluate(embeddings, drawn.tasks, head, metric, dataset.classes)
         figures = {"score": evaluation.accuracy}

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import attrs
 import mlx.core as mx
 import numpy as np
 from attrs import frozen
@@ -14,7 +13,7 @@ from ..catalogue.kinds import LEARNED, LISTS, PARTS
 from ..catalogue.registry import Registry, make
 from ..compute.modules import late_parameters, parameter_shapes
 from ..compute.randomness import keyed
-from ..core.draws import Draw, EpisodeBlock, Pairs
+from ..core.draws import Draw, EpisodeBlock, Ints, Pairs
 from ..core.errors import ClassTooSmallError, ConfigError, PluginError
 from ..core.interfaces import (
     Adapter,
@@ -40,7 +39,7 @@ from ..engine.protocol import (
     validation_draws,
     verification_pairs,
 )
-from ..parts.embedder import Embedder, EmbeddingOptions
+from ..parts.embedder import Centre, Embedder, EmbeddingOptions
 from .config import Chosen, RunConfig
 
 
@@ -64,6 +63,12 @@ class Parts:
     observers: tuple[Observer, ...]
     augment: tuple[Transform, ...]
     shape: Shape
+
+    @property
+    def training_images(self) -> Ints:
+        """Indices of all images of the training classes."""
+        known = class_ids(self.dataset, self.split.train)
+        return np.flatnonzero(only(self.dataset.labels, known) >= 0)
 
     @property
     def objective(self) -> Objective:
@@ -119,7 +124,8 @@ def network(
     net = part("backbone", backbone, shape)
     dim = net.embedding_dim  # may matter to the others
     transforms = tuple(part("transform", chosen) for chosen in preprocess)
-    embedder = Embedder(net, transforms, **attrs.asdict(embedding))
+    centre = Centre(dim) if embedding.centre == "train" else None
+    embedder = Embedder(net, transforms, embedding.normalize, embedding.crops, centre)
     return (
         embedder,
         part("metric", metric, embedding_dim=dim),
@@ -166,7 +172,7 @@ def build(config: RunConfig, registry: Registry, dataset: Dataset | None = None)
         training = only(dataset.labels, class_ids(dataset, split.train))
         sampler = part("sampler", config.sampler, training, dataset.groups)
     proxies = proxies_of(sampler, loss, dim, config.seed)
-    learned = Learned(embedder.backbone, metric, loss, head, proxies)
+    learned = Learned(embedder.backbone, metric, loss, head, proxies, embedder.centre)
     mx.eval(learned.parameters())
     return Parts(
         config, made_by, dataset, split, embedder, metric, loss, head, adapter, sampler, miner,

@@ -15,7 +15,7 @@ from ..core.progress import Progress
 from ..data.replay import image_names
 from ..engine.adaptation import adapted_embeddings, evaluate_adapted, gain
 from ..engine.calibration import calibrated
-from ..engine.embedding import embed, raw_pixels
+from ..engine.embedding import embed, raw_pixels, recentre
 from ..engine.evaluation import Evaluation, evaluate, predict, unembedded
 from ..engine.protocol import Setting, held_out_episodes, needed
 from ..engine.speed import embedding_speed
@@ -83,6 +83,7 @@ def examine(
     answers = predict(rows, shown, parts.head, parts.metric, memory)
     weights = snapshot(parts.learned)
     parts.learned.load_weights(blank)
+    recentre(parts.embedder, dataset, parts.training_images)  # by the untrained network's own mean
     rows = _embeddings(parts, draws, "untrained backbone", progress)
     untrained = evaluations(rows, parts.head, parts.metric, 1)
     parts.learned.load_weights(weights)

@@ -25,6 +25,7 @@ from ..core.progress import Progress, silent
 from ..data.datasets import ArrayDataset, decode
 from ..data.replay import write_episode
 from ..data.split import ClassSplit, SplitOptions
+from ..engine.embedding import recentre
 from ..engine.training import History, Training, train
 from ..engine.validation import validating
 from ..engine.weights import INITIAL, WEIGHTS, fill, read_weights, save_weights
@@ -76,6 +77,7 @@ def run(
         if initialised:  # `eval` has the same floor, without what they came from
             note(initial_sha256=save_weights(parts.learned, folder / INITIAL))
         history = _train(parts, draws, folder, audience, progress)
+        recentre(parts.embedder, parts.dataset, parts.training_images)
         note(
             weights_sha256=save_weights(parts.learned, folder / WEIGHTS),
             training=attrs.asdict(history, filter=lambda a, _: a.name != "records"),
@@ -132,10 +134,13 @@ def evaluate_run(
     draws = drawn(parts)
     if (folder / INITIAL).is_file():
         initial = read_weights(folder / INITIAL, manifest.get("initial_sha256"))
-        fill(parts.learned, initial, f"{folder / INITIAL}: its weights")
+        fill(parts.learned, _with_centre(initial, parts), f"{folder / INITIAL}: its weights")
     blank = snapshot(parts.learned)
-    fill(parts.learned, _kept_weights(folder, parts), f"{folder}: its weights")
+    weights = _kept_weights(folder, parts)
+    fill(parts.learned, _with_centre(weights, parts), f"{folder}: its weights")
     parts = evolve(parts, dataset=decoded(parts.dataset, progress))
+    if "centre.mean" not in weights or "weights_sha256" not in manifest:  # none, or not the last
+        recentre(parts.embedder, parts.dataset, parts.training_images)
     out = files.new_folder(folder, "eval-")
     files.write_text(out / "config.toml", to_toml(config))
     _report(out, "Evaluation", parts, examine(parts, draws, blank, progress), manifest)
@@ -159,6 +164,13 @@ def _kept_weights(folder: Path, parts: Parts) -> dict[str, mx.array]:
             )
         weights = {k: v for k, v in weights.items() if not k.startswith(f"{kind}.")}
     return weights
+
+
+def _with_centre(weights: Mapping[str, mx.array], parts: Parts) -> dict[str, mx.array]:
+    """Weights with a centre just where the parts have one: the weights' own, else zeros."""
+    kept = {name: array for name, array in weights.items() if name != "centre.mean"}
+    centre = parts.embedder.centre
+    return kept if centre is None else {"centre.mean": centre.mean, **weights}
 
 
 def decoded(dataset: Dataset, progress: Progress = silent) -> ArrayDataset:

@@ -19,7 +19,7 @@ from ..core.progress import Progress, silent
 from ..core.seeding import generator
 from ..data.datasets import ArrayDataset
 from ..data.split import ClassSplit, split_classes
-from ..engine.embedding import embed
+from ..engine.embedding import embed, recentre
 from ..engine.evaluation import evaluate
 from ..engine.protocol import needed
 from ..engine.training import fit
@@ -193,6 +193,7 @@ def _scores(
                 f"interrupted in {where}; trials that are done are kept: the same command goes on"
             )
         (tasks,) = draws.episodes.values()
+        recentre(parts.embedder, dataset, parts.training_images)
         rows = embed(parts.embedder, dataset, needed(tasks))
         memory = config.evaluation.memory
         found = evaluate(rows, tasks, parts.head, parts.metric, dataset.classes, memory=memory)

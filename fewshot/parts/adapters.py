@@ -18,7 +18,6 @@ from ..core.errors import TrainingError
 from ..core.interfaces import Adapter, Metric, Transform
 from ..core.options import NoOptions, above, at_least, at_most, option, positive, share, within
 from ..core.seeding import generator
-from ..data.batches import prepared
 from .embedder import Embedder
 from .heads import nearest_prototype
 from .learners import descend
@@ -33,8 +32,12 @@ _COLOUR_HELP = "strength of random brightness, contrast and saturation; 0: none"
 
 
 def _own(embedder: Embedder) -> Embedder:
-    """A copy in eval mode: batch norm keeps its statistics, so that a single image will do."""
-    return evolve(embedder, backbone=copied(embedder.backbone).eval())
+    """A copy in eval mode: batch norm keeps its statistics, so that a single image will do.
+
+    It keeps the centre, that of the training classes before adapting.
+    """
+    backbone, centre = copied(embedder.backbone).eval(), copied(embedder.centre)
+    return evolve(embedder, backbone=backbone, centre=centre)
 
 
 def _sorted(images: Images, labels: Ints) -> tuple[Images, Ints]:
@@ -105,7 +108,7 @@ def finetune(options: FinetuneOptions = FinetuneOptions()) -> Adapter[Embedder]:
             rng = generator(seed, "finetune", step)
             drawn = [_drawn(rng, pool, 2 * options.per_class) for pool in pools]
             items = np.stack(drawn).reshape(n_way, 2, -1).swapaxes(0, 1).ravel()
-            pixels = prepared(images[items], [*augment, *embedder.preprocess], rng)
+            pixels = embedder.prepared(images[items], augment, rng)
             value, gradients = gradient(mx.array(pixels))
             optimizer.update(model, gradients)
             mx.eval(model.parameters(), optimizer.state, value)
@@ -161,7 +164,7 @@ def maml(options: MamlOptions = MamlOptions()) -> Adapter[Embedder]:
         images, labels = _sorted(images, labels)
         mine, n_way, truth = _own(embedder), int(labels.max()) + 1, mx.array(labels)
         alone = evolve(mine, crops="one")
-        pixels = mx.array(prepared(images, embedder.preprocess, generator(seed, "maml")))
+        pixels = mx.array(embedder.prepared(images))
 
         def objective() -> mx.array:
             support = alone(pixels)
@@ -222,12 +225,14 @@ def whiten(options: WhitenOptions = WhitenOptions()) -> Adapter[Embedder]:
         for view in range(options.views):
             rng = generator(seed, "whiten", view)
             for block in np.array_split(images, -(-len(images) // 128)):
-                pixels = prepared(block, [*augment, *embedder.preprocess], rng)
+                pixels = embedder.prepared(block, augment, rng)
                 rows.append(np.array(mine(mx.array(pixels))))
         of_row = np.tile(labels, options.views)
         matrix = _inverse_root(np.concatenate(rows).astype(np.float64), of_row, options.shrinkage)
         # Under l2 the lengths of the frozen embeddings need not be 1: the products' will be.
         backbone = Mapped(mine.backbone, mx.array(matrix.astype(np.float32)))
+        if mine.centre is not None:
+            mine.centre.mean = mine.centre.mean @ backbone.matrix  # (x − c) C^(-1/2)
         return evolve(mine, backbone=backbone.eval())
 
     return adapt

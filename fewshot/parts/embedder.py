@@ -1,22 +1,46 @@
 """A backbone with what is done before and after it."""
 
+from collections.abc import Sequence
 from functools import cache
 from typing import Any, Literal
 
 import mlx.core as mx
+import mlx.nn as nn
 import numpy as np
 from attrs import field, frozen
 from numpy.typing import NDArray
 
 from ..core.interfaces import Transform
 from ..core.options import option
+from ..core.seeding import generator
+from ..data.batches import prepared
 from .metrics import unit
 from .transforms import normalise
 
 
+class Centre(nn.Module):
+    """A point (d,) that is subtracted from embeddings; zeros until `recentre` takes it.
+
+    Kept with what is trained, but never trained itself. Wang, Chao, Weinberger & van der Maaten
+    2019, "SimpleShot": CL2N is the mean of the training classes' embeddings, then length 1.
+    """
+
+    def __init__(self, embedding_dim: int) -> None:
+        super().__init__()
+        self.mean = mx.zeros(embedding_dim)
+        self.freeze()
+
+    def __call__(self, embeddings: mx.array) -> mx.array:
+        """(…, d) -> (…, d)."""
+        return embeddings - self.mean
+
+
 @frozen
 class Embedder:
-    """A backbone, what is done to every image before it, and to every embedding after it."""
+    """A backbone, what is done to every image before it, and to every embedding after it.
+
+    Outside training `centre` is subtracted from what the backbone gives, before length 1.
+    """
 
     backbone: Any
     preprocess: tuple[Transform, ...] = field(
@@ -25,16 +49,36 @@ class Embedder:
     )
     normalize: Literal["none", "l2"] = "l2"
     crops: Literal["one", "five"] = "one"
+    centre: Centre | None = None
+
+    def prepared(
+        self,
+        images: NDArray[np.uint8],
+        augment: Sequence[Transform] = (),
+        rng: np.random.Generator | None = None,
+    ) -> NDArray[np.float32]:
+        """Images (b, h, w, c) uint8 as they go in: float32 in [0, 1], augmented, then preprocessed.
+
+        `rng`: of the augmentation. NumPy only, so that any thread may call it.
+        """
+        rng = generator(0, "preprocess") if rng is None else rng
+        return prepared(images, [*augment, *self.preprocess], rng)
 
     def __call__(self, images: mx.array) -> mx.array:
         """Preprocessed images (b, h, w, c) -> embeddings (b, d), of length 1 under l2.
 
         With five crops, and not in training, the mean over `five_crops`.
         """
-        if self.crops == "one" or self.backbone.training:
+        if (self.crops == "one" and self.centre is None) or self.backbone.training:
             return self.scaled(self.backbone(images))
-        embeddings = self.scaled(self.backbone(five_crops(images).reshape(-1, *images.shape[1:])))
+        if self.crops == "one":
+            return self.scaled(self._centred(images))
+        embeddings = self.scaled(self._centred(five_crops(images).reshape(-1, *images.shape[1:])))
         return self.scaled(embeddings.reshape(5, len(images), -1).mean(axis=0))
+
+    def _centred(self, images: mx.array) -> mx.array:
+        embeddings: mx.array = self.backbone(images)
+        return embeddings if self.centre is None else self.centre(embeddings)
 
     def scaled(self, embeddings: mx.array) -> mx.array:
         """To length 1 under l2."""
@@ -50,6 +94,11 @@ class EmbeddingOptions:
         "one",
         "outside training, embed the image alone, or also its four corners and take the mean: "
         "better, and five times the work",
+    )
+    centre: Literal["none", "train"] = option(
+        "none",
+        "outside training, subtract the mean embedding of the training classes' images, before "
+        "length 1, or not",
     )
 
 
