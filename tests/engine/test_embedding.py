@@ -6,16 +6,16 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from attrs import astuple, evolve
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from toys import modes, network, state, toy
 
 from fewshot.compute.modules import evaluating
 from fewshot.data.datasets import ArrayDataset
-from fewshot.engine.embedding import embed, raw_pixels
+from fewshot.engine.embedding import embed, raw_pixels, recentre
 from fewshot.engine.speed import embedding_speed
-from fewshot.parts.embedder import Embedder, five_crops
+from fewshot.parts.embedder import Centre, Embedder, five_crops
 from fewshot.testing.laws import ULP
 
 seeds = st.integers(0, 2**32 - 1)
@@ -142,3 +142,74 @@ def test_speeds_are_positive_and_one_image_takes_the_reciprocal() -> None:
     assert min(astuple(found)) > 0
     assert found.single_latency_ms * found.single_images_per_second == pytest.approx(1000)
     assert all(modes(net).values())
+
+
+# ------------------------------------------------------------------------------- centring
+
+
+def of_numpy(raw: Any, mean: Any, normalize: str) -> Any:
+    """Raw embeddings (crops, n, d) centred, of length 1, and their mean over crops: float64."""
+
+    def scaled(rows: Any) -> Any:
+        return rows / np.linalg.norm(rows, axis=-1, keepdims=True) if normalize == "l2" else rows
+
+    rows = scaled(raw.astype(np.float64) - mean)
+    return scaled(rows.mean(axis=0)) if len(raw) > 1 else rows[0]
+
+
+@settings(max_examples=10)
+@given(
+    known=st.lists(st.integers(0, 17), min_size=2, unique=True),
+    normalize=st.sampled_from(["l2", "none"]),
+    crops=st.sampled_from(["one", "five"]),
+)
+def test_embeddings_are_seen_from_the_mean_of_the_training_images(
+    known: list[int], normalize: Any, crops: Any
+) -> None:
+    images, net = toy(per_class=3), network(dropout=0.5)
+    embedder = Embedder(net, normalize=normalize, crops=crops, centre=Centre(net.embedding_dim))
+    recentre(embedder, images, np.array(known))
+    assert net.training  # as it was
+
+    pixels = mx.array(embedder.prepared(images.images))
+    views = five_crops(pixels) if crops == "five" else pixels[None]
+    with evaluating(net):
+        raw = np.stack([np.array(net(view)) for view in views])
+    mean = raw.astype(np.float64)[:, known].mean(axis=(0, 1))
+    assert embedder.centre is not None
+    assert np.allclose(np.array(embedder.centre.mean), mean, atol=1e-5)
+    expected = of_numpy(raw, mean, normalize)
+    assert np.allclose(embed(embedder, images), expected, atol=1e-3)
+    assert not np.allclose(embed(evolve(embedder, centre=None), images), expected, atol=1e-3)
+
+
+def test_during_training_nothing_is_subtracted() -> None:
+    net, images = network().train(), mx.array(np.random.default_rng(0).random((4, 16, 16, 1), "f4"))
+    for crops in ("one", "five"):
+        plain = Embedder(net, crops=crops)
+        centred = evolve(plain, centre=Centre(net.embedding_dim))
+        centred.centre.mean = mx.ones(net.embedding_dim)
+        assert np.allclose(np.array(plain(images)), np.array(centred(images)), atol=100 * ULP)
+
+
+def test_without_a_centre_there_is_none_to_take() -> None:
+    embedder = Embedder(network())
+    recentre(embedder, toy(per_class=3), np.arange(3))
+    assert embedder.centre is None
+
+
+def test_images_are_prepared_as_transforms_in_a_row_would() -> None:
+    images = toy(per_class=1).images
+
+    def noise(batch: Any, rng: np.random.Generator) -> Any:
+        return batch + rng.random(batch.shape, np.float32)
+
+    embedder = Embedder(
+        network(), preprocess=(lambda batch, _: 2 * batch, lambda batch, _: batch - 1)
+    )
+    expected = images.astype(np.float64) / 255
+    assert np.allclose(embedder.prepared(images), 2 * expected - 1, atol=1e-6)
+    expected = expected + np.random.default_rng(3).random(images.shape, np.float32)
+    found = embedder.prepared(images, [noise], np.random.default_rng(3))
+    assert found.dtype == np.float32
+    assert np.allclose(found, 2 * expected - 1, atol=1e-6)

@@ -13,8 +13,11 @@ from toys import NAMES, network, toy
 
 from fewshot.data.datasets import ArrayDataset
 from fewshot.data.split import ClassSplit
+from fewshot.engine.embedding import embed
+from fewshot.engine.evaluation import evaluate
+from fewshot.engine.protocol import validation_draws
 from fewshot.engine.validation import validation
-from fewshot.parts.embedder import Embedder
+from fewshot.parts.embedder import Centre, Embedder
 from fewshot.parts.heads import nearest_prototype, nearest_support
 from fewshot.parts.metrics import euclidean
 
@@ -53,6 +56,28 @@ def test_validation_never_reads_test_classes_and_repeats(entry: Any) -> None:
     mx.random.seed(9)
     net.layers.layers[0].weight = mx.random.normal(net.layers.layers[0].weight.shape)
     assert examine() != figures  # it looks at the embedder as it is now
+
+
+def test_validation_centres_by_the_training_classes_of_its_pool() -> None:
+    data, net, split = Sealed(toy(), "ef"), network(), ClassSplit("ab", "cd", "ef")
+    embedder = Embedder(net, centre=Centre(net.embedding_dim))
+    head, metric = nearest_prototype(), euclidean()
+    examine = validation(embedder, data, split, head, metric)
+    assert examine is not None
+    figures = examine()
+    raw = embed(Embedder(net, normalize="none"), data, np.flatnonzero(data.labels < 4))
+    mean = raw[data.labels < 2].mean(axis=0, dtype=np.float64)  # the pool holds all of them
+    assert embedder.centre is not None
+    assert np.allclose(np.array(embedder.centre.mean), mean, atol=1e-5)
+    rows = raw.astype(np.float64) - mean
+    rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+    drawn = validation_draws(data, split)
+    assert drawn is not None
+    expected = evaluate(rows, drawn.tasks, head, metric, data.classes).accuracy
+    assert figures["score"] == pytest.approx(expected, abs=0.02)  # but for rounding
+    plain = validation(evolve(embedder, centre=None), data, split, head, metric)
+    assert plain is not None
+    assert plain()["auc"] != pytest.approx(figures["auc"], abs=1e-4)
 
 
 def test_validation_on_one_class_has_no_pairs_to_verify() -> None:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import mlx.core as mx
 import numpy as np
 import pytest
 from attrs import evolve
@@ -9,8 +10,8 @@ from numpy.typing import NDArray
 
 from fewshot.compute.modules import copied
 from fewshot.core.errors import TrainingError
-from fewshot.parts.adapters import FinetuneOptions, WhitenOptions, finetune, whiten
-from fewshot.parts.embedder import Embedder
+from fewshot.parts.adapters import FinetuneOptions, WhitenOptions, finetune, maml, none, whiten
+from fewshot.parts.embedder import Centre, Embedder
 from fewshot.parts.metrics import euclidean
 from fewshot.parts.transforms import normalise
 from fewshot.testing.adapters import embedded, small_embedder, state
@@ -112,3 +113,23 @@ def test_a_copy_shares_no_array_that_can_be_written_to() -> None:
         if "weight" in layer:
             layer.weight[0] = 7.0
     assert state(ours) == before != state(mine)
+
+
+# ---------------------------------------------------------------------------- the centre
+
+
+@pytest.mark.parametrize("adapter", [none(), finetune(), maml(), whiten()])
+def test_an_adapted_embedder_keeps_the_centre(adapter: Any) -> None:
+    images, labels = task(2)
+    ours = small_embedder("none")
+    centre = Centre(6)
+    centre.mean = mx.array(np.linspace(-1, 1, 6, dtype=np.float32))
+    ours = evolve(ours, centre=centre)
+    adapted = adapter(ours, images, labels, euclidean(), 0)
+    raw = embedded(evolve(adapted, centre=None), QUERIES).astype(np.float64)
+    mean, matrix = np.linspace(-1, 1, 6), getattr(adapted.backbone, "matrix", np.eye(6))
+    # A linear map is one of what was centred: (x - c) M.
+    expected = raw - mean @ np.array(matrix, np.float64)
+    assert np.allclose(embedded(adapted, QUERIES), expected, atol=1e-5)
+    assert adapted.centre is not centre
+    assert np.allclose(np.array(centre.mean), mean)
