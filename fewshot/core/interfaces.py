@@ -287,6 +287,8 @@ class Adapter(Protocol[E]):
     that embeddings are compared by; a seed. Returns a new embedder, whose embeddings are finite,
     with a backbone of its own: the caller's keeps its weights and modes, and training one never
     changes the other. A pure function: the same arguments give the same embedder.
+    Where the embedder has a centre, it is subtracted from what the new backbone gives, too:
+    whoever maps embeddings maps it.
     """
 
     def __call__(
