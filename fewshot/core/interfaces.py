@@ -102,13 +102,16 @@ class Loss:
     a class-balanced batch against the others, itself left out (m = b − 1), and their labels.
 
     `fn` may be an `nn.Module` with learned parts. `margin`: the largest distance it asks for, which
-    the metric must be able to reach. `requires`: laws that the metric must keep.
+    the metric must be able to reach. `requires`: laws that the metric must keep. `draws`: of the
+    draws that serve its layout, those it is meant for, which decides the sampler where none is
+    named: "labelled" for a loss of scores that wants proxies; None: those of the layout's own name.
     """
 
     fn: "Callable[..., mx.array]"
     layout: Layout
     margin: float | None = None
     requires: frozenset[Law] = field(default=frozenset(), converter=_laws)
+    draws: DrawLayout | None = None
 
 
 @frozen

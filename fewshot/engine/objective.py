@@ -197,26 +197,37 @@ def _possible(same: mx.array) -> mx.array:
 class Feed:
     """What a loss of one layout is fed.
 
-    `fed_by`: the layouts of draws that it can compare, and how; `sampler` and `head`: what it is
-    trained and tested with where nothing else is named; `mined_by`: the sampler where a miner is.
+    `fed_by`: the layouts of draws that it can compare, and how; `samplers`, by these layouts, and
+    `head`: what it is trained and tested with where nothing else is named. The first is the usual
+    one.
     """
 
     fed_by: Mapping[DrawLayout, Callable[[Objective, mx.array, Arrays, int], Values]]
-    sampler: str
+    samplers: Mapping[DrawLayout, str]
     head: str
-    mined_by: str | None = None
+
+    def sampler(self, draws: DrawLayout | None) -> str:
+        """That of the draws that a loss is meant for; None: the usual one."""
+        return self.samplers[draws or next(iter(self.samplers))]
 
 
 LAYOUTS: dict[Layout, Feed] = {
     "pairs": Feed(
-        {"pairs": _pairs, "labelled": _mined_pairs}, "all-pairs", "nearest-support", "balanced"
+        {"pairs": _pairs, "labelled": _mined_pairs},
+        {"pairs": "all-pairs", "labelled": "balanced"},
+        "nearest-support",
     ),
     "triplets": Feed(
         {"triplets": _triplets, "labelled": _mined_triplets},
-        *("triplets", "nearest-support", "balanced"),
+        {"triplets": "triplets", "labelled": "balanced"},
+        "nearest-support",
     ),
-    "episode": Feed({"episode": _episode, "labelled": _proxies}, "episodes", "nearest-prototype"),
-    "batch": Feed({"labelled": _batch}, "balanced", "nearest-prototype"),
+    "episode": Feed(
+        {"episode": _episode, "labelled": _proxies},
+        {"episode": "episodes", "labelled": "proxies"},
+        "nearest-prototype",
+    ),
+    "batch": Feed({"labelled": _batch}, {"labelled": "balanced"}, "nearest-prototype"),
 }
 
 

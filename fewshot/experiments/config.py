@@ -14,8 +14,9 @@ from ..catalogue.kinds import KINDS, LISTS, PARTS
 from ..catalogue.registry import Registry, make
 from ..core.components import Component, Preset, Study
 from ..core.errors import ConfigError, PluginError, choose_from
+from ..core.interfaces import Loss
 from ..data.split import SplitOptions
-from ..engine.objective import LAYOUTS, Feed
+from ..engine.objective import LAYOUTS
 from ..engine.optimizers import TrainingOptions
 from ..engine.protocol import EvaluationOptions
 from ..parts.embedder import EmbeddingOptions
@@ -252,9 +253,10 @@ def _complete(registry: Registry, layers: Iterable[Tree], implied: Tree) -> Tree
     for kind in PARTS:
         if "name" in tree.get(kind, {}):
             fill(kind)
-    feed = _feed(registry, from_table(registry, "loss", tree["loss"], "loss"))
-    mined = feed.mined_by is not None and tree["miner"]["name"] != "none"
-    for kind, name in (("sampler", feed.mined_by if mined else feed.sampler), ("head", feed.head)):
+    loss = _made_loss(registry, from_table(registry, "loss", tree["loss"], "loss"))
+    feed = LAYOUTS[loss.layout]
+    draws = "labelled" if tree["miner"]["name"] != "none" else loss.draws
+    for kind, name in (("sampler", feed.sampler(draws)), ("head", feed.head)):
         if "name" not in tree.get(kind, {}):
             tree[kind] = {"name": name, **tree.get(kind, {})}
             fill(kind)
@@ -353,12 +355,18 @@ def _preset(registry: Registry, name: str) -> Tree:
     return values
 
 
-def _feed(registry: Registry, loss: Chosen) -> Feed:
-    entry = registry.get("loss", loss.name)
-    made = make(entry, loss.options, embedding_dim=2)  # only to see its layout
+def _made_loss(registry: Registry, loss: Chosen) -> Loss:
+    """The loss, only to see what it is fed."""
+    made: Loss = make(registry.get("loss", loss.name), loss.options, embedding_dim=2)
     if made.layout not in LAYOUTS:
         raise PluginError(f"loss '{loss.name}' made {made!r}, which has none of the layouts known")
-    return LAYOUTS[made.layout]
+    serving = LAYOUTS[made.layout].samplers
+    if made.draws is not None and made.draws not in serving:
+        raise PluginError(
+            f"loss '{loss.name}' is meant for '{made.draws}' draws; '{made.layout}' is served by "
+            f"{' or '.join(serving)}"
+        )
+    return made
 
 
 def names_path(registry: Registry, layers: Iterable[Tree]) -> bool:

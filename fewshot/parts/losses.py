@@ -120,7 +120,7 @@ def arcface(options: ArcfaceOptions = ArcfaceOptions()) -> Loss:
         logits = options.scale * mx.where(is_own, moved, cosines)
         return nn.losses.cross_entropy(logits, labels)
 
-    return Loss(fn=values, layout="episode", requires=["cosine"])
+    return Loss(fn=values, layout="episode", requires=["cosine"], draws="labelled")
 
 
 @frozen

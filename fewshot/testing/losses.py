@@ -12,6 +12,7 @@ from mlx.utils import tree_flatten
 from ..core.draws import Layout
 from ..core.interfaces import Law, Loss, Metric
 from ..core.options import NoOptions
+from ..engine.objective import LAYOUTS
 from ..parts.metrics import cosine, euclidean, manhattan, sqeuclidean
 from .batches import against_others
 from .laws import ULP, Kind, evaluated, fail, first, law, laws_of, require_made, told
@@ -85,13 +86,16 @@ def _is_batch(loss: Loss) -> bool:
 
 @law()
 def made(loss: Any) -> None:
-    """The factory makes a `Loss` of a known layout; a margin is above 0, what it requires a law."""
+    """The factory makes a `Loss` of a known layout and draws; its margin and `requires` can be."""
     if not isinstance(loss, Loss):
         fail(f"the factory returned {loss!r}, which is no Loss")
     if loss.layout not in _LAYOUTS:
         fail(f"layout is '{loss.layout}': it is one of {', '.join(_LAYOUTS)}")
     if loss.margin is not None and not 0 < loss.margin < np.inf:
         fail(f"margin = {loss.margin}: a finite distance above 0 is due, or None")
+    serving = LAYOUTS[loss.layout].samplers
+    if loss.draws is not None and loss.draws not in serving:
+        fail(f"draws is '{loss.draws}': '{loss.layout}' is served by {' or '.join(serving)}")
     unknown = sorted(loss.requires - set(get_args(Law)))
     if unknown:
         fail(f"requires '{unknown[0]}', no law of a metric: these are {', '.join(get_args(Law))}")

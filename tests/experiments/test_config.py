@@ -442,6 +442,7 @@ def test_the_split_is_replaced_whole():
         ("triplet", "triplets", "nearest-support"),
         ("prototypical", "episodes", "nearest-prototype"),
         ("supcon", "balanced", "nearest-prototype"),
+        ("arcface", "proxies", "nearest-prototype"),
     ],
 )
 def test_sampler_and_head_fit_the_loss_where_nothing_is_named(loss: str, sampler: str, head: str):
@@ -454,8 +455,9 @@ def test_sampler_and_head_fit_the_loss_where_nothing_is_named(loss: str, sampler
 @pytest.mark.parametrize("loss", [entry.qualified for entry in REGISTRY.all("loss")])
 def test_options_go_to_the_sampler_that_fits(loss: str):
     name = config({"loss": loss}).sampler.name
-    assert config({"loss": loss, "sampler": {"groups": "mixed"}}).sampler.options.groups == "mixed"
-    assert config({"loss": loss, "sampler": {"groups": "mixed"}}).sampler.name == name
+    option = attrs.fields(REGISTRY.get("sampler", name).component.options)[0].name  # a count
+    chosen = config({"loss": loss, "sampler": {option: 7}}).sampler
+    assert (chosen.name, getattr(chosen.options, option)) == (name, 7)
 
 
 @pytest.mark.parametrize(

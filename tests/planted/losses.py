@@ -38,6 +38,11 @@ def a_layout_of_its_own(_):
 
 
 @CASES.breaks("made")
+def meant_for_draws_that_cannot_serve_it(_):
+    return Loss(contrast, "pairs", draws="episode")
+
+
+@CASES.breaks("made")
 def a_margin_below_zero(_):
     return Loss(contrast, "pairs", margin=-1.0)
 
