@@ -11,7 +11,6 @@ from mlx.utils import tree_flatten
 from numpy.typing import NDArray
 
 from ..compute.modules import copied
-from ..compute.randomness import keyed
 from ..core.components import Component
 from ..core.draws import Ints
 from ..core.errors import TrainingError
@@ -144,17 +143,17 @@ class MamlOptions:
     """Options of the steps that a network trained by the learner maml takes on a support."""
 
     inner_steps: int = option(3, "gradient steps on the support", at_least(0))
-    inner_rate: float = option(0.1, "learning rate of these steps", positive)
-    temperature: float = option(0.1, "distances are divided by it before the softmax", positive)
+    inner_rate: float = option(0.01, "learning rate of these steps", positive)
+    temperature: float = option(1.0, "distances are divided by it before the softmax", positive)
 
 
 def maml(options: MamlOptions = MamlOptions()) -> Adapter[Embedder]:
     """Gradient steps on the support asked about itself (Finn, Abbeel & Levine 2017).
 
     What the learner maml does in its inner steps, with the loss prototypical and the head
-    nearest-prototype: the options should be those of the training. Batch norm normalises by the
-    support in these steps, and by its running statistics afterwards. The order of the support does
-    not matter. Raises TrainingError where the loss is no longer finite.
+    nearest-prototype: the options should be those of the training. Batch norm keeps its
+    statistics, nothing is dropped. The order of the support does not matter. Raises
+    TrainingError where the loss is no longer finite.
     """
     head, loss = nearest_prototype(), prototypical(PrototypicalOptions(options.temperature))
 
@@ -170,12 +169,9 @@ def maml(options: MamlOptions = MamlOptions()) -> Adapter[Embedder]:
             support = alone(pixels)
             return loss.fn(head(support, truth, support, metric, n_way), truth).mean()
 
-        with keyed(seed, "maml"):  # dropout
-            mine.backbone.train()
-            descend(mine.backbone, objective, options.inner_steps, options.inner_rate)
-            mine.backbone.eval()
-            value = objective()
-            mx.eval(mine.backbone.parameters(), value)
+        descend(mine.backbone, objective, options.inner_steps, options.inner_rate)
+        value = objective()
+        mx.eval(mine.backbone.parameters(), value)
         if not np.isfinite(value.item()):
             raise TrainingError(f"maml: the loss is {value.item()}: lower adapter.inner_rate")
         return mine

@@ -8,6 +8,7 @@ import mlx.nn as nn
 from attrs import frozen
 from mlx.utils import tree_map
 
+from ..compute.modules import evaluating
 from ..core.components import Component
 from ..core.interfaces import Batch, Learner
 from ..core.options import NoOptions, at_least, option, positive
@@ -29,7 +30,7 @@ class MamlOptions:
     """Options of model-agnostic meta-learning."""
 
     inner_steps: int = option(3, "gradient steps on the support of an episode", at_least(0))
-    inner_rate: float = option(0.1, "learning rate of these steps", positive)
+    inner_rate: float = option(0.01, "learning rate of these steps", positive)
     second_order: bool = option(
         True, "differentiate through the inner steps; false: take their gradients for constants"
     )
@@ -43,8 +44,8 @@ def maml(options: MamlOptions = MamlOptions()) -> Learner:
     else is learned (a metric's weights, a head's) has no inner steps. First order is the paper's
     approximation of section 5.2.
 
-    Batch norm normalises by the support in the inner steps and by the episode after them; only the
-    latter moves its running statistics.
+    The inner steps are in eval mode: batch norm normalises by its running statistics, as in those
+    of the adapter maml, and nothing is dropped. The loss after them is in training mode.
     """
 
     def step(model: nn.Module, objective: Any, batch: Batch) -> tuple[Figures, Any]:
@@ -77,20 +78,18 @@ def descend(
     rate: float,
     second_order: bool = False,
 ) -> None:
-    """Gradient steps of a module on its own loss, in place; buffers stay as they are.
+    """Gradient steps of a module on its own loss, in place, in eval mode: buffers stay.
 
     `second_order`: the steps' gradients have gradients too.
     """
-    before = module.parameters()
     weights = module.trainable_parameters()
-    for _ in range(steps):
-        _, gradients = nn.value_and_grad(module, loss)()
-        if not second_order:
-            gradients = tree_map(mx.stop_gradient, gradients)
-        weights = tree_map(lambda weight, gradient: weight - rate * gradient, weights, gradients)
-        module.update(weights)
-    module.update(before)
-    module.update(weights)
+    with evaluating(module):
+        for _ in range(steps):
+            _, gradients = nn.value_and_grad(module, loss)()
+            if not second_order:
+                gradients = tree_map(mx.stop_gradient, gradients)
+            weights = tree_map(lambda one, gradient: one - rate * gradient, weights, gradients)
+            module.update(weights)
 
 
 COMPONENTS = (
