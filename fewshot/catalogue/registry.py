@@ -1,14 +1,15 @@
 """Components by kind and name, and the rules where names clash. No plugin, no file."""
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from attrs import Factory, define, frozen
+from attrs import Factory, define, evolve, field, frozen
 
 from ..compute.randomness import keyed
 from ..core.components import Component, Preset, Study
 from ..core.errors import AmbiguousComponentError, PluginError, UnknownComponentError, choose_from
+from ..core.options import component_options
 from .kinds import KINDS
 
 BUILTIN = "builtin"
@@ -50,6 +51,15 @@ class Registered:
     def qualified(self) -> str:
         """provider/name, or the bare name of a built-in: unique, and always accepted."""
         return self.name if self.provider == BUILTIN else f"{self.provider}/{self.name}"
+
+
+@frozen
+class Inner:
+    """What an option that names another component holds until that is made."""
+
+    name: str
+    options: Any
+    entry: Registered = field(eq=False, repr=False)
 
 
 @define
@@ -116,9 +126,35 @@ def make(entry: Registered, options: Any, *arguments: Any, seed: int = 0, **may:
     `may`: what the factory is given where it has a parameter of that name. Raises PluginError,
     naming the component, where it makes something else than its kind must be.
     """
+    return _made(entry, options, arguments, seed, may, entry.kind)
+
+
+def with_inner(
+    entry: Registered, options: Any, arguments: Any, seed: int, may: Mapping[str, Any], key: str
+) -> Any:
+    """The options with the components that they name made, as the factory is given them."""
+    for name in component_options(type(options)):
+        inner = getattr(options, name)
+        if isinstance(inner, Inner):
+            given = arguments if inner.entry.kind == entry.kind else ()
+            if len(given) < len(KINDS[inner.entry.kind].takes) - 1:
+                raise PluginError(
+                    f"{entry.kind} '{entry.qualified}': option '{name}' names a "
+                    f"{inner.entry.kind}, which only a {inner.entry.kind} can hold"
+                )
+            part = _made(inner.entry, inner.options, given, seed, may, f"{key} {name}")
+            options = evolve(options, **{name: part})
+    return options
+
+
+def _made(
+    entry: Registered, options: Any, arguments: Any, seed: int, may: Mapping[str, Any], key: str
+) -> Any:
+    """`key`: what its draws are keyed by; an inner part's are not those of the part around it."""
     kind, factory = KINDS[entry.kind], entry.component.factory
+    options = with_inner(entry, options, arguments, seed, may, key)
     asked = inspect.signature(factory).parameters if kind.may_take else {}
-    with keyed(seed, entry.kind):
+    with keyed(seed, key):
         made = factory(options, *arguments, **{name: may[name] for name in may if name in asked})
     for name, expected in kind.interfaces():
         if not isinstance(made, expected):

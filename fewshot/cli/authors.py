@@ -68,7 +68,7 @@ def check(names: tuple[str, ...], settings: tuple[str, ...]) -> None:
         values = settings_layer(settings)
         if isinstance(values.get(entries[0].kind), dict):  # metric.floor=2, as `run` wants it
             values |= values.pop(entries[0].kind)
-        chosen = options(entries[0].component.options, values, entries[0].name)
+        chosen = options(entries[0].component.options, values, entries[0].name, registry)
     rows, stories, broken = [], [], 0
     with leaving_no_files(), showing_progress() as progress:
         for done, entry in enumerate(entries):

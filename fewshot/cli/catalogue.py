@@ -55,7 +55,7 @@ def show(kind: str, name: str, settings: tuple[str, ...], save: Path | None, siz
         return
     header, rows = show_options(entry.component.options)
     print_table(header, rows) if rows else click.echo("no options")
-    chosen: Any = options(entry.component.options, settings_layer(settings), name)
+    chosen: Any = options(entry.component.options, settings_layer(settings), name, registry)
     if save is not None:
         _draw(entry, chosen, save, size)
         click.echo(f"saved {save}")

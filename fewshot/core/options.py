@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from attrs import Factory, field, frozen, validators
+from attrs import Factory, field, fields, frozen, validators
 
 at_least = validators.ge
 
@@ -45,6 +45,21 @@ def option(
     if factory is not None:
         default = Factory(factory)
     return field(default=default, validator=validator, metadata={"help": help})
+
+
+def option_component(kind: str, default: str, help: str) -> Any:
+    """A field that names another component: by name, or as a table of its name and options.
+
+    The factory is given what that component's factory made. A kind whose factory takes more than
+    options (a backbone) only in an option of the same kind, which hands on what it takes.
+    """
+    return field(default=default, metadata={"help": help, "component": kind})
+
+
+def component_options(cls: type) -> dict[str, str]:
+    """The options that name other components, and the kinds of these."""
+    kinds = {one.name: one.metadata.get("component") for one in fields(cls)}
+    return {name: kind for name, kind in kinds.items() if kind is not None}
 
 
 positive = above(0)

@@ -208,7 +208,7 @@ class Feed:
 
     def sampler(self, draws: DrawLayout | None) -> str:
         """That of the draws that a loss is meant for; None: the usual one."""
-        return self.samplers[draws or next(iter(self.samplers))]
+        return next(iter(self.samplers.values())) if draws is None else self.samplers[draws]
 
 
 LAYOUTS: dict[Layout, Feed] = {

@@ -41,6 +41,7 @@ from ..engine.protocol import (
 )
 from ..parts.embedder import Centre, Embedder, EmbeddingOptions
 from .config import Chosen, RunConfig
+from .schema import inner_parts
 
 
 @frozen
@@ -135,7 +136,10 @@ def network(
 
 def origins(registry: Registry, parts: Iterable[tuple[str, Chosen]]) -> dict[str, str]:
     """By kind and qualified name: which release of which plugin makes each part."""
-    entries = [registry.get(kind, chosen.name) for kind, chosen in parts]
+    entries = []
+    for kind, chosen in parts:
+        entries.append(registry.get(kind, chosen.name))
+        entries.extend(inner.entry for inner in inner_parts(chosen.options))
     return {f"{e.kind} {e.qualified}": f"{e.provider} {e.version}" for e in entries}
 
 

@@ -13,8 +13,9 @@ from attrs import frozen
 from ..catalogue.kinds import KINDS, LISTS, PARTS
 from ..catalogue.registry import Registry, make
 from ..core.components import Component, Preset, Study
-from ..core.errors import ConfigError, PluginError, choose_from
+from ..core.errors import ConfigError, PluginError, UnknownComponentError, choose_from
 from ..core.interfaces import Loss
+from ..core.options import component_options
 from ..data.split import SplitOptions
 from ..engine.objective import LAYOUTS
 from ..engine.optimizers import TrainingOptions
@@ -167,8 +168,18 @@ def _merge_part(registry: Registry, kind: str, below: Tree, value: Any) -> Tree:
             raise ConfigError(f"{kind}.name wants text, got {table['name']!r}")
         table["name"] = registry.get(kind, table["name"]).qualified
         if table["name"] != below.get("name"):
-            return table
-    return {**below, **table}
+            below = {}
+    merged = {**below, **table}
+    if "name" in merged:  # options of a part within this one add up, too
+        inner = component_options(registry.get(kind, merged["name"]).component.options)
+        for key in inner.keys() & table.keys():
+            if isinstance(table[key], str | Mapping):
+                try:
+                    under = _merge_part(registry, inner[key], {}, below.get(key, {}))
+                    merged[key] = _merge_part(registry, inner[key], under, table[key])
+                except UnknownComponentError as error:
+                    raise UnknownComponentError(f"{kind}.{key}: {error}") from error
+    return merged
 
 
 def _merge_list(registry: Registry, key: str, below: list[Tree], value: Any) -> list[Tree]:
@@ -322,7 +333,7 @@ def _check_options(registry: Registry, kind: str, table: Tree) -> None:
         having = [cls for cls in classes if key in attrs.fields_dict(cls)]
         for cls in having:
             try:
-                options(cls, {key: value}, kind)
+                options(cls, {key: value}, kind, registry)
             except ConfigError as error:
                 refusals.append(error)
         if having and len(refusals) == len(having):
@@ -386,7 +397,7 @@ def from_table(registry: Registry, kind: str, table: Tree, where: str) -> Chosen
     """A named component and its options, checked; `where` they stand, for messages."""
     entry = registry.get(kind, table["name"])
     values = {key: value for key, value in table.items() if key != "name"}
-    return Chosen(entry.qualified, options(entry.component.options, values, where))
+    return Chosen(entry.qualified, options(entry.component.options, values, where, registry))
 
 
 def chooses(layer: Tree, key: str) -> bool:

@@ -1,37 +1,79 @@
 """Options classes from plain values, and back."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar, get_args, get_origin
 
 import attrs
 import cattrs
 
-from ..core.errors import ConfigError, choose_from
-from ..core.options import range_of
+from ..catalogue.registry import Inner, Registry
+from ..core.errors import ConfigError, UnknownComponentError, choose_from
+from ..core.options import component_options, range_of
 
 Tree = dict[str, Any]
 
 T = TypeVar("T")
 
 
-def options(cls: type[T], values: Mapping[str, Any], where: str) -> T:
-    """An options class from plain values; ConfigError names the key, the value and the way out."""
+def options(
+    cls: type[T], values: Mapping[str, Any], where: str, registry: Registry | None = None
+) -> T:
+    """An options class from plain values; ConfigError names the key, the value and the way out.
+
+    `registry`: where the components are that options name.
+    """
     attrs.resolve_types(cls)  # type: ignore[type-var]
+    inner = component_options(cls) if registry else {}
     fields = {field.name: field for field in attrs.fields(cls)}  # type: ignore[arg-type]
     checked = {}
     for key, value in values.items():
         if key not in fields:
             raise ConfigError(f"{where} has no option '{key}': {choose_from(key, fields)}")
+        if key in inner:
+            continue
         try:
             checked[key] = _CONVERTER.structure(value, fields[key].type)
         except Exception as error:
             raise ConfigError(
                 f"{where}.{key} wants {type_name(fields[key].type)}, got {value!r}"
             ) from error
+    for key, kind in inner.items():
+        assert registry is not None
+        default, place = fields[key].default, f"{where}.{key}"
+        checked[key] = _inner(registry, kind, values.get(key, default), default, place)
     try:
         return cls(**checked)
     except (ValueError, TypeError) as error:
         raise ConfigError(f"{where}: {error.args[0] if error.args else error}") from error
+
+
+def _inner(registry: Registry, kind: str, value: Any, default: str, where: str) -> Inner:
+    """The component that an option names; a table without a name is for the default one."""
+    table = {"name": value} if isinstance(value, str) else value
+    name = table.get("name", default) if isinstance(table, Mapping) else None
+    if not isinstance(name, str):
+        raise ConfigError(f"{where} wants a {kind}, by name or as a table, got {value!r}")
+    if where.count(".") > _DEEPEST:
+        raise ConfigError(f"{where}: components within components without end")
+    try:
+        entry = registry.get(kind, name)
+    except UnknownComponentError as error:
+        raise UnknownComponentError(f"{where}: {error}") from error
+    values = {key: given for key, given in table.items() if key != "name"}
+    chosen: Any = options(entry.component.options, values, where, registry)
+    return Inner(entry.qualified, chosen, entry)
+
+
+_DEEPEST = 8
+
+
+def inner_parts(values: Any) -> Iterator[Inner]:
+    """The components that options name, and those that these name."""
+    for name in component_options(type(values)):
+        inner = getattr(values, name)
+        if isinstance(inner, Inner):
+            yield inner
+            yield from inner_parts(inner.options)
 
 
 def type_name(kind: Any) -> str:
@@ -83,22 +125,27 @@ _CONVERTER = _strict_converter()
 def plain(values: Any) -> Tree:
     """Options as TOML can hold them: no None (it is every such option's default)."""
     table = attrs.asdict(values, recurse=False)
-    return {
-        key: list(value) if isinstance(value, tuple) else value
-        for key, value in table.items()
-        if value is not None
-    }
+    return {key: _plain(value) for key, value in table.items() if value is not None}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Inner):
+        return {"name": value.name, **plain(value.options)}
+    return list(value) if isinstance(value, tuple) else value
 
 
 def show_options(cls: type) -> tuple[list[str], list[list[str]]]:
     """An options class as a table of text: option, default, what it wants, help."""
     attrs.resolve_types(cls)
     blank = cls()
+    inner = component_options(cls)
     rows = [
         [
             field.name,
             repr(getattr(blank, field.name)),
-            ", ".join(filter(None, (type_name(field.type), range_of(field.validator)))),
+            f"a {inner[field.name]}, by name or as a table with its options"
+            if field.name in inner
+            else ", ".join(filter(None, (type_name(field.type), range_of(field.validator)))),
             field.metadata.get("help", ""),
         ]
         for field in attrs.fields(cls)

@@ -6,9 +6,11 @@ from typing import Any
 import attrs
 import tomli_w
 
+from ..catalogue.kinds import KINDS
 from ..catalogue.loading import build_registry
 from ..core.components import Component
-from ..core.errors import ConfigError, PluginError
+from ..core.errors import ConfigError, PluginError, UnknownComponentError
+from ..core.options import component_options
 from ..experiments.config import check_implied
 from ..experiments.schema import options as structured
 from ..experiments.schema import plain
@@ -52,14 +54,30 @@ def options_have_help(component: Component) -> None:
 @law()
 def options_in_files(component: Component) -> None:
     """Options written to a TOML file and read again are the same: defaults fit their types."""
-    default = component.options()
+    registry = build_registry()[0]
     try:
+        default: Any = structured(component.options, {}, component.name, registry)
         written = tomllib.loads(tomli_w.dumps(plain(default)))
-        again: Any = structured(component.options, written, component.name)
+        again: Any = structured(component.options, written, component.name, registry)
+    except UnknownComponentError:
+        return  # what the next law is about
     except (ConfigError, TypeError, ValueError) as error:
         fail(f"{error}")
     if again != default:
         fail(f"{default} became {again}")
+
+
+@law()
+def inner_parts(component: Component) -> None:
+    """The component that an option names by default exists."""
+    registry = build_registry()[0]
+    for name, kind in component_options(component.options).items():
+        if kind not in KINDS or KINDS[kind].record is not Component:
+            fail(f"'{name}' names a {kind!r}: a kind of component is due")
+        try:
+            registry.get(kind, getattr(component.options(), name))
+        except ConfigError as error:
+            fail(f"'{name}': {error}")
 
 
 @law()

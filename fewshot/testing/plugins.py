@@ -1,14 +1,17 @@
 """Everything that one plugin offers, each part tried by the laws of its kind."""
 
 from collections.abc import Iterator
+from functools import wraps
 from typing import Any
 
 from hypothesis import settings
 
 from ..catalogue.kinds import KINDS
 from ..catalogue.loading import build_registry, collect
-from ..catalogue.registry import Registered, Registry
+from ..catalogue.registry import Registered, Registry, with_inner
 from ..core.errors import FewshotError
+from ..core.options import component_options
+from ..experiments.schema import options as structured
 from . import (
     adapters,
     backbones,
@@ -50,8 +53,15 @@ def try_part(
     yield from outcomes
     if outcomes[0].example is None:
         component = entry.component
-        chosen = component.options() if options is None else options
-        yield from LAWS[entry.kind].demanded(component.factory, chosen, profile)
+        chosen = options or structured(component.options, {}, entry.name, registry)
+
+        @wraps(component.factory)
+        def factory(options: Any, *arguments: Any, **may: Any) -> Any:
+            given = with_inner(entry, options, arguments, 0, may, entry.kind)
+            return component.factory(given, *arguments, **may)
+
+        tried = factory if component_options(component.options) else component.factory
+        yield from LAWS[entry.kind].demanded(tried, chosen, profile)
 
 
 def check_plugin(plugin: Any) -> list[str]:

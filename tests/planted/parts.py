@@ -1,8 +1,10 @@
 """Presets and components with a fault, and odd ones without."""
 
+from typing import Any
+
 import attrs
 
-from fewshot import Component, Preset, Study, above, euclidean, option
+from fewshot import Component, Preset, Study, above, euclidean, option, option_component
 from planted import Case
 
 
@@ -29,6 +31,21 @@ class Mistyped:
     """The default is of another type than the field."""
 
     power: int = option(0.5, "of the differences")
+
+
+@attrs.frozen
+class Lost:
+    """Around a loss that is not there."""
+
+    inner: Any = option_component("loss", "contrastve", "the loss inside")
+
+
+@attrs.frozen
+class Around:
+    """Around a loss and a metric."""
+
+    inner: Any = option_component("loss", "triplet", "the loss inside")
+    other: Any = option_component("metric", "cosine", "the metric inside")
 
 
 @attrs.frozen
@@ -79,6 +96,8 @@ CASES = [
     component("no_help", "options have help", Helpless),
     component("a_default_of_another_type", "options in files", Mistyped),
     component("options_of_every_type", options=Many),
+    component("an_inner_part_that_is_not_there", "inner parts", Lost),
+    component("inner_parts", options=Around),
     component("no_options"),
     component("implies_an_unknown_section", "implies", implies={"trainer": {"steps": 3}}),
     component("implies_an_unknown_option", "implies", implies={"training": {"step": 3}}),
