@@ -219,6 +219,12 @@ def leaving_no_files() -> Iterator[None]:
 # ------------------------------------------------------------------------------- modules
 
 
+def made_by(factory: Callable[..., Any], options: Any, embedding_dim: int = 8) -> Any:
+    """What a factory makes, given the length of embeddings where it has a parameter for it."""
+    takes = "embedding_dim" in inspect.signature(factory).parameters
+    return factory(options, embedding_dim=embedding_dim) if takes else factory(options)
+
+
 def evaluated(part: Any) -> Any:
     """A metric or a loss as it is used outside of training: a module in eval mode."""
     if isinstance(getattr(part, "fn", None), nn.Module):

@@ -9,13 +9,14 @@ import numpy as np
 from hypothesis import strategies as st
 from mlx.utils import tree_flatten
 
+from ..compute.modules import parameter_count
 from ..core.draws import Layout
 from ..core.interfaces import Law, Loss, Metric
 from ..core.options import NoOptions
 from ..engine.objective import LAYOUTS
 from ..parts.metrics import cosine, euclidean, manhattan, sqeuclidean
 from .batches import against_others
-from .laws import ULP, Kind, evaluated, fail, first, law, laws_of, require_made, told
+from .laws import ULP, Kind, evaluated, fail, first, law, laws_of, made_by, require_made, told
 from .strategies import (
     Array,
     compared_batches,
@@ -103,6 +104,10 @@ def made(loss: Any) -> None:
 
 def _is_learned(loss: Loss) -> bool:
     return isinstance(loss.fn, nn.Module)
+
+
+def _is_trained(loss: Loss) -> bool:
+    return isinstance(loss.fn, nn.Module) and parameter_count(loss.fn) > 0
 
 
 @law(when=_is_learned)  # before any law that calls it
@@ -374,7 +379,7 @@ def inputs_untouched(loss: Loss, inputs: Inputs) -> None:
         fail(f"they are others afterwards (write d = d - m, not d -= m): {_told(loss, inputs)}")
 
 
-@law(when=_is_learned, inputs=_inputs)
+@law(when=_is_trained, inputs=_inputs)
 def learned_parts(loss: Loss, inputs: Inputs) -> None:
     """The gradient by every learned part of `fn` is finite."""
     module = loss.fn
@@ -386,4 +391,6 @@ def learned_parts(loss: Loss, inputs: Inputs) -> None:
             fail(f"the gradient by {name} is not finite for {_told(loss, inputs)}")
 
 
-KIND = Kind("loss", lambda factory, options: evaluated(factory(options)), laws_of(globals()))
+KIND = Kind(
+    "loss", lambda factory, options: evaluated(made_by(factory, options)), laws_of(globals())
+)

@@ -2,18 +2,22 @@
 
 import itertools
 from collections.abc import Callable
+from functools import cache
+from inspect import signature
 from typing import Any, get_args
 
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
+from attrs import evolve, frozen
 from hypothesis import strategies as st
 from mlx.utils import tree_flatten
 
+from ..compute.modules import parameter_count
 from ..core import interfaces
 from ..core.interfaces import Metric
 from ..core.options import NoOptions
-from .laws import ULP, Kind, evaluated, fail, first, law, laws_of, require_made, told
+from .laws import ULP, Kind, evaluated, fail, first, law, laws_of, made_by, require_made, told
 from .strategies import Array, lattices, points
 
 _DECLARED = get_args(interfaces.Law)
@@ -54,8 +58,19 @@ def _declares(name: str) -> Callable[[Metric], bool]:
     return lambda metric: name in metric.laws
 
 
+def _module(metric: Metric, d: int = 3) -> nn.Module | None:
+    """What it learns, for embeddings of d numbers."""
+    fn = metric.fn.made_for(d).fn if isinstance(metric.fn, _ByLength) else metric.fn
+    return fn if isinstance(fn, nn.Module) else None
+
+
 def _is_learned(metric: Metric) -> bool:
-    return isinstance(metric.fn, nn.Module)
+    return _module(metric) is not None
+
+
+def _is_trained(metric: Metric) -> bool:
+    module = _module(metric)
+    return module is not None and parameter_count(module) > 0
 
 
 def _has_matrix(metric: Metric) -> bool:
@@ -78,8 +93,9 @@ def made(metric: Any) -> None:
 @law(when=_is_learned)  # before any law that calls it
 def made_whole(metric: Metric) -> None:
     """Its parameters are there when it is made: the same before and after a call."""
-    assert isinstance(metric.fn, nn.Module)
-    require_made(metric.fn, lambda: metric.fn(mx.ones((2, 3)), mx.zeros((2, 3))))
+    module = _module(metric)
+    assert module is not None
+    require_made(module, lambda: module(mx.ones((2, 3)), mx.zeros((2, 3))))
 
 
 @law()
@@ -266,11 +282,11 @@ def inputs_untouched(metric: Metric) -> None:
         fail("x and y are others after fn(x, y): write x = x - y, not x -= y")
 
 
-@law(when=_is_learned, xy=points(8))
+@law(when=_is_trained, xy=points(8))
 def learned_parts(metric: Metric, xy: Array) -> None:
     """The gradient by every learned part of `fn` is finite."""
-    module, (x, y) = metric.fn, (xy[:4], xy[4:])
-    assert isinstance(module, nn.Module)
+    module, (x, y) = _module(metric, xy.shape[-1]), (xy[:4], xy[4:])
+    assert module is not None
     _, found = nn.value_and_grad(module, lambda x, y: module(x, y).sum())(mx.array(x), mx.array(y))
     leaves: Any = tree_flatten(found)
     for name, gradient in leaves:
@@ -342,4 +358,38 @@ def matrix_gradient(metric: Metric, x: Array, power: int) -> None:
                 fail(f"a gradient is {gradient[~np.isfinite(gradient)][0]} for {told(x=x, y=y)}")
 
 
-KIND = Kind("metric", lambda factory, options: evaluated(factory(options)), laws_of(globals()))
+@frozen
+class _ByLength:
+    """The distance of a metric that is made for one length of embeddings, whatever their length."""
+
+    made_for: Callable[[int], Metric]
+
+    def __call__(self, x: mx.array, y: mx.array) -> mx.array:
+        return self.made_for(max(x.shape[-1], y.shape[-1])).fn(x, y)
+
+
+def _subject(factory: Callable[..., Metric], options: Any) -> Metric:
+    """What the factory makes, in eval mode; one for each length, where it is given lengths."""
+
+    @cache
+    def made_for(d: int) -> Metric:
+        return evaluated(made_by(factory, options, d))
+
+    metric = made_for(3)
+    if not isinstance(metric, Metric) or "embedding_dim" not in signature(factory).parameters:
+        return metric
+
+    def matrix(query: mx.array, points: mx.array) -> mx.array:
+        by_products = made_for(query.shape[-1]).matrix
+        assert by_products is not None
+        return by_products(query, points)
+
+    return evolve(
+        metric,
+        fn=_ByLength(made_for),
+        upper=lambda d: made_for(d).upper(d),
+        matrix=metric.matrix and matrix,
+    )
+
+
+KIND = Kind("metric", _subject, laws_of(globals()))

@@ -9,7 +9,7 @@ import numpy as np
 from ..core.interfaces import Miner
 from ..core.options import NoOptions
 from .batches import against_others, whole
-from .laws import Kind, fail, law, laws_of, told
+from .laws import Kind, fail, law, laws_of, made_by, told
 from .strategies import Array, compared_batches, seeds, shuffled
 
 Batch = tuple[Array, Array]
@@ -139,4 +139,4 @@ def inputs_untouched(miner: Miner, batch: Batch) -> None:
         fail(f"they are others afterwards (write d = d - m, not d -= m): {_told(batch)}")
 
 
-KIND = Kind("miner", lambda factory, options: factory(options), laws_of(globals()))
+KIND = Kind("miner", made_by, laws_of(globals()))

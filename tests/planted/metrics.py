@@ -322,6 +322,40 @@ def learned(_):
     return metric(Weighted(), "identity", "symmetry", "triangle")
 
 
+class EachWeighted(nn.Module):
+    """A learned weight of each of d numbers."""
+
+    def __init__(self, d, start):
+        super().__init__()
+        self.weights = mx.full((d,), start)
+
+    def __call__(self, x, y):
+        return (mx.sqrt(self.weights) * mx.abs(x - y)).sum(-1)
+
+
+@CASES.sound
+def learned_by_coordinate(_, embedding_dim):
+    return metric(EachWeighted(embedding_dim, 0.5), "identity", "symmetry", "triangle")
+
+
+@CASES.breaks("learned parts")
+def the_root_of_learned_zeros(_, *, embedding_dim):
+    return metric(EachWeighted(embedding_dim, 0.0))
+
+
+class Frozen(Weighted):
+    """Has nothing to learn: a number that is kept with the weights."""
+
+    def __init__(self):
+        super().__init__()
+        self.freeze()
+
+
+@CASES.sound
+def nothing_to_learn(_):
+    return metric(Frozen(), "identity", "symmetry", "triangle")
+
+
 class Dropping(Weighted):
     """Leaves coordinates out while it is trained."""
 
