@@ -225,3 +225,17 @@ def test_the_adapter_takes_the_steps_of_the_learner_and_the_loss_where_nothing_i
     adapter, learner = adapters.MamlOptions(), MamlOptions()
     assert adapter.temperature == PrototypicalOptions().temperature
     assert (adapter.inner_steps, adapter.inner_rate) == (learner.inner_steps, learner.inner_rate)
+
+
+def test_inner_steps_are_in_eval_mode_whatever_mode_the_network_is_in() -> None:
+    found = []
+    for training in (True, False):
+        mx.random.seed(0)
+        objective, batch = of(conv4(Conv4Options(4), (16, 16, 1)), (16, 16, 1), k_shot=2)
+        backbone: Any = objective.learned.backbone
+        support = batch.split()[0].of_support()
+        backbone.train(training)
+        descend(backbone, lambda o=objective, s=support: o(s)[0], 2, 0.1)
+        assert backbone.training is training
+        found.append([np.array(value) for _, value in tree_flatten(backbone.parameters())])
+    assert all(np.allclose(a, b, rtol=1e-4, atol=1e-6) for a, b in zip(*found, strict=True))
