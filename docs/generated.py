@@ -14,7 +14,7 @@ from attrs import frozen
 
 import fewshot
 from fewshot.catalogue import hooks
-from fewshot.catalogue.kinds import KINDS
+from fewshot.catalogue.kinds import KINDS, LISTS, PARTS
 from fewshot.catalogue.loading import build_registry
 from fewshot.catalogue.registry import Registered, Registry
 from fewshot.cli import commands as group
@@ -129,8 +129,9 @@ def _configuration() -> str:
         "# Configuration",
         "",
         "Sections of plain options, for `--set SECTION.OPTION=VALUE` and the TOML file. The",
-        "sections `dataset`, `backbone`, `metric`, `loss`, `sampler` and `head`, and the lists",
-        "`augment` and `preprocess`, take the options of the [component](components.md) they name.",
+        f"sections {', '.join(map(_code, PARTS))}, and the lists",
+        f"{', '.join(map(_code, LISTS))},",
+        "take the options of the [component](components.md) they name.",
         "",
     ]
     for name, cls in PLAIN.items():

@@ -101,6 +101,9 @@ class Registry:
             listed = ", ".join(sorted(entry.qualified for entry in offers))
             raise AmbiguousComponentError(f"{kind} '{name}' is offered twice: say one of {listed}")
         message = f"unknown {kind} '{name}': {choose_from(name, self.names(kind))}"
+        provider = name.rpartition("/")[0]
+        if provider and not any(e.provider == provider for k in KINDS for e in self.all(k)):
+            message += f"; no plugin '{provider}' is loaded"
         if self.failed:
             message += f"; failed to load: {', '.join(self.failed)} (see `fewshot plugins`)"
         raise UnknownComponentError(message)

@@ -60,7 +60,8 @@ def check(names: tuple[str, ...], settings: tuple[str, ...]) -> None:
     from ..experiments.schema import options
     from ..testing import STEADY, leaving_no_files, try_part
 
-    entries = [entry for name in names for entry in _named(registry, name)]
+    asked = [entry for name in names for entry in _named(registry, name)]
+    entries = [*{(e.kind, e.qualified): e for e in asked}.values()]  # each once
     chosen: Any = None
     if settings:
         if len(entries) != 1 or entries[0].kind in ("preset", "study"):
