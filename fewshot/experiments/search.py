@@ -187,6 +187,8 @@ def _scores(
             parts.augment,
             seed=config.seed,
             progress=shown,
+            miner=parts.miner,
+            learner=parts.learner,
         )
         if history.stopped == "interrupted":
             raise InterruptedRunError(

@@ -18,6 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fewshot.catalogue.loading import build_registry
+from fewshot.catalogue.registry import Registered
+from fewshot.core.components import Component
 from fewshot.core.errors import (
     ConfigError,
     DataError,
@@ -25,11 +27,14 @@ from fewshot.core.errors import (
     OutputError,
     TrainingError,
 )
+from fewshot.core.interfaces import Learner, Miner
 from fewshot.data.split import ClassSplit
 from fewshot.experiments.config import resolve
 from fewshot.experiments.run import run
 from fewshot.experiments.search import SearchOptions, best, held_out_folds, recorded, search, spread
 from fewshot.experiments.search_space import parameter
+from fewshot.parts.learners import plain
+from fewshot.parts.miners import batch_hard
 
 REGISTRY = build_registry()[0]
 CLASSES, PER_CLASS = 9, 12
@@ -158,6 +163,37 @@ def test_scores_are_means_of_folds_and_the_best_is_a_configuration_to_run(
     assert (folder / "search.png").stat().st_size > 0
     config = resolve(REGISTRY, [tree, {"evaluation": {"k_shot": [1]}}])
     assert (run(config, REGISTRY, tmp_path / "run") / "results.json").exists()
+
+
+def test_trials_train_with_the_miner_and_the_learner_that_are_named(
+    layers: Any, tmp_path: Path
+) -> None:
+    asked = set()
+
+    def miner(_: Any) -> Miner:
+        def mask(*batch: Any) -> Any:
+            asked.add("miner")
+            hard = batch_hard().mask
+            assert hard is not None
+            return hard(*batch)
+
+        return Miner(mask)
+
+    def learner(_: Any) -> Learner:
+        def step(*given: Any) -> Any:
+            asked.add("learner")
+            return plain().step(*given)
+
+        return Learner(step)
+
+    registry = build_registry()[0]
+    for kind, factory in (("miner", miner), ("learner", learner)):
+        registry.add([Registered(kind, Component("told", factory), "test", "1")])
+    sampler = {"name": "balanced", "classes": 3, "per_class": 3}
+    layers.append({"loss": "triplet", "miner": "told", "learner": "told", "sampler": sampler})
+    space = [parameter("training.learning_rate", "0.001")]
+    search(layers, registry, space, tmp_path / "search", evolve(SMALL, trials=1))
+    assert asked == {"miner", "learner"}
 
 
 def test_a_trial_that_fails_is_recorded_and_the_others_go_on(layers: Any, tmp_path: Path) -> None:
