@@ -8,6 +8,7 @@ from typing import Any
 import attrs
 import mlx.core as mx
 import mlx.nn as nn
+import mlx.optimizers as optimizers
 import numpy as np
 from attrs import Factory, define, frozen
 from mlx.utils import tree_flatten, tree_unflatten
@@ -70,7 +71,8 @@ class Training:
 
     `step()` takes one; `record(figures)` closes a period, as every validation does; `state()` is
     what `restore` goes on from, bit for bit on the same machine: draws, transforms and dropout
-    depend on the step's number alone. `best`: the weights of the best score so far.
+    depend on the step's number alone. `best`: the weights of the best score so far. `optimizer`: a
+    new one of `mlx.optimizers`, in place of the one that `options` describe.
 
     Raises ConfigError where there is nothing to train.
     """
@@ -84,6 +86,7 @@ class Training:
         augment: Sequence[Transform] = (),
         learner: Learner = plain(),
         seed: int = 0,
+        optimizer: optimizers.Optimizer | None = None,
     ) -> None:
         require_trainable(objective.learned, options.steps)
         self.objective, self.options = objective, options
@@ -91,7 +94,7 @@ class Training:
         self._dataset, self._sampler, self._learner = dataset, sampler, learner
         self._augment = augment
         self._seed = seed
-        self._optimizer = make_optimizer(options)
+        self._optimizer = make_optimizer(options) if optimizer is None else optimizer
         self._optimizer.init(self.learned.trainable_parameters())
         self.best = snapshot(self.learned)
         self._stale, self._images = 0, 0
@@ -292,17 +295,18 @@ def fit(
     progress: Callable[[int, int, str], None] | None = None,
     miner: Miner = Miner(None),
     learner: Learner = plain(),
+    optimizer: optimizers.Optimizer | None = None,
 ) -> History:
     """Train backbone, metric, loss and head in place: a `Training` from its first step to its last.
 
-    `sampler` draws from `dataset` (its indices); the rest is as in `train`. No step: the weights as
-    they are. The same seed, arguments and machine give the same weights. Raises ConfigError where
-    parts do not fit (`check_fits`) or leave nothing to train, TrainingError where the loss is no
-    longer finite.
+    `sampler` draws from `dataset` (its indices); the rest is as in `Training` and `train`. No
+    step: the weights as they are. The same seed, arguments and machine give the same weights.
+    Raises ConfigError where parts do not fit (`check_fits`) or leave nothing to train,
+    TrainingError where the loss is no longer finite.
     """
     check_fits(embedder, sampler, loss, metric, head, miner, learner)
     proxies = proxies_of(sampler, loss, embedder.backbone.embedding_dim, seed)
     learned = Learned(embedder.backbone, metric, loss, head, proxies, embedder.centre)
     objective = Objective(embedder, metric, loss, head, miner, learned, sampler.layout)
-    training = Training(objective, dataset, sampler, options, augment, learner, seed)
+    training = Training(objective, dataset, sampler, options, augment, learner, seed, optimizer)
     return train(training, validate, on_record, on_best, progress)

@@ -11,6 +11,7 @@ from typing import Any
 import attrs
 import mlx.core as mx
 import mlx.nn as nn
+import mlx.optimizers as optimizers
 import numpy as np
 import pytest
 from hypothesis import given
@@ -923,6 +924,21 @@ def test_every_optimizer_and_schedule_trains(optimizer: Any, schedule: Any, warm
     after = state(net)
     assert all(np.isfinite(value).all() for value in after.values())
     assert not equal(before, after)
+
+
+def test_an_optimizer_that_is_given_takes_the_place_of_the_described_one() -> None:
+    described, handed, other = Linear(256, 3), Linear(256, 3), Linear(256, 3)
+    for net in (handed, other):
+        net.load_weights(list(tree_flatten(described.parameters())))
+    flat = {"steps": 3, "learning_rate": 0.1, "schedule": "constant"}
+    train(described, optimizer="sgd", momentum=0.5, **flat)
+    options = TrainingOptions(3, learning_rate=1e-5)
+    data = toy()
+    for net, rate in ((handed, 0.1), (other, 0.2)):
+        given_optimizer = optimizers.SGD(rate, momentum=0.5)
+        fit(Embedder(net), data, **parts("pairs", data), options=options, optimizer=given_optimizer)
+    assert equal(state(handed), state(described))
+    assert not equal(state(other), state(described))
 
 
 def test_a_weight_decay_that_adam_would_ignore_is_refused() -> None:
