@@ -51,13 +51,13 @@ from .data.datasets import from_arrays as from_arrays
 from .data.download import Source as Source
 from .data.download import data_folder as data_folder
 from .data.download import fetch as fetch
+from .data.episode_files import read_episode as read_episode
+from .data.episode_files import write_episode as write_episode
 from .data.folders import ImageFiles as ImageFiles
 from .data.folders import ImageFolderOptions as ImageFolderOptions
 from .data.folders import class_folders as class_folders
 from .data.folders import image_files as image_files
 from .data.folders import image_folder as image_folder
-from .data.replay import read_episode as read_episode
-from .data.replay import write_episode as write_episode
 from .data.split import ClassSplit as ClassSplit
 from .data.split import SplitOptions as SplitOptions
 from .data.split import split_classes as split_classes

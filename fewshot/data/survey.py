@@ -12,9 +12,9 @@ from attrs import frozen
 
 from ..core.errors import DataError
 from ..core.interfaces import Dataset
+from .episode_files import image_names
 from .folders import ImageFiles, passed_over
 from .parallel import on_all_cores
-from .replay import image_names
 
 _SHOWN = 10  # of one kind of finding
 _LARGE = 12_000_000  # pixels: about 0.1 s to decode

@@ -12,7 +12,7 @@ from ..core.draws import Episode, EpisodeBlock, Ints
 from ..core.figures import AdapterGain, KShotRow, RunResults
 from ..core.interfaces import Head, Metric
 from ..core.progress import Progress
-from ..data.replay import image_names
+from ..data.episode_files import image_names
 from ..engine.adaptation import adapted_embeddings, evaluate_adapted, gain
 from ..engine.calibration import calibrated
 from ..engine.embedding import embed, raw_pixels, recentre

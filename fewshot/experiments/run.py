@@ -23,7 +23,7 @@ from ..core.figures import RunResults, TrainingSummary
 from ..core.interfaces import Dataset, Observer
 from ..core.progress import Progress, silent
 from ..data.datasets import ArrayDataset, decode
-from ..data.replay import write_episode
+from ..data.episode_files import write_episode
 from ..data.split import ClassSplit, SplitOptions
 from ..engine.embedding import recentre
 from ..engine.training import History, Training, train

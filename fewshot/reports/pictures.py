@@ -16,7 +16,7 @@ from ..core.figures import Answered, Interval, KShotRow, StudyFigures, UnknownRo
 from ..core.interfaces import Dataset
 from ..core.seeding import generator
 from ..data.batches import gather
-from ..data.replay import episode_classes
+from ..data.episode_files import episode_classes
 from .page import percent
 
 _MOST = 40  # classes in one picture

@@ -19,6 +19,7 @@ from PIL import Image
 from fewshot.core.draws import Episode
 from fewshot.core.errors import DataError
 from fewshot.data.datasets import ArrayDataset, decode, from_arrays
+from fewshot.data.episode_files import read_episode, write_episode
 from fewshot.data.folders import (
     ImageFiles,
     ImageFolderOptions,
@@ -27,7 +28,6 @@ from fewshot.data.folders import (
     image_folder,
     natural,
 )
-from fewshot.data.replay import read_episode, write_episode
 from fewshot.data.split import ClassSplit
 
 SIZE = 8
