@@ -76,7 +76,7 @@ def test_the_tutorial_ends_in_a_wheel_with_the_module_and_its_entry_point(place:
 
 
 def test_the_page_on_options_says_what_becomes_of_them():
-    (python, toml) = (code for _, code in blocks("how-to/plugin-options.md"))
+    python, toml, *_ = (code for _, code in blocks("how-to/plugin-options.md"))
     names: dict[str, object] = {}
     exec(python, names)
     (component,) = names["fewshot_metrics"]()
