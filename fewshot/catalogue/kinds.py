@@ -4,7 +4,8 @@ A new kind is a record here, an interface in `core.interfaces`, a hook in `hooks
 built-in parts and a file of laws, and a template.
 """
 
-from collections.abc import Callable, Iterator
+import inspect
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from attrs import frozen
@@ -50,6 +51,12 @@ class Kind:
             from ..core import interfaces  # NumPy and all: `--help` does not wait for it
 
             yield self.makes, getattr(interfaces, self.makes)
+
+
+def asked_for(factory: Callable[..., Any], known: Mapping[str, Any]) -> dict[str, Any]:
+    """What is known that a factory has a parameter for."""
+    parameters = inspect.signature(factory).parameters
+    return {name: value for name, value in known.items() if name in parameters}
 
 
 _WIDTH = ("embedding_dim",)

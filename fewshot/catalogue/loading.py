@@ -14,7 +14,7 @@ from ..core.components import Component
 from ..core.errors import PluginError, one_line
 from . import builtin, hooks
 from .installed import COMMANDS, PLUGINS, contained, installed, name_of, not_installed, wanted
-from .kinds import KINDS, LEARNED, Kind
+from .kinds import KINDS, LEARNED, Kind, asked_for
 from .registry import BUILTIN, Registered, Registry
 
 _MOST = 1000  # components of one hook: a generator that never ends must not take all memory
@@ -139,8 +139,8 @@ def _check_factory(kind: Kind, component: Component) -> None:
     except ValueError:
         return  # a callable that has none to show
     try:
-        asked = {name for name in kind.may_take if name in signature.parameters}
-        signature.bind(*kind.takes, **dict.fromkeys(asked))
+        given = asked_for(component.factory, dict.fromkeys(kind.may_take))
+        signature.bind(*kind.takes, **given)
     except TypeError as error:
         raise PluginError(
             f"{kind.name} '{component.name}': its factory must take ({', '.join(kind.takes)}): "

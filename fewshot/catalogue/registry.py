@@ -1,6 +1,5 @@
 """Components by kind and name, and the rules where names clash. No plugin, no file."""
 
-import inspect
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -10,7 +9,7 @@ from ..compute.randomness import keyed
 from ..core.components import Component, Preset, Study
 from ..core.errors import AmbiguousComponentError, PluginError, UnknownComponentError, choose_from
 from ..core.options import component_options
-from .kinds import KINDS
+from .kinds import KINDS, asked_for
 
 BUILTIN = "builtin"
 
@@ -156,9 +155,9 @@ def _made(
     """`key`: what its draws are keyed by; an inner part's are not those of the part around it."""
     kind, factory = KINDS[entry.kind], entry.component.factory
     options = with_inner(entry, options, arguments, seed, may, key)
-    asked = inspect.signature(factory).parameters if kind.may_take else {}
+    given = asked_for(factory, may) if kind.may_take else {}
     with keyed(seed, key):
-        made = factory(options, *arguments, **{name: may[name] for name in may if name in asked})
+        made = factory(options, *arguments, **given)
     for name, expected in kind.interfaces():
         if not isinstance(made, expected):
             raise PluginError(f"{entry.kind} '{entry.qualified}' made {made!r}, which is no {name}")

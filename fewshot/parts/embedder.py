@@ -69,7 +69,7 @@ class Embedder:
 
         With five crops, and not in training, the mean over `five_crops`.
         """
-        if (self.crops == "one" and self.centre is None) or self.backbone.training:
+        if self.backbone.training:
             return self.scaled(self.backbone(images))
         if self.crops == "one":
             return self.scaled(self._centred(images))

@@ -40,6 +40,19 @@ def require_images(pools: dict[int, Ints], groups: Ints | None, count: int, why:
             )
 
 
+def batch_pools(
+    labels: Ints, groups: Ints | None, option: Grouping, per_class: int, name: str
+) -> tuple[dict[int, Ints], Ints | None]:
+    """Images by class and groups to keep apart, for class-balanced batches of the sampler `name`.
+
+    Raises DataError for fewer than two classes, or one of fewer than `per_class`.
+    """
+    pools, groups = pools_of(labels), groups_used(groups, option)
+    require_classes(pools, 2, f"the sampler '{name}'")
+    require_images(pools, groups, per_class, "per_class")
+    return pools, groups
+
+
 def require_classes(pools: dict[int, Ints], count: int, why: str) -> None:
     """Raise DataError where there are fewer than `count` classes."""
     if len(pools) < count:

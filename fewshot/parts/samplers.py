@@ -13,7 +13,15 @@ from ..core.interfaces import Sampler
 from ..core.options import at_least, option, positive, share
 from ..core.seeding import generator
 from .episodes import EpisodesOptions, episodes
-from .pools import GROUPS_HELP, apart, groups_used, pools_of, require_classes, require_images
+from .pools import (
+    GROUPS_HELP,
+    apart,
+    batch_pools,
+    groups_used,
+    pools_of,
+    require_classes,
+    require_images,
+)
 
 # ------------------------------------------------------------------------------- pairs
 
@@ -75,10 +83,7 @@ def _balanced(
 
 def all_pairs(options: AllPairsOptions, labels: Ints, groups: Ints | None = None) -> Sampler[Pairs]:
     """All pairs of a batch of `classes` x `per_class` images (Hermans et al. 2017's PK batch)."""
-    pools = pools_of(labels)
-    groups = groups_used(groups, options.groups)
-    require_classes(pools, 2, "the sampler 'all-pairs'")
-    require_images(pools, groups, options.per_class, "per_class")
+    pools, groups = batch_pools(labels, groups, options.groups, options.per_class, "all-pairs")
 
     def draw(seed: int, index: int) -> Pairs:
         rng = generator(seed, "all-pairs", index)
@@ -108,10 +113,7 @@ def balanced(
 
     For losses of batches, and for miners (Hermans et al. 2017's PK batch).
     """
-    pools = pools_of(labels)
-    groups = groups_used(groups, options.groups)
-    require_classes(pools, 2, "the sampler 'balanced'")
-    require_images(pools, groups, options.per_class, "per_class")
+    pools, groups = batch_pools(labels, groups, options.groups, options.per_class, "balanced")
     return _labelled(options, labels, pools, groups, "balanced")
 
 
@@ -148,9 +150,7 @@ def proxies(options: ProxiesOptions, labels: Ints, groups: Ints | None = None) -
     Several `centres` leave room for a class of several looks (Deng et al. 2020). Images are not
     compared with each other, so their groups do not matter.
     """
-    pools = pools_of(labels)
-    require_classes(pools, 2, "the sampler 'proxies'")
-    require_images(pools, None, options.per_class, "per_class")
+    pools, _ = batch_pools(labels, None, "mixed", options.per_class, "proxies")
     return _labelled(options, labels, pools, None, "proxies", options.centres)
 
 
@@ -171,10 +171,7 @@ def triplets(
     options: TripletsOptions, labels: Ints, groups: Ints | None = None
 ) -> Sampler[Triplets]:
     """Random triplets among the images of a class-balanced batch."""
-    pools = pools_of(labels)
-    groups = groups_used(groups, options.groups)
-    require_classes(pools, 2, "the sampler 'triplets'")
-    require_images(pools, groups, options.per_class, "per_class")
+    pools, groups = batch_pools(labels, groups, options.groups, options.per_class, "triplets")
 
     def draw(seed: int, index: int) -> Triplets:
         rng = generator(seed, "triplets", index)

@@ -15,7 +15,7 @@ from mlx.utils import tree_flatten
 from ..core.interfaces import Head, Metric
 from ..core.options import NoOptions
 from ..parts.metrics import cosine, euclidean, manhattan, sqeuclidean
-from .laws import Kind, fail, first, law, laws_of, require_made, told
+from .laws import Kind, fail, first, law, laws_of, made_by, require_made, told
 from .strategies import Array, seeds, shuffled, tasks
 
 _metrics = st.sampled_from(["euclidean", "cosine"])
@@ -316,16 +316,14 @@ def _subject(factory: Callable[..., Head], options: Any) -> Head:
     """
 
     @cache
-    def of(d: int | None) -> Head:
-        head = factory(options) if d is None else factory(options, embedding_dim=d)
+    def of(d: int) -> Head:
+        head = made_by(factory, options, d)
         if isinstance(getattr(head, "module", None), nn.Module):
-            head.module.eval()  # type: ignore[union-attr]
+            head.module.eval()
         return head
 
-    if "embedding_dim" not in inspect.signature(factory).parameters:
-        return of(None)
     head = of(3)
-    if not isinstance(head, Head):
+    if not isinstance(head, Head) or "embedding_dim" not in inspect.signature(factory).parameters:
         return head
     return evolve(
         head,

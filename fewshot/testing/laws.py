@@ -19,6 +19,7 @@ from hypothesis.configuration import set_hypothesis_home_dir
 from hypothesis.errors import FlakyFailure, HypothesisException
 from numpy.typing import NDArray
 
+from ..catalogue.kinds import asked_for
 from ..compute.modules import late_parameters, parameter_shapes
 from ..compute.randomness import keyed
 from ..core.errors import FewshotError
@@ -221,8 +222,7 @@ def leaving_no_files() -> Iterator[None]:
 
 def made_by(factory: Callable[..., Any], options: Any, embedding_dim: int = 8) -> Any:
     """What a factory makes, given the length of embeddings where it has a parameter for it."""
-    takes = "embedding_dim" in inspect.signature(factory).parameters
-    return factory(options, embedding_dim=embedding_dim) if takes else factory(options)
+    return factory(options, **asked_for(factory, {"embedding_dim": embedding_dim}))
 
 
 def evaluated(part: Any) -> Any:
