@@ -39,7 +39,7 @@ trained_on = np.isin(np.array(data.classes)[data.labels], split.train)
 
 embedder = fs.Embedder(fs.conv4(fs.Conv4Options(width=16), input_shape=(32, 32, 3)))
 metric, head = fs.euclidean(), fs.nearest_support()
-pairs = fs.all_pairs(fs.AllPairsOptions(classes=8), np.where(trained_on, data.labels, -1))
+pairs = fs.all_pairs(fs.BalancedOptions(classes=8), np.where(trained_on, data.labels, -1))
 fs.fit(
     embedder,
     data,

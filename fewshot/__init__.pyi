@@ -127,7 +127,6 @@ from .parts.metrics import sqeuclidean as sqeuclidean
 from .parts.miners import SemiHardOptions as SemiHardOptions
 from .parts.miners import batch_hard as batch_hard
 from .parts.miners import semi_hard as semi_hard
-from .parts.samplers import AllPairsOptions as AllPairsOptions
 from .parts.samplers import BalancedOptions as BalancedOptions
 from .parts.samplers import PairsOptions as PairsOptions
 from .parts.samplers import ProxiesOptions as ProxiesOptions

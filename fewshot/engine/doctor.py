@@ -17,7 +17,7 @@ from ..parts.backbones import Conv4Options, conv4
 from ..parts.embedder import Embedder
 from ..parts.losses import contrastive
 from ..parts.metrics import euclidean
-from ..parts.samplers import AllPairsOptions, all_pairs
+from ..parts.samplers import BalancedOptions, all_pairs
 from .optimizers import TrainingOptions
 from .speed import embedding_speed, median_time
 from .training import fit
@@ -123,7 +123,7 @@ def speeds(
     images = generator(0, "doctor").integers(0, 256, (640, 64, 64, 3), np.uint8)
     data = ArrayDataset(images, np.arange(640) % 16, [str(i) for i in range(16)])
     embedder = Embedder(conv4(Conv4Options(), (64, 64, 3)))
-    sampler = all_pairs(AllPairsOptions(classes=16, per_class=4), data.labels)
+    sampler = all_pairs(BalancedOptions(classes=16, per_class=4), data.labels)
     first = fit(embedder, data, sampler, contrastive(), euclidean(), None, TrainingOptions(steps=2))
     steps = max(2, int(2 * share * first.images_per_second / 64))
     history = fit(

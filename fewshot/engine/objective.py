@@ -109,8 +109,7 @@ class Objective:
 
     def values(self, embeddings: mx.array, draw: Arrays, n_way: int) -> Values:
         """The loss's values of one draw's embeddings, and how much each counts; None: alike."""
-        compare = LAYOUTS[self.loss.layout].fed_by[self.layout]
-        return compare(self, embeddings, draw, n_way)
+        return LAYOUTS[self.loss.layout].fed_by[self.layout].compare(self, embeddings, draw, n_way)
 
 
 # ------------------------------------------------------------------- a comparison a layout
@@ -195,39 +194,41 @@ def _possible(same: mx.array) -> mx.array:
 
 @frozen
 class Feed:
-    """What a loss of one layout is fed.
+    """How draws of one layout become a loss's values, and the sampler of them to start with."""
 
-    `fed_by`: the layouts of draws that it can compare, and how; `samplers`, by these layouts, and
-    `head`: what it is trained and tested with where nothing else is named. The first is the usual
-    one.
+    compare: Callable[[Objective, mx.array, Arrays, int], Values]
+    sampler: str
+
+
+@frozen
+class Fed:
+    """What a loss of one layout is fed: by the layouts of draws that serve it, the usual one first.
+
+    `head`: what it is tested with where no other is named.
     """
 
-    fed_by: Mapping[DrawLayout, Callable[[Objective, mx.array, Arrays, int], Values]]
-    samplers: Mapping[DrawLayout, str]
+    fed_by: Mapping[DrawLayout, Feed]
     head: str
 
     def sampler(self, draws: DrawLayout | None) -> str:
         """That of the draws that a loss is meant for; None: the usual one."""
-        return next(iter(self.samplers.values())) if draws is None else self.samplers[draws]
+        return (next(iter(self.fed_by.values())) if draws is None else self.fed_by[draws]).sampler
 
 
-LAYOUTS: dict[Layout, Feed] = {
-    "pairs": Feed(
-        {"pairs": _pairs, "labelled": _mined_pairs},
-        {"pairs": "all-pairs", "labelled": "balanced"},
+LAYOUTS: dict[Layout, Fed] = {
+    "pairs": Fed(
+        {"pairs": Feed(_pairs, "all-pairs"), "labelled": Feed(_mined_pairs, "balanced")},
         "nearest-support",
     ),
-    "triplets": Feed(
-        {"triplets": _triplets, "labelled": _mined_triplets},
-        {"triplets": "triplets", "labelled": "balanced"},
+    "triplets": Fed(
+        {"triplets": Feed(_triplets, "triplets"), "labelled": Feed(_mined_triplets, "balanced")},
         "nearest-support",
     ),
-    "episode": Feed(
-        {"episode": _episode, "labelled": _proxies},
-        {"episode": "episodes", "labelled": "proxies"},
+    "episode": Fed(
+        {"episode": Feed(_episode, "episodes"), "labelled": Feed(_proxies, "proxies")},
         "nearest-prototype",
     ),
-    "batch": Feed({"labelled": _batch}, {"labelled": "balanced"}, "nearest-prototype"),
+    "batch": Fed({"labelled": Feed(_batch, "balanced")}, "nearest-prototype"),
 }
 
 

@@ -371,7 +371,7 @@ def _made_loss(registry: Registry, loss: Chosen) -> Loss:
     made: Loss = make(registry.get("loss", loss.name), loss.options, embedding_dim=2)
     if made.layout not in LAYOUTS:
         raise PluginError(f"loss '{loss.name}' made {made!r}, which has none of the layouts known")
-    serving = LAYOUTS[made.layout].samplers
+    serving = LAYOUTS[made.layout].fed_by
     if made.draws is not None and made.draws not in serving:
         raise PluginError(
             f"loss '{loss.name}' is meant for '{made.draws}' draws; '{made.layout}' is served by "

@@ -78,9 +78,12 @@ def run(
             note(initial_sha256=save_weights(parts.learned, folder / INITIAL))
         history = _train(parts, draws, folder, audience, progress)
         recentre(parts.embedder, parts.dataset, parts.training_images)
+        summary = TrainingSummary(
+            **{field.name: getattr(history, field.name) for field in attrs.fields(TrainingSummary)}
+        )
         note(
             weights_sha256=save_weights(parts.learned, folder / WEIGHTS),
-            training=attrs.asdict(history, filter=lambda a, _: a.name != "records"),
+            training=attrs.asdict(summary),
         )
         pictures.curves(history.records, folder / "curves.png")
         if history.stopped == "interrupted":
@@ -90,9 +93,6 @@ def run(
                 f"fewshot eval {folder}"
             )
         examination = examine(parts, draws, blank, progress)
-        summary = TrainingSummary(
-            **{field.name: getattr(history, field.name) for field in attrs.fields(TrainingSummary)}
-        )
         results = _report(folder, "Run", parts, examination, manifest, summary)
         note(status="finished", finished=_now())
     except (Exception, KeyboardInterrupt) as error:

@@ -62,8 +62,8 @@ def pairs(options: PairsOptions, labels: Ints, groups: Ints | None = None) -> Sa
 
 
 @frozen
-class AllPairsOptions:
-    """Options of all pairs of a class-balanced batch."""
+class BalancedOptions:
+    """Options of a class-balanced batch."""
 
     classes: int = option(14, "classes in a batch, at the most", at_least(2))
     per_class: int = option(5, "images of each", at_least(2))
@@ -81,7 +81,7 @@ def _balanced(
     return np.concatenate([apart(rng, pools[c], groups, per_class) for c in chosen])
 
 
-def all_pairs(options: AllPairsOptions, labels: Ints, groups: Ints | None = None) -> Sampler[Pairs]:
+def all_pairs(options: BalancedOptions, labels: Ints, groups: Ints | None = None) -> Sampler[Pairs]:
     """All pairs of a batch of `classes` x `per_class` images (Hermans et al. 2017's PK batch)."""
     pools, groups = batch_pools(labels, groups, options.groups, options.per_class, "all-pairs")
 
@@ -95,15 +95,6 @@ def all_pairs(options: AllPairsOptions, labels: Ints, groups: Ints | None = None
 
 
 # ---------------------------------------------------------------------- labelled images
-
-
-@frozen
-class BalancedOptions:
-    """Options of a class-balanced batch."""
-
-    classes: int = option(14, "classes in a batch, at the most", at_least(2))
-    per_class: int = option(5, "images of each", at_least(2))
-    groups: Grouping = option("separate", GROUPS_HELP)
 
 
 def balanced(
@@ -198,7 +189,7 @@ COMPONENTS = (
     Component(
         "all-pairs",
         all_pairs,
-        AllPairsOptions,
+        BalancedOptions,
         "all pairs of a class-balanced batch",
     ),
     Component(

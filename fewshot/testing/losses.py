@@ -94,7 +94,7 @@ def made(loss: Any) -> None:
         fail(f"layout is '{loss.layout}': it is one of {', '.join(_LAYOUTS)}")
     if loss.margin is not None and not 0 < loss.margin < np.inf:
         fail(f"margin = {loss.margin}: a finite distance above 0 is due, or None")
-    serving = LAYOUTS[loss.layout].samplers
+    serving = LAYOUTS[loss.layout].fed_by
     if loss.draws is not None and loss.draws not in serving:
         fail(f"draws is '{loss.draws}': '{loss.layout}' is served by {' or '.join(serving)}")
     unknown = sorted(loss.requires - set(get_args(Law)))

@@ -23,7 +23,7 @@ from fewshot.core.seeding import generator, mlx_seed
 from fewshot.data.split import ClassSplit
 from fewshot.parts.episodes import EpisodesOptions, all_way, episodes
 from fewshot.parts.samplers import (
-    AllPairsOptions,
+    BalancedOptions,
     PairsOptions,
     ProxiesOptions,
     TripletsOptions,
@@ -152,7 +152,7 @@ def test_all_pairs_are_every_unordered_pair_of_a_balanced_batch_once(
     classes: int, per_class: int, seed: int
 ) -> None:
     labels, groups = plenty(4, 12)
-    options = AllPairsOptions(classes, per_class)
+    options = BalancedOptions(classes, per_class)
     draw = all_pairs(options, labels, groups).draw(seed, 0)
     check_draw(draw, labels, groups)
     n = min(classes, 4) * per_class
@@ -204,7 +204,7 @@ def test_triplets_reach_every_anchor_positive_and_negative() -> None:
 
 
 @pytest.mark.parametrize(
-    ("factory", "options"), [(all_pairs, AllPairsOptions(5, 3)), (triplets, TripletsOptions(5, 3))]
+    ("factory", "options"), [(all_pairs, BalancedOptions(5, 3)), (triplets, TripletsOptions(5, 3))]
 )
 @given(data=labelled(), grouped=st.booleans(), seed=seeds)
 def test_balanced_batches_refuse_exactly_what_cannot_be_drawn(
@@ -533,8 +533,8 @@ def test_a_class_split_is_disjoint_or_refused(parts: tuple[list[str], ...]) -> N
         (PairsOptions, {"pairs": 0}),
         (PairsOptions, {"same_share": 1.1}),
         (PairsOptions, {"same_share": -0.1}),
-        (AllPairsOptions, {"classes": 1}),
-        (AllPairsOptions, {"per_class": 1}),
+        (BalancedOptions, {"classes": 1}),
+        (BalancedOptions, {"per_class": 1}),
         (TripletsOptions, {"triplets": 0}),
         (TripletsOptions, {"per_class": 1}),
         (EpisodesOptions, {"n_way": 1}),

@@ -6,7 +6,7 @@ import numpy as np
 from attrs import evolve
 
 from fewshot import (
-    AllPairsOptions,
+    BalancedOptions,
     DataError,
     Episode,
     EpisodeBlock,
@@ -55,7 +55,7 @@ def pairs_that_say_episodes(_, labels, groups):
 
 @CASES.breaks("positions")
 def positions_from_one(_, labels, groups):
-    sampler = all_pairs(AllPairsOptions(3, 2), labels, groups)
+    sampler = all_pairs(BalancedOptions(3, 2), labels, groups)
     return redrawn(sampler, lambda d: evolve(d, right=d.right + 1))
 
 
@@ -71,7 +71,7 @@ def images_from_one(_, labels, groups):
 
 @CASES.breaks("unlabelled")
 def unlabelled_as_a_class(_, labels, groups):
-    return all_pairs(AllPairsOptions(100, 2), labels - labels.min(), groups)
+    return all_pairs(BalancedOptions(100, 2), labels - labels.min(), groups)
 
 
 @CASES.breaks("classes")
@@ -169,7 +169,7 @@ def dataset_ids_in_place_of_labels(_, labels, groups):
 
 @CASES.breaks("groups apart")
 def no_word_of_groups(_, labels, groups):
-    return all_pairs(AllPairsOptions(4, 20), labels, None)
+    return all_pairs(BalancedOptions(4, 20), labels, None)
 
 
 @CASES.breaks("groups apart")
