@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator
 from numpy.typing import NDArray
 
@@ -25,7 +26,7 @@ _OURS, _FLOOR, _UNTRAINED, _RIGHT, _WRONG = "#1f6feb", "#8c959f", "#d4a72c", "#1
 
 def _save(figure: Figure, path: Path) -> None:
     try:
-        figure.savefig(path, dpi=110, bbox_inches="tight")
+        figure.savefig(path, dpi=110)
     except (OSError, ValueError) as error:
         raise OutputError(f"{path}: picture cannot be written: {error}") from error
 
@@ -274,60 +275,82 @@ def trials(records: Sequence[Mapping[str, Any]], keys: Sequence[str], path: Path
     _save(figure, path)
 
 
-def _picture(axes: Axes, image: NDArray[np.uint8], title: str = "", colour: str = "none") -> None:
-    """One image, titled and framed."""
-    axes.imshow(image.squeeze(), cmap="gray", vmin=0, vmax=255)
-    axes.set_xticks([])
-    axes.set_yticks([])
-    for spine in axes.spines.values():
-        spine.set(color=colour, linewidth=3)
-    if title:
-        axes.set_title(title, fontsize=7, pad=2, color="black" if colour == "none" else colour)
+# ---------------------------------------------------------------------------- photos
+
+
+class _Board:
+    """Photos in rows and columns. One pair of axes: a pair for each photo takes seconds to draw.
+
+    In units of a photo; `head` and `left`: space above every row, and beside the first column.
+    """
+
+    def __init__(self, rows: int, columns: int, head: float, left: float, title: str = "") -> None:
+        top = 0.4 if title else 0.0
+        self._head = head
+        self._figure = Figure(figsize=(left + columns, top + (1 + head) * rows))
+        self._axes = self._figure.add_axes((0, 0, 1, 1))
+        if title:
+            self.write((columns - left) / 2, -0.1, title, fontsize=9, va="bottom")
+        self._limits = {"xlim": (-left, columns), "ylim": ((1 + head) * rows, -top)}
+
+    def write(self, x: float, y: float, text: str, **look: Any) -> None:
+        self._axes.text(x, y, _plain(text), **{"ha": "center", **look})
+
+    def middle(self, row: int) -> float:
+        """Where the photos of a row have theirs."""
+        return (1 + self._head) * (row + 1) - 0.5
+
+    def put(
+        self, row: int, column: int, image: NDArray[np.uint8], text: str = "", colour: str = "none"
+    ) -> None:
+        """One image, titled and framed."""
+        middle, half = self.middle(row), 0.46
+        edges = (column + 0.5 - half, column + 0.5 + half, middle + half, middle - half)
+        self._axes.imshow(image.squeeze(), cmap="gray", vmin=0, vmax=255, extent=edges)
+        corner, side = (edges[0], edges[3]), 2 * half
+        self._axes.add_patch(Rectangle(corner, side, side, fill=False, ec=colour, lw=3))
+        if text:
+            ink = "black" if colour == "none" else colour
+            self.write(column + 0.5, edges[3] - 0.04, text, fontsize=7, color=ink, va="bottom")
+
+    def save(self, path: Path) -> None:
+        self._axes.set(aspect="auto", **self._limits)
+        self._axes.axis("off")
+        _save(self._figure, path)
 
 
 def episode(
     dataset: Dataset, task: Episode, answers: Ints, path: Path, rows: int = 10, shown: int = 8
 ) -> None:
     """Part of one episode: per query class a support image, then queries, right and wrong."""
-    names = [_plain(_short(name)) for name in episode_classes(dataset, task)]
+    names = [_short(name) for name in episode_classes(dataset, task)]
     asked = np.unique(task.query_labels)[:rows]
-    figure = Figure(figsize=(1.05 * (shown + 1), 1.25 * len(asked)), layout="constrained")
-    grid = figure.subplots(len(asked), shown + 1, squeeze=False)
-    for line, label in zip(grid, asked, strict=True):
+    board = _Board(len(asked), shown + 1, head=0.16, left=0)
+    for row, label in enumerate(asked.tolist()):
         first = task.items[task.support[task.support_labels == label][:1]]
         queries = np.flatnonzero(task.query_labels == label)
         queries = queries[np.linspace(0, len(queries) - 1, min(shown, len(queries))).astype(int)]
         images = gather(dataset, np.concatenate([first, task.items[task.query[queries]]]))
-        _picture(line[0], images[0], f"support: {names[label]}")
-        for axes, image, q in zip(line[1:], images[1:], queries, strict=False):
-            right = answers[q] == label
-            text = f"✓ {names[answers[q]]}" if right else f"✗ {names[answers[q]]}"
-            _picture(axes, image, text, _RIGHT if right else _WRONG)
-        for axes in line[1 + len(queries) :]:
-            axes.axis("off")
-    _save(figure, path)
+        board.put(row, 0, images[0], f"support: {names[label]}")
+        for column, (image, q) in enumerate(zip(images[1:], queries, strict=True), start=1):
+            sign, colour = ("✓", _RIGHT) if answers[q] == label else ("✗", _WRONG)
+            board.put(row, column, image, f"{sign} {names[answers[q]]}", colour)
+    board.save(path)
 
 
 def examples(dataset: Dataset, path: Path, per_class: int = 8) -> None:
     """A data set's examples, evenly spread over its images: one row a class, `_MOST` classes."""
     total, rows = len(dataset.classes), min(_MOST, len(dataset.classes))
-    figure = Figure(figsize=(0.8 * per_class, 0.85 * rows), layout="constrained")
-    if rows < total:
-        figure.suptitle(f"{rows} of {total} classes", fontsize=9)
-    grid = figure.subplots(rows, per_class, squeeze=False)
-    for c, line in zip(np.linspace(0, total - 1, rows).astype(int), grid, strict=True):
+    title = f"{rows} of {total} classes" if rows < total else ""
+    board = _Board(rows, per_class, head=0, left=1.2, title=title)
+    for row, c in enumerate(np.linspace(0, total - 1, rows).astype(int).tolist()):
         of_class = np.flatnonzero(dataset.labels == c)
-        chosen = of_class[
-            np.linspace(0, len(of_class) - 1, min(per_class, len(of_class))).astype(int)
-        ]
-        for axes, i in zip(line, chosen, strict=False):
-            _picture(axes, dataset[int(i)])
-        for axes in line[len(chosen) :]:
-            axes.axis("off")
-        line[0].set_ylabel(
-            _plain(dataset.classes[c]), rotation=0, ha="right", va="center", fontsize=8
-        )
-    _save(figure, path)
+        few = min(per_class, len(of_class))
+        for column, i in enumerate(of_class[np.linspace(0, len(of_class) - 1, few).astype(int)]):
+            board.put(row, column, dataset[int(i)])
+        name = _short(dataset.classes[c])
+        board.write(-0.05, board.middle(row), name, ha="right", va="center", fontsize=8)
+    board.save(path)
 
 
 def layers(title: str, rows: Sequence[tuple[str, str, int]], path: Path) -> None:
