@@ -104,6 +104,7 @@ def points(seed: int, classes: int = 6, each: int = 14, spread: float = 0.3) -> 
     return rows.astype(np.float32), ArrayDataset(images, labels, names)
 
 
+@settings(max_examples=5)
 @given(seed=seeds)
 @pytest.mark.parametrize("head", HEADS, ids=["prototype", "support"])
 def test_a_query_is_unknown_where_its_class_is_left_out(head: fs.Head, seed: int):
