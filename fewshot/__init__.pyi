@@ -34,7 +34,9 @@ from .core.interfaces import Loss as Loss
 from .core.interfaces import Metric as Metric
 from .core.interfaces import Miner as Miner
 from .core.interfaces import Observer as Observer
+from .core.interfaces import Optimizer as Optimizer
 from .core.interfaces import Sampler as Sampler
+from .core.interfaces import Schedule as Schedule
 from .core.interfaces import Transform as Transform
 from .core.machine import cores as cores
 from .core.options import above as above
@@ -76,13 +78,13 @@ from .engine.evaluation import predict as predict
 from .engine.evaluation import unembedded as unembedded
 from .engine.objective import Learned as Learned
 from .engine.objective import Objective as Objective
-from .engine.optimizers import TrainingOptions as TrainingOptions
 from .engine.protocol import EvaluationOptions as EvaluationOptions
 from .engine.protocol import Setting as Setting
 from .engine.protocol import k_shot_episodes as k_shot_episodes
 from .engine.protocol import verification_pairs as verification_pairs
 from .engine.training import History as History
 from .engine.training import Training as Training
+from .engine.training import TrainingOptions as TrainingOptions
 from .engine.training import fit as fit
 from .engine.validation import validation as validation
 from .engine.verification import verify as verify

@@ -11,7 +11,9 @@ from ..parts import (
     metrics,
     miners,
     observers,
+    optimizers,
     samplers,
+    schedules,
     transforms,
 )  # fmt: skip
 from .hooks import hookimpl
@@ -63,6 +65,18 @@ def fewshot_adapters() -> tuple[Component, ...]:
 def fewshot_learners() -> tuple[Component, ...]:
     """How a step learns."""
     return learners.COMPONENTS
+
+
+@hookimpl
+def fewshot_optimizers() -> tuple[Component, ...]:
+    """Those of MLX."""
+    return optimizers.COMPONENTS
+
+
+@hookimpl
+def fewshot_schedules() -> tuple[Component, ...]:
+    """The learning rate over a training."""
+    return schedules.COMPONENTS
 
 
 @hookimpl

@@ -111,6 +111,24 @@ def fewshot_learners() -> Iterable[Component]:
 
 
 @hookspec
+def fewshot_optimizers() -> Iterable[Component]:
+    """What changes weights by gradients: `factory(options, learning_rate)` -> `Optimizer`.
+
+    return [Component("plain-sgd", lambda _, rate: mlx.optimizers.SGD(rate))]
+    """
+    raise NotImplementedError
+
+
+@hookspec
+def fewshot_schedules() -> Iterable[Component]:
+    """The learning rate over a training, as a factor: `factory(options, steps)` -> `Schedule`.
+
+    return [Component("late", lambda _, steps: lambda step: mx.where(step < steps / 2, 1.0, 0.1))]
+    """
+    raise NotImplementedError
+
+
+@hookspec
 def fewshot_datasets() -> Iterable[Component]:
     """Data sets: `factory(options)` -> `Dataset`.
 

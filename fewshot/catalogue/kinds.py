@@ -83,6 +83,14 @@ KINDS = {
         Kind("head", "Head", may_take=_WIDTH, sections=("head",), flag="--head"),
         Kind("adapter", "Adapter", sections=("adapter",), flag="--adapter"),
         Kind("learner", "Learner", sections=("learner",), flag="--learner"),
+        Kind(
+            "optimizer", "Optimizer", takes=("options", "learning_rate"),
+            sections=("optimizer",), flag="--optimizer",
+        ),
+        Kind(
+            "schedule", "Callable", takes=("options", "steps"),
+            sections=("schedule",), flag="--schedule",
+        ),
         Kind("dataset", "Dataset", sections=("dataset",), flag="--dataset"),
         Kind("transform", "Callable", sections=("augment", "preprocess"), flag="--augment"),
         Kind("observer", "Observer", sections=("observers",), flag="--observe"),

@@ -48,6 +48,8 @@ choices = _adding(
     click.option("--sampler", metavar="NAME", help="Sampler; else one that fits the loss."),
     click.option("--miner", metavar="NAME", help="Which pairs or triplets the loss learns from."),
     click.option("--learner", metavar="NAME", help="How a step learns."),
+    click.option("--optimizer", metavar="NAME", help="What changes weights by gradients."),
+    click.option("--schedule", metavar="NAME", help="The learning rate over the steps."),
     click.option("--observe", metavar="NAMES", help="Told of the run, comma-separated."),
     click.option("--augment", metavar="NAMES", help="Random transforms, comma-separated."),
     _STEPS,

@@ -10,6 +10,8 @@
 | head      | factory(options)                   | `Head`                           |
 | adapter   | factory(options)                   | `Adapter`: a function            |
 | learner   | factory(options)                   | `Learner`                        |
+| optimizer | factory(options, learning_rate)    | `Optimizer`                      |
+| schedule  | factory(options, steps)            | `Schedule`: a function           |
 | transform | factory(options)                   | `Transform`: a function          |
 | dataset   | factory(options)                   | `Dataset`                        |
 | observer  | factory(options)                   | `Observer`                       |
@@ -259,6 +261,38 @@ class Learner:
 
     step: "Callable[[nn.Module, Callable[[Batch], Figures], Batch], tuple[Figures, Any]]"
     layout: DrawLayout | None = None
+
+
+@runtime_checkable
+class Optimizer(Protocol):
+    """What changes weights by gradients: any of `mlx.optimizers`, or one's own.
+
+    Its factory is given the learning rate: a number, or a function of the step, an array that
+    counts updates from 0, which is asked at every update. It makes a new one at every call.
+
+    `state`: a tree of arrays in dicts and lists, all that an update depends on beside weights and
+    gradients. From `init` on names, shapes and types stay, and `update` changes it in place. It may
+    be set to an earlier one, whereupon `init` follows. It evaluates nothing: steps are compiled.
+    """
+
+    state: Any
+
+    def init(self, parameters: Any) -> None:
+        """Make what the state of a tree of parameters lacks; what is there stays."""
+
+    def update(self, model: "nn.Module", gradients: Any) -> None:
+        """Change the parameters that have a gradient, in place; the rest stays."""
+
+
+class Schedule(Protocol):
+    """The factor of the learning rate at a step, for a training of `steps` >= 1 steps.
+
+    Steps (…) of whole numbers, an array that counts from 0 -> (…) float32, finite and >= 0, of each
+    step its own, also beyond `steps`. A pure function without `if` on a step: steps are compiled.
+    """
+
+    def __call__(self, step: "mx.array") -> "mx.array":
+        """The factor."""
 
 
 def _ignored(*_: Any) -> None:

@@ -18,9 +18,8 @@ from ..parts.embedder import Embedder
 from ..parts.losses import contrastive
 from ..parts.metrics import euclidean
 from ..parts.samplers import BalancedOptions, all_pairs
-from .optimizers import TrainingOptions
 from .speed import embedding_speed, median_time
-from .training import fit
+from .training import TrainingOptions, fit
 
 Floats = NDArray[np.float64]
 

@@ -8,7 +8,6 @@ from typing import Any
 import attrs
 import mlx.core as mx
 import mlx.nn as nn
-import mlx.optimizers as optimizers
 import numpy as np
 from attrs import Factory, define, frozen
 from mlx.utils import tree_flatten, tree_unflatten
@@ -26,13 +25,18 @@ from ..core.interfaces import (
     Loss,
     Metric,
     Miner,
+    Optimizer,
     Sampler,
+    Schedule,
     Transform,
 )  # fmt: skip
+from ..core.options import at_least, option, positive
 from ..core.seeding import generator, mlx_seed
 from ..data.batches import ahead, gather
 from ..parts.embedder import Embedder
 from ..parts.learners import plain
+from ..parts.optimizers import AdamOptions, adam
+from ..parts.schedules import DecayOptions, cosine
 from .objective import (
     Learned,
     Objective,
@@ -42,7 +46,38 @@ from .objective import (
     require_made,
     require_trainable,
 )
-from .optimizers import TrainingOptions, make_optimizer
+
+
+@frozen
+class TrainingOptions:
+    """How `fit` trains."""
+
+    steps: int = option(300, "optimizer steps at the most", at_least(0))
+    draws_per_step: int = option(1, "draws (batches, episodes) in one step", positive)
+    learning_rate: float = option(1e-3, "what the schedule's factors are of", positive)
+    warmup: int = option(0, "steps of linear rise from 0, before the schedule", at_least(0))
+    validate_every: int = option(50, "steps between two validations", positive)
+    patience: int = option(
+        8, "validations without a better score before training stops; 0: never", at_least(0)
+    )
+    validation_pool: int = option(30, "images of a class that validation draws from", at_least(6))
+
+
+def scheduled_steps(options: TrainingOptions) -> int:
+    """The steps that a schedule is made for: those after the warm-up."""
+    return max(1, options.steps - options.warmup)
+
+
+def learning_rate(options: TrainingOptions, schedule: Schedule) -> Callable[[mx.array], mx.array]:
+    """The rate at a step (an array): a linear rise, then `learning_rate` times the schedule."""
+    rate, warmup = options.learning_rate, options.warmup
+
+    def at(step: mx.array) -> mx.array:
+        # Steps are unsigned: what is below the warm-up must not wrap.
+        after = rate * schedule(mx.maximum(step, warmup) - warmup)
+        return mx.where(step < warmup, step * (rate / warmup), after) if warmup else after
+
+    return at
 
 
 @define
@@ -72,7 +107,8 @@ class Training:
     `step()` takes one; `record(figures)` closes a period, as every validation does; `state()` is
     what `restore` goes on from, bit for bit on the same machine: draws, transforms and dropout
     depend on the step's number alone. `best`: the weights of the best score so far. `optimizer`: a
-    new one of `mlx.optimizers`, in place of the one that `options` describe.
+    new one of `mlx.optimizers`, or one's own, with its rate; None: Adam, whose rate is
+    `options.learning_rate` after the warm-up and half a cosine to 0 from there.
 
     Raises ConfigError where there is nothing to train.
     """
@@ -86,7 +122,7 @@ class Training:
         augment: Sequence[Transform] = (),
         learner: Learner = plain(),
         seed: int = 0,
-        optimizer: optimizers.Optimizer | None = None,
+        optimizer: Optimizer | None = None,
     ) -> None:
         require_trainable(objective.learned, options.steps)
         self.objective, self.options = objective, options
@@ -94,7 +130,10 @@ class Training:
         self._dataset, self._sampler, self._learner = dataset, sampler, learner
         self._augment = augment
         self._seed = seed
-        self._optimizer = make_optimizer(options) if optimizer is None else optimizer
+        if optimizer is None:
+            schedule = cosine(DecayOptions(), scheduled_steps(options))
+            optimizer = adam(AdamOptions(), learning_rate(options, schedule))
+        self._optimizer = optimizer
         self._optimizer.init(self.learned.trainable_parameters())
         self.best = snapshot(self.learned)
         self._stale, self._images = 0, 0
@@ -295,7 +334,7 @@ def fit(
     progress: Callable[[int, int, str], None] | None = None,
     miner: Miner = Miner(None),
     learner: Learner = plain(),
-    optimizer: optimizers.Optimizer | None = None,
+    optimizer: Optimizer | None = None,
 ) -> History:
     """Train backbone, metric, loss and head in place: a `Training` from its first step to its last.
 

@@ -24,6 +24,7 @@ from ..core.interfaces import (
     Metric,
     Miner,
     Observer,
+    Optimizer,
     Sampler,
     Transform,
 )
@@ -31,7 +32,6 @@ from ..core.seeding import generator
 from ..data.images import Shape
 from ..data.split import ClassSplit, class_ids, only, split_classes
 from ..engine.objective import Learned, Objective, check_fits, check_learned, proxies_of
-from ..engine.optimizers import make_optimizer
 from ..engine.protocol import (
     Setting,
     ValidationDraws,
@@ -39,6 +39,7 @@ from ..engine.protocol import (
     validation_draws,
     verification_pairs,
 )
+from ..engine.training import learning_rate, scheduled_steps
 from ..parts.embedder import Centre, Embedder, EmbeddingOptions
 from .config import Chosen, RunConfig
 from .schema import inner_parts
@@ -60,6 +61,7 @@ class Parts:
     sampler: Sampler[Draw]
     miner: Miner
     learner: Learner
+    optimizer: Optimizer
     learned: Learned
     observers: tuple[Observer, ...]
     augment: tuple[Transform, ...]
@@ -170,6 +172,8 @@ def build(config: RunConfig, registry: Registry, dataset: Dataset | None = None)
     loss, miner, adapter, learner = (
         part(kind, getattr(config, kind)) for kind in ("loss", "miner", "adapter", "learner")
     )
+    schedule = part("schedule", config.schedule, scheduled_steps(config.training))
+    optimizer = part("optimizer", config.optimizer, learning_rate(config.training, schedule))
     augment = tuple(part("transform", one) for one in config.augment)
     observers = tuple(part("observer", one) for one in config.observers)
     with _naming(dataset.classes):
@@ -180,7 +184,7 @@ def build(config: RunConfig, registry: Registry, dataset: Dataset | None = None)
     mx.eval(learned.parameters())
     return Parts(
         config, made_by, dataset, split, embedder, metric, loss, head, adapter, sampler, miner,
-        learner, learned, observers, augment, shape,
+        learner, optimizer, learned, observers, augment, shape,
     )  # fmt: skip
 
 
@@ -239,7 +243,6 @@ def check(parts: Parts) -> Draws:
         named = ("loss", "sampler", "miner", "metric", "head", "learner")
         listed = ", ".join(f"{kind} '{getattr(parts.config, kind).name}'" for kind in named)
         raise ConfigError(f"{listed}: {error}") from error
-    make_optimizer(parts.config.training)
     draws = drawn(parts)
     copies = np.repeat(parts.dataset[0][None], 8, axis=0).astype(np.float32) / np.float32(255)
 

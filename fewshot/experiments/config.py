@@ -18,8 +18,8 @@ from ..core.interfaces import Loss
 from ..core.options import component_options
 from ..data.split import SplitOptions
 from ..engine.objective import LAYOUTS
-from ..engine.optimizers import TrainingOptions
 from ..engine.protocol import EvaluationOptions
+from ..engine.training import TrainingOptions
 from ..parts.embedder import EmbeddingOptions
 from .schema import Tree, options, plain
 
@@ -37,6 +37,8 @@ DEFAULTS: Tree = {
     "miner": {"name": "none"},
     "adapter": {"name": "none"},
     "learner": {"name": "plain"},
+    "optimizer": {"name": "adam"},
+    "schedule": {"name": "cosine"},
     "observers": [],
     "augment": [],
     "preprocess": [{"name": "normalise"}],
@@ -64,6 +66,8 @@ class RunConfig:
     head: Chosen
     adapter: Chosen
     learner: Chosen
+    optimizer: Chosen
+    schedule: Chosen
     augment: tuple[Chosen, ...]
     preprocess: tuple[Chosen, ...]
     observers: tuple[Chosen, ...]

@@ -189,6 +189,7 @@ def _scores(
             progress=shown,
             miner=parts.miner,
             learner=parts.learner,
+            optimizer=parts.optimizer,
         )
         if history.stopped == "interrupted":
             raise InterruptedRunError(

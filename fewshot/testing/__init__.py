@@ -27,9 +27,11 @@ from .losses import check_loss
 from .metrics import check_metric
 from .miners import check_miner
 from .observers import check_observer
+from .optimizers import check_optimizer
 from .plugins import LAWS, check_plugin, try_part
 from .presets import check_preset
 from .samplers import check_sampler
+from .schedules import check_schedule
 from .strategies import (
     batches,
     compared_batches,
@@ -62,9 +64,11 @@ __all__ = [
     "check_metric",
     "check_miner",
     "check_observer",
+    "check_optimizer",
     "check_plugin",
     "check_preset",
     "check_sampler",
+    "check_schedule",
     "check_study",
     "check_transform",
     "compared_batches",

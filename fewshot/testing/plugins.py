@@ -23,8 +23,10 @@ from . import (
     metrics,
     miners,
     observers,
+    optimizers,
     presets,
     samplers,
+    schedules,
     studies,
     transforms,
 )  # fmt: skip
@@ -33,8 +35,8 @@ from .laws import Kind, LawBroken, Outcome
 LAWS: dict[str, Kind] = {
     module.KIND.name: module.KIND
     for module in (
-        backbones, metrics, losses, samplers, miners, heads, adapters, learners, datasets,
-        transforms, observers, presets, studies, components,
+        backbones, metrics, losses, samplers, miners, heads, adapters, learners, optimizers,
+        schedules, datasets, transforms, observers, presets, studies, components,
     )
 }  # fmt: skip
 

@@ -18,14 +18,16 @@ from planted import (
     metrics,
     miners,
     observers,
+    optimizers,
     parts,
     samplers,
+    schedules,
     transforms,
 )
 
 KINDS = (
-    adapters, backbones, datasets, heads, learners, losses, metrics, miners, observers, parts,
-    samplers, transforms,
+    adapters, backbones, datasets, heads, learners, losses, metrics, miners, observers, optimizers,
+    parts, samplers, schedules, transforms,
 )  # fmt: skip
 CASES = [case for module in KINDS for case in module.CASES]
 BROKEN = [case for case in CASES if case.law]

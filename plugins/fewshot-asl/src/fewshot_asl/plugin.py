@@ -50,7 +50,8 @@ _PAPER = {
     "sampler": {"name": "pairs", "pairs": 32, "groups": "mixed"},
     "head": {"name": "nearest-support"},
     "embedding": {"normalize": "none"},
-    "training": {"steps": 2000, "schedule": "constant"},
+    "training": {"steps": 2000},
+    "schedule": {"name": "constant"},
     "evaluation": {"groups": "mixed"},
 }
 
