@@ -54,18 +54,19 @@ def ours(pairs: int) -> tuple[dict[str, Any], Turn]:
 
 def by_fit(embedder: Any, data: Any, sampler: Any, augment: Sequence[Any] = ()) -> Turn:
     """Turns that are one `fewshot.fit` of n steps each."""
+    import mlx.optimizers as optimizers
+
     import fewshot as fs
 
     loss = fs.contrastive(fs.ContrastiveOptions(margin=MARGIN))
     seeds = itertools.count()
 
     def train(n: int) -> list[float]:
-        options = fs.TrainingOptions(
-            steps=n, learning_rate=RATE, schedule="constant", validate_every=n
-        )
+        options = fs.TrainingOptions(steps=n, validate_every=n)
         history = fs.fit(
             embedder, data, sampler, loss, fs.euclidean(),
             options=options, augment=augment, seed=next(seeds),
+            optimizer=optimizers.Adam(RATE, bias_correction=True),
         )  # fmt: skip
         return [history.records[-1]["loss"]]
 

@@ -24,8 +24,8 @@ One module may implement several hooks, and a preset may name another plugin's p
 What cannot be extended: a kind of part itself and a layout of draws; the order of a run's steps
 (train, evaluate, report); the pages of reports; the formats of run folders and classifier files;
 sections of the configuration; built-in commands and built-in names, which always mean the built-in.
-No part is told the step's number, no draw holds two views of one image, and a class split is of
-classes: images of one class are parted by groups alone.
+No part but a schedule is told the step's number, no draw holds two views of one image, and a class
+split is of classes: images of one class are parted by groups alone.
 """
 
 from collections.abc import Iterable

@@ -14,6 +14,14 @@ Tree = dict[str, Any]
 
 T = TypeVar("T")
 
+# Where people look for options that are another section's.
+_MOVED = {
+    "training.optimizer": "it is a part of its own, [optimizer] name = … or --optimizer NAME",
+    "training.schedule": "it is a part of its own, [schedule] name = … or --schedule NAME",
+    "training.weight_decay": "it is optimizer.weight_decay, where the optimizer has it",
+    "training.momentum": "it is optimizer.momentum, where the optimizer has it",
+}
+
 
 def options(
     cls: type[T], values: Mapping[str, Any], where: str, registry: Registry | None = None
@@ -28,7 +36,8 @@ def options(
     checked = {}
     for key, value in values.items():
         if key not in fields:
-            raise ConfigError(f"{where} has no option '{key}': {choose_from(key, fields)}")
+            way_out = _MOVED.get(f"{where}.{key}") or choose_from(key, fields)
+            raise ConfigError(f"{where} has no option '{key}': {way_out}")
         if key in inner:
             continue
         try:

@@ -1,23 +1,23 @@
 """The laws of an optimizer, on a few parameters of every number of axes."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 from attrs import frozen
-from hypothesis import strategies as st
 from mlx.utils import tree_flatten, tree_map, tree_unflatten
 
 from ..core.interfaces import Optimizer
+from ..core.options import NoOptions
 from .laws import Kind, fail, law, laws_of
-from .strategies import seeds
 
 _RATE = 0.01
 
 
-def check_optimizer(factory: Callable[[Any, Any], Optimizer], options: Any) -> None:
+def check_optimizer(factory: Callable[[Any, Any], Optimizer], options: Any = NoOptions()) -> None:
     """Raise LawBroken where `factory(options, learning_rate)` breaks a law of an optimizer."""
     KIND.check(factory, options)
 
@@ -42,15 +42,25 @@ class Small(nn.Module):
         rng = np.random.default_rng(0)
         self.layers = [nn.Conv2d(2, 3, 2), nn.ReLU(), nn.Linear(4, 3), nn.BatchNorm(3)]
         self.scale = mx.array(1.0)
-        drawn = tree_map(lambda p: mx.array(rng.normal(1, 0.2, p.shape), p.dtype), self.parameters())
-        self.update(drawn)
+        drawn = partial(rng.normal, 1, 0.2)
+        self.update(tree_map(lambda p: mx.array(drawn(p.shape), p.dtype), self.parameters()))
         self.layers[2].freeze(keys=["bias"])
         mx.eval(self.parameters())
 
 
+def flat(tree: Any) -> dict[str, Any]:
+    """Its arrays by name."""
+    return dict(tree_flatten(tree))
+
+
+def copied(array: mx.array) -> mx.array:
+    """As it comes back from a file."""
+    return mx.array(np.array(array))
+
+
 def weights(module: nn.Module) -> dict[str, bytes]:
     """Parameters by name, bit for bit."""
-    return {name: bytes(np.array(array)) for name, array in tree_flatten(module.parameters())}
+    return {name: bytes(np.array(array)) for name, array in flat(module.parameters()).items()}
 
 
 def step(optimizer: Any, module: nn.Module, number: int, gradients: Any = None) -> None:
@@ -93,11 +103,11 @@ def the_rate(tried: Tried) -> None:
         step(optimizer, module, number)
         if number < 3 and weights(module) != before:
             fail(f"weights are others after update {number} at a rate of 0")
-    for (name, old), (_, new) in zip(
-        tree_flatten(start), tree_flatten(module.trainable_parameters()), strict=True
-    ):
+    ends = flat(module.trainable_parameters())
+    for name, old in flat(start).items():
+        new = ends[name]
         if not ((old - new) * old).sum().item() > 0:
-            fail(f"{name} {list(old.shape)} stays, or moves uphill, at a rate of 0.1 after two of 0")
+            fail(f"{name} {list(old.shape)} stays or moves uphill at a rate of 0.1 after two of 0")
 
 
 @law()
@@ -108,31 +118,33 @@ def downhill(tried: Tried) -> None:
     optimizer.init(module.trainable_parameters())
     heights = []
     for number in range(21):
-        parameters = [array for _, array in tree_flatten(module.trainable_parameters())]
-        heights.append(sum(mx.square(array).sum().item() for array in parameters))
+        squares = [np.square(array).sum() for array in flat(module.trainable_parameters()).values()]
+        heights.append(sum(squares))
         step(optimizer, module, number)
     if not heights[-1] < heights[0]:
         fail(f"it was {heights[0]:.4g}, and is {heights[-1]:.4g}")
 
 
-@law(scale=st.sampled_from([0.0, 1e-12, 1.0, 1e8]), seed=seeds)
-def finite(tried: Tried, scale: float, seed: int) -> None:
+@law()
+def finite(tried: Tried) -> None:
     """Gradients of 0, tiny and large ones leave weights finite."""
-    module = Small()
-    optimizer = tried.make(_RATE)
-    optimizer.init(module.trainable_parameters())
-    for number in (1, 2):
-        step(optimizer, module, number, noise(module, seed + number, scale))
-    for name, array in tree_flatten(module.parameters()):
-        if not np.isfinite(np.array(array)).all():
-            fail(f"{name} is {np.array(array).flatten()[:4].tolist()} … after gradients of {scale}")
+    for scale in (0.0, 1e-12, 1e8):
+        module = Small()
+        optimizer = tried.make(_RATE)
+        optimizer.init(module.trainable_parameters())
+        for number in (1, 2):
+            step(optimizer, module, number, noise(module, number, scale))
+        for name, array in flat(module.parameters()).items():
+            found = np.array(array).flatten()
+            if not np.isfinite(found).all():
+                fail(f"{name} is {found[:4].tolist()} … after gradients of {scale:g}")
 
 
 def _like(state: Any) -> dict[str, Any]:
     """Shapes and types by name; what is no array as it is."""
     return {
         name: (array.shape, array.dtype) if isinstance(array, mx.array) else array
-        for name, array in tree_flatten(state)
+        for name, array in flat(state).items()
     }
 
 
@@ -162,32 +174,31 @@ def in_place(tried: Tried) -> None:
     optimizer.init(module.trainable_parameters())
     held = optimizer.state
     step(optimizer, module, 1)
-    for (name, old), (_, new) in zip(
-        tree_flatten(held), tree_flatten(optimizer.state), strict=True
-    ):
-        if not np.array_equal(np.array(old), np.array(new)):
+    now = flat(optimizer.state)
+    for name, array in flat(held).items():
+        if not np.array_equal(np.array(array), np.array(now[name])):
             fail(f"{name} is another array in a new tree")
 
 
-@law(before=st.integers(0, 3), seed=seeds)
-def going_on(tried: Tried, before: int, seed: int) -> None:
+@law()
+def going_on(tried: Tried) -> None:
     """A new one that takes up its state, written and read, goes on bit for bit."""
-    module, other = Small(), Small()
-    optimizer = tried.make(falling)
-    optimizer.init(module.trainable_parameters())
-    for number in range(before):
-        step(optimizer, module, number, noise(module, seed + number))
-    kept = [(name, mx.array(np.array(array))) for name, array in tree_flatten(optimizer.state)]
-    other.update(tree_map(lambda array: mx.array(np.array(array)), module.parameters()))
-    again = tried.make(falling)
-    again.init(other.trainable_parameters())
-    again.state = tree_unflatten(kept)
-    again.init(other.trainable_parameters())
-    for number in range(before, before + 2):
-        step(optimizer, module, number, noise(module, seed + number))
-        step(again, other, number, noise(other, seed + number))
-        if weights(module) != weights(other):
-            fail(f"weights are others at step {number + 1}, gone on with after {before}")
+    for before in (0, 1, 3):
+        module, other = Small(), Small()
+        optimizer, again = tried.make(falling), tried.make(falling)
+        optimizer.init(module.trainable_parameters())
+        for number in range(before):
+            step(optimizer, module, number, noise(module, number))
+        kept = [(name, copied(array)) for name, array in flat(optimizer.state).items()]
+        other.update(tree_map(copied, module.parameters()))
+        again.init(other.trainable_parameters())
+        again.state = tree_unflatten(kept)
+        again.init(other.trainable_parameters())
+        for number in range(before, before + 2):
+            step(optimizer, module, number, noise(module, number))
+            step(again, other, number, noise(other, number))
+            if weights(module) != weights(other):
+                fail(f"weights are others at step {number + 1}, gone on with after {before}")
 
 
 @law()
@@ -212,7 +223,7 @@ def the_rest_stays(tried: Tried) -> None:
     optimizer = tried.make(_RATE)
     optimizer.init(module.trainable_parameters())
     before, like, trained = weights(module), _like(module.parameters()), noise(module, 0)
-    given = {name: bytes(np.array(array)) for name, array in tree_flatten(trained)}
+    given = {name: bytes(np.array(array)) for name, array in flat(trained).items()}
     step(optimizer, module, 1, trained)
     if _like(module.parameters()) != like:
         fail("names, shapes or types of parameters are others")
@@ -220,7 +231,7 @@ def the_rest_stays(tried: Tried) -> None:
     moved = [name for name in before if after[name] != before[name] and name not in given]
     if moved:
         fail(f"{moved[0]}, which has no gradient, is another")
-    for name, array in tree_flatten(trained):
+    for name, array in flat(trained).items():
         if bytes(np.array(array)) != given[name]:
             fail(f"the gradient of {name} is another (write g = g + x, not g += x)")
 

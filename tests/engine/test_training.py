@@ -29,14 +29,21 @@ from fewshot.core.components import Component
 from fewshot.core.draws import Episode, Labelled, Pairs, Triplets
 from fewshot.core.errors import ConfigError, TrainingError
 from fewshot.core.files import read_json
-from fewshot.core.interfaces import Learner, Loss, Metric, Miner, Sampler
+from fewshot.core.interfaces import Learner, Loss, Metric, Miner, Optimizer, Sampler
 from fewshot.core.seeding import mlx_seed
 from fewshot.data.datasets import ArrayDataset
 from fewshot.engine import training
 from fewshot.engine.embedding import embed
 from fewshot.engine.objective import Learned, Objective, check_fits, proxies_of
-from fewshot.engine.optimizers import TrainingOptions, make_optimizer
-from fewshot.engine.training import History, State, Training, fit
+from fewshot.engine.training import (
+    History,
+    State,
+    Training,
+    TrainingOptions,
+    fit,
+    learning_rate,
+    scheduled_steps,
+)
 from fewshot.engine.training import train as loop
 from fewshot.engine.weights import WEIGHTS
 from fewshot.experiments.config import resolve
@@ -214,9 +221,8 @@ def test_draws_are_taken_in_order_with_the_seed_and_never_twice() -> None:
 @layouts
 def test_the_loss_falls_on_classes_that_can_be_told_apart(layout: str) -> None:
     net = network(width=8)
-    history = train(
-        net, layout, steps=60, validate_every=10, learning_rate=1e-2, schedule="constant"
-    )
+    optimizer = optimizers.Adam(1e-2, bias_correction=True)
+    history = train(net, layout, steps=60, validate_every=10, optimizer=optimizer)
     losses = [record["loss"] for record in history.records]
     assert len(losses) == 6
     assert losses[-1] < 0.5 * losses[0]
@@ -323,10 +329,7 @@ def test_a_step_of_gradient_descent_follows_the_float64_gradient(layout: str, dr
         seed=3,
         steps=1,
         draws_per_step=draws,
-        optimizer="sgd",
-        learning_rate=1.0,
-        momentum=0.0,
-        schedule="constant",
+        optimizer=optimizers.SGD(1.0),
     )
     after = state(net)
     drawn = [given["sampler"].draw(3, i) for i in range(draws)]
@@ -394,8 +397,24 @@ class Tempered(nn.Module):
         return self.scale * self.fn(*given)
 
 
-def made(layout: str, seed: int, learner: Learner, options: TrainingOptions) -> Training:
-    """A training whose weights, of every learned part, are drawn with a seed of their own."""
+def described(options: TrainingOptions, optimizer: str, schedule: str) -> Optimizer:
+    """An optimizer by name, its rate that of the options and a schedule by name."""
+    factors = make(REGISTRY.get("schedule", schedule), scheduled_steps(options))
+    made: Optimizer = make(REGISTRY.get("optimizer", optimizer), learning_rate(options, factors))
+    return made
+
+
+def made(
+    layout: str,
+    seed: int,
+    learner: Learner,
+    options: TrainingOptions,
+    named: tuple[str, str] = ("adam", "cosine"),
+) -> Training:
+    """A training whose weights, of every learned part, are drawn with a seed of their own.
+
+    `named`: optimizer and schedule.
+    """
     data = toy()
     given = parts(layout, data)
     loss = Loss(Tempered(given["loss"].fn, seed), given["loss"].layout)
@@ -406,7 +425,8 @@ def made(layout: str, seed: int, learner: Learner, options: TrainingOptions) -> 
     learned = Learned(embedder.backbone, metric, loss, None, vectors)
     objective = Objective(embedder, metric, loss, given["head"], Miner(None), learned, layout)
     flip = make(REGISTRY.get("transform", "flip"))
-    return Training(objective, data, given["sampler"], options, [flip], learner, seed=4)
+    optimizer = described(options, *named)
+    return Training(objective, data, given["sampler"], options, [flip], learner, 4, optimizer)
 
 
 def judged(training: Training) -> Callable[[], dict[str, float]]:
@@ -436,13 +456,18 @@ def outcome(training: Training) -> tuple[Weights, dict[str, Any]]:
 
 
 def holds_going_on(
-    layout: str, learner: Learner, options: TrainingOptions, stop: int, validated: bool
+    layout: str,
+    learner: Learner,
+    options: TrainingOptions,
+    stop: int,
+    validated: bool,
+    named: tuple[str, str] = ("adam", "cosine"),
 ) -> None:
-    left_alone = made(layout, 1, learner, options)
+    left_alone = made(layout, 1, learner, options, named)
     loop(left_alone, judged(left_alone) if validated else None)
 
     kept: list[State] = []
-    stopped = made(layout, 1, learner, options)
+    stopped = made(layout, 1, learner, options, named)
 
     def at(step: int, *_: Any) -> None:
         if step == stop:
@@ -453,7 +478,7 @@ def holds_going_on(
         return
     with TemporaryDirectory() as folder:
         before = stored(kept[0], Path(folder))
-        other = made(layout, 2, learner, options)
+        other = made(layout, 2, learner, options, named)
         other.restore(before)
         loop(other, judged(other) if validated else None)
     weights, history = outcome(other)
@@ -464,8 +489,8 @@ def holds_going_on(
 
 @given(
     layout=st.sampled_from(LAYOUTS),
-    optimizer=st.sampled_from(["adam", "adamw", "sgd"]),
-    schedule=st.sampled_from(["constant", "cosine"]),
+    optimizer=st.sampled_from(REGISTRY.names("optimizer")),
+    schedule=st.sampled_from(REGISTRY.names("schedule")),
     warmup=st.integers(0, 3),
     stop=st.integers(1, 6),
     draws=st.integers(1, 2),
@@ -475,8 +500,8 @@ def holds_going_on(
 )
 def test_a_run_that_is_gone_on_with_is_the_run_left_alone(
     layout: str,
-    optimizer: Any,
-    schedule: Any,
+    optimizer: str,
+    schedule: str,
     warmup: int,
     stop: int,
     draws: int,
@@ -484,10 +509,8 @@ def test_a_run_that_is_gone_on_with_is_the_run_left_alone(
     patience: int,
     validated: bool,
 ) -> None:
-    options = TrainingOptions(
-        6, draws, optimizer, 1e-2, schedule, warmup, validate_every=every, patience=patience
-    )
-    holds_going_on(layout, plain(), options, stop, validated)
+    options = TrainingOptions(6, draws, 1e-2, warmup, validate_every=every, patience=patience)
+    holds_going_on(layout, plain(), options, stop, validated, (optimizer, schedule))
 
 
 @pytest.mark.parametrize("stop", [1, 3])
@@ -663,10 +686,10 @@ class Unbounded(nn.Module):
 def test_a_loss_that_is_no_longer_finite_is_an_error_that_names_the_step() -> None:
     data = toy()
     given = {**parts("pairs", data), "metric": sqeuclidean()}
-    options = TrainingOptions(10, optimizer="sgd", learning_rate=1e25, schedule="constant")
     embedder = Embedder(Unbounded(), normalize="none")
+    optimizer = optimizers.SGD(1e25)
     with pytest.raises(TrainingError, match=r"at step 2: lower training\.learning_rate"):
-        fit(embedder, data, **given, options=options)
+        fit(embedder, data, **given, options=TrainingOptions(10), optimizer=optimizer)
 
 
 @pytest.mark.parametrize(
@@ -714,8 +737,6 @@ def test_a_margin_beyond_the_metrics_bound_is_refused(metric: Metric, normalize:
         {"draws_per_step": 0},
         {"learning_rate": 0.0},
         {"warmup": -1},
-        {"weight_decay": -0.1},
-        {"momentum": 1.5},
         {"validate_every": 0},
         {"patience": -1},
         {"validation_pool": 5},
@@ -906,56 +927,21 @@ def test_one_part_that_is_not_frozen_is_trained() -> None:
 # -------------------------------------------------------------------- optimizers and schedules
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
-@pytest.mark.parametrize("schedule", ["constant", "cosine"])
-@pytest.mark.parametrize("warmup", [0, 2])
-def test_every_optimizer_and_schedule_trains(optimizer: Any, schedule: Any, warmup: int) -> None:
-    net = Linear(256, 3)
-    before = state(net)
-    history = train(
-        net,
-        steps=4,
-        optimizer=optimizer,
-        schedule=schedule,
-        warmup=warmup,
-        weight_decay=0.0 if optimizer == "adam" else 0.01,
-    )
-    assert np.isfinite(history.records[-1]["loss"])
-    after = state(net)
-    assert all(np.isfinite(value).all() for value in after.values())
-    assert not equal(before, after)
-
-
-def test_an_optimizer_that_is_given_takes_the_place_of_the_described_one() -> None:
-    described, handed, other = Linear(256, 3), Linear(256, 3), Linear(256, 3)
+def test_an_optimizer_that_is_given_takes_the_place_of_adam() -> None:
+    described_, handed, other = Linear(256, 3), Linear(256, 3), Linear(256, 3)
     for net in (handed, other):
-        net.load_weights(list(tree_flatten(described.parameters())))
-    flat = {"steps": 3, "learning_rate": 0.1, "schedule": "constant"}
-    train(described, optimizer="sgd", momentum=0.5, **flat)
-    options = TrainingOptions(3, learning_rate=1e-5)
+        net.load_weights(list(tree_flatten(described_.parameters())))
+    options = TrainingOptions(3, learning_rate=0.1, warmup=1)
     data = toy()
-    for net, rate in ((handed, 0.1), (other, 0.2)):
-        given_optimizer = optimizers.SGD(rate, momentum=0.5)
-        fit(Embedder(net), data, **parts("pairs", data), options=options, optimizer=given_optimizer)
-    assert equal(state(handed), state(described))
-    assert not equal(state(other), state(described))
-
-
-def test_a_weight_decay_that_adam_would_ignore_is_refused() -> None:
-    with pytest.raises(ConfigError, match="adamw"):
-        make_optimizer(TrainingOptions(optimizer="adam", weight_decay=0.1))
-
-
-def rates(options: TrainingOptions, count: int) -> list[float]:
-    """The learning rates of the first steps, read off what gradient descent subtracts."""
-    module = nn.Linear(1, 1, bias=False)
-    optimizer = make_optimizer(options)
-    found = []
-    for _ in range(count):
-        module.weight = mx.zeros((1, 1))
-        optimizer.update(module, {"weight": mx.ones((1, 1))})
-        found.append(-module.weight.item())
-    return found
+    fit(Embedder(described_), data, **parts("pairs", data), options=options)
+    for net, schedule in ((handed, "cosine"), (other, "constant")):
+        given_optimizer = described(options, "adam", schedule)
+        fit(
+            Embedder(net), data, **parts("pairs", data), optimizer=given_optimizer,
+            options=TrainingOptions(3, learning_rate=1e-5),
+        )  # fmt: skip
+    assert equal(state(handed), state(described_))
+    assert not equal(state(other), state(described_))
 
 
 @given(
@@ -965,35 +951,34 @@ def rates(options: TrainingOptions, count: int) -> list[float]:
     rate=st.sampled_from([1e-3, 0.1]),
 )
 def test_rates_rise_linearly_then_follow_the_schedule(
-    schedule: Any, steps: int, warmup: int, rate: float
+    schedule: str, steps: int, warmup: int, rate: float
 ) -> None:
-    options = TrainingOptions(
-        steps, optimizer="sgd", momentum=0.0, learning_rate=rate, schedule=schedule, warmup=warmup
-    )
+    options = TrainingOptions(steps, learning_rate=rate, warmup=warmup)
+    factors = make(REGISTRY.get("schedule", schedule), scheduled_steps(options))
     expected: Callable[[int], float] = {
         "constant": lambda _: rate,
         "cosine": lambda t: rate / 2 * (1 + np.cos(np.pi * min(1, t / max(1, steps - warmup)))),
     }[schedule]
     wanted = [rate * t / warmup if t < warmup else expected(t - warmup) for t in range(steps)]
-    assert rates(options, steps) == pytest.approx(wanted, abs=1e-5 * rate)
+    asked = learning_rate(options, factors)(mx.arange(steps, dtype=mx.uint64))
+    assert asked.tolist() == pytest.approx(wanted, abs=1e-5 * rate)
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
-def test_weight_decay_shrinks_weights_that_the_loss_ignores(optimizer: Any) -> None:
-    net = Linear(256, 3)
-    nothing = Loss(lambda distances, same: 0 * distances, "pairs", 1.0)
-    before = state(net)
-    train(
-        net,
-        loss=nothing,
-        steps=1,
-        optimizer=optimizer,
-        weight_decay=0.5,
-        learning_rate=0.1,
-        schedule="constant",
-    )
-    for name, value in state(net).items():
-        assert np.allclose(value, before[name] * (1 - 0.5 * 0.1), rtol=1e-5)
+@pytest.mark.parametrize("steps", [5, 40])
+@pytest.mark.parametrize("warmup", [0, 3])
+def test_the_usual_rates_are_to_the_last_digit_those_of_mlx(steps: int, warmup: int) -> None:
+    """`mlx.optimizers.cosine_decay`, joined to its `linear_schedule` where there is a warm-up."""
+    rate = 1e-3
+    wanted = optimizers.cosine_decay(rate, steps - warmup)
+    if warmup:
+        rise = optimizers.linear_schedule(0.0, rate, warmup)
+        wanted = optimizers.join_schedules([rise, wanted], [warmup])
+    options = TrainingOptions(steps, learning_rate=rate, warmup=warmup)
+    factors = make(REGISTRY.get("schedule", "cosine"), scheduled_steps(options))
+    found = learning_rate(options, factors)
+    for step in range(steps):
+        number = mx.array(step, mx.uint64)
+        assert found(number).item() == wanted(number).item()
 
 
 # ------------------------------------------------------------------------------------- dropout
@@ -1073,7 +1058,11 @@ def test_a_compiled_step_trains_as_the_plain_one(
         monkeypatch.setattr(training, "on_cpu", lambda compiled=compiled: not compiled)
         mx.random.seed(0)
         embedder = fs.Embedder(Tiny(), normalize="none")
-        options = fs.TrainingOptions(steps=4, warmup=2, optimizer="sgd", momentum=0.0)
-        fs.fit(embedder, data, sampler, loss, metric, options=options, miner=miner)
+        options = fs.TrainingOptions(steps=4, warmup=2)
+        rate = learning_rate(options, lambda step: mx.cos(step / 2))
+        fs.fit(
+            embedder, data, sampler, loss, metric, options=options, miner=miner,
+            optimizer=optimizers.SGD(rate),
+        )  # fmt: skip
         weights.append(np.array(embedder.backbone.layers.layers[1].weight))
     np.testing.assert_allclose(*weights, atol=1e-6)

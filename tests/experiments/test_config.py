@@ -6,11 +6,13 @@ from typing import Any, Literal, get_args, get_origin
 
 import attrs
 import pytest
+import tomli_w
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fewshot.catalogue.loading import build_registry
 from fewshot.catalogue.registry import Registered, Registry
+from fewshot.cli.options import flag_layer
 from fewshot.core.components import Component, Preset
 from fewshot.core.errors import ConfigError, PluginError
 from fewshot.experiments.config import (
@@ -519,6 +521,38 @@ def test_an_unknown_option_is_met_with_the_nearest_one(key: str, name: str, cls:
         assert key in text
         assert f"'{field.name}x'" in text
         assert f"did you mean '{field.name}'" in text
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "place"),
+    [
+        ("optimizer", "sgd", "--optimizer NAME"),
+        ("schedule", "constant", "--schedule NAME"),
+        ("weight_decay", 0.1, "optimizer.weight_decay"),
+        ("momentum", 0.5, "optimizer.momentum"),
+    ],
+)
+def test_what_is_no_option_of_training_says_where_it_is(key: str, value: Any, place: str):
+    tree = {"training": {key: value}}
+    start = {"backbone": "wide", "dataset": "image-folder"}
+    asked = [
+        (REGISTRY, [tomllib.loads(tomli_w.dumps(tree))]),
+        (REGISTRY, [settings_layer([f"training.{key}={value}"])]),
+        (with_implied({}, tree), [{**start, "preset": "mine"}]),
+        (with_implied(tree), [start]),
+    ]
+    for registry, layers in asked:
+        with pytest.raises((ConfigError, PluginError), match=f"no option '{key}': it is.*{place}"):
+            resolve(registry, layers)
+
+
+def test_flags_name_optimizer_and_schedule_and_what_they_imply_lies_below_the_layers():
+    flags = flag_layer({"optimizer": "adadelta", "schedule": "step"})
+    chosen = config(flags, settings_layer(["schedule.at=[0.5]", "optimizer.kept=0.5"]))
+    assert (chosen.optimizer.name, chosen.optimizer.options.kept) == ("adadelta", 0.5)
+    assert (chosen.schedule.name, chosen.schedule.options.at) == ("step", (0.5,))
+    assert chosen.training.learning_rate == 1.0
+    assert config(flags, {"training": {"learning_rate": 0.5}}).training.learning_rate == 0.5
 
 
 @pytest.mark.parametrize("key", [*PARTS, *LISTS, *PLAIN, "seed", "preset"])

@@ -10,6 +10,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import mlx.core as mx
 import numpy as np
 import pytest
 import tomli_w
@@ -27,7 +28,7 @@ from fewshot.core.errors import (
     OutputError,
     TrainingError,
 )
-from fewshot.core.interfaces import Learner, Miner
+from fewshot.core.interfaces import Learner, Miner, Optimizer, Schedule
 from fewshot.data.split import ClassSplit
 from fewshot.experiments.config import resolve
 from fewshot.experiments.run import run
@@ -35,6 +36,7 @@ from fewshot.experiments.search import SearchOptions, best, held_out_folds, reco
 from fewshot.experiments.search_space import parameter
 from fewshot.parts.learners import plain
 from fewshot.parts.miners import batch_hard
+from fewshot.parts.optimizers import AdamwOptions, adamw
 
 REGISTRY = build_registry()[0]
 CLASSES, PER_CLASS = 9, 12
@@ -165,7 +167,7 @@ def test_scores_are_means_of_folds_and_the_best_is_a_configuration_to_run(
     assert (run(config, REGISTRY, tmp_path / "run") / "results.json").exists()
 
 
-def test_trials_train_with_the_miner_and_the_learner_that_are_named(
+def test_trials_train_with_the_parts_that_are_named_and_the_options_that_are_varied(
     layers: Any, tmp_path: Path
 ) -> None:
     asked = set()
@@ -186,19 +188,31 @@ def test_trials_train_with_the_miner_and_the_learner_that_are_named(
 
         return Learner(step)
 
+    def optimizer(options: AdamwOptions, learning_rate: Any) -> Optimizer:
+        asked.add(options.weight_decay)
+        return adamw(options, learning_rate)
+
+    def schedule(_: Any, steps: int) -> Schedule:
+        asked.add("schedule")
+        return lambda step: mx.ones(step.shape)
+
     registry = build_registry()[0]
-    for kind, factory in (("miner", miner), ("learner", learner)):
+    told = {"miner": miner, "learner": learner, "schedule": schedule}
+    for kind, factory in told.items():
         registry.add([Registered(kind, Component("told", factory), "test", "1")])
+    part = Component("told", optimizer, AdamwOptions)
+    registry.add([Registered("optimizer", part, "test", "1")])
     sampler = {"name": "balanced", "classes": 3, "per_class": 3}
-    layers.append({"loss": "triplet", "miner": "told", "learner": "told", "sampler": sampler})
-    space = [parameter("training.learning_rate", "0.001")]
+    layers.append(dict.fromkeys((*told, "optimizer"), "told"))
+    layers.append({"loss": "triplet", "sampler": sampler})
+    space = [parameter("optimizer.weight_decay", "0.5")]
     search(layers, registry, space, tmp_path / "search", evolve(SMALL, trials=1))
-    assert asked == {"miner", "learner"}
+    assert asked == {*told, 0.5}
 
 
 def test_a_trial_that_fails_is_recorded_and_the_others_go_on(layers: Any, tmp_path: Path) -> None:
     space = [parameter("loss.margin", "9,1"), parameter("training.learning_rate", "1e30,0.001")]
-    layers[0]["training"] |= {"optimizer": "sgd", "schedule": "constant"}
+    layers[0] |= {"optimizer": "sgd", "schedule": "constant"}
     layers[0]["embedding"] = {"normalize": "none"}
     options = SearchOptions(method="grid", folds=1, held_out=2, k_shot=2)
     records = recorded(search(layers, REGISTRY, space, tmp_path / "search", options))

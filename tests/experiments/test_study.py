@@ -369,8 +369,11 @@ def test_training_that_cannot_go_on_ends_its_run_and_not_the_study(
     study: Study, results: dict[str, Any], tmp_path: Path
 ):
     with_first_run(results, "plain", tmp_path)
-    wild = {"optimizer": "sgd", "learning_rate": 1e38, "steps": 3, "validate_every": 9}
-    rows = {"wild": {"training": wild, "embedding": {"normalize": "none"}}, "plain": {}}
+    wild = {"learning_rate": 1e38, "steps": 3, "validate_every": 9}
+    rows = {
+        "wild": {"training": wild, "optimizer": "sgd", "embedding": {"normalize": "none"}},
+        "plain": {},
+    }
     broken = evolve(study, seeds=1, rows=rows, published={})
     found = run_study(broken, REGISTRY, tmp_path)
     assert list(found.rows) == ["plain"]

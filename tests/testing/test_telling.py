@@ -296,7 +296,14 @@ MINERS: dict[str, Callable[..., bool]] = {
     "inputs untouched": lambda _, batch: bool(batch[0].any()),
 }
 
+SCHEDULES: dict[str, Callable[..., bool]] = {
+    "shape": lambda _, steps: steps > 1,
+    "finite": lambda _, steps: steps > 1,
+    "asked twice": lambda _, steps, step, other: step != other,
+}
+
 TELLING = {
+    "schedule": SCHEDULES,
     "miner": MINERS,
     "metric": METRICS,
     "loss": LOSSES,
@@ -307,6 +314,7 @@ TELLING = {
     "observer": OBSERVERS,
 }
 SUBJECTS = {
+    "schedule": ["cosine"],
     "metric": ["euclidean", "cosine"],
     "loss": ["contrastive", "triplet", "prototypical", "arcface", "supcon"],
     "miner": ["batch-hard", "semi-hard"],
