@@ -564,9 +564,9 @@ def test_an_unknown_section_is_met_with_the_nearest_one(key: str):
 @pytest.mark.parametrize("entry", EVERY_COMPONENT)
 def test_an_unknown_component_is_met_with_the_nearest_one(entry: Registered):
     key = "augment" if entry.kind == "transform" else entry.kind
-    table = {"name": entry.name + "x"}
+    table = {"name": entry.name + "q"}
     text = error({key: [table] if key in LISTS else table})
-    assert f"unknown {entry.kind} '{entry.name}x': did you mean '{entry.name}'" in text
+    assert f"unknown {entry.kind} '{entry.name}q': did you mean '{entry.name}'" in text
 
 
 def test_an_unknown_preset_is_met_with_the_nearest_one():

@@ -36,8 +36,8 @@ class Normed(optimizers.Optimizer):
         self, gradient: mx.array, parameter: mx.array, state: dict[str, mx.array]
     ) -> mx.array:
         """The parameter after an update."""
-        largest = mx.maximum(mx.abs(gradient).max(), 1e-30)  # whose square may be too small or large
-        scaled = gradient / largest
+        # Of a tiny or a large gradient the squares are beyond float32.
+        scaled = gradient / mx.maximum(mx.abs(gradient).max(), 1e-30)
         unit = scaled / mx.maximum(mx.sqrt(mx.square(scaled).sum()), 1e-30)
         state["v"] = self.momentum * state["v"] + unit
         return parameter - self.learning_rate.astype(gradient.dtype) * state["v"]
@@ -50,4 +50,4 @@ def optimizer(options: Options, learning_rate: Any) -> Normed:
 
 @hookimpl
 def fewshot_optimizers() -> list[Component]:
-    return [Component("PLUGIN_NAME", optimizer, Options, "gradients scaled to one length")]
+    return [Component("PLUGIN_NAME", optimizer, Options, "gradients of one length")]

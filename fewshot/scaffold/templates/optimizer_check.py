@@ -12,9 +12,9 @@ def test_it_keeps_the_laws_of_an_optimizer():
     check_optimizer(optimizer, Options())
 
 
-@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
-def test_a_step_is_as_long_as_the_rate_whatever_the_gradient(scale):
-    layer = nn.Linear(3, 2, bias=False)
-    before = layer.weight
-    optimizer(Options(), 0.5).update(layer, {"weight": scale * mx.ones((2, 3))})
-    assert mx.linalg.norm(layer.weight - before).item() == pytest.approx(0.5)
+def test_a_step_is_as_long_as_the_rate_whatever_the_gradient():
+    for scale in (1e-3, 1.0, 1e3):
+        layer = nn.Linear(3, 2, bias=False)
+        before = layer.weight
+        optimizer(Options(), 0.5).update(layer, {"weight": scale * mx.ones((2, 3))})
+        assert mx.linalg.norm(layer.weight - before).item() == pytest.approx(0.5)

@@ -1,4 +1,4 @@
-"""The schedule PLUGIN_NAME: half a cosine, again and again."""
+"""The schedule PLUGIN_NAME: half a cosine, repeated."""
 
 import math
 from collections.abc import Callable
@@ -16,7 +16,7 @@ class Options:
 
 
 def schedule(options: Options, steps: int) -> Callable[[mx.array], mx.array]:
-    """Warm restarts of one length (Loshchilov & Hutter 2017, equation 5); at the end, 0 again."""
+    """Warm restarts (Loshchilov & Hutter 2017, equation 5); 0 after the last step."""
     length = steps / options.cycles
 
     def factor(step: mx.array) -> mx.array:
@@ -29,4 +29,4 @@ def schedule(options: Options, steps: int) -> Callable[[mx.array], mx.array]:
 
 @hookimpl
 def fewshot_schedules() -> list[Component]:
-    return [Component("PLUGIN_NAME", schedule, Options, "half a cosine, again and again")]
+    return [Component("PLUGIN_NAME", schedule, Options, "half a cosine, repeated")]
