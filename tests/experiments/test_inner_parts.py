@@ -8,6 +8,7 @@ import mlx.core as mx
 import pytest
 
 import fewshot as fs
+from fewshot.catalogue.kinds import KINDS
 from fewshot.catalogue.loading import build_registry
 from fewshot.catalogue.registry import Registered, Registry, make
 from fewshot.core.errors import ConfigError, PluginError
@@ -50,8 +51,7 @@ class Lost:
 
 def registry() -> Registry:
     made, installed = Registry(), build_registry()[0]
-    for kind in ("backbone", "metric", "loss", "sampler", "miner", "head", "adapter", "learner",
-                 "dataset", "transform", "observer", "preset", "study"):  # fmt: skip
+    for kind in KINDS:
         made.add(installed.all(kind))
     parts = {
         "loss": [fs.Component("around", around, LossOptions, "d")],
