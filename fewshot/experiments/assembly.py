@@ -47,7 +47,7 @@ from .schema import inner_parts
 
 @frozen
 class Parts:
-    """Everything a configuration names, made."""
+    """Everything a configuration names, made; the optimizer is for one training."""
 
     config: RunConfig
     origins: dict[str, str]
