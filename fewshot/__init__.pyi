@@ -33,6 +33,7 @@ from .core.interfaces import Learner as Learner
 from .core.interfaces import Loss as Loss
 from .core.interfaces import Metric as Metric
 from .core.interfaces import Miner as Miner
+from .core.interfaces import Mixer as Mixer
 from .core.interfaces import Observer as Observer
 from .core.interfaces import Optimizer as Optimizer
 from .core.interfaces import Sampler as Sampler
@@ -129,6 +130,11 @@ from .parts.metrics import sqeuclidean as sqeuclidean
 from .parts.miners import SemiHardOptions as SemiHardOptions
 from .parts.miners import batch_hard as batch_hard
 from .parts.miners import semi_hard as semi_hard
+from .parts.mixers import CutmixOptions as CutmixOptions
+from .parts.mixers import MixupOptions as MixupOptions
+from .parts.mixers import cutmix as cutmix
+from .parts.mixers import mixup as mixup
+from .parts.samplers import AllPairsOptions as AllPairsOptions
 from .parts.samplers import BalancedOptions as BalancedOptions
 from .parts.samplers import PairsOptions as PairsOptions
 from .parts.samplers import ProxiesOptions as ProxiesOptions

@@ -10,6 +10,7 @@ from ..parts import (
     losses,
     metrics,
     miners,
+    mixers,
     observers,
     optimizers,
     samplers,
@@ -83,6 +84,12 @@ def fewshot_schedules() -> tuple[Component, ...]:
 def fewshot_transforms() -> tuple[Component, ...]:
     """Augmentations, and normalise."""
     return transforms.COMPONENTS
+
+
+@hookimpl
+def fewshot_mixers() -> tuple[Component, ...]:
+    """None, mixup and CutMix."""
+    return mixers.COMPONENTS
 
 
 @hookimpl

@@ -147,6 +147,15 @@ def fewshot_transforms() -> Iterable[Component]:
 
 
 @hookspec
+def fewshot_mixers() -> Iterable[Component]:
+    """Images of a batch mixed, and their targets: `factory(options)` -> `Mixer`.
+
+    return [Component("halves", lambda _: Mixer(halves))]  # halves(images, targets, rng) -> both
+    """
+    raise NotImplementedError
+
+
+@hookspec
 def fewshot_observers() -> Iterable[Component]:
     """Told of a run: `factory(options)` -> `Observer`.
 

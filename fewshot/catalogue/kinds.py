@@ -93,6 +93,7 @@ KINDS = {
         ),
         Kind("dataset", "Dataset", sections=("dataset",), flag="--dataset"),
         Kind("transform", "Callable", sections=("augment", "preprocess"), flag="--augment"),
+        Kind("mixer", "Mixer", sections=("mixer",), flag="--loss prototypical --mixer"),
         Kind("observer", "Observer", sections=("observers",), flag="--observe"),
         Kind("preset", flag="--preset", record=Preset),
         Kind("study", plural="studies", record=Study),

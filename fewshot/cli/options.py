@@ -47,6 +47,7 @@ choices = _adding(
     click.option("--loss", metavar="NAME", help="Loss."),
     click.option("--sampler", metavar="NAME", help="Sampler; else one that fits the loss."),
     click.option("--miner", metavar="NAME", help="Which pairs or triplets the loss learns from."),
+    click.option("--mixer", metavar="NAME", help="Mixes images and their targets, in training."),
     click.option("--learner", metavar="NAME", help="How a step learns."),
     click.option("--optimizer", metavar="NAME", help="What changes weights by gradients."),
     click.option("--schedule", metavar="NAME", help="The learning rate over the steps."),

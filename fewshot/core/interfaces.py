@@ -13,6 +13,7 @@
 | optimizer | factory(options, learning_rate)    | `Optimizer`                      |
 | schedule  | factory(options, steps)            | `Schedule`: a function           |
 | transform | factory(options)                   | `Transform`: a function          |
+| mixer     | factory(options)                   | `Mixer`                          |
 | dataset   | factory(options)                   | `Dataset`                        |
 | observer  | factory(options)                   | `Observer`                       |
 
@@ -107,6 +108,8 @@ class Loss:
     the metric must be able to reach. `requires`: laws that the metric must keep. `draws`: of the
     draws that serve its layout, those it is meant for, which decides the sampler where none is
     named: "labelled" for a loss of scores that wants proxies; None: those of the layout's own name.
+    `soft`: of "episode", whether in the place of labels it takes targets (…, q, n_way) too, rows
+    >= 0 that sum to 1, as a mixer makes them; rows of one 1 cost what the labels cost.
     """
 
     fn: "Callable[..., mx.array]"
@@ -114,6 +117,7 @@ class Loss:
     margin: float | None = None
     requires: frozenset[Law] = field(default=frozenset(), converter=_laws)
     draws: DrawLayout | None = None
+    soft: bool = False
 
 
 @frozen
@@ -208,8 +212,9 @@ class Batch:
     """What one step learns from: images (b, h, w, c) float32 and draws among them, as arrays.
 
     `draws`: of each draw the arrays of its record, such as "support", "support_labels", "query",
-    "query_labels" of an episode, positions counting from the draw's own first image; `sizes` the
-    number of its images, `n_ways` of its classes.
+    "query_labels" of an episode, positions counting from the draw's own first image, and "targets"
+    (b, n_way) where its images are mixed; `sizes` the number of its images, `n_ways` of its
+    classes.
     """
 
     images: "mx.array"
@@ -341,6 +346,22 @@ class Transform(Protocol):
         self, images: NDArray[np.float32], rng: np.random.Generator
     ) -> NDArray[np.float32]:
         """Transform a batch; every image draws its own numbers."""
+
+
+_Floats = NDArray[np.float32]
+
+
+@frozen
+class Mixer:
+    """Images of a batch mixed with each other, and their targets alike. NumPy only.
+
+    `mix(images (b, h, w, c), targets (b, n_way), rng)` -> both, of the same shapes and types:
+    float32 images in [0, 1], and how much of each class is in each, float32 rows >= 0 that sum to 1
+    (given as one 1 each). None for a function: as they are. For labelled images and a loss that
+    takes soft targets; in training alone, after augmentation.
+    """
+
+    mix: Callable[[_Floats, _Floats, np.random.Generator], tuple[_Floats, _Floats]] | None
 
 
 @runtime_checkable

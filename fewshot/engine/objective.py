@@ -1,16 +1,18 @@
 """What training makes small: draws compared by the metric, judged by the loss."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import attrs
 import mlx.core as mx
 import mlx.nn as nn
+import numpy as np
 from attrs import frozen
+from numpy.typing import NDArray
 
 from ..compute.modules import evaluating, late_parameters, parameter_count, parameter_shapes
 from ..core.draws import Draw, DrawLayout, Labelled, Layout
 from ..core.errors import ConfigError
-from ..core.interfaces import Batch, Head, Learner, Loss, Metric, Miner, Sampler
+from ..core.interfaces import Batch, Head, Learner, Loss, Metric, Miner, Mixer, Sampler
 from ..core.seeding import mlx_seed
 from ..parts.embedder import Embedder
 
@@ -69,11 +71,14 @@ def arrays(draw: Draw) -> Arrays:
     return {name: mx.array(getattr(draw, name)) for name in names}
 
 
-def batch_of(images: mx.array, draws: list[Draw]) -> Batch:
-    """Draws and their images, in order, as a learner takes them."""
+def batch_of(
+    images: mx.array, draws: Sequence[Draw], targets: Sequence[NDArray[np.float32]] = ()
+) -> Batch:
+    """Draws and their images, in order, as a learner takes them; `targets` of each, where mixed."""
+    soft = [{"targets": mx.array(np.ascontiguousarray(rows))} for rows in targets] or [{} for _ in draws]
     return Batch(
         images,
-        [arrays(draw) for draw in draws],
+        [{**arrays(draw), **more} for draw, more in zip(draws, soft, strict=True)],
         [len(draw.items) for draw in draws],
         [getattr(draw, "n_way", 0) for draw in draws],
     )
@@ -135,7 +140,7 @@ def _episode(o: Objective, x: mx.array, draw: Arrays, n_way: int) -> Values:
 def _proxies(o: Objective, x: mx.array, draw: Arrays, n_way: int) -> Values:
     proxies = o.embedder.scaled(o.learned.proxies)
     distances = o.metric.table(x, proxies).reshape(len(x), n_way, -1).min(axis=-1)  # of the centres
-    return o.loss.fn(-distances, draw["labels"]), None
+    return o.loss.fn(-distances, draw.get("targets", draw["labels"])), None
 
 
 def without_own(table: mx.array) -> mx.array:
@@ -243,12 +248,13 @@ def check_fits(
     head: Head | None,
     miner: Miner = Miner(None),
     learner: Learner | None = None,
+    mixer: Mixer = Mixer(None),
 ) -> None:
     """Raise ConfigError where these cannot be trained together.
 
     That is: the sampler does not draw what loss and learner want, episodes have no head with a
-    gradient, a learned head has no episodes, there is nothing to mine, the metric lacks a law that
-    the loss requires, or the loss's margin is beyond the metric's bound.
+    gradient, a learned head has no episodes, there is nothing to mine or to mix, the metric lacks a
+    law that the loss requires, or the loss's margin is beyond the metric's bound.
     """
     fed_by = LAYOUTS[loss.layout].fed_by
     if sampler.layout not in fed_by:
@@ -268,6 +274,15 @@ def check_fits(
             "a miner chooses among the images of a class-balanced batch for a loss of pairs or "
             f"triplets: here the loss wants '{loss.layout}' and the sampler gives "
             f"'{sampler.layout}' draws (--miner none, or --sampler balanced)"
+        )
+    if mixer.mix is not None and (
+        sampler.layout != "labelled" or loss.layout != "episode" or not loss.soft
+    ):
+        takes = "takes" if loss.soft else "takes no"
+        raise ConfigError(
+            "a mixer mixes labelled images for a loss of scores that takes soft targets: here the "
+            f"loss wants '{loss.layout}' draws and {takes} soft targets, the sampler gives "
+            f"'{sampler.layout}' draws (--mixer none, or --loss prototypical --sampler proxies)"
         )
     if sampler.layout == "episode" and (head is None or not head.differentiable):
         raise ConfigError(

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ..compute.modules import snapshot
 from ..compute.streams import on_cpu
-from ..core.draws import Draw
+from ..core.draws import Draw, Labelled
 from ..core.errors import TrainingError
 from ..core.interfaces import (
     Batch,
@@ -25,6 +25,7 @@ from ..core.interfaces import (
     Loss,
     Metric,
     Miner,
+    Mixer,
     Optimizer,
     Sampler,
     Schedule,
@@ -93,6 +94,26 @@ class History:
     records: list[dict[str, Any]] = Factory(list)
 
 
+# Draws, their images as they go in, and the targets (b, n_way) of each draw, where mixed.
+_Drawn = tuple[list[Draw], NDArray[np.float32], list[NDArray[np.float32]]]
+
+
+def _mixed(
+    mixer: Mixer, draws: Sequence[Draw], images: NDArray[np.float32], rng: np.random.Generator
+) -> tuple[NDArray[np.float32], list[NDArray[np.float32]]]:
+    """The images of every draw mixed among themselves, and its targets."""
+    assert mixer.mix is not None
+    out, start = [], 0
+    for draw in draws:
+        assert isinstance(draw, Labelled)  # `check_fits`
+        own = images[start : start + len(draw.items)]
+        rows = (draw.labels[:, None] == np.arange(draw.n_way)).astype(np.float32)
+        out.append(mixer.mix(own, rows, rng))
+        start += len(draw.items)
+    mixed, targets = zip(*out, strict=True)
+    return np.concatenate(mixed), list(targets)
+
+
 @frozen
 class State:
     """All that the next step depends on: `arrays` by name, and `facts` that JSON can hold."""
@@ -108,7 +129,8 @@ class Training:
     what `restore` goes on from, bit for bit on the same machine: draws, transforms and dropout
     depend on the step's number alone. `best`: the weights of the best score so far. `optimizer`: a
     new one of `mlx.optimizers`, or one's own, with its rate; None: Adam, whose rate is
-    `options.learning_rate` after the warm-up and half a cosine to 0 from there.
+    `options.learning_rate` after the warm-up and half a cosine to 0 from there. `mixer`: what mixes
+    the images of every draw after `augment`.
 
     Raises ConfigError where there is nothing to train.
     """
@@ -123,12 +145,13 @@ class Training:
         learner: Learner = plain(),
         seed: int = 0,
         optimizer: Optimizer | None = None,
+        mixer: Mixer = Mixer(None),
     ) -> None:
         require_trainable(objective.learned, options.steps)
         self.objective, self.options = objective, options
         self.history = History()
         self._dataset, self._sampler, self._learner = dataset, sampler, learner
-        self._augment = augment
+        self._augment, self._mixer = augment, mixer
         self._seed = seed
         if optimizer is None:
             schedule = cosine(DecayOptions(), scheduled_steps(options))
@@ -164,7 +187,7 @@ class Training:
     def _begin(self) -> None:
         """Get ready to take the step after `history.steps`."""
         done = self.history.steps
-        self._batches: Iterator[tuple[list[Draw], NDArray[np.float32]]] = ahead(
+        self._batches: Iterator[_Drawn] = ahead(
             lambda i: self._drawn(done + i), max(0, self.options.steps - done)
         )
         self._state = [self.learned.state, self._optimizer.state, mx.random.state]
@@ -172,13 +195,23 @@ class Training:
         if not on_cpu():  # there it wants a C++ compiler and gains 5 %
             self._update = mx.compile(self._learn, inputs=self._state, outputs=self._state)
 
-    def _drawn(self, step: int) -> tuple[list[Draw], NDArray[np.float32]]:
+    def _drawn(self, step: int) -> _Drawn:
         count = self.options.draws_per_step
         draws = [self._sampler.draw(self._seed, step * count + i) for i in range(count)]
         items = np.concatenate([draw.items for draw in draws])
         rng = generator(self._seed, "augment", step)
         images = gather(self._dataset, items)
-        return draws, self.objective.embedder.prepared(images, self._augment, rng)
+        augment: Sequence[Transform] = self._augment
+        targets: list[NDArray[np.float32]] = []
+
+        def mixed(images: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+            images, rows = _mixed(self._mixer, draws, images, generator(self._seed, "mix", step))
+            targets.extend(rows)
+            return images
+
+        if self._mixer.mix is not None:
+            augment = [*augment, mixed]
+        return draws, self.objective.embedder.prepared(images, augment, rng), targets
 
     def _learn(self, *batch: Any) -> tuple[mx.array, ...]:
         weights = self.learned.trainable_parameters()
@@ -190,8 +223,8 @@ class Training:
     def step(self) -> None:
         """Take one; raises TrainingError where the loss is no longer finite."""
         began, history = time.perf_counter(), self.history
-        draws, pixels = next(self._batches)
-        batch = batch_of(mx.array(pixels), draws)
+        draws, pixels, targets = next(self._batches)
+        batch = batch_of(mx.array(pixels), draws, targets)
         if history.steps == 0:
             require_made(self.learned, partial(self.objective, batch))
             self.learned.train()
@@ -335,6 +368,7 @@ def fit(
     miner: Miner = Miner(None),
     learner: Learner = plain(),
     optimizer: Optimizer | None = None,
+    mixer: Mixer = Mixer(None),
 ) -> History:
     """Train backbone, metric, loss and head in place: a `Training` from its first step to its last.
 
@@ -343,9 +377,11 @@ def fit(
     Raises ConfigError where parts do not fit (`check_fits`) or leave nothing to train,
     TrainingError where the loss is no longer finite.
     """
-    check_fits(embedder, sampler, loss, metric, head, miner, learner)
+    check_fits(embedder, sampler, loss, metric, head, miner, learner, mixer)
     proxies = proxies_of(sampler, loss, embedder.backbone.embedding_dim, seed)
     learned = Learned(embedder.backbone, metric, loss, head, proxies, embedder.centre)
     objective = Objective(embedder, metric, loss, head, miner, learned, sampler.layout)
-    training = Training(objective, dataset, sampler, options, augment, learner, seed, optimizer)
+    training = Training(
+        objective, dataset, sampler, options, augment, learner, seed, optimizer, mixer
+    )
     return train(training, validate, on_record, on_best, progress)

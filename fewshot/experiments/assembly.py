@@ -23,6 +23,7 @@ from ..core.interfaces import (
     Loss,
     Metric,
     Miner,
+    Mixer,
     Observer,
     Optimizer,
     Sampler,
@@ -60,6 +61,7 @@ class Parts:
     adapter: Adapter[Embedder]
     sampler: Sampler[Draw]
     miner: Miner
+    mixer: Mixer
     learner: Learner
     optimizer: Optimizer
     learned: Learned
@@ -169,8 +171,9 @@ def build(config: RunConfig, registry: Registry, dataset: Dataset | None = None)
         entry = registry.get(kind, chosen.name)
         return make(entry, chosen.options, *arguments, seed=config.seed, embedding_dim=dim)
 
-    loss, miner, adapter, learner = (
-        part(kind, getattr(config, kind)) for kind in ("loss", "miner", "adapter", "learner")
+    loss, miner, mixer, adapter, learner = (
+        part(kind, getattr(config, kind))
+        for kind in ("loss", "miner", "mixer", "adapter", "learner")
     )
     schedule = part("schedule", config.schedule, scheduled_steps(config.training))
     optimizer = part("optimizer", config.optimizer, learning_rate(config.training, schedule))
@@ -184,7 +187,7 @@ def build(config: RunConfig, registry: Registry, dataset: Dataset | None = None)
     mx.eval(learned.parameters())
     return Parts(
         config, made_by, dataset, split, embedder, metric, loss, head, adapter, sampler, miner,
-        learner, optimizer, learned, observers, augment, shape,
+        mixer, learner, optimizer, learned, observers, augment, shape,
     )  # fmt: skip
 
 
@@ -235,12 +238,12 @@ def check(parts: Parts) -> Draws:
     try:
         check_fits(
             parts.embedder, parts.sampler, parts.loss, parts.metric, parts.head, parts.miner,
-            parts.learner,
+            parts.learner, parts.mixer,
         )  # fmt: skip
         draw = parts.sampler.draw(parts.config.seed, 0)
         check_learned(parts.objective, draw, parts.shape, parts.config.training.steps)
     except ConfigError as error:
-        named = ("loss", "sampler", "miner", "metric", "head", "learner")
+        named = ("loss", "sampler", "miner", "mixer", "metric", "head", "learner")
         listed = ", ".join(f"{kind} '{getattr(parts.config, kind).name}'" for kind in named)
         raise ConfigError(f"{listed}: {error}") from error
     draws = drawn(parts)
@@ -257,6 +260,12 @@ def check(parts: Parts) -> Draws:
         changed = tried(where, transform, 0)
         if changed.min() < 0 or changed.max() > 1:
             raise ConfigError(f"{where} leaves [0, 1]; it belongs in preprocess")
+    if parts.mixer.mix is not None:
+        where, rows = f"mixer '{parts.config.mixer.name}'", np.eye(8, dtype=np.float32)
+        mixed, targets = parts.mixer.mix(copies.copy(), rows.copy(), generator(0, "check"))
+        for found, given in ((mixed, copies), (targets, rows)):
+            if getattr(found, "shape", None) != given.shape or found.dtype != np.float32:
+                raise ConfigError(f"{where} does not give float32 of the shapes it was given")
     for chosen, transform in zip(parts.config.preprocess, parts.embedder.preprocess, strict=True):
         where = f"preprocess: '{chosen.name}'"
         if not np.array_equal(tried(where, transform, 0), tried(where, transform, 1)):

@@ -35,6 +35,7 @@ DEFAULTS: Tree = {
     "metric": {"name": "euclidean"},
     "loss": {"name": "contrastive"},
     "miner": {"name": "none"},
+    "mixer": {"name": "none"},
     "adapter": {"name": "none"},
     "learner": {"name": "plain"},
     "optimizer": {"name": "adam"},
@@ -63,6 +64,7 @@ class RunConfig:
     loss: Chosen
     sampler: Chosen
     miner: Chosen
+    mixer: Chosen
     head: Chosen
     adapter: Chosen
     learner: Chosen
@@ -270,7 +272,8 @@ def _complete(registry: Registry, layers: Iterable[Tree], implied: Tree) -> Tree
             fill(kind)
     loss = _made_loss(registry, from_table(registry, "loss", tree["loss"], "loss"))
     feed = LAYOUTS[loss.layout]
-    draws = "labelled" if tree["miner"]["name"] != "none" else loss.draws
+    of_labelled = any(tree[kind]["name"] != "none" for kind in ("miner", "mixer"))
+    draws = "labelled" if of_labelled else loss.draws
     for kind, name in (("sampler", feed.sampler(draws)), ("head", feed.head)):
         if "name" not in tree.get(kind, {}):
             tree[kind] = {"name": name, **tree.get(kind, {})}

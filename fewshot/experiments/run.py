@@ -258,7 +258,7 @@ def _train(
 
     training = Training(
         parts.objective, parts.dataset, parts.sampler, config.training, parts.augment,
-        parts.learner, config.seed, parts.optimizer,
+        parts.learner, config.seed, parts.optimizer, parts.mixer,
     )  # fmt: skip
     validate = None
     if draws.validation is not None:

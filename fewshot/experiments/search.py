@@ -188,6 +188,7 @@ def _scores(
             seed=config.seed,
             progress=shown,
             miner=parts.miner,
+            mixer=parts.mixer,
             learner=parts.learner,
             optimizer=parts.optimizer,
         )

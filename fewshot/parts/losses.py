@@ -76,14 +76,17 @@ class PrototypicalOptions:
 
 
 def prototypical(options: PrototypicalOptions = PrototypicalOptions()) -> Loss:
-    """−log softmax(scores / T)[label]: Snell et al. 2017, equation 2, with a temperature T."""
+    """−log softmax(scores / T)[label]: Snell et al. 2017, equation 2, with a temperature T.
+
+    Of soft targets, the mean of these over the classes, weighted by the target.
+    """
 
     def values(scores: mx.array, labels: mx.array) -> mx.array:
         return nn.losses.cross_entropy(
             scores / options.temperature, labels, label_smoothing=options.label_smoothing
         )
 
-    return Loss(fn=values, layout="episode")
+    return Loss(fn=values, layout="episode", soft=True)
 
 
 @frozen

@@ -26,6 +26,7 @@ from .learners import check_learner
 from .losses import check_loss
 from .metrics import check_metric
 from .miners import check_miner
+from .mixers import check_mixer
 from .observers import check_observer
 from .optimizers import check_optimizer
 from .plugins import LAWS, check_plugin, try_part
@@ -63,6 +64,7 @@ __all__ = [
     "check_loss",
     "check_metric",
     "check_miner",
+    "check_mixer",
     "check_observer",
     "check_optimizer",
     "check_plugin",

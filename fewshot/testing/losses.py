@@ -97,6 +97,8 @@ def made(loss: Any) -> None:
     serving = LAYOUTS[loss.layout].fed_by
     if loss.draws is not None and loss.draws not in serving:
         fail(f"draws is '{loss.draws}': '{loss.layout}' is served by {' or '.join(serving)}")
+    if loss.soft and loss.layout != "episode":
+        fail(f"soft, of '{loss.layout}': targets are for a loss of \"episode\"")
     unknown = sorted(loss.requires - set(get_args(Law)))
     if unknown:
         fail(f"requires '{unknown[0]}', no law of a metric: these are {', '.join(get_args(Law))}")
@@ -359,6 +361,48 @@ def class_names(loss: Loss, inputs: Inputs, seed: int) -> None:
             f"a value is {here[at]}, and {renamed[at]} with classes renamed to {new.tolist()}: "
             f"{_told(loss, inputs)}"
         )
+
+
+def _is_soft(loss: Loss) -> bool:
+    return loss.soft and loss.layout == "episode"
+
+
+@law(when=_is_soft, inputs=_inputs)
+def soft_labels(loss: Loss, inputs: Inputs) -> None:
+    """Targets of one 1 a row, in the place of labels, cost what the labels cost."""
+    scores, labels = inputs
+    targets = np.eye(scores.shape[-1], dtype=np.float32)[labels]
+    here, soft = values(loss, *inputs), values(loss, scores, targets)
+    if soft.shape != here.shape:
+        fail(f"{scores.shape}, {targets.shape} -> {soft.shape}, where {here.shape} is due")
+    at = first(~(np.abs(soft - here) <= _compared(inputs, here)))
+    if at:
+        fail(f"a value is {here[at]} by labels, {soft[at]} by targets: {_told(loss, inputs)}")
+
+
+@law(when=_is_soft, inputs=_inputs, seed=seeds)
+def soft_targets(loss: Loss, inputs: Inputs, seed: int) -> None:
+    """Any targets >= 0 whose rows sum to 1 have finite values, and a finite gradient."""
+    scores, labels = inputs
+    rng = np.random.default_rng(seed)
+    one, other = np.eye(scores.shape[-1], dtype=np.float32)[[labels, np.roll(labels, 1, -1)]]
+    part = rng.choice([0.5, 0.0, 0.3, 1e-7], (*labels.shape, 1)).astype(np.float32)
+    targets = one + (other - one) * part
+    found = values(loss, scores, targets)
+    for what, numbers in (("value", found), ("gradient", _gradients(loss, (scores, targets))[0])):
+        if not np.isfinite(numbers).all():
+            fail(f"a {what} is {numbers[~np.isfinite(numbers)][0]} for {told(targets=targets)}")
+    if found.shape != labels.shape:
+        fail(f"{scores.shape}, {targets.shape} -> {found.shape}, where {labels.shape} is due")
+
+
+@law(when=_is_soft)
+def soft_teaches(loss: Loss) -> None:
+    """Of equal scores, that of a class with a larger share of the target is raised more."""
+    targets = np.array([[0.6, 0.4, 0]], np.float32)
+    (gradient,) = _gradients(loss, (np.full((1, 3), -1, np.float32), targets))[0]
+    if not gradient[0] < gradient[1] < gradient[2]:
+        fail(f"the gradient is {gradient.tolist()} for {told(targets=targets)}")
 
 
 @law(inputs=_inputs)

@@ -22,6 +22,7 @@ from . import (
     losses,
     metrics,
     miners,
+    mixers,
     observers,
     optimizers,
     presets,
@@ -35,7 +36,7 @@ from .laws import Kind, LawBroken, Outcome
 LAWS: dict[str, Kind] = {
     module.KIND.name: module.KIND
     for module in (
-        backbones, metrics, losses, samplers, miners, heads, adapters, learners, optimizers,
+        backbones, metrics, losses, samplers, miners, mixers, heads, adapters, learners, optimizers,
         schedules, datasets, transforms, observers, presets, studies, components,
     )
 }  # fmt: skip

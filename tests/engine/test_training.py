@@ -410,6 +410,7 @@ def made(
     learner: Learner,
     options: TrainingOptions,
     named: tuple[str, str] = ("adam", "cosine"),
+    mixer: fs.Mixer = fs.Mixer(None),
 ) -> Training:
     """A training whose weights, of every learned part, are drawn with a seed of their own.
 
@@ -426,7 +427,8 @@ def made(
     objective = Objective(embedder, metric, loss, given["head"], Miner(None), learned, layout)
     flip = make(REGISTRY.get("transform", "flip"))
     optimizer = described(options, *named)
-    return Training(objective, data, given["sampler"], options, [flip], learner, 4, optimizer)
+    sampler = given["sampler"]
+    return Training(objective, data, sampler, options, [flip], learner, 4, optimizer, mixer)
 
 
 def judged(training: Training) -> Callable[[], dict[str, float]]:
@@ -462,12 +464,13 @@ def holds_going_on(
     stop: int,
     validated: bool,
     named: tuple[str, str] = ("adam", "cosine"),
+    mixer: fs.Mixer = fs.Mixer(None),
 ) -> None:
-    left_alone = made(layout, 1, learner, options, named)
+    left_alone = made(layout, 1, learner, options, named, mixer)
     loop(left_alone, judged(left_alone) if validated else None)
 
     kept: list[State] = []
-    stopped = made(layout, 1, learner, options, named)
+    stopped = made(layout, 1, learner, options, named, mixer)
 
     def at(step: int, *_: Any) -> None:
         if step == stop:
@@ -478,7 +481,7 @@ def holds_going_on(
         return
     with TemporaryDirectory() as folder:
         before = stored(kept[0], Path(folder))
-        other = made(layout, 2, learner, options, named)
+        other = made(layout, 2, learner, options, named, mixer)
         other.restore(before)
         loop(other, judged(other) if validated else None)
     weights, history = outcome(other)
@@ -517,6 +520,36 @@ def test_a_run_that_is_gone_on_with_is_the_run_left_alone(
 def test_so_is_one_that_learns_by_maml(stop: int) -> None:
     options = TrainingOptions(4, 2, learning_rate=1e-2, validate_every=2)
     holds_going_on("episode", maml(MamlOptions(inner_steps=1)), options, stop, True)
+
+
+@pytest.mark.parametrize("mixer", [fs.mixup(), fs.cutmix()])
+def test_so_is_one_that_mixes(mixer: fs.Mixer) -> None:
+    options = TrainingOptions(4, 2, learning_rate=1e-2, validate_every=2)
+    holds_going_on("labelled", plain(), options, 3, False, mixer)
+
+
+def test_a_mixer_changes_images_and_targets_alike_after_the_transforms() -> None:
+    """Turned round, both are the batch that they were in another order."""
+
+    def turned(images: Array, targets: Array, rng: Any) -> tuple[Array, Array]:
+        assert targets.shape == (len(images), 4)
+        assert (targets.sum(axis=1) == 1).all()
+        return images[::-1], targets[::-1]
+
+    def apart(images: Array, targets: Array, rng: Any) -> tuple[Array, Array]:
+        return images[::-1], targets
+
+    found = []
+    colour = make(REGISTRY.get("transform", "colour"))
+    for mix in (None, turned, apart):
+        net = Linear(256, 3)
+        train(
+            net, "labelled", steps=3, draws_per_step=2, optimizer="sgd", momentum=0.0,
+            augment=[colour], mixer=fs.Mixer(mix),
+        )  # fmt: skip
+        found.append(np.array(net.weight))
+    np.testing.assert_allclose(found[0], found[1], atol=1e-6)
+    assert np.abs(found[0] - found[2]).max() > 1e-3
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="MLX compiles with g++ on the CPU")
@@ -846,6 +879,19 @@ UNFIT: dict[str, tuple[str, Callable[[], dict[str, Any]]]] = {
     "nothing to mine": (
         "a miner chooses",
         lambda: {"miner": fs.batch_hard(), "sampler": pairs(PairsOptions(12), toy(6).labels)},
+    ),
+    "nothing to mix": (
+        "a mixer mixes labelled images.*--mixer none",
+        lambda: {"mixer": fs.mixup(), "sampler": pairs(PairsOptions(12), toy(6).labels)},
+    ),
+    "no soft targets": (
+        "takes no soft targets",
+        lambda: {
+            "mixer": fs.cutmix(),
+            "loss": fs.arcface(),
+            "metric": cosine(),
+            "sampler": proxies(ProxiesOptions(2, 2), toy(6).labels),
+        },
     ),
     "late metric": ("'metric.late'", lambda: {"metric": unlearned(Late(sqeuclidean().fn))}),
     "grown metric": ("'metric.weight'", lambda: {"metric": unlearned(Grown())}),

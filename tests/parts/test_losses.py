@@ -27,6 +27,7 @@ from fewshot.testing import compared_batches, compared_pairs, distances, scored_
 from fewshot.testing.batches import against_others
 from fewshot.testing.laws import ULP
 from fewshot.testing.losses import values
+from fewshot.testing.strategies import seeds
 
 Array = NDArray[Any]
 
@@ -121,6 +122,19 @@ def test_prototypical_is_the_cross_entropy_of_a_softmax(
     scale = float(np.abs(scores).max()) / temperature
     assert close(found, expected, scale=max(1.0, scale))
     assert (found >= -20 * ULP * max(1.0, scale)).all()
+
+
+@given(task=scored_queries(), smoothing=st.sampled_from([0.0, 0.1]), seed=seeds)
+def test_of_soft_targets_it_is_the_mean_over_labels_weighted_by_them(
+    task: tuple[Array, Array], smoothing: float, seed: int
+) -> None:
+    scores, labels = task
+    loss, n_way = prototypical(PrototypicalOptions(1.0, smoothing)), scores.shape[-1]
+    targets = np.random.default_rng(seed).dirichlet(np.ones(n_way), labels.shape)
+    each = [values(loss, scores, np.full(labels.shape, c)) for c in range(n_way)]
+    expected = (targets * np.stack(each, axis=-1).astype(np.float64)).sum(axis=-1)
+    found = values(loss, scores, targets.astype(np.float32))
+    assert close(found, expected, scale=max(1.0, float(np.abs(scores).max())))
 
 
 @given(task=scored_queries(), shift=st.floats(-50, 50, width=32))

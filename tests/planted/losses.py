@@ -279,6 +279,48 @@ def weights_at_the_first_call(_):
     return Loss(Late(), "episode")
 
 
+@CASES.breaks("made")
+def pairs_by_soft_targets(_):
+    return Loss(contrast, "pairs", soft=True)
+
+
+@CASES.breaks("soft labels")
+def a_value_a_class(_):
+    def fn(scores, labels):
+        if labels.ndim < scores.ndim:
+            return entropy(scores, labels)
+        return -labels * nn.log_softmax(scores, axis=-1)
+
+    return Loss(fn, "episode", soft=True)
+
+
+@CASES.breaks("soft teaches")
+def the_largest_alone(_):
+    def fn(scores, labels):
+        return entropy(scores, labels if labels.ndim < scores.ndim else labels.argmax(axis=-1))
+
+    return Loss(fn, "episode", soft=True)
+
+
+@CASES.breaks("soft labels")
+def divergence_of_nothing(_):
+    def fn(scores, labels):
+        if labels.ndim < scores.ndim:
+            return nn.losses.cross_entropy(scores, labels)
+        return (labels * (mx.log(labels) - nn.log_softmax(scores, axis=-1))).sum(axis=-1)
+
+    return Loss(fn, "episode", soft=True)
+
+
+@CASES.breaks("soft targets")
+def over_whole_labels_alone(_):
+    def fn(scores, labels):
+        costs = nn.losses.cross_entropy(scores, labels)
+        return costs if labels.ndim < scores.ndim else costs / (labels == 1).sum(axis=-1)
+
+    return Loss(fn, "episode", soft=True)
+
+
 # ------------------------------------------------------------------------------ odd and sound
 
 

@@ -17,6 +17,7 @@ from planted import (
     losses,
     metrics,
     miners,
+    mixers,
     observers,
     optimizers,
     parts,
@@ -26,8 +27,8 @@ from planted import (
 )
 
 KINDS = (
-    adapters, backbones, datasets, heads, learners, losses, metrics, miners, observers, optimizers,
-    parts, samplers, schedules, transforms,
+    adapters, backbones, datasets, heads, learners, losses, metrics, miners, mixers, observers,
+    optimizers, parts, samplers, schedules, transforms,
 )  # fmt: skip
 CASES = [case for module in KINDS for case in module.CASES]
 BROKEN = [case for case in CASES if case.law]

@@ -147,6 +147,8 @@ LOSSES: dict[str, Callable[..., bool]] = {
     "margin": lambda _, near: True,
     "order": another_order,
     "class names": other_names,
+    "soft labels": lambda _, inputs: inputs[1].size > 1,
+    "soft targets": lambda _, inputs, seed: len(np.unique(inputs[1])) > 1,
     "asked twice": something_to_lose,
     "inputs untouched": lambda _, inputs: bool(inputs[0].any()),
     "learned parts": something_to_lose,
@@ -226,6 +228,14 @@ TRANSFORMS: dict[str, Callable[..., bool]] = {
     "image alone": lambda _, images, seed, kept: (
         len(images) > 1 and images[kept % len(images)].std() > 0
     ),
+}
+
+MIXERS: dict[str, Callable[..., bool]] = {
+    "shape": lambda _, images, seed: images.shape[1] != images.shape[2],
+    **dict.fromkeys(("float32", "within range", "inputs untouched", "shares"), several_images),
+    "targets": several_images,
+    "class names": lambda _, images, seed: len(images) > 1,
+    "generator alone": lambda _, images, other, seed: not np.array_equal(images, other),
 }
 
 # ----------------------------------------------------------------------------- samplers
@@ -310,6 +320,7 @@ TELLING = {
     "head": HEADS,
     "adapter": ADAPTERS,
     "transform": TRANSFORMS,
+    "mixer": MIXERS,
     "sampler": SAMPLERS,
     "observer": OBSERVERS,
 }
@@ -321,6 +332,7 @@ SUBJECTS = {
     "head": ["nearest-prototype", "bd-cspn"],
     "adapter": ["whiten"],
     "transform": ["colour"],
+    "mixer": ["mixup", "cutmix"],
     "observer": ["tensorboard"],
     "sampler": ["all-pairs", "balanced", "episodes", "pairs", "proxies", "triplets"],
 }
