@@ -58,9 +58,10 @@ def birds(tmp_path: Path) -> Path:
         for i in range(12):
             tone = np.clip(25 * label + rng.normal(0, 30, (20, 24, 3)), 0, 255)
             Image.fromarray(tone.astype(np.uint8)).save(tmp_path / f"{label}-{i}.png")
-            rows.append([f"{label}-{i}.png", f"bird {label}", "me" if i % 2 else "you"])
+            role = "support" if i < 2 else "both"
+            rows.append([f"{label}-{i}.png", f"bird {label}", "me" if i % 2 else "you", role])
     with (tmp_path / "birds.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([["file", "class", "group"], *rows])
+        csv.writer(file).writerows([["file", "class", "group", "role"], *rows])
     return tmp_path / "birds.csv"
 
 
@@ -95,6 +96,7 @@ def test_the_table_is_a_dataset_of_the_images_it_lists(birds: Path) -> None:
     assert data.classes == tuple(f"bird {i}" for i in range(8))
     assert np.bincount(data.labels).tolist() == [12] * 8
     assert np.bincount(data.groups).tolist() == [48, 48]
+    assert (data.role == "support").sum() == 2 * 8
     birds.write_text("file,kind\na.png,wren\n")
     for path in (birds, birds.with_name("absent.csv"), Path()):
         with pytest.raises(DataError, match=r"table needs|absent\.csv|file,class"):

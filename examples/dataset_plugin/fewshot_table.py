@@ -1,4 +1,4 @@
-"""The data set table: images that a CSV file lists with their class and, if known, their group."""
+"""The data set table: images that a CSV file lists by class, and group and role if known."""
 
 import csv
 from pathlib import Path
@@ -13,14 +13,15 @@ from fewshot import Component, DataError, ImageFiles, at_least, hookimpl, option
 class Options:
     """Options of the data set."""
 
-    path: str = option("", "a CSV file with the columns file, class and, if there are any, group")
+    path: str = option("", "a CSV file: columns file, class and, if there are any, group and role")
     size: int = option(64, "images are scaled to size x size pixels", at_least(8))
 
 
 def table(options: Options) -> ImageFiles:
     """The images, decoded when asked for; file names are relative to the CSV file.
 
-    Images of one group (a shot, a photographer, a day) are never support and query of one episode.
+    Images of one group (a shot, a photographer, a day) are never support and query of one episode;
+    a role says which of these an image may be: support, query or both.
     Raises DataError where there is no such file, or one without these columns or without rows.
     """
     if not options.path:
@@ -32,13 +33,16 @@ def table(options: Options) -> ImageFiles:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path}: not a readable CSV file ({error})") from error
     if not rows or not {"file", "class"} <= rows[0].keys():
-        raise DataError(f"{path}: wants a first line file,class or file,class,group, and rows")
+        raise DataError(f"{path}: wants rows, and a first line file,class or file,class,group,role")
     classes, labels = np.unique([row["class"] for row in rows], return_inverse=True)
     groups = None
     if "group" in rows[0]:
         groups = np.unique([row["group"] for row in rows], return_inverse=True)[1]
+    role = np.array([row["role"] for row in rows]) if "role" in rows[0] else None
     files = [path.parent / row["file"] for row in rows]
-    return ImageFiles(files, labels, tuple(classes.tolist()), options.size, groups=groups)
+    return ImageFiles(
+        files, labels, tuple(classes.tolist()), options.size, groups=groups, role=role
+    )
 
 
 @hookimpl

@@ -25,7 +25,7 @@ What cannot be extended: a kind of part itself and a layout of draws; the order 
 (train, evaluate, report); the pages of reports; the formats of run folders and classifier files;
 sections of the configuration; built-in commands and built-in names, which always mean the built-in.
 No part but a schedule is told the step's number, no draw holds two views of one image, and a class
-split is of classes: images of one class are parted by groups alone.
+split is of classes: images of one class are parted by groups and roles alone.
 """
 
 from collections.abc import Iterable

@@ -76,7 +76,7 @@ KINDS = {
             plural="losses",
         ),
         Kind(
-            "sampler", "Sampler", takes=("options", "labels", "groups"),
+            "sampler", "Sampler", takes=("options", "labels", "groups"), may_take=("role",),
             sections=("sampler",), flag="--loss prototypical --sampler",
         ),
         Kind("miner", "Miner", may_take=_WIDTH, sections=("miner",), flag="--miner"),

@@ -155,7 +155,7 @@ def _made(
     """`key`: what its draws are keyed by; an inner part's are not those of the part around it."""
     kind, factory = KINDS[entry.kind], entry.component.factory
     options = with_inner(entry, options, arguments, seed, may, key)
-    given = asked_for(factory, may) if kind.may_take else {}
+    given = asked_for(factory, {name: may[name] for name in kind.may_take if name in may})
     with keyed(seed, key):
         made = factory(options, *arguments, **given)
     for name, expected in kind.interfaces():

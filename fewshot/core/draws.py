@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 from .errors import DataError
 
 Ints = NDArray[np.int64]
+Roles = NDArray[np.str_]  # of images, in an episode: each one of `ROLES`
 Layout = Literal["pairs", "triplets", "episode", "batch"]  # of what a loss compares
 DrawLayout = Literal["pairs", "triplets", "episode", "labelled"]
 Grouping = Literal["separate", "mixed"]
+ROLES = ("support", "query", "both")
 
 
 def as_ints(values: Any) -> Ints:

@@ -18,7 +18,7 @@
 | observer  | factory(options)                   | `Observer`                       |
 
 The factory of a metric, loss, head or miner that has a parameter `embedding_dim` is given that of
-the backbone, which is made first.
+the backbone, which is made first; that of a sampler that has a parameter `role` the data set's.
 
 `options` is an instance of the component's own options class. Shapes below: b images, h x w pixels,
 c channels, d embedding dimensions, s support and q query images, m other images, `…` leading axes
@@ -371,7 +371,8 @@ class Dataset(Protocol):
     `classes`: names; `labels` (n,) int64 into `classes`, known without decoding; `groups` (n,) or
     None: images of one shot or signer share a number; item i: (h, w, c) uint8, asked for from
     several threads, DataError where it cannot be read. Optional: `split`, a `ClassSplit` of its
-    own; `names`, what to call each image (its file); and `load(progress)`, all images at once as
+    own; `role` (n,), of each image "support", "query" or "both", what it may be in an episode;
+    `names`, what to call each image (its file); and `load(progress)`, all images at once as
     (n, h, w, c), where that is faster (`progress(done, total)` or None). `--data PATH` sets the
     option `path`.
     """

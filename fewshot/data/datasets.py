@@ -9,7 +9,7 @@ from attrs import field, frozen
 from numpy.typing import ArrayLike, NDArray
 
 from ..core.components import Component
-from ..core.draws import Ints, as_ints
+from ..core.draws import ROLES, Ints, Roles, as_ints
 from ..core.errors import DataError
 from ..core.interfaces import Dataset
 from ..core.options import as_names, option
@@ -25,7 +25,9 @@ class ArrayDataset:
     """Images in memory or mapped: `images` (n, h, w, c) uint8, `labels` (n,) into `classes`.
 
     `files_sha256` stands for the names and contents of the files they were decoded from.
-    Raises DataError for another type or shape, unequal lengths or labels out of range.
+    `role`: "support", "query" or "both" of each image, where not every one may be either.
+    Raises DataError for another type or shape, unequal lengths, labels out of range or a role that
+    is none.
     """
 
     images: NDArray[np.uint8]
@@ -35,17 +37,23 @@ class ArrayDataset:
     names: Sequence[str] | None = None
     split: ClassSplit | None = None
     files_sha256: str | None = None
+    role: Roles | None = None
 
     def __attrs_post_init__(self) -> None:
         if self.images.dtype != np.uint8 or self.images.ndim != 4:
             raise DataError(
                 f"images must be (n, h, w, c) uint8, not {self.images.shape} {self.images.dtype}"
             )
-        for what, values in (("labels", self.labels), ("groups", self.groups)):
+        for what, values in (
+            ("labels", self.labels), ("groups", self.groups), ("roles", self.role)
+        ):  # fmt: skip
             if values is not None and len(values) != len(self.images):
                 raise DataError(f"{len(self.images)} images, but {len(values)} {what}")
         if len(set(self.classes)) != len(self.classes):
             raise DataError("two classes have one name")
+        if self.role is not None and not np.isin(self.role, ROLES).all():
+            wrong = self.role[~np.isin(self.role, ROLES)][0]
+            raise DataError(f"a role is '{wrong}': each is one of {', '.join(ROLES)}")
         if len(self.labels) and not 0 <= self.labels.min() <= self.labels.max() < len(self.classes):
             raise DataError(f"labels must lie in 0..{len(self.classes) - 1}")
 
@@ -54,7 +62,10 @@ class ArrayDataset:
 
 
 def from_arrays(
-    images: NDArray[np.uint8], labels: ArrayLike, groups: ArrayLike | None = None
+    images: NDArray[np.uint8],
+    labels: ArrayLike,
+    groups: ArrayLike | None = None,
+    role: ArrayLike | None = None,
 ) -> ArrayDataset:
     """A dataset of one's own arrays; labels and groups may be names or numbers of any size."""
     classes, ids = np.unique(_names_or_ids(labels), return_inverse=True)
@@ -63,6 +74,7 @@ def from_arrays(
         labels=ids,
         classes=[str(c) for c in classes],
         groups=None if groups is None else np.unique(_names_or_ids(groups), return_inverse=True)[1],
+        role=None if role is None else np.asarray(role, np.str_),
     )
 
 
@@ -77,7 +89,9 @@ class ArraysOptions:
     """Options of arrays from a file."""
 
     path: str = option(
-        "", "an .npz file: images (n, h, w, c) uint8, labels (n,), and groups (n,) if there are any"
+        "",
+        "an .npz file: images (n, h, w, c) uint8, labels (n,), and groups (n,) and role (n,) if "
+        "there are any",
     )
 
 
@@ -87,8 +101,8 @@ def arrays(options: ArraysOptions) -> ArrayDataset:
         raise DataError("arrays needs a file: --data FILE.npz, or path = FILE under [dataset]")
     try:
         with np.load(options.path, allow_pickle=False) as file:
-            groups = file.get("groups")
-            return from_arrays(file["images"], file["labels"], groups)
+            more = {name: file.get(name) for name in ("groups", "role")}
+            return from_arrays(file["images"], file["labels"], **more)
     except (*UNREADABLE, KeyError, TypeError) as error:
         raise DataError(f"{options.path}: not arrays of images and labels: {error}") from error
 
@@ -125,6 +139,7 @@ def decode(
         names=getattr(dataset, "names", None),
         split=getattr(dataset, "split", None),
         files_sha256=files_sha256,
+        role=getattr(dataset, "role", None),
     )
 
 

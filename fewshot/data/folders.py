@@ -14,7 +14,7 @@ from attrs import frozen
 from numpy.typing import NDArray
 
 from ..core.components import Component
-from ..core.draws import Ints
+from ..core.draws import Ints, Roles
 from ..core.errors import DataError
 from ..core.options import at_least, option, positive
 from .images import MAX_PIXELS, Decoded, read
@@ -70,6 +70,7 @@ class ImageFiles:
     max_pixels: int = MAX_PIXELS
     groups: Ints | None = None
     split: ClassSplit | None = None
+    role: Roles | None = None
 
     @property
     def names(self) -> list[str]:

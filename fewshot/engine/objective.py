@@ -75,7 +75,9 @@ def batch_of(
     images: mx.array, draws: Sequence[Draw], targets: Sequence[NDArray[np.float32]] = ()
 ) -> Batch:
     """Draws and their images, in order, as a learner takes them; `targets` of each, where mixed."""
-    soft = [{"targets": mx.array(np.ascontiguousarray(rows))} for rows in targets] or [{} for _ in draws]
+    soft = [{"targets": mx.array(np.ascontiguousarray(rows))} for rows in targets] or [
+        {} for _ in draws
+    ]
     return Batch(
         images,
         [{**arrays(draw), **more} for draw, more in zip(draws, soft, strict=True)],

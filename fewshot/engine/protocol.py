@@ -14,6 +14,7 @@ from ..core.options import ZeroOr, at_least, option, positive
 from ..core.seeding import generator
 from ..data.split import ClassSplit, class_ids, only
 from ..parts.episodes import EpisodesOptions, all_way, episodes
+from ..parts.pools import sides
 from ..parts.samplers import PairsOptions, pairs
 
 _EPISODES, _N_WAY, _N_QUERY = 100, 20, 15  # at the most
@@ -74,17 +75,18 @@ def k_shot_episodes(
     For every n_way, grouping ("none" where the dataset knows no groups) and k_shot of the options.
     n_way 0: support of all classes of the split, queries all other images of the test classes,
     `repeats` times. Otherwise `episodes` standard episodes. Raises DataError where a class has too
-    few images.
+    few images. A data set with roles has support and queries of images that may be that.
     """
+    role = getattr(dataset, "role", None)
     test = class_ids(dataset, split.test)
     every = class_ids(dataset, (*split.train, *split.val, *split.test))
 
     def sampler(setting: Setting) -> Sampler[Episode]:
         groups = dataset.groups if setting.groups == "separate" else None
         if setting.n_way == 0:
-            return all_way(only(dataset.labels, every), groups, test, setting.k_shot)
+            return all_way(only(dataset.labels, every), groups, test, setting.k_shot, role)
         spec = EpisodesOptions(setting.n_way, setting.k_shot, options.n_query)
-        return episodes(spec, only(dataset.labels, test), groups)
+        return episodes(spec, only(dataset.labels, test), groups, role)
 
     samplers = {
         setting: sampler(setting)
@@ -129,13 +131,15 @@ def _episodes(
     found: dict[int, list[EpisodeBlock]] = {}
     ids = class_ids(dataset, classes)
     labels = only(dataset.labels, ids)
-    smallest = min((int((labels == c).sum()) for c in ids), default=0)
+    role = getattr(dataset, "role", None)
+    _, may_query = sides(role, len(labels))
+    smallest = min((int((may_query & (labels == c)).sum()) for c in ids), default=0)
     n_way = min(_N_WAY, len(ids))
     for k in options.k_shot if n_way >= 2 else ():
         n_query = max(1, min(_N_QUERY, smallest // 2 - k))
         spec = EpisodesOptions(n_way, k, n_query, options.groups[0])
         with suppress(DataError):  # too few images for this K
-            sampler = episodes(spec, labels, dataset.groups)
+            sampler = episodes(spec, labels, dataset.groups, role)
             found[k] = list(sampler.blocks(options.seed, _EPISODES))
     return found
 
@@ -187,13 +191,18 @@ def validation_draws(
     known, asked = class_ids(dataset, split.train), class_ids(dataset, split.val)
     rng = generator(seed, "validation")
     labels = np.full_like(dataset.labels, -1)
+    role = getattr(dataset, "role", None)
     smallest = pool
     for c in (*known, *asked):
-        chosen = rng.permutation(np.flatnonzero(dataset.labels == c))[:pool]
+        every = rng.permutation(np.flatnonzero(dataset.labels == c))
+        chosen, of_support = every[:pool], len(every)
+        if role is not None:  # half a pool for either side
+            halves = [every[side][: pool // 2] for side in sides(role[every], len(every))]
+            chosen, of_support = np.unique(np.concatenate(halves)), 2 * len(halves[0])
         labels[chosen] = c
-        smallest = min(smallest, len(chosen))
+        smallest = min(smallest, len(chosen), of_support)
     groups = dataset.groups if grouping == "separate" else None
-    sampler = all_way(labels, groups, asked, max(1, min(5, smallest // 2)))
+    sampler = all_way(labels, groups, asked, max(1, min(5, smallest // 2)), role)
     tasks = list(sampler.blocks(seed, draws))
     training = np.flatnonzero(only(labels, known) >= 0)
     # A training class of one group has no pair of its own that is no near copy.

@@ -167,9 +167,10 @@ def build(config: RunConfig, registry: Registry, dataset: Dataset | None = None)
     )  # fmt: skip
     dim = embedder.backbone.embedding_dim
 
-    def part(kind: str, chosen: Chosen, *arguments: Any) -> Any:
+    def part(kind: str, chosen: Chosen, *arguments: Any, **known: Any) -> Any:
         entry = registry.get(kind, chosen.name)
-        return make(entry, chosen.options, *arguments, seed=config.seed, embedding_dim=dim)
+        given = {"embedding_dim": dim, **known}
+        return make(entry, chosen.options, *arguments, seed=config.seed, **given)
 
     loss, miner, mixer, adapter, learner = (
         part(kind, getattr(config, kind))
@@ -181,7 +182,8 @@ def build(config: RunConfig, registry: Registry, dataset: Dataset | None = None)
     observers = tuple(part("observer", one) for one in config.observers)
     with _naming(dataset.classes):
         training = only(dataset.labels, class_ids(dataset, split.train))
-        sampler = part("sampler", config.sampler, training, dataset.groups)
+        role = getattr(dataset, "role", None)
+        sampler = part("sampler", config.sampler, training, dataset.groups, role=role)
     proxies = proxies_of(sampler, loss, dim, config.seed)
     learned = Learned(embedder.backbone, metric, loss, head, proxies, embedder.centre)
     mx.eval(learned.parameters())

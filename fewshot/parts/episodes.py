@@ -7,12 +7,12 @@ import numpy as np
 from attrs import frozen
 from numpy.typing import NDArray
 
-from ..core.draws import Episode, EpisodeBlock, Grouping, Ints, in_blocks
+from ..core.draws import Episode, EpisodeBlock, Grouping, Ints, Roles, in_blocks
 from ..core.errors import ClassTooSmallError
 from ..core.interfaces import Sampler
 from ..core.options import at_least, option, positive
 from ..core.seeding import generator
-from .pools import GROUPS_HELP, Places, groups_used, pools_of, require_classes
+from .pools import GROUPS_HELP, Masks, Places, groups_used, pools_of, require_classes, sides
 
 # Episodes are drawn a block at a time, keyed by (seed, index // block), in tables with an entry for
 # every image of every class of every episode: at most this many entries and this many episodes.
@@ -28,22 +28,34 @@ class _Pools:
     sizes: Ints  # (c,)
     groups: Ints | None  # (c, n), of each image
     dealt: Ints  # (c, g): the groups of each class
-    dealt_sizes: Ints  # (c, g): images in each, 0 for padding
+    dealt_sizes: Ints  # (c, g): images in each that may be support, 0 for padding
     place: Ints  # (c, n): where in `dealt` each image's group is
+    may: tuple[Masks, Masks] | None  # (c, n): whether an image may be support, and query
 
     @classmethod
-    def of(cls, pools: dict[int, Ints], groups: Ints | None) -> "_Pools":
+    def of(cls, pools: dict[int, Ints], groups: Ints | None, role: Roles | None = None) -> "_Pools":
         members = list(pools.values())
         of = [] if groups is None else [groups[pool] for pool in members]
-        found = [np.unique(row, return_inverse=True, return_counts=True) for row in of]
+        found = [np.unique(row, return_inverse=True) for row in of]
+        may_support, may_query = sides(role, max((pool.max() for pool in members), default=0) + 1)
+
+        def where(mask: Masks) -> Masks:
+            return _padded([mask[pool].astype(np.int64) for pool in members]) > 0
+
         return cls(
             ids=np.array(list(pools), np.int64),
             images=_padded(members),
             sizes=np.array([len(pool) for pool in members], np.int64),
             groups=None if groups is None else _padded(of),
             dealt=_padded([f[0] for f in found]),
-            dealt_sizes=_padded([f[2] for f in found]),
+            dealt_sizes=_padded(
+                [
+                    np.bincount(place[may_support[pool]], minlength=len(names))
+                    for (names, place), pool in zip(found, members, strict=False)
+                ]
+            ),
             place=_padded([f[1] for f in found]),
+            may=None if role is None else (where(may_support), where(may_query)),
         )
 
     def block(self, n_way: int, at_most: int) -> int:
@@ -63,14 +75,27 @@ class _Pools:
         them) are dealt to the support and the queries are the images of the others, so that none is
         a near copy of a support image. One rank serves all classes of an episode: a signer who
         signs every class is on one side. No query is of a group that is in any class's support.
+        With roles, groups without an image that may be support are none to deal.
         """
         sizes = self.sizes[classes].ravel()
-        if self.groups is None:
+        if self.groups is None and self.may is None:
             places = np.arange(self.images.shape[1], dtype=np.int32)  # half as much to move
             every = np.repeat(places[:, None], len(sizes), axis=1)
             _shuffle(rng, every, sizes, k_shot)
             return every[:k_shot], every[k_shot:], sizes - k_shot
         e, w = classes.shape
+        real = np.arange(self.images.shape[1]) < self.sizes[classes][..., None]
+        may_support, may_query = (
+            (real, real) if self.may is None else (real & mask[classes] for mask in self.may)
+        )
+        if self.groups is None:
+            table, n_support = _first(may_support)
+            _shuffle(rng, table, n_support, k_shot)
+            support = table[:k_shot]
+            drawn = np.zeros((e * w, self.images.shape[1]), bool)
+            np.put_along_axis(drawn, support.T, True, axis=1)
+            rest, n_rest = _first(may_query & ~drawn.reshape(real.shape))
+            return support, rest, n_rest
         episode = np.arange(e)[:, None, None]
         count = int(self.groups.max()) + 1
         rank = rng.permuted(np.tile(np.arange(count), (e, 1)), axis=1)
@@ -84,14 +109,13 @@ class _Pools:
         side = np.zeros(in_group.shape, bool)
         np.put_along_axis(side, order, np.arange(in_group.shape[-1]) < chosen[..., None], axis=-1)
         ours = np.take_along_axis(side, self.place[classes], axis=-1)
-        real = np.arange(self.images.shape[1]) < self.sizes[classes][..., None]
-        table, on_support_side = _first(ours & real)
+        table, on_support_side = _first(ours & may_support)
         _shuffle(rng, table, on_support_side, k_shot)
         support = table[:k_shot]
         taken = np.zeros((e, count), bool)
         of_support = self.groups[classes.ravel(), support].reshape(-1, e, w)
         taken[episode[:, :, 0], of_support] = True
-        rest, n_rest = _first(real & ~ours & ~taken[episode, self.groups[classes]])
+        rest, n_rest = _first(may_query & ~ours & ~taken[episode, self.groups[classes]])
         return support, rest, n_rest
 
 
@@ -105,9 +129,25 @@ class EpisodesOptions:
     groups: Grouping = option("separate", GROUPS_HELP)
 
 
-def _check_deal(pools: dict[int, Ints], groups: Ints | None, k_shot: int, n_query: int) -> None:
-    """Raise DataError where some deal could leave a class short of support or queries."""
+def _check_deal(
+    pools: dict[int, Ints], groups: Ints | None, role: Roles | None, k_shot: int, n_query: int
+) -> None:
+    """Raise DataError where some deal could leave a class short of support or queries.
+
+    With roles and groups, only where every deal would: the others are found as they are drawn.
+    """
     for class_id, pool in pools.items():
+        if role is not None:
+            may_support, may_query = sides(role[pool], len(pool))
+            s, q, both = (int(n.sum()) for n in (may_support, may_query, may_support & may_query))
+            if s < k_shot or q - (min(k_shot, both) if groups is None else 0) < n_query:
+                raise ClassTooSmallError(
+                    class_id,
+                    f"has {s} images that may be support and {q} that may be queries ({both} of "
+                    f"them either): not enough for {k_shot} support (k_shot) and at least "
+                    f"{n_query} query; ask for fewer (--k-shot), or add images of the role",
+                )
+            continue
         on_support_side, note = k_shot, "images"
         if groups is not None and len(pool):
             # The worst deal: the larger half, or almost k_shot images and then the largest group.
@@ -168,14 +208,17 @@ def _short(class_id: int, have: int, n_query: int) -> ClassTooSmallError:
 
 
 def episodes(
-    options: EpisodesOptions, labels: Ints, groups: Ints | None = None
+    options: EpisodesOptions, labels: Ints, groups: Ints | None = None, role: Roles | None = None
 ) -> Sampler[Episode]:
-    """N-way K-shot episodes (Vinyals et al. 2016): support and query share no image, nor group."""
+    """N-way K-shot episodes (Vinyals et al. 2016): support and query share no image, nor group.
+
+    `role`: of each image, "support", "query" or "both", where it cannot be either.
+    """
     by_class = pools_of(labels)
     groups = groups_used(groups, options.groups)
     require_classes(by_class, options.n_way, f"n_way {options.n_way}")
-    _check_deal(by_class, groups, options.k_shot, options.n_query)
-    pools = _Pools.of(by_class, groups)
+    _check_deal(by_class, groups, role, options.k_shot, options.n_query)
+    pools = _Pools.of(by_class, groups, role)
     n_way, k_shot, n_query = options.n_way, options.k_shot, options.n_query
     size = pools.block(n_way, _EPISODES)
     support_labels, query_labels = (np.repeat(np.arange(n_way), k) for k in (k_shot, n_query))
@@ -216,18 +259,24 @@ def episodes(
 
 
 def all_way(
-    labels: Ints, groups: Ints | None, query_classes: Sequence[int], k_shot: int
+    labels: Ints,
+    groups: Ints | None,
+    query_classes: Sequence[int],
+    k_shot: int,
+    role: Roles | None = None,
 ) -> Sampler[Episode]:
     """Support of k_shot images of every class, queries all others of some classes.
 
     The reference experiment's test: new classes must be told from each other and from the known.
+    With roles, the support is of images that may be support, queries are of those that may be.
     """
     by_class = pools_of(labels)
     groups = groups_used(groups, "separate")
     asked = {c: by_class.get(c, np.empty(0, np.int64)) for c in query_classes}
-    _check_deal(asked, groups, k_shot, 1)
-    _check_deal({c: p for c, p in by_class.items() if c not in asked}, groups, k_shot, 0)
-    pools = _Pools.of(by_class, groups)
+    known = {c: p for c, p in by_class.items() if c not in asked}
+    _check_deal(asked, groups, role, k_shot, 1)
+    _check_deal(known, groups, role, k_shot, 0)
+    pools = _Pools.of(by_class, groups, role)
     n_way = len(pools.ids)
     size = pools.block(n_way, 16)
     asked_labels = np.searchsorted(pools.ids, list(asked))

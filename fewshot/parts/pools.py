@@ -3,10 +3,11 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.draws import Grouping, Ints
+from ..core.draws import Grouping, Ints, Roles
 from ..core.errors import ClassTooSmallError, DataError
 
 Places = NDArray[np.int32] | Ints  # positions in a table
+Masks = NDArray[np.bool_]
 
 GROUPS_HELP = (
     "separate: images drawn as alike, or as support and query, share no group, where the dataset "
@@ -17,6 +18,13 @@ GROUPS_HELP = (
 def pools_of(labels: Ints) -> dict[int, Ints]:
     """Image indices by class id."""
     return {int(c): np.flatnonzero(labels == c) for c in np.unique(labels) if c >= 0}
+
+
+def sides(role: Roles | None, n: int) -> tuple[Masks, Masks]:
+    """Which of n images may be support, and which may be queries; without roles all may be both."""
+    if role is None:
+        return np.ones(n, bool), np.ones(n, bool)
+    return role != "query", role != "support"
 
 
 def groups_used(groups: Ints | None, option: Grouping) -> Ints | None:

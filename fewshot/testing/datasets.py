@@ -9,7 +9,7 @@ import numpy as np
 from attrs import frozen
 from numpy.typing import NDArray
 
-from ..core.draws import Ints
+from ..core.draws import ROLES, Ints
 from ..core.interfaces import Dataset
 from ..core.options import NoOptions
 from ..data.split import ClassSplit
@@ -225,6 +225,19 @@ def split(tried: Tried) -> None:
     unknown = sorted(named - set(tried.data.classes))
     if unknown:
         fail(f"split names '{unknown[0]}', which is no class")
+
+
+@law(when=_has("role"))
+def role(tried: Tried) -> None:
+    """`role` says of every image "support", "query" or "both", as an array of str."""
+    found, n = tried.optional("role"), len(tried.data.labels)
+    if not isinstance(found, np.ndarray) or found.dtype.kind != "U" or found.ndim != 1:
+        fail(f"role is {found!r:.80}, where a vector of str is due")
+    if len(found) != n:
+        fail(f"there are {n} labels and {len(found)} roles")
+    wrong = found[~np.isin(found, ROLES)]
+    if len(wrong):
+        fail(f"a role is '{wrong[0]}': each is one of {', '.join(ROLES)}")
 
 
 @law(when=_has("names"))

@@ -18,7 +18,7 @@ from PIL import Image
 
 from fewshot.core.draws import Episode
 from fewshot.core.errors import DataError
-from fewshot.data.datasets import ArrayDataset, decode, from_arrays
+from fewshot.data.datasets import ArrayDataset, ArraysOptions, arrays, decode, from_arrays
 from fewshot.data.episode_files import read_episode, write_episode
 from fewshot.data.folders import (
     ImageFiles,
@@ -554,6 +554,24 @@ def test_labels_may_be_names():
     assert dataset.labels.tolist() == [2, 1, 2, 0]
     assert dataset.groups is not None
     assert dataset.groups.tolist() == [0, 1, 0, 0]
+
+
+def test_roles_are_kept_where_a_dataset_is_decoded_and_in_a_file(tmp_path: Path):
+    role = ["support", "query", "both", "query"]
+    dataset = from_arrays(images(4), ["a", "b", "a", "b"], role=role)
+    np.savez(tmp_path / "roles.npz", images=dataset.images, labels=dataset.labels, role=role)
+    read = arrays(ArraysOptions(str(tmp_path / "roles.npz")))
+    for found in (dataset, decode(dataset), read):
+        assert found.role is not None
+        assert found.role.tolist() == role
+
+
+@pytest.mark.parametrize(
+    ("role", "says"), [(["support"] * 3, "4 images, but 3 roles"), (["probe"] * 4, "'probe'.*both")]
+)
+def test_roles_that_are_none_are_refused(role: list[str], says: str):
+    with pytest.raises(DataError, match=says):
+        from_arrays(images(4), ["a", "b", "a", "b"], role=role)
 
 
 @given(

@@ -1,5 +1,6 @@
 """Figures are what they say: against brute force and SciPy, on embeddings made by hand."""
 
+import itertools
 from typing import Any
 
 import mlx.core as mx
@@ -19,7 +20,14 @@ from fewshot.core.errors import ConfigError, DataError
 from fewshot.data.split import ClassSplit
 from fewshot.engine import evaluation
 from fewshot.engine.evaluation import evaluate, predict, unembedded
-from fewshot.engine.protocol import EvaluationOptions, Setting, k_shot_episodes, needed
+from fewshot.engine.protocol import (
+    EvaluationOptions,
+    Setting,
+    held_out_episodes,
+    k_shot_episodes,
+    needed,
+    validation_draws,
+)
 from fewshot.engine.statistics import bootstrap_interval, t_interval
 from fewshot.parts.episodes import EpisodesOptions, all_way, episodes
 from fewshot.parts.heads import nearest_prototype, nearest_support
@@ -375,6 +383,25 @@ def test_an_image_beyond_the_embeddings_is_an_error() -> None:
 
 
 # -------------------------------------------------------------------------- the run's tasks
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_enrolment_and_probe_images_stay_what_they_are(grouped: bool) -> None:
+    """Of every examination, whatever is asked: a fixed part of each class is never asked about."""
+    images = toy(per_class=24)
+    role = np.tile(["support"] * 4 + ["query"] * 6 + ["both"] * 2, 12)
+    data = evolve(images, role=role, groups=images.groups if grouped else None)
+    split = ClassSplit(["a", "b"], ["c", "d"], ["e", "f"])
+    options = EvaluationOptions(k_shot=(1, 3), n_way=(0, 2), n_query=3, episodes=20, repeats=5)
+    validation = validation_draws(data, split, pool=12)
+    assert validation is not None
+    held_out = held_out_episodes(data, split, options)
+    assert set(held_out) == {1, 3}
+    blocks = [*itertools.chain(*k_shot_episodes(data, split, options).values()), *validation.tasks]
+    blocks += [block for sides in held_out.values() for side in sides for block in side]
+    for block in blocks:
+        assert "query" not in role[block.support]
+        assert "support" not in role[block.query]
 
 
 @pytest.mark.parametrize("groups", ["separate", "mixed"])

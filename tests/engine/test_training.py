@@ -46,6 +46,7 @@ from fewshot.engine.training import (
 )
 from fewshot.engine.training import train as loop
 from fewshot.engine.weights import WEIGHTS
+from fewshot.experiments.assembly import build
 from fewshot.experiments.config import resolve
 from fewshot.experiments.run import run
 from fewshot.parts.backbones import Conv4Options, conv4
@@ -945,6 +946,19 @@ def _of_parts(parts: dict[str, Any]) -> tuple[Registry, dict[str, Any]]:
         "training": {"steps": 2},
         "evaluation": {"k_shot": [1], "repeats": 2, "pairs": 10},
     }
+
+
+def test_training_episodes_keep_the_roles_of_the_data_set() -> None:
+    role = np.tile(["support", "query"], 24)
+    registry, chosen = _of_parts({"backbone": Linear(256, 3)})
+    chosen["sampler"] = {"name": "episodes", "n_way": 2, "k_shot": 2, "n_query": 3}
+    config = resolve(registry, [{**chosen, "loss": "prototypical"}])
+    sampler = build(config, registry, attrs.evolve(toy(6), role=role)).sampler
+    for i in range(5):
+        draw = sampler.draw(0, i)
+        assert isinstance(draw, Episode)
+        assert set(role[draw.items[draw.support]]) == {"support"}
+        assert set(role[draw.items[draw.query]]) == {"query"}
 
 
 @pytest.mark.parametrize("frozen", [True, False])

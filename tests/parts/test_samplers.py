@@ -291,6 +291,87 @@ def test_what_is_constructed_delivers_every_support_and_query_in_every_draw(
         assert {draw.classes[y] for y in draw.query_labels} == {ids[0]}
 
 
+def check_roles(draw: Episode, role: Any) -> None:
+    assert "query" not in role[draw.items[draw.support]]
+    assert "support" not in role[draw.items[draw.query]]
+
+
+@given(
+    data=labelled(classes=3),
+    k_shot=st.integers(1, 4),
+    n_query=st.integers(1, 4),
+    grouped=st.booleans(),
+    only=st.sampled_from(["support", "query", "both", None]),
+    seed=seeds,
+)
+def test_support_and_queries_are_of_images_that_may_be_that(
+    data: tuple[Ints, Ints], k_shot: int, n_query: int, grouped: bool, only: Any, seed: int
+) -> None:
+    """It refuses just where a class may come short, but for groups, which a draw may find out."""
+    labels, groups = data[0], data[1] if grouped else None
+    role = np.random.default_rng(seed).choice(["support", "query", "both"], len(labels))
+    role[: len(role) // 2] = role[: len(role) // 2] if only is None else only
+    ids = [int(c) for c in np.unique(labels) if c >= 0]
+    assume(len(ids) > 1)
+
+    def short(c: int, asked: int) -> bool:
+        s, q, both = (
+            int((role[labels == c] == name).sum()) for name in ("support", "query", "both")
+        )
+        lost = 0 if grouped else min(k_shot, both)
+        return s + both < k_shot or q + both - lost < asked
+
+    options = EpisodesOptions(len(ids), k_shot, n_query)
+    for make_sampler, refused in (
+        (
+            lambda: episodes(options, labels, groups, role),
+            any(short(c, n_query) for c in ids),
+        ),
+        (
+            lambda: all_way(labels, groups, ids[:1], k_shot, role),
+            any(short(c, 1 if c == ids[0] else 0) for c in ids),
+        ),
+    ):
+        if refused:
+            with pytest.raises(ClassTooSmallError, match="may be support"):
+                make_sampler()
+            continue
+        sampler = make_sampler()
+        for index in range(3):
+            try:
+                draw = sampler.draw(seed, index)
+            except ClassTooSmallError:
+                assert grouped
+                continue
+            check_draw(draw, labels, groups)
+            check_roles(draw, role)
+            assert np.bincount(draw.support_labels).tolist() == [k_shot] * len(ids)
+
+
+@given(seed=seeds)
+def test_all_way_asks_every_image_that_may_be_a_query_and_is_not_support(seed: int) -> None:
+    labels, _ = plenty(4, 12)
+    role = np.random.default_rng(seed).choice(["support", "query", "both"], len(labels))
+    role[np.unique(labels, return_index=True)[1]] = "support"
+    role[len(labels) - np.unique(labels[::-1], return_index=True)[1] - 1] = "query"
+    draw = all_way(labels, None, [0, 2], 1, role).draw(seed, 0)
+    asked = np.isin(labels, [0, 2]) & (role != "support")
+    asked[draw.items[draw.support]] = False
+    assert set(draw.items[draw.query]) == set(np.flatnonzero(asked))
+
+
+def test_images_that_may_be_either_are_drawn_for_both() -> None:
+    labels, groups = plenty(4, 12)
+    role = np.full(len(labels), "both")
+    for used in (None, groups):
+        drawn = [
+            episodes(EpisodesOptions(4, 3, 3), labels, used, role).draw(0, i) for i in range(40)
+        ]
+        for name in ("support", "query"):
+            found = np.concatenate([draw.items[getattr(draw, name)] for draw in drawn])
+            assert len(np.unique(found)) == len(labels)
+
+
 @given(signers=st.integers(2, 6), classes=st.integers(2, 4), each=st.integers(1, 3), seed=seeds)
 def test_a_signer_of_every_class_is_on_one_side_of_an_episode(
     signers: int, classes: int, each: int, seed: int

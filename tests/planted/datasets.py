@@ -24,6 +24,7 @@ class Data:
     names: object = None
     item: object = None
     load: object = None
+    role: object = None
 
     def __getitem__(self, index):
         return (self.item or picture)(index)
@@ -175,6 +176,26 @@ def a_split_as_a_dictionary(_):
     return data(split={"train": ["a", "b"], "test": ["c"]})
 
 
+@CASES.breaks("role")
+def roles_as_a_list(_):
+    return data(role=["support", "query"] * 10)
+
+
+@CASES.breaks("role")
+def roles_by_number(_):
+    return data(role=np.arange(20) % 3)
+
+
+@CASES.breaks("role")
+def a_role_too_many(_):
+    return data(role=np.array(["support", "query", "both"] * 7))
+
+
+@CASES.breaks("role")
+def probes_and_enrolment(_):
+    return data(role=np.array(["enrolment", "probe"] * 10))
+
+
 @CASES.breaks("names")
 def two_images_of_one_name(_):
     return data(names=["1.png", "2.png", "3.png", "4.png"] * 5)
@@ -203,6 +224,7 @@ def with_everything(_):
     return data(
         groups=np.arange(20) // 2, split=ClassSplit(["a", "b"], ["c"], ["d", "e"]),
         names=[f"{i}.png" for i in range(20)],
+        role=np.array(["support", "query", "both", "query"] * 5),
         load=lambda progress: np.stack([picture(i) for i in range(20)]),
     )  # fmt: skip
 

@@ -101,7 +101,8 @@ def test_what_is_made_is_listed_at_once(site: Path):
 
 def test_what_is_made_runs(site: Path):
     plain = small_images(site)
-    pairs = [plugin.use(f"my-{kind}", kind) for kind in plugin.KINDS if kind != "sampler"]
+    of_pairs = set(plugin.KINDS) - {"sampler", "mixer"}
+    pairs = [plugin.use(f"my-{kind}", kind) for kind in sorted(of_pairs)]
     episodes = [
         "--metric cosine",
         plugin.use("my-head", "head"),
@@ -111,11 +112,13 @@ def test_what_is_made_runs(site: Path):
     commands = [
         ["run", *quick, *" ".join(pairs).split(), "--out", "pairs"],
         [*plain, "--backbone", "conv4", *" ".join(episodes).split(), "--out", "episodes"],
+        [*plain, "--backbone", "conv4", *plugin.use("my-mixer", "mixer").split(), "--out", "mixed"],
     ]
     for done in one_by_one(commands, site):
         assert done.returncode == 0, done.stderr
     for run, kinds in (
-        ("pairs", set(plugin.KINDS) - {"sampler"}),
+        ("pairs", of_pairs),
+        ("mixed", {"mixer"}),
         ("episodes", {"head", "sampler"}),
     ):
         config = (site / run / "config.toml").read_text()

@@ -42,7 +42,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (12, 6, 5, 3), np.uint8)
     labels = np.arange(12) % 3
-    np.savez(root / "arrays.npz", images=images, labels=labels, groups=np.arange(12) // 2)
+    np.savez(root / "arrays.npz", images=images, labels=labels, groups=np.arange(12) // 2,
+             role=np.array(["support", "query", "both", "both"] * 3))  # fmt: skip
     for i, (image, label) in enumerate(zip(images, labels, strict=True)):
         folder = root / "photos" / f"class {label}"
         folder.mkdir(parents=True, exist_ok=True)
