@@ -74,6 +74,7 @@ def check(path: str | None, settings: tuple[str, ...], **given: Any) -> None:
 
     Ends with 0 where `fewshot run` would take it, 4 where it would not.
     """
+    from ..catalogue.registry import make
     from ..core.errors import DataError
     from ..data.survey import overlooked, survey
     from ..experiments.config import resolve, settings_layer
@@ -82,11 +83,12 @@ def check(path: str | None, settings: tuple[str, ...], **given: Any) -> None:
         raise click.UsageError("name a folder, a zip file or a --dataset")
     registry, _ = load_registry(strict=False)
     flags = flag_layer({**given, "data": path})
-    config = resolve(registry, topmost(settings_layer(settings), flags))
-    make = registry.get("dataset", config.dataset.name).component.factory
+    offered = any(entry.preset.default for entry in registry.all("preset"))
+    network = [] if offered else [{"backbone": "conv4"}]  # any will do, this one is always there
+    config = resolve(registry, [*network, *topmost(settings_layer(settings), flags)])
     dataset, faults, hints = None, [], []
     try:
-        dataset = make(config.dataset.options)
+        dataset = make(registry.get("dataset", config.dataset.name), config.dataset.options)
     except DataError as error:
         faults = [str(error)]
     else:

@@ -11,7 +11,7 @@ import numpy as np
 import tomli_w
 from attrs import asdict, evolve, frozen, validators
 
-from ..catalogue.registry import Registry
+from ..catalogue.registry import Registry, make
 from ..core import files
 from ..core.errors import ConfigError, DataError, InterruptedRunError, OutputError, TrainingError
 from ..core.options import at_least, option, positive
@@ -75,7 +75,7 @@ def search(
     propose = method(options.method)(space, base.seed)
     count = trial_count(options.method, space, options.trials)
     _check(layers, registry, propose, count)
-    dataset = registry.get("dataset", base.dataset.name).component.factory(base.dataset.options)
+    dataset = make(registry.get("dataset", base.dataset.name), base.dataset.options)
     folds = held_out_folds(split_classes(dataset, base.split), options, base.seed)
     folder = files.new_folder(Path("searches")) if out is None else out
     _open(folder, base, space, options)

@@ -1,5 +1,6 @@
 """The laws of a component of any kind: its options and its summary."""
 
+import inspect
 import tomllib
 from typing import Any
 
@@ -8,12 +9,14 @@ import tomli_w
 
 from ..catalogue.kinds import KINDS
 from ..catalogue.loading import build_registry
+from ..compute.modules import late_parameters, parameter_shapes
 from ..core.components import Component
-from ..core.errors import ConfigError, PluginError, UnknownComponentError
+from ..core.errors import ConfigError, FewshotError, PluginError, UnknownComponentError
 from ..core.options import component_options
 from ..experiments.config import check_implied
 from ..experiments.schema import options as structured
 from ..experiments.schema import plain
+from . import backbones
 from .laws import Kind, fail, law, laws_of
 
 
@@ -87,6 +90,26 @@ def implies(component: Component) -> None:
         check_implied(build_registry()[0], component, component.name)
     except PluginError as error:
         fail(f"{error}")
+
+
+def _gives_a_backbone_weights(component: Component) -> bool:
+    takes = inspect.signature(component.factory).parameters
+    return component.initialise is not None and len(takes) >= len(KINDS["backbone"].takes)
+
+
+@law(when=_gives_a_backbone_weights)
+def initialise(component: Component) -> None:
+    """`initialise` of a backbone (tried where its weights are here) keeps names and shapes."""
+    assert component.initialise is not None
+    options = component.options()
+    try:
+        backbone = backbones.KIND.subject(component.factory, options).made()
+        before = parameter_shapes(backbone)
+        component.initialise(backbone, options)
+    except FewshotError:
+        return  # as it says that they are not
+    if changed := late_parameters(backbone, before):
+        fail(f"it changes the name or shape of '{changed[0]}': make it so in the factory")
 
 
 def _subject(component: Any, _: Any) -> Any:

@@ -202,6 +202,16 @@ def test_too_few_images_for_k_are_a_fault_with_the_numbers(photos: Path):
     assert "12" in fault
 
 
+def test_a_check_needs_no_network_to_be_named_where_no_plugin_offers_one(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("FEWSHOT_PLUGINS", "")
+    few = ("--set", "sampler.per_class=3", "--k-shot", "1,5")
+    code, out, err = fewshot("data", "check", photos, *few)
+    assert code == 0, err
+    assert "A run would take this." in out
+
+
 def test_no_folder_named_and_none_there_are_one_line(tmp_path: Path):
     code, _, err = fewshot("data", "check")
     assert (code, err.count("\n")) == (2, 1)

@@ -3,8 +3,21 @@
 from typing import Any
 
 import attrs
+import mlx.core as mx
+from mlx.utils import tree_map
 
-from fewshot import Component, Preset, Study, above, euclidean, option, option_component
+from fewshot import (
+    Component,
+    Conv4Options,
+    DataError,
+    Preset,
+    Study,
+    above,
+    conv4,
+    euclidean,
+    option,
+    option_component,
+)
 from planted import Case
 
 
@@ -65,6 +78,31 @@ def component(
     return Case("any component", name, part, None, law)
 
 
+def network(name, initialise, law=""):
+    def factory(options, input_shape):
+        return conv4(Conv4Options(width=2), input_shape)
+
+    options = attrs.make_class("None_", [], frozen=True)
+    part = Component("tried", factory, options, "d", initialise=initialise)
+    return Case("any component", name, part, None, law)
+
+
+def of_another_width(backbone, _):
+    backbone.update(conv4(Conv4Options(width=3), (32, 32, 3)).parameters())
+
+
+def with_one_more(backbone, _):
+    backbone.scale = mx.ones(3)
+
+
+def halved(backbone, _):
+    backbone.update(tree_map(lambda array: array / 2, backbone.parameters()))
+
+
+def not_here(backbone, _):
+    raise DataError("no weights here: fewshot fetch backbone/tried")
+
+
 def study(rows):
     return Study("tried", rows, summary="d")
 
@@ -103,5 +141,9 @@ CASES = [
     component("implies_an_unknown_option", "implies", implies={"training": {"step": 3}}),
     component("implies_an_option_of_no_part", "implies", implies={"dataset": {"sizes": 3}}),
     component("implies_another_part", "implies", implies={"metric": {"name": "cosine"}}),
+    network("weights_of_another_width", of_another_width, "initialise"),
+    network("weights_of_a_parameter_more", with_one_more, "initialise"),
+    network("weights_halved", halved),
+    network("weights_that_are_not_here", not_here),
     component("implies_much", implies={"dataset": {"size": 224}, "training": {"steps": 3}}),
 ]
