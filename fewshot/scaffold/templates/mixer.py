@@ -2,7 +2,7 @@
 
 import numpy as np
 from attrs import frozen
-from fewshot import Component, Mixer, hookimpl, option, share
+from fewshot import Component, Mixer, above, at_most, hookimpl, option, within
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
@@ -12,7 +12,9 @@ Floats = NDArray[np.float32]
 class Options:
     """Options of the mixer."""
 
-    highest: float = option(0.5, "share of the image that is another's, at most", share)
+    highest: float = option(
+        0.5, "share of the image that is another's", within(above(0), at_most(1))
+    )
 
 
 def mixer(options: Options) -> Mixer:
