@@ -1,5 +1,6 @@
 """The laws of a sampler."""
 
+import inspect
 import itertools
 from collections.abc import Callable, Iterator
 from functools import lru_cache, partial
@@ -10,7 +11,7 @@ import numpy as np
 from attrs import frozen
 from hypothesis import strategies as st
 
-from ..core.draws import Draw, DrawLayout, Episode, Ints, Labelled, Pairs, Triplets
+from ..core.draws import Draw, DrawLayout, Episode, Ints, Labelled, Pairs, Roles, Triplets
 from ..core.errors import DataError
 from ..core.interfaces import Sampler
 from ..core.options import NoOptions
@@ -395,6 +396,38 @@ def blocks_are_the_draws(tried: Tried, seed: int, count: int, grouped: bool) -> 
         for i in sorted({*range(min(9, len(block))), len(block) - 1}):
             if not same_draw(block.episode(i), sampler.draw(seed, begin + i)):
                 fail(f"episode {begin + i} of blocks({seed}, {count}) is not that draw")
+
+
+def roles_fault(draw: Episode, role: Roles) -> str | None:
+    """Support and queries are of images that may be that."""
+    for side, other in (("support", "query"), ("query", "support")):
+        items = draw.items[getattr(draw, side)]
+        wrong = items[role[items] == other]
+        if len(wrong):
+            return f"image {wrong[0]}, whose role is {other}, is {side}"
+    return None
+
+
+def some_roles(n: int) -> Roles:
+    """A sixth of the images support alone, a sixth queries alone."""
+    return np.array(["support", "query", "both", "both", "both", "both"])[np.arange(n) % 6]
+
+
+def _knows_roles(tried: Tried) -> bool:
+    takes = inspect.signature(tried.make).parameters
+    return tried.plain.layout == "episode" and "role" in takes
+
+
+@law(when=_knows_roles, seed=seeds, index=indices)
+def roles(tried: Tried, seed: int, index: int) -> None:
+    """Where the factory takes `role`, support and queries are of images that may be that."""
+    labels, groups = _many()
+    role = some_roles(len(labels))
+    for used in (None, groups):
+        make: Callable[..., Sampler[Any]] = tried.make
+        words = roles_fault(make(labels, used, role=role).draw(seed, index), role)
+        if words:
+            fail(f"{words}: draw({seed}, {index})")
 
 
 KIND = Kind("sampler", _subject, laws_of(globals()))

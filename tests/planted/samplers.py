@@ -340,6 +340,19 @@ def blocks_that_begin_again(_, labels, groups):
     return evolve(sampler, blocks=blocks)
 
 
+@CASES.breaks("roles")
+def roles_that_are_not_looked_at(_, labels, groups, role=None):
+    return good(labels, groups)
+
+
+@CASES.breaks("roles")
+def roles_of_the_support_alone(_, labels, groups, role=None):
+    free = role is None
+    return episodes(
+        SMALL, labels, groups, None if free else np.where(role == "query", role, "both")
+    )
+
+
 # ------------------------------------------------------------------------------ odd and sound
 
 

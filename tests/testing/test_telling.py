@@ -13,7 +13,7 @@ from strategies import REGISTRY
 from fewshot.core.errors import DataError
 from fewshot.testing import LAWS, STEADY
 from fewshot.testing.laws import Law
-from fewshot.testing.samplers import _many, groups_fault, unlabelled_fault
+from fewshot.testing.samplers import _many, groups_fault, roles_fault, some_roles, unlabelled_fault
 from fewshot.testing.strategies import lattices, shuffled
 
 Array = NDArray[Any]
@@ -263,6 +263,11 @@ def a_class_left_out(tried: Any, seed: int, index: int) -> bool:
     return len(set(draw.labels.tolist())) < draw.n_way
 
 
+def roles_met(tried: Any, seed: int, index: int) -> bool:
+    """A sampler that does not know of the roles breaks the law."""
+    return roles_fault(tried.plain.draw(seed, index), some_roles(len(_many()[0]))) is not None
+
+
 def delivers(tried: Any, given: tuple[Array, Array], grouped: bool, seed: int) -> bool:
     try:
         tried.make(given[0], given[1] if grouped else None)
@@ -282,6 +287,7 @@ SAMPLERS: dict[str, Callable[..., bool]] = {
     "seed counts": lambda _, seed: True,
     "index counts": lambda _, seed, index: True,
     "refuses or delivers": delivers,
+    "roles": roles_met,
     "blocks are the draws": lambda _, seed, count, grouped: count > 1,
 }
 
