@@ -134,7 +134,6 @@ from .parts.mixers import CutmixOptions as CutmixOptions
 from .parts.mixers import MixupOptions as MixupOptions
 from .parts.mixers import cutmix as cutmix
 from .parts.mixers import mixup as mixup
-from .parts.samplers import AllPairsOptions as AllPairsOptions
 from .parts.samplers import BalancedOptions as BalancedOptions
 from .parts.samplers import PairsOptions as PairsOptions
 from .parts.samplers import ProxiesOptions as ProxiesOptions

@@ -14,7 +14,7 @@ import mlx.nn as nn
 import mlx.optimizers as optimizers
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlx.utils import tree_flatten
 from numpy.typing import NDArray
@@ -491,6 +491,7 @@ def holds_going_on(
     assert history == wanted
 
 
+@settings(max_examples=12)
 @given(
     layout=st.sampled_from(LAYOUTS),
     optimizer=st.sampled_from(REGISTRY.names("optimizer")),
