@@ -1,174 +1,57 @@
 """What training promises: the same weights again, the best ones, and the true gradient."""
 
-import itertools
-import json
 import shutil
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
-import attrs
 import mlx.core as mx
 import mlx.nn as nn
 import mlx.optimizers as optimizers
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from mlx.utils import tree_flatten
-from numpy.typing import NDArray
 from scipy.special import log_softmax
 from strategies import REGISTRY, make
+from trainings import (
+    LAYOUTS,
+    Array,
+    Linear,
+    Script,
+    Weights,
+    described,
+    equal,
+    layouts,
+    network,
+    parts,
+    state,
+    toy,
+    train,
+)
 
 import fewshot as fs
-from fewshot.catalogue.loading import build_registry
-from fewshot.catalogue.registry import Registered, Registry
-from fewshot.compute.modules import parameter_count
-from fewshot.core.components import Component
 from fewshot.core.draws import Episode, Labelled, Pairs, Triplets
-from fewshot.core.errors import ConfigError, TrainingError
-from fewshot.core.files import read_json
-from fewshot.core.interfaces import Learner, Loss, Metric, Miner, Optimizer, Sampler
+from fewshot.core.interfaces import Loss, Miner, Sampler
 from fewshot.core.seeding import mlx_seed
-from fewshot.data.datasets import ArrayDataset
 from fewshot.engine import training
 from fewshot.engine.embedding import embed
-from fewshot.engine.objective import Learned, Objective, check_fits, proxies_of
+from fewshot.engine.objective import Learned, Objective, proxies_of
 from fewshot.engine.training import (
-    History,
-    State,
-    Training,
     TrainingOptions,
     fit,
     learning_rate,
     scheduled_steps,
 )
-from fewshot.engine.training import train as loop
-from fewshot.engine.weights import WEIGHTS
-from fewshot.experiments.assembly import build
-from fewshot.experiments.config import resolve
-from fewshot.experiments.run import run
-from fewshot.parts.backbones import Conv4Options, conv4
 from fewshot.parts.embedder import Embedder
-from fewshot.parts.episodes import EpisodesOptions, episodes
-from fewshot.parts.heads import nearest_prototype, nearest_support
-from fewshot.parts.learners import MamlOptions, maml, plain
 from fewshot.parts.losses import (
-    ContrastiveOptions,
-    PrototypicalOptions,
-    TripletOptions,
-    contrastive,
     prototypical,
-    triplet,
 )
-from fewshot.parts.metrics import cosine, euclidean, manhattan, sqeuclidean
+from fewshot.parts.metrics import euclidean
 from fewshot.parts.samplers import (
-    PairsOptions,
     ProxiesOptions,
-    TripletsOptions,
-    pairs,
     proxies,
-    triplets,
 )
-
-Array = NDArray[Any]
-Weights = dict[str, Array]
-
-LAYOUTS = ("pairs", "triplets", "episode", "labelled")
-layouts = pytest.mark.parametrize("layout", LAYOUTS)
-
-
-def toy(classes: int = 4, per_class: int = 8, size: int = 16) -> ArrayDataset:
-    """Each class is a grating of its own frequency under noise."""
-    rng = np.random.default_rng(0)
-    labels = np.repeat(np.arange(classes), per_class)
-    waves = np.sin(np.arange(size) * (1 + labels[:, None]) / 2)
-    images = 128 + 80 * waves[:, None, :, None] + rng.normal(0, 15, (len(labels), size, size, 1))
-    return ArrayDataset(np.clip(images, 0, 255).astype(np.uint8), labels, tuple("abcdef")[:classes])
-
-
-def network(seed: int = 0, dropout: float = 0.0, width: int = 4) -> nn.Module:
-    mx.random.seed(seed)
-    net = conv4(Conv4Options(width), (16, 16, 1))
-    if dropout:
-        net.layers.layers.append(nn.Dropout(dropout))
-    return net
-
-
-class Linear(nn.Module):
-    """The least of backbones: tanh(Wx + b) of the pixels."""
-
-    def __init__(self, inputs: int, outputs: int, seed: int = 0) -> None:
-        super().__init__()
-        rng = np.random.default_rng(seed)
-        self.weight = mx.array(rng.normal(size=(outputs, inputs)).astype(np.float32) / inputs**0.5)
-        self.bias = mx.array(rng.normal(size=outputs).astype(np.float32) / 10)
-        self.embedding_dim = outputs
-
-    def __call__(self, images: mx.array) -> mx.array:
-        return mx.tanh(images.flatten(1) @ self.weight.T + self.bias)
-
-
-def state(module: nn.Module) -> Weights:
-    return {name: np.array(value) for name, value in tree_flatten(module.parameters())}
-
-
-def equal(a: Weights, b: Weights) -> bool:
-    return a.keys() == b.keys() and all(np.array_equal(a[k], b[k]) for k in a)
-
-
-def parts(layout: str, data: ArrayDataset) -> dict[str, Any]:
-    """Sampler, loss, metric and head of a layout, small."""
-    labels = data.labels
-    if layout == "pairs":
-        sampler: Any = pairs(PairsOptions(12), labels)
-        loss = contrastive(ContrastiveOptions(1.0))
-    elif layout == "triplets":
-        sampler = triplets(TripletsOptions(3, 3, 24), labels)
-        loss = triplet(TripletOptions(0.3))
-    else:
-        sampler = episodes(EpisodesOptions(3, 2, 2), labels)
-        if layout == "labelled":
-            sampler = proxies(ProxiesOptions(3, 2), labels)
-        loss = prototypical(PrototypicalOptions(0.25))
-    return {
-        "sampler": sampler,
-        "loss": loss,
-        "metric": euclidean(),
-        "head": nearest_prototype() if layout == "episode" else None,
-    }
-
-
-def train(
-    net: nn.Module,
-    layout: str = "pairs",
-    data: ArrayDataset | None = None,
-    seed: int = 0,
-    **options: Any,
-) -> History:
-    """`fit` on the toy; keyword arguments are `TrainingOptions` or `fit`'s own."""
-    data = toy() if data is None else data
-    known = attrs.fields_dict(TrainingOptions)
-    mine = {name: options.pop(name) for name in list(options) if name in known}
-    given = {**parts(layout, data), **options}
-    return fit(Embedder(net), data, options=TrainingOptions(**mine), seed=seed, **given)
-
-
-class Script:
-    """Scores a validation gives in turn, and the weights it was asked about."""
-
-    def __init__(self, module: nn.Module, scores: Sequence[float], end: Any = None) -> None:
-        self.module, self.scores, self.end = module, list(scores), end
-        self.states: list[Weights] = []
-
-    def __call__(self) -> dict[str, float]:
-        self.states.append(state(self.module))
-        asked = len(self.states)
-        if asked > len(self.scores):
-            raise self.end
-        return {"score": self.scores[asked - 1]}
-
 
 # ---------------------------------------------------------------------------- the same again
 
@@ -372,209 +255,6 @@ def test_a_record_holds_the_means_of_the_steps_since_the_last() -> None:
         assert np.allclose(records[2][name], means, rtol=1e-6)
 
 
-# ------------------------------------------------------------------------------ going on
-
-
-class Stretched(nn.Module):
-    """A distance with weights and dropout."""
-
-    def __init__(self, seed: int) -> None:
-        super().__init__()
-        self.weight = mx.array(np.random.default_rng(seed).uniform(0.5, 2, 1).astype(np.float32))
-        self.dropout = nn.Dropout(0.2)
-
-    def __call__(self, x: mx.array, y: mx.array) -> mx.array:
-        return mx.square(self.dropout(self.weight * (x - y))).sum(axis=-1)
-
-
-class Tempered(nn.Module):
-    """A loss with a weight."""
-
-    def __init__(self, fn: Any, seed: int) -> None:
-        super().__init__()
-        self.fn, self.scale = fn, mx.array(1.0 + seed)
-
-    def __call__(self, *given: mx.array) -> mx.array:
-        return self.scale * self.fn(*given)
-
-
-def described(options: TrainingOptions, optimizer: str, schedule: str) -> Optimizer:
-    """An optimizer by name, its rate that of the options and a schedule by name."""
-    factors = make(REGISTRY.get("schedule", schedule), scheduled_steps(options))
-    made: Optimizer = make(REGISTRY.get("optimizer", optimizer), learning_rate(options, factors))
-    return made
-
-
-def made(
-    layout: str,
-    seed: int,
-    learner: Learner,
-    options: TrainingOptions,
-    named: tuple[str, str] = ("adam", "cosine"),
-    mixer: fs.Mixer = fs.Mixer(None),
-) -> Training:
-    """A training whose weights, of every learned part, are drawn with a seed of their own.
-
-    `named`: optimizer and schedule.
-    """
-    data = toy()
-    given = parts(layout, data)
-    loss = Loss(Tempered(given["loss"].fn, seed), given["loss"].layout)
-    metric = Metric(Stretched(seed), frozenset(), lambda _: float("inf"))
-    embedder = Embedder(network(seed, dropout=0.3))
-    width = embedder.backbone.embedding_dim
-    vectors = proxies_of(given["sampler"], loss, width, seed)
-    learned = Learned(embedder.backbone, metric, loss, None, vectors)
-    objective = Objective(embedder, metric, loss, given["head"], Miner(None), learned, layout)
-    flip = make(REGISTRY.get("transform", "flip"))
-    optimizer = described(options, *named)
-    sampler = given["sampler"]
-    return Training(objective, data, sampler, options, [flip], learner, 4, optimizer, mixer)
-
-
-def judged(training: Training) -> Callable[[], dict[str, float]]:
-    """A score that goes up and down with the weights themselves."""
-
-    def validate() -> dict[str, float]:
-        weight = np.array(training.learned.backbone.layers.layers[0].weight)
-        return {"score": float(np.sin(1e4 * weight.sum()))}
-
-    return validate
-
-
-def stored(kept: State, folder: Path) -> State:
-    """What is left of a state after JSON and a file of arrays."""
-    mx.save_safetensors(str(folder / "state.safetensors"), dict(kept.arrays))
-    arrays: Any = mx.load(str(folder / "state.safetensors"))
-    return State(arrays, json.loads(json.dumps(kept.facts)))
-
-
-def outcome(training: Training) -> tuple[Weights, dict[str, Any]]:
-    """All weights and the history, but for times."""
-    history = attrs.asdict(training.history)
-    for told in (history, *history["records"]):
-        told.pop("seconds", None)
-        told.pop("images_per_second")
-    return state(training.learned), history
-
-
-def holds_going_on(
-    layout: str,
-    learner: Learner,
-    options: TrainingOptions,
-    stop: int,
-    validated: bool,
-    named: tuple[str, str] = ("adam", "cosine"),
-    mixer: fs.Mixer = fs.Mixer(None),
-) -> None:
-    left_alone = made(layout, 1, learner, options, named, mixer)
-    loop(left_alone, judged(left_alone) if validated else None)
-
-    kept: list[State] = []
-    stopped = made(layout, 1, learner, options, named, mixer)
-
-    def at(step: int, *_: Any) -> None:
-        if step == stop:
-            kept.append(stopped.state())
-
-    loop(stopped, judged(stopped) if validated else None, progress=at)
-    if not kept:  # out of patience before
-        return
-    with TemporaryDirectory() as folder:
-        before = stored(kept[0], Path(folder))
-        other = made(layout, 2, learner, options, named, mixer)
-        other.restore(before)
-        loop(other, judged(other) if validated else None)
-    weights, history = outcome(other)
-    expected, wanted = outcome(left_alone)
-    assert equal(weights, expected)
-    assert history == wanted
-
-
-@settings(max_examples=12)
-@given(
-    layout=st.sampled_from(LAYOUTS),
-    optimizer=st.sampled_from(REGISTRY.names("optimizer")),
-    schedule=st.sampled_from(REGISTRY.names("schedule")),
-    warmup=st.integers(0, 3),
-    stop=st.integers(1, 6),
-    draws=st.integers(1, 2),
-    every=st.integers(1, 4),
-    patience=st.integers(0, 2),
-    validated=st.booleans(),
-)
-def test_a_run_that_is_gone_on_with_is_the_run_left_alone(
-    layout: str,
-    optimizer: str,
-    schedule: str,
-    warmup: int,
-    stop: int,
-    draws: int,
-    every: int,
-    patience: int,
-    validated: bool,
-) -> None:
-    options = TrainingOptions(6, draws, 1e-2, warmup, validate_every=every, patience=patience)
-    holds_going_on(layout, plain(), options, stop, validated, (optimizer, schedule))
-
-
-@pytest.mark.parametrize("stop", [1, 3])
-def test_so_is_one_that_learns_by_maml(stop: int) -> None:
-    options = TrainingOptions(4, 2, learning_rate=1e-2, validate_every=2)
-    holds_going_on("episode", maml(MamlOptions(inner_steps=1)), options, stop, True)
-
-
-@pytest.mark.parametrize("mixer", [fs.mixup(), fs.cutmix()])
-def test_so_is_one_that_mixes(mixer: fs.Mixer) -> None:
-    options = TrainingOptions(4, 2, learning_rate=1e-2, validate_every=2)
-    holds_going_on("labelled", plain(), options, 3, False, mixer)
-
-
-def test_a_mixer_changes_images_and_targets_alike_after_the_transforms() -> None:
-    """Turned round, both are the batch that they were in another order."""
-
-    def turned(images: Array, targets: Array, rng: Any) -> tuple[Array, Array]:
-        assert targets.shape == (len(images), 4)
-        assert (targets.sum(axis=1) == 1).all()
-        return images[::-1], targets[::-1]
-
-    def apart(images: Array, targets: Array, rng: Any) -> tuple[Array, Array]:
-        return images[::-1], targets
-
-    found = []
-    colour = make(REGISTRY.get("transform", "colour"))
-    for mix in (None, turned, apart):
-        net = Linear(256, 3)
-        train(
-            net, "labelled", steps=3, draws_per_step=2, optimizer="sgd", momentum=0.0,
-            augment=[colour], mixer=fs.Mixer(mix),
-        )  # fmt: skip
-        found.append(np.array(net.weight))
-    np.testing.assert_allclose(found[0], found[1], atol=1e-6)
-    assert np.abs(found[0] - found[2]).max() > 1e-3
-
-
-@pytest.mark.skipif(shutil.which("g++") is None, reason="MLX compiles with g++ on the CPU")
-@pytest.mark.parametrize(
-    "learner", [plain(), maml(MamlOptions(inner_steps=1))], ids=["plain", "maml"]
-)
-def test_so_is_one_whose_steps_are_compiled(
-    learner: Learner, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(training, "on_cpu", lambda: False)
-    options = TrainingOptions(4, learning_rate=1e-2, validate_every=2)
-    holds_going_on("episode", learner, options, 2, True)
-
-
-def test_a_state_of_other_parts_is_refused() -> None:
-    options = TrainingOptions(2)
-    one = made("pairs", 1, plain(), options)
-    kept = one.state()
-    arrays = {name: array for name, array in kept.arrays.items() if "scale" not in name}
-    with pytest.raises(ValueError, match="loss"):
-        made("pairs", 1, plain(), options).restore(State(arrays, kept.facts))
-
-
 # ---------------------------------------------------------------------------- the best weights
 
 
@@ -703,286 +383,31 @@ def test_other_errors_are_not_taken_for_an_interrupt() -> None:
         train(net, steps=2, validate_every=1, validate=Script(net, [], end=ZeroDivisionError()))
 
 
-# ------------------------------------------------------------------------------------ refusals
+# ------------------------------------------------------------------------------------ mixers
 
 
-class Unbounded(nn.Module):
-    """A backbone whose embeddings grow with its weights."""
+def test_a_mixer_changes_images_and_targets_alike_after_the_transforms() -> None:
+    """Turned round, both are the batch that they were in another order."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.weight = mx.ones((3, 256))
-        self.embedding_dim = 3
+    def turned(images: Array, targets: Array, rng: Any) -> tuple[Array, Array]:
+        assert targets.shape == (len(images), 4)
+        assert (targets.sum(axis=1) == 1).all()
+        return images[::-1], targets[::-1]
 
-    def __call__(self, images: mx.array) -> mx.array:
-        return images.flatten(1) @ self.weight.T
+    def apart(images: Array, targets: Array, rng: Any) -> tuple[Array, Array]:
+        return images[::-1], targets
 
-
-def test_a_loss_that_is_no_longer_finite_is_an_error_that_names_the_step() -> None:
-    data = toy()
-    given = {**parts("pairs", data), "metric": sqeuclidean()}
-    embedder = Embedder(Unbounded(), normalize="none")
-    optimizer = optimizers.SGD(1e25)
-    with pytest.raises(TrainingError, match=r"at step 2: lower training\.learning_rate"):
-        fit(embedder, data, **given, options=TrainingOptions(10), optimizer=optimizer)
-
-
-@pytest.mark.parametrize(
-    ("of_loss", "of_sampler"),
-    [
-        (loss, sampler)
-        for loss, sampler in itertools.product(LAYOUTS[:3], LAYOUTS)
-        if sampler not in (loss, "labelled")
-    ],
-)
-def test_a_sampler_that_does_not_fit_the_loss_is_refused(of_loss: str, of_sampler: str) -> None:
-    data, net = toy(), Linear(256, 3)
-    before = state(net)
-    with pytest.raises(ConfigError, match=f"{of_loss}.*{of_sampler}"):
-        train(net, of_loss, data, sampler=parts(of_sampler, data)["sampler"])
-    assert equal(state(net), before)
-
-
-@pytest.mark.parametrize("head", [None, nearest_support()], ids=["no head", "no gradient"])
-def test_an_episode_loss_needs_a_head_with_a_gradient(head: Any) -> None:
-    with pytest.raises(ConfigError, match="nearest-prototype"):
-        train(Linear(256, 3), "episode", head=head)
-
-
-@pytest.mark.parametrize("metric", [euclidean(), sqeuclidean(), cosine(), manhattan()])
-@pytest.mark.parametrize("normalize", ["l2", "none"])
-def test_a_margin_beyond_the_metrics_bound_is_refused(metric: Metric, normalize: str) -> None:
-    embedder = Embedder(Linear(4, 2), normalize=normalize)
-    upper = metric.upper(2)
-    sampler = Sampler(draw=lambda seed, index: None, layout="pairs")
-    reachable = contrastive(ContrastiveOptions(margin=upper))
-    check_fits(embedder, sampler, reachable, metric, None)
-    beyond = contrastive(ContrastiveOptions(margin=upper * 1.01))
-    if normalize == "l2" or "scale_free" in metric.laws:
-        with pytest.raises(ConfigError, match="out of reach"):
-            check_fits(embedder, sampler, beyond, metric, None)
-    else:
-        check_fits(embedder, sampler, beyond, metric, None)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"steps": -1},
-        {"draws_per_step": 0},
-        {"learning_rate": 0.0},
-        {"warmup": -1},
-        {"validate_every": 0},
-        {"patience": -1},
-        {"validation_pool": 5},
-    ],
-)
-def test_options_that_train_nothing_are_refused(change: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=next(iter(change))):
-        TrainingOptions(**change)
-
-
-# ---------------------------------------------------------------------------- learned parts
-
-
-class Weighted(nn.Module):
-    """A distance with a weight for every coordinate."""
-
-    def __init__(self, d: int) -> None:
-        super().__init__()
-        self.weight = mx.ones(d)
-
-    def __call__(self, x: mx.array, y: mx.array) -> mx.array:
-        difference = self.weight * (x - y)
-        return (difference * difference).sum(axis=-1)
-
-
-class Scaled(nn.Module):
-    """A contrastive loss that learns a scale of distances."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.scale = mx.array(1.0)
-
-    def __call__(self, distances: mx.array, same: mx.array) -> mx.array:
-        return contrastive().fn(self.scale * distances, same)
-
-
-def test_a_metric_and_a_loss_with_weights_are_trained_beside_the_backbone() -> None:
-    net, distance, scaled = Linear(256, 3), Weighted(3), Scaled()
-    metric = Metric(distance, frozenset({"symmetry"}), lambda _: float("inf"))
-    loss = Loss(scaled, "pairs", 1.0)
-    model = Learned(net, metric, loss)
-    names = set(state(model))
-    assert names == {"backbone.weight", "backbone.bias", "metric.weight", "loss.scale"}
-    assert parameter_count(model) == parameter_count(net) + 3 + 1
-    before = state(model)
-    train(net, metric=metric, loss=loss, steps=2)
-    after = state(model)
-    assert all(not np.array_equal(before[name], after[name]) for name in names)
-
-
-def test_the_best_weights_are_those_of_learned_metrics_too() -> None:
-    net, distance = Linear(256, 3), Weighted(3)
-    metric = Metric(distance, frozenset({"symmetry"}), lambda _: float("inf"))
-    script = Script(distance, [0.9, 0.5, 0.4])
-    train(net, metric=metric, steps=3, validate_every=1, validate=script)
-    assert equal(state(distance), script.states[0])
-    assert not equal(state(distance), script.states[2])
-
-
-def test_parts_without_weights_add_none() -> None:
-    net = network()
-    assert set(state(Learned(net, euclidean(), contrastive()))) == {
-        f"backbone.{name}" for name in state(net)
-    }
-    trainable = [v for k, v in state(net).items() if "running" not in k]
-    assert parameter_count(net) == sum(value.size for value in trainable)
-
-
-class Late(nn.Module):
-    """What it is a copy of, with a weight more that is made at the first call."""
-
-    def __init__(self, of: Any) -> None:
-        super().__init__()
-        self.of, self.embedding_dim = of, getattr(of, "embedding_dim", 0)
-
-    def __call__(self, *given: mx.array) -> mx.array:
-        if "late" not in self:
-            self.late = mx.array(1.0)
-        return self.late * self.of(*given)
-
-
-class Grown(nn.Module):
-    """A distance whose weights take their number from the first vectors."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.weight = mx.ones(1)
-
-    def __call__(self, x: mx.array, y: mx.array) -> mx.array:
-        self.weight = mx.broadcast_to(self.weight[:1], x.shape[-1:])
-        return (self.weight * mx.square(x - y)).sum(axis=-1)
-
-
-def balanced(data: ArrayDataset) -> Sampler[Labelled]:
-    return fs.balanced(fs.BalancedOptions(2, 2), data.labels)
-
-
-def unlearned(fn: Any) -> Metric:
-    return Metric(fn, frozenset(), lambda _: float("inf"))
-
-
-UNFIT: dict[str, tuple[str, Callable[[], dict[str, Any]]]] = {
-    "no cosine": (
-        "requires.*cosine.*--metric cosine",
-        lambda: {"loss": fs.supcon(), "sampler": balanced(toy(6)), "metric": euclidean()},
-    ),
-    "nothing to mine": (
-        "a miner chooses",
-        lambda: {"miner": fs.batch_hard(), "sampler": pairs(PairsOptions(12), toy(6).labels)},
-    ),
-    "nothing to mix": (
-        "a mixer mixes labelled images.*--mixer none",
-        lambda: {"mixer": fs.mixup(), "sampler": pairs(PairsOptions(12), toy(6).labels)},
-    ),
-    "no soft targets": (
-        "takes no soft targets",
-        lambda: {
-            "mixer": fs.cutmix(),
-            "loss": fs.arcface(),
-            "metric": cosine(),
-            "sampler": proxies(ProxiesOptions(2, 2), toy(6).labels),
-        },
-    ),
-    "late metric": ("'metric.late'", lambda: {"metric": unlearned(Late(sqeuclidean().fn))}),
-    "grown metric": ("'metric.weight'", lambda: {"metric": unlearned(Grown())}),
-    "late loss": ("'loss.late'", lambda: {"loss": Loss(Late(contrastive().fn), "pairs")}),
-    "late backbone": ("'backbone.late'", lambda: {"backbone": Late(Linear(256, 3))}),
-    "frozen": ("training.steps=0", lambda: {"backbone": Linear(256, 3).freeze()}),
-    "all frozen": (
-        "training.steps=0",
-        lambda: {
-            "backbone": Linear(256, 3).freeze(),
-            "metric": unlearned(Weighted(3).freeze()),
-            "loss": Loss(Scaled().freeze(), "pairs"),
-        },
-    ),
-}
-
-
-@pytest.mark.parametrize("case", UNFIT)
-def test_parts_that_leave_nothing_to_train_are_refused_in_one_line(case: str) -> None:
-    says, make_them = UNFIT[case]
-    given = make_them()
-    net = given.pop("backbone", None) or Linear(256, 3)
-    with pytest.raises(ConfigError, match=says) as refusal:
-        train(net, steps=2, **given)
-    assert "\n" not in str(refusal.value)
-
-
-@pytest.mark.parametrize("case", UNFIT)
-def test_a_run_refuses_them_before_anything_is_decoded(case: str, tmp_path: Path) -> None:
-    says, make_them = UNFIT[case]
-    registry, chosen = _of_parts({"backbone": Linear(256, 3), **make_them()})
-    with pytest.raises(ConfigError, match=says) as refusal:
-        run(resolve(registry, [chosen]), registry, tmp_path / "run")
-    assert "\n" not in str(refusal.value)
-    assert not (tmp_path / "run").exists()
-
-
-def _of_parts(parts: dict[str, Any]) -> tuple[Registry, dict[str, Any]]:
-    """A configuration of these on the toy."""
-    registry, _ = build_registry()
-    parts = {"dataset": toy(6), **parts}
-    registry.add(
-        [
-            Registered(kind, Component("tried", lambda *_, part=part: part), "test", "1")
-            for kind, part in parts.items()
-        ]
-    )
-    return registry, {
-        **dict.fromkeys(parts, "tried"),
-        "split": {"val": ["a"], "test": ["b", "c"]},
-        "training": {"steps": 2},
-        "evaluation": {"k_shot": [1], "repeats": 2, "pairs": 10},
-    }
-
-
-def test_training_episodes_keep_the_roles_of_the_data_set() -> None:
-    role = np.tile(["support", "query"], 24)
-    registry, chosen = _of_parts({"backbone": Linear(256, 3)})
-    chosen["sampler"] = {"name": "episodes", "n_way": 2, "k_shot": 2, "n_query": 3}
-    config = resolve(registry, [{**chosen, "loss": "prototypical"}])
-    sampler = build(config, registry, attrs.evolve(toy(6), role=role)).sampler
-    for i in range(5):
-        draw = sampler.draw(0, i)
-        assert isinstance(draw, Episode)
-        assert set(role[draw.items[draw.support]]) == {"support"}
-        assert set(role[draw.items[draw.query]]) == {"query"}
-
-
-@pytest.mark.parametrize("frozen", [True, False])
-def test_a_run_of_no_steps_evaluates_the_network_as_it_is(frozen: bool, tmp_path: Path) -> None:
-    net = network().freeze() if frozen else network()
-    before = state(net)
-    registry, chosen = _of_parts({"backbone": net})
-    chosen["training"] = {"steps": 0}
-    folder = run(resolve(registry, [chosen]), registry, tmp_path / "run")
-    assert equal(state(net), before)
-    saved: Any = mx.load(str(folder / WEIGHTS))
-    assert equal({f"backbone.{k}": v for k, v in before.items()}, saved)
-    (row,) = read_json(folder / "results.json")["k_shot"]
-    assert row["accuracy"] == row["untrained"]
-
-
-def test_one_part_that_is_not_frozen_is_trained() -> None:
-    net, distance = Linear(256, 3), Weighted(3)
-    net.freeze()
-    before = state(net), state(distance)
-    train(net, metric=unlearned(distance), steps=2)
-    assert equal(state(net), before[0])
-    assert not equal(state(distance), before[1])
+    found = []
+    colour = make(REGISTRY.get("transform", "colour"))
+    for mix in (None, turned, apart):
+        net = Linear(256, 3)
+        train(
+            net, "labelled", steps=3, draws_per_step=2, optimizer=optimizers.SGD(1e-2),
+            augment=[colour], mixer=fs.Mixer(mix),
+        )  # fmt: skip
+        found.append(np.array(net.weight))
+    np.testing.assert_allclose(found[0], found[1], atol=1e-6)
+    assert np.abs(found[0] - found[2]).max() > 1e-3
 
 
 # -------------------------------------------------------------------- optimizers and schedules
