@@ -15,6 +15,7 @@ Layout = Literal["pairs", "triplets", "episode", "batch"]  # of what a loss comp
 DrawLayout = Literal["pairs", "triplets", "episode", "labelled"]
 Grouping = Literal["separate", "mixed"]
 ROLES = ("support", "query", "both")
+Protocol = Literal["episodes", "leave-one-out"]  # which draws an evaluation is made of
 
 
 def as_ints(values: Any) -> Ints:

@@ -35,7 +35,9 @@ class KShotRow:
 
     `ci95`: Student t over episodes, `ci95_classes`: bootstrap over query classes. `floor`: raw
     pixels, `untrained`: the backbone before training, both by the same head on the same episodes.
-    `digest` names the episodes: equal digests, equal episodes.
+    `digest` names the episodes: equal digests, equal episodes. `protocol` "leave-one-out": every
+    image is asked once, `episodes` are folds, `k_shot` is the fewest support images that a query's
+    class had, `per_episode` 0 or 1 of each image, `ci95` Wilson's over images.
     """
 
     k_shot: int
@@ -55,6 +57,7 @@ class KShotRow:
     confusion: Answered
     digest: str
     adapter: AdapterGain | None = None
+    protocol: str = "episodes"
 
 
 @frozen
@@ -200,6 +203,12 @@ class StudyFigures:
     confusion: Answered
     published: float | None = None
     lower_next: float | None = None
+    protocol: str = "episodes"
+
+
+def part_of(row: KShotRow | StudyFigures) -> tuple[str, int, str]:
+    """What the rows of one table share: protocol, n_way and grouping."""
+    return row.protocol, row.n_way, row.groups
 
 
 @frozen

@@ -54,12 +54,15 @@ class SplitOptions:
     min_images: int = option(2, "fewest images a class must have", at_least(1))
 
 
-def split_classes(dataset: Dataset, options: SplitOptions = SplitOptions()) -> ClassSplit:
+def split_classes(
+    dataset: Dataset, options: SplitOptions = SplitOptions(), training: bool = True
+) -> ClassSplit:
     """The class split the options ask for: by names, from a file, the dataset's, or fractions.
 
     Where only validation or test classes are named, all others are for training. Classes below
-    `min_images` are refused or left out, as `too_small` says. Raises DataError for
-    names the dataset does not have, for overlap and for no training or test class.
+    `min_images` are refused or left out, as `too_small` says. Without `training` no class need be
+    for it, and where neither options nor dataset say which are for test, all are. Raises DataError
+    for names the dataset does not have, for overlap and for no training or test class.
     """
     counts = np.bincount(dataset.labels, minlength=len(dataset.classes))
     small = {
@@ -85,7 +88,10 @@ def split_classes(dataset: Dataset, options: SplitOptions = SplitOptions()) -> C
     elif own is not None and not options.draw:
         split = own
     else:
-        split = _draw_split([c for c in dataset.classes if c not in small], options)
+        kept = [c for c in dataset.classes if c not in small]
+        silent = SplitOptions(too_small=options.too_small, min_images=options.min_images)
+        every = not training and options == silent
+        split = ClassSplit((), (), kept) if every else _draw_split(kept, options)
     for part in (split.train, split.val, split.test):
         for name in part:
             if name not in dataset.classes:
@@ -96,7 +102,12 @@ def split_classes(dataset: Dataset, options: SplitOptions = SplitOptions()) -> C
     train, val, test = (
         [c for c in part if c not in small] for part in (split.train, split.val, split.test)
     )
-    if len(train) < 2 or not test:
+    if not training and (not test or len(train) + len(val) + len(test) < 2):
+        raise DataError(
+            f"an examination needs 2 classes, of which 1 is for test; here are "
+            f"{len(train) + len(val) + len(test)} and {len(test)}"
+        )
+    if training and (len(train) < 2 or not test):
         raise DataError(
             f"a class split needs at least 2 train classes and 1 test class, this one has "
             f"{len(train)} and {len(test)}; name them with --set split.train and split.test"

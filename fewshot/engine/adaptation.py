@@ -51,6 +51,7 @@ def evaluate_adapted(
     seed: int = 0,
     memory: int = 256,
     progress: Callable[[int], object] | None = None,
+    once: bool = False,
 ) -> tuple[Evaluation, float]:
     """`evaluate`, each episode with a copy of the embedder adapted to its support.
 
@@ -70,7 +71,7 @@ def evaluate_adapted(
                 answers = predict(rows, episode, head, metric, memory)
                 yield EpisodeBlock.of([episode]), answers[None]
 
-    evaluation = tally(answered(), dataset.classes, names)
+    evaluation = tally(answered(), dataset.classes, names, once)
     return evaluation, float(np.mean(seconds))
 
 

@@ -17,7 +17,7 @@ from ..compute.streams import on_stream
 from ..core.draws import Episode, EpisodeBlock, Ints, in_blocks
 from ..core.errors import ConfigError, DataError
 from ..core.interfaces import Head, Metric
-from .statistics import Floats, bootstrap_interval, t_interval
+from .statistics import Floats, bootstrap_interval, t_interval, wilson_interval
 
 
 @frozen(eq=False)
@@ -28,7 +28,8 @@ class Evaluation:
 
     `per_episode` (e,); `ci95`: Student t over episodes; `ci95_classes`: bootstrap over the query
     classes, which reflects how few they are. `confusion` (c, c): queries of class row answered
-    as class column. `digest` names the episodes: equal digests, equal episodes.
+    as class column. `digest` names the episodes: equal digests, equal episodes. Where every image
+    is asked once, each is an episode: `per_episode` (q,) is 0 or 1, `ci95` Wilson's over images.
     """
 
     accuracy: float
@@ -183,6 +184,7 @@ def evaluate(
     names: Sequence[str] | None = None,
     memory: int = 256,
     missing: NDArray[np.bool_] | None = None,
+    once: bool = False,
 ) -> Evaluation:
     """Accuracy of `head` on episodes over embedded images (n, d).
 
@@ -191,24 +193,27 @@ def evaluate(
     over its query classes. `classes` are the dataset's; an episode's classes are names among them
     or ids. `names` of the images, where given, are part of the digest. `memory`: MB that temporary
     arrays take, about, but for a head that looks at all queries of an episode together. `missing`:
-    `unembedded(embeddings)`, where it is known already. Raises
+    `unembedded(embeddings)`, where it is known already. `once`: the episodes ask every image once
+    (`leave_one_out`), and each image counts alike. Raises
     ConfigError for no episode, one without queries or an image that was not embedded, DataError for
     a class that the dataset does not have.
     """
     if missing is None:
         missing = unembedded(embeddings)
     with evaluating(head.module, metric.fn):
-        return tally(_answered(embeddings, tasks, head, metric, missing, memory), classes, names)
+        answered = _answered(embeddings, tasks, head, metric, missing, memory)
+        return tally(answered, classes, names, once)
 
 
 def tally(
     answered: Iterable[tuple[EpisodeBlock, Ints]],
     classes: Sequence[str],
     names: Sequence[str] | None = None,
+    once: bool = False,
 ) -> Evaluation:
     """The evaluation that blocks of episodes and the answers (e, q) to their queries come to.
 
-    `classes` and `names` as in `evaluate`, whose ConfigError and DataError it raises.
+    `classes`, `names` and `once` as in `evaluate`, whose ConfigError and DataError it raises.
     """
     confusion = np.zeros((len(classes), len(classes)), np.int64)
     digest = hashlib.sha256("\0".join(classes).encode())
@@ -220,11 +225,13 @@ def tally(
         ids = _class_ids(block, classes)
         query_labels = np.broadcast_to(block.query_labels, block.query.shape)
         of_class = query_labels + n_way * np.arange(e)[:, None]
+        correct = answers == query_labels
         asked, right = (
             np.bincount(found.ravel(), minlength=e * n_way).reshape(e, n_way)
-            for found in (of_class, of_class[answers == query_labels])
+            for found in (of_class, of_class[correct])
         )
-        accuracies.append((right / np.maximum(asked, 1)).sum(axis=1) / (asked > 0).sum(axis=1))
+        of_episodes = (right / np.maximum(asked, 1)).sum(axis=1) / (asked > 0).sum(axis=1)
+        accuracies.append(correct.ravel().astype(float) if once else of_episodes)
         truth = _of_labels(ids, block.query_labels)
         cells = truth * len(classes) + np.take_along_axis(ids, answers, axis=1)
         np.add.at(confusion.reshape(-1), cells.ravel(), 1)
@@ -244,7 +251,11 @@ def tally(
     per_class = confusion[seen, seen] / confusion[seen].sum(axis=1)
     return Evaluation(
         accuracy=float(per_episode.mean()),
-        ci95=t_interval(per_episode),
+        ci95=(
+            wilson_interval(round(per_episode.sum()), len(per_episode))
+            if once
+            else t_interval(per_episode)
+        ),
         ci95_classes=bootstrap_interval(per_class),
         per_episode=per_episode,
         per_class={classes[i]: float(a) for i, a in zip(seen, per_class, strict=True)},

@@ -312,14 +312,12 @@ def check_fits(
         )
 
 
-def check_learned(
-    objective: Objective, draw: Draw, shape: tuple[int, int, int], steps: int
-) -> None:
-    """Raise ConfigError where `steps` steps would train nothing, or a part is not there yet.
+def check_learned(objective: Objective, draw: Draw, shape: tuple[int, int, int]) -> None:
+    """Raise ConfigError where steps would train nothing, or a part is not there yet.
 
     The backbone is asked about an image of `shape`, the rest about a draw's embeddings, all zeros.
     """
-    require_trainable(objective.learned, steps)
+    require_trainable(objective.learned, 1)
     backbone = objective.embedder.backbone
 
     def asked() -> None:

@@ -1,14 +1,15 @@
 """Which draws an evaluation is made of."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from itertools import product
 from typing import get_args
 
 import numpy as np
 from attrs import frozen, validators
 
-from ..core.draws import Episode, EpisodeBlock, Grouping, Ints, Pairs
-from ..core.errors import DataError
+from ..core.draws import Episode, EpisodeBlock, Grouping, Ints, Pairs, Protocol
+from ..core.errors import ClassTooSmallError, DataError
 from ..core.interfaces import Dataset, Sampler
 from ..core.options import ZeroOr, at_least, option, positive
 from ..core.seeding import generator
@@ -18,6 +19,7 @@ from ..parts.pools import sides
 from ..parts.samplers import PairsOptions, pairs
 
 _EPISODES, _N_WAY, _N_QUERY = 100, 20, 15  # at the most
+_FOLDS = 20  # at the most, of an evaluation by leave-one-out
 
 
 @frozen
@@ -65,41 +67,103 @@ class Setting:
     k_shot: int
     n_way: int = 0
     groups: str = "none"
+    protocol: Protocol = "episodes"
+
+    @property
+    def once(self) -> bool:
+        """Whether its episodes ask every image once."""
+        return self.protocol == "leave-one-out"
 
 
 def k_shot_episodes(
-    dataset: Dataset, split: ClassSplit, options: EvaluationOptions
+    dataset: Dataset, split: ClassSplit, options: EvaluationOptions, leave_one: bool = False
 ) -> dict[Setting, list[EpisodeBlock]]:
     """The episodes on the test classes, drawn with the evaluation's own seed.
 
     For every n_way, grouping ("none" where the dataset knows no groups) and k_shot of the options.
     n_way 0: support of all classes of the split, queries all other images of the test classes,
     `repeats` times. Otherwise `episodes` standard episodes. Raises DataError where a class has too
-    few images. A data set with roles has support and queries of images that may be that.
+    few images; `leave_one`: `leave_one_out` takes the place of every such K, once for a grouping. A
+    data set with roles has support and queries of images that may be that.
     """
     role = getattr(dataset, "role", None)
     test = class_ids(dataset, split.test)
-    every = class_ids(dataset, (*split.train, *split.val, *split.test))
+    every = only(dataset.labels, class_ids(dataset, (*split.train, *split.val, *split.test)))
 
     def sampler(setting: Setting) -> Sampler[Episode]:
         groups = dataset.groups if setting.groups == "separate" else None
         if setting.n_way == 0:
-            return all_way(only(dataset.labels, every), groups, test, setting.k_shot, role)
+            return all_way(every, groups, test, setting.k_shot, role)
         spec = EpisodesOptions(setting.n_way, setting.k_shot, options.n_query)
         return episodes(spec, only(dataset.labels, test), groups, role)
 
-    samplers = {
-        setting: sampler(setting)
-        for n_way in options.n_way
-        for groups in (("none",) if dataset.groups is None else options.groups)
-        for setting in (Setting(k, n_way, groups) for k in options.k_shot)
-    }
-    return {
-        setting: list(
-            s.blocks(options.seed, options.episodes if setting.n_way else options.repeats)
-        )
-        for setting, s in samplers.items()
-    }
+    def blocks(setting: Setting) -> list[EpisodeBlock]:
+        count = options.episodes if setting.n_way else options.repeats
+        return list(sampler(setting).blocks(options.seed, count))
+
+    found: dict[Setting, list[EpisodeBlock]] = {}
+    instead: dict[Setting, list[EpisodeBlock]] = {}
+    groupings = ("none",) if dataset.groups is None else options.groups
+    for n_way, grouping, k in product(options.n_way, groupings, options.k_shot):
+        setting = Setting(k, n_way, grouping)
+        try:
+            found[setting] = blocks(setting)
+        except ClassTooSmallError:
+            if not leave_one or role is not None:
+                raise
+            groups = dataset.groups if grouping == "separate" else None
+            folds = leave_one_out(every, groups, test, _FOLDS, options.seed)
+            instead[Setting(smallest_support(folds), 0, grouping, "leave-one-out")] = folds
+    return found | instead
+
+
+def leave_one_out(
+    labels: Ints, groups: Ints | None, asked: Sequence[int], most: int, seed: int = 0
+) -> list[EpisodeBlock]:
+    """Episodes that ask every image of the classes `asked` once, among all that are labelled.
+
+    An episode holds out one image of each of these classes (one group, where images have groups)
+    and has all others as its support: K is the same for all where classes are of one size. There
+    are as many as the largest class has images, `most` at the most; then more are held out at a
+    time. Raises ClassTooSmallError for a class that would have no support.
+    """
+    unit = np.arange(len(labels)) if groups is None else np.unique(groups, return_inverse=True)[1]
+    ids = np.unique(labels[labels >= 0])
+    is_asked = np.isin(labels, list(asked))
+    # A group that spans classes is counted in one of them.
+    of_class = np.full(int(unit.max()) + 1, -1)
+    of_class[unit[is_asked]] = labels[is_asked]
+    order = generator(seed, "leave-one-out").permutation(len(of_class))
+    members = [order[of_class[order] == c] for c in asked]
+    count = min(most, max(map(len, members)))
+    fold_of = np.full(len(of_class), -1)
+    for rows in members:
+        fold_of[rows] = np.arange(len(rows)) % count
+    fold = fold_of[unit]
+    for c in asked:
+        if len(np.unique(fold[labels == c])) < 2:
+            what = "image" if groups is None else "group of images (--groups mixed takes these)"
+            raise ClassTooSmallError(c, f"has one {what}, and none is left to compare it with")
+
+    def block(number: int) -> EpisodeBlock:
+        support = np.flatnonzero((labels >= 0) & (fold != number))
+        query = np.flatnonzero(is_asked & (fold == number))
+        at = (np.searchsorted(ids, labels[rows]) for rows in (support, query))
+        support_labels, query_labels = at
+        return EpisodeBlock(support[None], support_labels, query[None], query_labels, ids[None])
+
+    return [block(number) for number in range(count)]
+
+
+def smallest_support(blocks: Iterable[EpisodeBlock]) -> int:
+    """The fewest support images that the class of a query has."""
+
+    def counts() -> Iterator[int]:
+        for block in blocks:
+            support = np.bincount(block.support_labels, minlength=block.n_way)
+            yield int(support[block.query_labels].min())
+
+    return min(counts())
 
 
 def needed(tasks: Iterable[Episode | EpisodeBlock | Pairs]) -> Ints:

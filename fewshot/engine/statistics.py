@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtr, stdtrit
+from scipy.special import ndtri, stdtr, stdtrit
 
 from ..core.figures import PairedTest
 from ..core.seeding import generator
@@ -19,6 +19,18 @@ def t_interval(values: Floats) -> tuple[float, float]:
         return 0.0, 1.0
     half = float(stdtrit(n - 1, 0.975)) * float(np.std(values, ddof=1)) / n**0.5
     return max(0.0, mean - half), min(1.0, mean + half)
+
+
+def wilson_interval(right: int, n: int) -> tuple[float, float]:
+    """95 % score interval of the share `right` / n of independent answers (Wilson 1927).
+
+    It has a width where all are right, and stays within [0, 1].
+    """
+    z2 = float(ndtri(0.975)) ** 2
+    share = right / n
+    middle = (share + z2 / (2 * n)) / (1 + z2 / n)
+    half = (z2 * (share * (1 - share) / n + z2 / (4 * n * n))) ** 0.5 / (1 + z2 / n)
+    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def bootstrap_interval(values: Floats, draws: int = 2000) -> tuple[float, float]:

@@ -1,6 +1,6 @@
 """From a configuration to the parts it names, checked before anything is decoded."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -32,7 +32,14 @@ from ..core.interfaces import (
 from ..core.seeding import generator
 from ..data.images import Shape
 from ..data.split import ClassSplit, class_ids, only, split_classes
-from ..engine.objective import Learned, Objective, check_fits, check_learned, proxies_of
+from ..engine.objective import (
+    Learned,
+    Objective,
+    check_fits,
+    check_learned,
+    proxies_of,
+    require_made,
+)
 from ..engine.protocol import (
     Setting,
     ValidationDraws,
@@ -48,7 +55,10 @@ from .schema import inner_parts
 
 @frozen
 class Parts:
-    """Everything a configuration names, made; the optimizer is for one training."""
+    """Everything a configuration names, made; without a sampler where no step is taken.
+
+    The optimizer is for one training.
+    """
 
     config: RunConfig
     origins: dict[str, str]
@@ -59,7 +69,7 @@ class Parts:
     loss: Loss
     head: Head
     adapter: Adapter[Embedder]
-    sampler: Sampler[Draw]
+    sampler: Sampler[Draw] | None
     miner: Miner
     mixer: Mixer
     learner: Learner
@@ -78,6 +88,7 @@ class Parts:
     @property
     def objective(self) -> Objective:
         """What training makes small; `learned` is what the weights file holds."""
+        assert self.sampler is not None  # there are steps
         return Objective(
             self.embedder,
             self.metric,
@@ -159,7 +170,7 @@ def build(config: RunConfig, registry: Registry, dataset: Dataset | None = None)
     if dataset is None:  # the same images under every seed
         entry = registry.get("dataset", config.dataset.name)
         dataset = make(entry, config.dataset.options)
-    split = split_classes(dataset, config.split)
+    split = split_classes(dataset, config.split, config.needs_training_classes)
     shape = dataset[0].shape
     embedder, metric, head = network(
         registry, shape, config.seed, config.backbone, config.preprocess, config.embedding,
@@ -180,11 +191,13 @@ def build(config: RunConfig, registry: Registry, dataset: Dataset | None = None)
     optimizer = part("optimizer", config.optimizer, learning_rate(config.training, schedule))
     augment = tuple(part("transform", one) for one in config.augment)
     observers = tuple(part("observer", one) for one in config.observers)
-    with _naming(dataset.classes):
-        training = only(dataset.labels, class_ids(dataset, split.train))
-        role = getattr(dataset, "role", None)
-        sampler = part("sampler", config.sampler, training, dataset.groups, role=role)
-    proxies = proxies_of(sampler, loss, dim, config.seed)
+    sampler, proxies = None, None
+    if config.training.steps:
+        with _naming(dataset.classes):
+            training = only(dataset.labels, class_ids(dataset, split.train))
+            role = getattr(dataset, "role", None)
+            sampler = part("sampler", config.sampler, training, dataset.groups, role=role)
+        proxies = proxies_of(sampler, loss, dim, config.seed)
     learned = Learned(embedder.backbone, metric, loss, head, proxies, embedder.centre)
     mx.eval(learned.parameters())
     return Parts(
@@ -198,24 +211,33 @@ def initialise(parts: Parts, registry: Registry) -> bool:
 
     Raises PluginError, naming the component, where it changes a parameter's name or shape.
     """
+    made = {kind: getattr(parts, kind) for kind in LEARNED if kind != "backbone"}
+    return give_weights(
+        registry, parts.config, {"backbone": parts.embedder.backbone, **made}, parts.learned
+    )
+
+
+def give_weights(
+    registry: Registry, config: RunConfig, parts: Mapping[str, Any], learned: Learned
+) -> bool:
+    """`initialise` of some parts by their kinds, of which `learned` has the weights."""
     done = False
-    for kind in LEARNED:
-        chosen = getattr(parts.config, kind)
+    for kind, made in parts.items():
+        chosen = getattr(config, kind)
         entry = registry.get(kind, chosen.name)
         if entry.component.initialise is None:
             continue
-        before = parameter_shapes(parts.learned)
-        made = parts.embedder.backbone if kind == "backbone" else getattr(parts, kind)
-        with keyed(parts.config.seed, f"{kind} initialise"):
+        before = parameter_shapes(learned)
+        with keyed(config.seed, f"{kind} initialise"):
             entry.component.initialise(made, chosen.options)
-        changed = late_parameters(parts.learned, before)
+        changed = late_parameters(learned, before)
         if changed:
             raise PluginError(
                 f"{kind} '{entry.qualified}': `initialise` changed the name or shape of "
                 f"{', '.join(changed[:3])}: the factory makes every parameter as it stays"
             )
         done = True
-    mx.eval(parts.learned.parameters())
+    mx.eval(learned.parameters())
     return done
 
 
@@ -225,7 +247,7 @@ def drawn(parts: Parts) -> Draws:
     pool = parts.config.training.validation_pool
     with _naming(dataset.classes):
         return Draws(
-            k_shot_episodes(dataset, split, options),
+            k_shot_episodes(dataset, split, options, leave_one=not parts.config.training.steps),
             verification_pairs(dataset, split, options),
             validation_draws(dataset, split, options.groups[0], pool),
         )
@@ -238,12 +260,15 @@ def check(parts: Parts) -> Draws:
     DataError for classes too small to examine.
     """
     try:
-        check_fits(
-            parts.embedder, parts.sampler, parts.loss, parts.metric, parts.head, parts.miner,
-            parts.learner, parts.mixer,
-        )  # fmt: skip
-        draw = parts.sampler.draw(parts.config.seed, 0)
-        check_learned(parts.objective, draw, parts.shape, parts.config.training.steps)
+        if parts.sampler is None:
+            require_made(parts.learned, lambda: parts.embedder.backbone(mx.zeros((1, *parts.shape))))
+        else:
+            check_fits(
+                parts.embedder, parts.sampler, parts.loss, parts.metric, parts.head, parts.miner,
+                parts.learner, parts.mixer,
+            )  # fmt: skip
+            draw = parts.sampler.draw(parts.config.seed, 0)
+            check_learned(parts.objective, draw, parts.shape)
     except ConfigError as error:
         named = ("loss", "sampler", "miner", "mixer", "metric", "head", "learner")
         listed = ", ".join(f"{kind} '{getattr(parts.config, kind).name}'" for kind in named)

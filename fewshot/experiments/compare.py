@@ -36,6 +36,7 @@ def compare_runs(folders: Sequence[Path]) -> list[Compared]:
     return compared
 
 
-def _by_setting(folder: Path) -> dict[tuple[int, str, int], KShotRow]:
-    """A run's rows by n_way, grouping and K."""
-    return {(row.n_way, row.groups, row.k_shot): row for row in read_results(folder).k_shot}
+def _by_setting(folder: Path) -> dict[tuple[str, int, str, int], KShotRow]:
+    """A run's rows by protocol, n_way, grouping and K."""
+    rows = read_results(folder).k_shot
+    return {(row.protocol, row.n_way, row.groups, row.k_shot): row for row in rows}

@@ -79,6 +79,11 @@ class RunConfig:
     evaluation: EvaluationOptions = EvaluationOptions()
     seed: int = 0
 
+    @property
+    def needs_training_classes(self) -> bool:
+        """Whether steps are taken, or the training classes' mean embedding."""
+        return self.training.steps > 0 or self.embedding.centre == "train"
+
 
 # ------------------------------------------------------------------------------ sources
 

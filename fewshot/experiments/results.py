@@ -44,7 +44,7 @@ def examine(
 ) -> Examination:
     """Every figure of an evaluation; floor rows on the same episodes.
 
-    `blank`: the learned parts' weights before training.
+    `blank`: the learned parts' weights before training, or before they were given any.
     """
     dataset, memory = parts.dataset, parts.config.evaluation.memory
     names = image_names(dataset)
@@ -56,7 +56,7 @@ def examine(
         evaluated, missing = {}, unembedded(rows)
         for done, (setting, tasks) in enumerate(draws.episodes.items(), start=1):
             evaluated[setting] = evaluate(
-                rows, tasks, head, metric, dataset.classes, names, memory, missing
+                rows, tasks, head, metric, dataset.classes, names, memory, missing, setting.once
             )
             progress("episodes", before * len(draws.episodes) + done, total, "", "")
         return evaluated
@@ -76,17 +76,19 @@ def examine(
         margin = parts.loss.margin if parts.loss.layout == "pairs" else None
         verification = verify(rows, *draws.pairs, parts.metric, margin)
     gains: dict[Setting, AdapterGain] = {}
+    untrained = ours
     if parts.config.adapter.name != "none":
         ours, gains = _adapted(parts, draws, ours, names, progress)
         task = (parts.adapter, parts.embedder, dataset, shown, parts.metric, parts.config.seed)
         rows, _ = adapted_embeddings(*task)
     answers = predict(rows, shown, parts.head, parts.metric, memory)
     weights = snapshot(parts.learned)
-    parts.learned.load_weights(blank)
-    recentre(parts.embedder, dataset, parts.training_images)  # by the untrained network's own mean
-    rows = _embeddings(parts, draws, "untrained backbone", progress)
-    untrained = evaluations(rows, parts.head, parts.metric, 1)
-    parts.learned.load_weights(weights)
+    if not _same(weights, blank):
+        parts.learned.load_weights(blank)
+        recentre(parts.embedder, dataset, parts.training_images)  # by the untrained one's own mean
+        rows = _embeddings(parts, draws, "untrained backbone", progress)
+        untrained = evaluations(rows, parts.head, parts.metric, 1)
+        parts.learned.load_weights(weights)
     # A learned head is one of embeddings of the backbone's length.
     plain = parts.head if parts.head.module is None else nearest_prototype()
     rows = raw_pixels(
@@ -105,6 +107,12 @@ def examine(
         queries=parts.head.queries,
     )  # fmt: skip
     return Examination(results, first, shown, answers)
+
+
+def _same(one: list[tuple[str, mx.array]], other: list[tuple[str, mx.array]]) -> bool:
+    """Whether two snapshots are of the same weights."""
+    pairs = zip(one, other, strict=True)
+    return all(a is b or bool(mx.array_equal(a, b)) for (_, a), (_, b) in pairs)
 
 
 def _embeddings(
@@ -126,7 +134,8 @@ def _first_episodes(draws: Draws) -> dict[int, Episode]:
     return {
         setting.k_shot: blocks[0].episode(0)
         for setting, blocks in draws.episodes.items()
-        if (setting.n_way, setting.groups) == (main.n_way, main.groups)
+        if (setting.protocol, setting.n_way, setting.groups)
+        == (main.protocol, main.n_way, main.groups)
     }
 
 
@@ -158,9 +167,10 @@ def _adapted(
             parts.config.seed,
             parts.config.evaluation.memory,
             shown,
+            setting.once,
         )
         gains[setting] = gain(frozen[setting], adapted[setting], seconds)
-        before += len(adapted[setting].per_episode)
+        before += sum(map(len, blocks))
         line = (
             f"K = {setting.k_shot}: {adapted[setting].accuracy:.1%}, "
             f"without {frozen[setting].accuracy:.1%}"
@@ -202,4 +212,5 @@ def _row(
         },
         digest=ours.digest,
         adapter=adapter,
+        protocol=setting.protocol,
     )

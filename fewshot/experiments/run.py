@@ -53,7 +53,10 @@ def run(
     """
     parts = build(config, registry, images)
     draws = check(parts)
-    initialised = initialise(parts, registry)
+    blank = snapshot(parts.learned)
+    initialised = initialise(parts, registry) and parts.sampler is not None
+    if initialised:  # the floor of training is what training begins with
+        blank = snapshot(parts.learned)
     folder = files.new_folder(Path("runs")) if out is None else files.named_folder(out)
     try:
         parts = evolve(parts, dataset=decoded(parts.dataset, progress))
@@ -73,7 +76,7 @@ def run(
     note(status="training")
     try:
         audience.tell("start", folder, to_tree(config))
-        blank = snapshot(parts.learned)
+        _tell_instead(draws, config, progress)
         if initialised:  # `eval` has the same floor, without what they came from
             note(initial_sha256=save_weights(parts.learned, folder / INITIAL))
         history = _train(parts, draws, folder, audience, progress)
@@ -246,10 +249,28 @@ def _report(
     return results
 
 
+def _tell_instead(draws: Draws, config: RunConfig, progress: Progress) -> None:
+    """Say which K have given way to leave-one-out."""
+    folds = [tasks for setting, tasks in draws.episodes.items() if setting.once]
+    if not folds:
+        return
+    kept = {setting.k_shot for setting in draws.episodes if not setting.once}
+    gone = ", ".join(str(k) for k in config.evaluation.k_shot if k not in kept) or "some K"
+    line = (
+        f"too few images of a class for K = {gone} and queries: leave-one-out over "
+        f"{sum(task.query.size for task in folds[0])} images of {folds[0][0].n_way} classes instead"
+    )
+    progress("episodes", 0, 3 * len(draws.episodes), "", line)
+
+
 def _train(
     parts: Parts, draws: Draws, folder: Path, audience: _Audience, progress: Progress
 ) -> History:
+    """Train; without a sampler there is nothing to do."""
     config = parts.config
+    if parts.sampler is None:
+        parts.learned.eval()
+        return History()
 
     def keep(record: Mapping[str, Any]) -> None:
         files.append_line(folder / "metrics.jsonl", record)

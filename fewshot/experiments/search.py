@@ -176,26 +176,28 @@ def _scores(
         def shown(done: int, total: int, _: str, where: str = where) -> None:
             progress("training", done, total, where, "")
 
-        history = fit(
-            parts.embedder,
-            dataset,
-            parts.sampler,
-            parts.loss,
-            parts.metric,
-            parts.head,
-            config.training,
-            parts.augment,
-            seed=config.seed,
-            progress=shown,
-            miner=parts.miner,
-            mixer=parts.mixer,
-            learner=parts.learner,
-            optimizer=parts.optimizer,
-        )
-        if history.stopped == "interrupted":
-            raise InterruptedRunError(
-                f"interrupted in {where}; trials that are done are kept: the same command goes on"
+        if parts.sampler is not None:
+            history = fit(
+                parts.embedder,
+                dataset,
+                parts.sampler,
+                parts.loss,
+                parts.metric,
+                parts.head,
+                config.training,
+                parts.augment,
+                seed=config.seed,
+                progress=shown,
+                miner=parts.miner,
+                mixer=parts.mixer,
+                learner=parts.learner,
+                optimizer=parts.optimizer,
             )
+            if history.stopped == "interrupted":
+                raise InterruptedRunError(
+                    f"interrupted in {where}; trials that are done are kept: the same command "
+                    "goes on"
+                )
         (tasks,) = draws.episodes.values()
         recentre(parts.embedder, dataset, parts.training_images)
         rows = embed(parts.embedder, dataset, needed(tasks))

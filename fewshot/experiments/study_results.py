@@ -18,6 +18,7 @@ from ..core.figures import (
     StudyResults,
     StudyRow,
     TrainingSummary,
+    part_of,
 )
 from ..engine.statistics import (
     bootstrap_interval,
@@ -57,12 +58,12 @@ def tabulate(
 def _row(row: str, runs: Sequence[FinishedRun], published: Mapping[int, float]) -> StudyRow:
     settings = [run.results.k_shot for run in runs]
     figures = [_figures(same) for same in zip(*settings, strict=True)]
-    main = figures[0].n_way, figures[0].groups
+    main = part_of(figures[0])
     for i, one in enumerate(figures):
-        if (one.n_way, one.groups) == main:
+        if part_of(one) == main:
             figures[i] = one = evolve(one, published=published.get(one.k_shot))
         after = figures[i + 1] if i + 1 < len(figures) else None
-        if after is not None and (after.n_way, after.groups) == (one.n_way, one.groups):
+        if after is not None and part_of(after) == part_of(one):
             figures[i] = evolve(one, lower_next=lower_next(one.per_draw, after.per_draw))
     studied = tuple(_run(run) for run in runs)
     return StudyRow(row, tuple(figures), _cost(studied), studied)
@@ -125,6 +126,7 @@ def _figures(same: Sequence[KShotRow]) -> StudyFigures:
         per_draw=tuple(row.per_episode for row in same),
         per_class=classes,
         confusion=answers,
+        protocol=one.protocol,
     )
 
 

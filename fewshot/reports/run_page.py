@@ -6,7 +6,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..core.figures import Compared, KShotRow, RunResults, StudyFigures, UnknownRow
+from ..core.figures import Compared, KShotRow, RunResults, StudyFigures, UnknownRow, part_of
 from . import pictures
 from .page import (
     html_list,
@@ -23,15 +23,21 @@ Row = TypeVar("Row", KShotRow, StudyFigures)
 
 
 def by_setting(rows: Sequence[Row]) -> list[list[Row]]:
-    """The rows of results in parts of one n_way and grouping each."""
-    parts = groupby(rows, key=lambda row: (row.n_way, row.groups))
-    return [list(part) for _, part in parts]
+    """The rows of results in parts of one protocol, n_way and grouping each."""
+    return [list(part) for _, part in groupby(rows, key=part_of)]
 
 
 def caption(rows: Sequence[KShotRow | StudyFigures]) -> str:
     """What the rows of one setting stand on."""
     row = rows[0]
     groups = {"none": "no groups known", "mixed": "groups mixed", "separate": "groups separate"}
+    if row.protocol == "leave-one-out":
+        asked = sum(sum(answered.values()) for answered in row.confusion.values())
+        return (
+            f"leave-one-out over {asked} images of {len(row.per_class)} classes, {row.n_way}-way: "
+            f"each asked once, in {row.episodes} parts, among all images of the other parts, "
+            f"{row.k_shot} of its class or more, {groups[row.groups]}"
+        )
     return (
         f"{row.n_way}-way, queries of {len(row.per_class)} unseen classes, "
         f"{row.episodes} episodes for each K, {groups[row.groups]}"
@@ -108,7 +114,9 @@ def facts(results: RunResults) -> list[str]:
     if results.training is not None:
         t = results.training
         lines.append(
-            f"training: {t.steps} steps (ended by {t.stopped}), best at {t.best_step}, "
+            "nothing was trained"
+            if t.steps == 0
+            else f"training: {t.steps} steps (ended by {t.stopped}), best at {t.best_step}, "
             f"{t.images_per_second:.0f} images/s"
         )
     s = results.speed
@@ -205,7 +213,8 @@ def page(
         f"{title} {folder.name}",
         f"<h2>K-shot accuracy on unseen classes</h2>{tables}"
         "<p>raw pixels: the same head (class means, where it is learned) on images averaged to "
-        "16x16, same episodes.</p>"
+        "16x16, same episodes. untrained: the network before training, or, where none was trained, "
+        "with random weights.</p>"
         f"{html_list(facts(results))}{unknown}{drawn}<h2>Made by</h2>{made_by(manifest)}"
         f"<h2>Configuration</h2><pre>{html.escape(config)}</pre>",
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.components import Study
-from ..core.figures import StudyFigures, StudyResults
+from ..core.figures import StudyFigures, StudyResults, part_of
 from . import pictures
 from .page import (
     html_list,
@@ -26,9 +26,9 @@ Table = tuple[list[str], list[list[str]]]
 
 
 def settings(results: StudyResults) -> list[dict[str, list[StudyFigures]]]:
-    """For each n_way and grouping, every row's figures by K."""
+    """For each protocol, n_way and grouping, every row's figures by K."""
     parts = {
-        name: {(p[0].n_way, p[0].groups): p for p in by_setting(row.figures)}
+        name: {part_of(p[0]): p for p in by_setting(row.figures)}
         for name, row in results.rows.items()
     }
     every = dict.fromkeys(key for of in parts.values() for key in of)
