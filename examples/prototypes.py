@@ -32,7 +32,7 @@ fs.fit(
 )
 
 few = {f"colour {c}": images[labels == c][:3] for c in range(18, 24)}
-classifier = fs.Classifier.of(embedder, head, metric, few)
+classifier = fs.Classifier.of(embedder, few, head, metric)
 asked = np.concatenate([images[labels == c][3:] for c in range(18, 24)])
 named = [answer.label for answer in classifier.predict(asked)]
 right = np.repeat([f"colour {c}" for c in range(18, 24)], 21)

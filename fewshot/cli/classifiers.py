@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import without_adapter
+from .options import flag_layer, settings, topmost, without_adapter
 from .terminal import fast_mlx, load_registry, print_table, showing_progress
 
 if TYPE_CHECKING:
@@ -27,9 +27,15 @@ _BATCH = 128  # images read before the next progress is shown
 
 
 @click.command()
-@click.argument("source", metavar="RUN|FILE", type=click.Path(path_type=Path))
+@click.argument("source", metavar="[RUN|FILE]", type=click.Path(path_type=Path))
 @click.argument("folder", required=False, type=click.Path(path_type=Path))
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="The file to write.")
+@click.option("--backbone", metavar="NAME", help="A network with weights, in place of a run.")
+@click.option("--metric", metavar="NAME", help="Its distance.")
+@click.option("--head", metavar="NAME", help="Its few-shot classifier; else lda.")
+@click.option("--preset", metavar="NAME", help="A preset that names it.")
+@click.option("--config", type=click.Path(path_type=Path), help="A TOML file that names it.")
+@settings
 @click.option("--remove", metavar="CLASS", multiple=True, help="Take a class out.")
 @click.option("--threshold", type=float, help="Distance beyond which an image is unknown.")
 @click.option("--show", is_flag=True, help="What is in it.")
@@ -42,14 +48,16 @@ def enrol(
     threshold: float | None,
     show: bool,
     without_adapter: bool,
+    **named: Any,
 ) -> None:
     """Make a classifier of your own classes: FOLDER has a folder of images for each.
 
     \b
-    fewshot enrol runs/0001 FOLDER -o signs.fewshot    from a trained run
-    fewshot enrol signs.fewshot FOLDER                 more images or classes
-    fewshot enrol signs.fewshot --remove CLASS         a class less
-    fewshot enrol signs.fewshot --show                 what is in it
+    fewshot enrol --backbone NAME FOLDER -o my.fewshot  a network as it comes, no run
+    fewshot enrol runs/0001 FOLDER -o my.fewshot        from a trained run
+    fewshot enrol my.fewshot FOLDER                     more images or classes
+    fewshot enrol my.fewshot --remove CLASS             a class less
+    fewshot enrol my.fewshot --show                     what is in it
 
     A file is changed in place unless -o names another. Images that cannot be used are told, and
     the rest is enrolled. An adapter is not applied: a run with one is refused.
@@ -58,14 +66,21 @@ def enrol(
 
     from ..core.errors import DataError, OutputError
 
+    made = any(named[name] is not None for name in ("backbone", "preset", "config"))
+    if made and folder is not None:
+        raise click.UsageError(f"a network is named, or of {source}: not both")
+    if made:
+        source, folder = Path(), source
+    elif named["metric"] or named["head"] or named["settings"]:
+        raise click.UsageError("--metric, --head and --set go with --backbone NAME")
     if folder is None and not remove and threshold is None and not show:
         raise click.UsageError("nothing to do: name a FOLDER of images, --remove or --show")
     changes = folder is not None or bool(remove) or threshold is not None
     if changes and out is None and source.is_dir():
-        raise click.UsageError("a classifier from a run wants a file: -o signs.fewshot")
+        raise click.UsageError("a new classifier wants a file: -o my.fewshot")
     if out is not None and out.exists() and out.resolve() != source.resolve():
         raise OutputError(f"{out} exists: name another, or change it: fewshot enrol {out} …")
-    classifier = _load(source, without_adapter)
+    classifier = _of_names(named, without_adapter) if made else _load(source, without_adapter)
     for name in remove:
         classifier = classifier.remove(name)
     bad = 0
@@ -77,8 +92,9 @@ def enrol(
         classifier.save(out or source)
         if classifier.calibration() is None and classifier.threshold is None:
             click.echo(
-                "not calibrated, as the run had no calibration (it takes two validation classes or "
-                "more): no image is called unknown unless --threshold says beyond what distance",
+                "not calibrated: that takes three enrolled classes of two images or more (or a run "
+                "with two validation classes), and a head that answers each image alone: no image "
+                "is called unknown unless --threshold says beyond what distance",
                 err=True,
             )
     _print_classifier(classifier, out or source)
@@ -94,6 +110,18 @@ def _load(path: Path, without_adapter: bool = False) -> Classifier:
     return Classifier.load(path, registry, without_adapter)
 
 
+def _of_names(named: dict[str, Any], without_adapter: bool) -> Classifier:
+    """Without any class, of the network that options name."""
+    fast_mlx()
+    registry, _ = load_registry(named["strict_plugins"])
+    from ..deploy.classifier import Classifier
+    from ..experiments.config import read_toml, settings_layer
+
+    layers = [read_toml(Path(named["config"]))] if named["config"] is not None else []
+    layers += topmost(settings_layer(named["settings"]), flag_layer(named))
+    return Classifier.blank(layers, registry, without_adapter)
+
+
 def _enrolled(classifier: Classifier, folder: Path) -> tuple[Classifier, int]:
     """With the images of a folder, and how many of these could not be used."""
     from ..core.errors import DataError
@@ -102,20 +130,21 @@ def _enrolled(classifier: Classifier, folder: Path) -> tuple[Classifier, int]:
 
     folders = class_folders(folder, fewest=1)
     total, done, bad = sum(map(len, folders.values())), 0, 0
+    waiting: dict[str, list[Picture]] = {}
     with _progress(total) as progress:
         for name, files in folders.items():
-            good: list[Picture] = []
             for start in range(0, len(files), _BATCH):
                 for each in decode_images(files[start : start + _BATCH], classifier.shape):
                     if isinstance(each, DataError):
                         click.echo(_printable(str(each)), err=True)
+                        bad += 1
                     else:
-                        good.append(each)
+                        waiting.setdefault(name, []).append(each)
                 done += len(files[start : start + _BATCH])
-                progress("enrolling", done, total, "", "")
-            bad += len(files) - len(good)
-            if good:
-                classifier = classifier.enrol({name: good})
+                if sum(map(len, waiting.values())) >= _BATCH or done == total:
+                    classifier = classifier.enrol(waiting)
+                    waiting = {}
+                    progress("enrolling", done, total, "", "")
     if bad == total:
         raise DataError(f"{folder}: none of its {total} images could be used")
     return classifier, bad
@@ -134,9 +163,10 @@ def _print_classifier(classifier: Classifier, path: Path) -> None:
     if classifier.threshold is not None:
         click.echo(f"unknown: beyond a distance of {classifier.threshold:.4g}, as set")
     elif calibration is not None:
+        origin = {"validation": "calibrated for", "enrolled": "from the enrolled classes,"}
         click.echo(
-            f"unknown: beyond a distance of {calibration.threshold:.4g}, calibrated for "
-            f"K = {calibration.k_shot}"
+            f"unknown: beyond a distance of {calibration.threshold:.4g}, "
+            f"{origin[calibration.origin]} K = {calibration.k_shot}"
         )
     else:
         click.echo("unknown: never")

@@ -1,7 +1,8 @@
-"""From images to class names, and "unknown": a trained network with a support of one's own."""
+"""From images to class names, and "unknown": a network with a support of one's own."""
 
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
@@ -11,7 +12,7 @@ import attrs
 import mlx.core as mx
 import numpy as np
 import tomli_w
-from attrs import Factory, evolve, field, frozen
+from attrs import evolve, field, frozen
 from numpy.typing import NDArray
 from PIL.Image import Image
 from scipy.special import softmax
@@ -33,8 +34,17 @@ from ..core.files import read_json
 from ..core.interfaces import Head, Metric
 from ..core.options import as_names
 from ..data.images import Picture, Shape, decode_images
-from ..engine.calibration import Calibration, Fitted, by_class, fitted, for_counts
+from ..engine.calibration import (
+    Calibration,
+    Fitted,
+    by_class,
+    fitted,
+    for_counts,
+    from_enrolled,
+)
 from ..parts.embedder import Embedder
+from ..parts.heads import lda
+from ..parts.metrics import euclidean
 from . import archive, recipe
 from .recipe import Recipe
 from .support import Neighbour, Prediction, Support
@@ -48,11 +58,12 @@ _UNREADABLE = (LookupError, AttributeError, TypeError, ValueError, ArithmeticErr
 
 @frozen(eq=False)
 class Classifier:
-    """A few-shot classifier: a trained network, and a support that grows and shrinks.
+    """A few-shot classifier: a network, and a support that grows and shrinks.
 
     A value: `enrol` and `remove` give another one. Made with `Classifier.load` or `Classifier.of`.
-    `embedder` has a folded backbone and takes images of `shape` (h, w, c). `threshold`: the
-    distance beyond which an image is unknown, where the calibrated one is not wanted.
+    `embedder` has a folded backbone and takes images of `shape` (h, w, c). `calibrations`: a run's,
+    by K, or that of the classes as they are. `threshold`: the distance beyond which an image is
+    unknown, where the calibrated one is not wanted.
     """
 
     embedder: Embedder
@@ -64,37 +75,60 @@ class Classifier:
     calibrations: tuple[Calibration, ...] = ()
     threshold: float | None = None
     recipe: Recipe | None = None
-    # Once for a support: a prototype's score costs the same however many images a class has.
-    _fitted: Fitted | None = field(
-        init=False, repr=False, default=Factory(lambda self: self._fit(), takes_self=True)
-    )
-    _every: mx.array = field(
-        init=False,
-        repr=False,
-        default=Factory(lambda self: mx.array(self.support.embeddings), takes_self=True),
-    )
 
     @classmethod
     def of(
         cls,
-        embedder: Embedder,
-        head: Head,
-        metric: Metric,
-        images: Mapping[str, NDArray[np.uint8]],
+        network: str | Mapping[str, Any] | Embedder,
+        images: Mapping[str, Any],
+        head: Head | None = None,
+        metric: Metric | None = None,
+        registry: Registry | None = None,
     ) -> "Classifier":
-        """A classifier of the named classes from images (k, h, w, c) uint8 of each, any k >= 1.
+        """A classifier of the named classes from images of each, one or more; nothing is trained.
 
-        The embedder is copied: training it on changes nothing. Such a classifier has no
-        calibration, and cannot be saved, as nothing names its parts. Raises DataError for no class,
-        a class without images, or images that are not uint8 or not of one size.
+        `network`: the name of a backbone that comes with weights, or a configuration such as
+        `{"backbone": {"name": …, "frozen": True}, "head": "nearest-prototype", "preset": …}`. Its
+        images are what `enrol` takes, of any size. Raises ConfigError for a backbone without
+        weights of its own.
+
+        Or an embedder, with a head (`lda` if None) and a metric (`euclidean`): the images of a
+        class are then (k, h, w, c) uint8, all of one size. It is copied: training it on changes
+        nothing. Such a classifier cannot be saved, as nothing names its parts.
+
+        Raises DataError for no class, a class without images and images that cannot be used.
         """
         if not images:
             raise DataError("a classifier needs at least one class")
-        shapes = {np.shape(of_class)[1:] for of_class in images.values()}
-        if len(shapes) > 1:
-            raise DataError("images of different classes must have one size (h, w, c)")
-        (shape,) = shapes
-        return _blank(embedder, metric, head, shape).enrol(images)
+        if isinstance(network, Embedder):
+            shapes = {np.shape(of_class)[1:] for of_class in images.values()}
+            if len(shapes) > 1:
+                raise DataError("images of different classes must have one size (h, w, c)")
+            (shape,) = shapes
+            return _blank(network, metric or euclidean(), head or lda(), shape).enrol(images)
+        if head is not None or metric is not None:
+            raise ConfigError(
+                "head and metric of a named network are named beside it, so that the classifier "
+                "can be saved: {'backbone': NAME, 'head': NAME, 'metric': NAME}"
+            )
+        layer = {"backbone": network} if isinstance(network, str) else network
+        return cls.blank([layer], registry).enrol(images)
+
+    @classmethod
+    def blank(
+        cls,
+        layers: Sequence[Mapping[str, Any]],
+        registry: Registry | None = None,
+        without_adapter: bool = False,
+    ) -> "Classifier":
+        """A classifier without any class, of the backbone that configuration layers name.
+
+        Its weights are those it comes with. Raises ConfigError where it has none, or another part
+        would have to be trained first; `without_adapter` as in `load`.
+        """
+        registry = build_registry()[0] if registry is None else registry
+        plain = [dict(layer) for layer in layers]
+        return _of_recipe(recipe.of_names(registry, plain, without_adapter), registry)
 
     @classmethod
     def load(
@@ -134,8 +168,8 @@ class Classifier:
         """
         if self.recipe is None:
             raise ConfigError(
-                "this classifier was made of parts without names and cannot be saved: train with "
-                "fewshot.experiments.run and load the run folder"
+                "this classifier was made of parts without names and cannot be saved: name its "
+                "network, or train with fewshot.experiments.run and load the run folder"
             )
         tree = {
             "format": _FORMAT,
@@ -143,7 +177,7 @@ class Classifier:
             "classes": list(self.classes),
             **({} if self.threshold is None else {"threshold": self.threshold}),
             "recipe": recipe.to_tree(self.recipe),
-            "calibrations": [attrs.asdict(each) for each in self.calibrations],
+            "calibrations": [attrs.asdict(each) for each in self._calibrations()],
             "support": {"names": list(self.support.names), "sha256": list(self.support.sha256)},
         }
         arrays = {f"support.{name}": getattr(self.support, name) for name in _ARRAYS}
@@ -158,6 +192,7 @@ class Classifier:
         images, a name that cannot be printed and an image that cannot be used.
         """
         classes, support = list(self.classes), self.support
+        added: list[tuple[int, Picture, str]] = []
         for name, given in images.items():
             of_class = _or_raise(decode_images(_listed(given), self.shape))
             if not of_class:
@@ -169,19 +204,14 @@ class Classifier:
             label = classes.index(name)
             there = {support.sha256[i] for i in np.flatnonzero(support.labels == label)}
             new = {image.sha256(): image for image in of_class if image.sha256() not in there}
-            if not new:
-                continue
-            rows = np.stack([image.image for image in new.values()])
-            support = support.joined(
-                Support(
-                    rows,
-                    np.array(self._embeddings(rows)),
-                    np.full(len(new), label),
-                    [Path(image.name).name for image in new.values()],
-                    list(new),
-                )
-            )
-        return evolve(self, classes=classes, support=support)
+            added += [(label, image, sha256) for sha256, image in new.items()]
+        if not added:
+            return self
+        labels, pictures, sha256s = zip(*added, strict=True)
+        rows = np.stack([each.image for each in pictures])
+        names = [Path(each.name).name for each in pictures]
+        more = Support(rows, np.array(self._embeddings(rows)), np.array(labels), names, sha256s)
+        return self._with(classes, support.joined(more))
 
     def remove(self, name: str) -> "Classifier":
         """Without a class. Raises DataError where there is none of that name."""
@@ -189,7 +219,7 @@ class Classifier:
         labels = self.support.labels
         rest = self.support.only(labels != label, labels - (labels > label))
         classes = [other for other in self.classes if other != name]
-        return evolve(self, classes=classes, support=rest)
+        return self._with(classes, rest)
 
     def remove_image(self, name: str, sha256: str) -> "Classifier":
         """Without one support image of a class; without its last one the class goes too.
@@ -203,7 +233,12 @@ class Classifier:
             raise DataError(f"class '{name}' has no image with the SHA-256 {sha256}")
         if same.sum() == of_class.sum():
             return self.remove(name)
-        return evolve(self, support=self.support.only(~same, labels))
+        return self._with(self.classes, self.support.only(~same, labels))
+
+    def _with(self, classes: Sequence[str], support: Support) -> "Classifier":
+        """With other classes, whose calibration is another one too, unless it is a run's."""
+        kept = tuple(each for each in self.calibrations if each.origin != "enrolled")
+        return evolve(self, classes=classes, support=support, calibrations=kept)
 
     def _label(self, name: str) -> int:
         if name not in self.classes:
@@ -216,11 +251,25 @@ class Classifier:
         return dict(zip(self.classes, found.tolist(), strict=True))
 
     def calibration(self) -> Calibration | None:
-        """The calibration for as many images as the classes have; with `threshold`, where given."""
-        found = for_counts(self.calibrations, list(self.counts().values()))
+        """The calibration for as many images as the classes have; with `threshold`, where given.
+
+        Without one from a run it is found on the enrolled classes, if there are three with two
+        images or more; else None.
+        """
+        found = for_counts(self._calibrations(), list(self.counts().values()))
         if found is None or self.threshold is None:
             return found
         return evolve(found, threshold=self.threshold)
+
+    def _calibrations(self) -> tuple[Calibration, ...]:
+        return self.calibrations or self._of_enrolled
+
+    @cached_property
+    def _of_enrolled(self) -> tuple[Calibration, ...]:
+        """Found once, where it is first needed: images may be enrolled one by one."""
+        support = self.support
+        found = from_enrolled(support.embeddings, support.labels, self.head, self.metric)
+        return () if found is None else (found,)
 
     # ------------------------------------------------------------------------ the answers
 
@@ -319,17 +368,21 @@ class Classifier:
                 mx.eval(done)
         return done[0] if len(done) == 1 else mx.concatenate(done)
 
-    def _fit(self) -> Fitted | None:
-        """None without a class."""
-        if not self.classes:
-            return None
+    # Once for a support: a prototype's score costs the same however many images a class has.
+
+    @cached_property
+    def _every(self) -> mx.array:
+        return mx.array(self.support.embeddings)
+
+    @cached_property
+    def _fitted(self) -> Fitted:
         support, labels = mx.array(self.support.embeddings), mx.array(self.support.labels)
         to = fitted(support, labels, self.head, self.metric, len(self.classes))
         mx.eval(to.state, to.points, to.labels)
         return to
 
     def _require_classes(self) -> Fitted:
-        if self._fitted is None:
+        if not self.classes:
             raise DataError("no class is enrolled yet: enrol some images first")
         return self._fitted
 
@@ -372,9 +425,8 @@ def _of_results(path: Path) -> tuple[Calibration, ...]:
     """The calibrations of a run; none for a run that was interrupted or made without them."""
     if not path.is_file():
         return ()
-    names = [each.name for each in attrs.fields(Calibration)]
     rows = read_json(path).get("unknown", [])
-    return tuple(Calibration(**{name: row[name] for name in names}) for row in rows)
+    return tuple(Calibration(row["k_shot"], row["threshold"], row["temperature"]) for row in rows)
 
 
 def _from_file(
@@ -396,7 +448,12 @@ def _from_file(
     if len(set(classes)) != len(classes) or {*support.labels.tolist()} != {*range(len(classes))}:
         raise OutputError("its classes are not those of its support images")
     calibrations = tuple(
-        Calibration(int(row["k_shot"]), float(row["threshold"]), float(row["temperature"]))
+        Calibration(
+            int(row["k_shot"]),
+            float(row["threshold"]),
+            float(row["temperature"]),
+            "enrolled" if row.get("origin") == "enrolled" else "validation",
+        )
         for row in tree["calibrations"]
     )
     threshold = float(tree["threshold"]) if "threshold" in tree else None

@@ -1,6 +1,6 @@
 """How a trained network is made again: named parts, their options and weights."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +11,22 @@ from attrs import frozen
 from numpy.typing import NDArray
 
 from ..catalogue.registry import Registry
+from ..compute.modules import snapshot
 from ..core.errors import ConfigError, OutputError, UnknownComponentError
 from ..core.files import read_json
 from ..core.interfaces import Head, Metric
 from ..data.images import Shape
 from ..engine.objective import Learned
 from ..engine.weights import fill
-from ..experiments.assembly import network, origins
-from ..experiments.config import Chosen, RunConfig, from_table, resolve, to_table
+from ..experiments.assembly import give_weights, network, origins
+from ..experiments.config import (
+    Chosen,
+    RunConfig,
+    from_table,
+    resolve,
+    to_table,
+    with_preset,
+)
 from ..experiments.folder import run_config, run_weights
 from ..experiments.schema import Tree, options
 from ..parts.embedder import Embedder, EmbeddingOptions
@@ -51,20 +59,94 @@ def of_run(folder: Path, registry: Registry, without_adapter: bool = False) -> R
     it is to be left out.
     """
     config = resolve(registry, [run_config(folder)])
-    if config.adapter.name != "none" and not without_adapter:
-        raise ConfigError(
-            f"{folder}: its figures are those with the adapter '{config.adapter.name}', which a "
-            "classifier does not apply: --without-adapter (in Python without_adapter=True) takes "
-            "the trained network as it is"
-        )
-    weights = run_weights(folder)
+    _require_no_adapter(config, str(folder), without_adapter)
+    weights = {name: np.array(array) for name, array in run_weights(folder).items()}
     manifest = read_json(folder / "manifest.json")
     try:
         height, width, channels = manifest["data"]["shape"]
     except (KeyError, TypeError, ValueError) as error:
         raise OutputError(f"{folder}: its manifest does not tell the images' shape") from error
+    return _of_config(config, (height, width, channels), weights, registry)
+
+
+def of_names(registry: Registry, layers: Sequence[Tree], without_adapter: bool = False) -> Recipe:
+    """The recipe of the parts that configuration layers name, with the weights they come with.
+
+    Nothing is trained: `initialise` gives the weights. Images are as large as the backbone implies,
+    or a layer says, in `dataset.size`; the head is that of runs without a step. Raises ConfigError
+    for a backbone without weights of its own, and for all else that would have to be trained first.
+    """
+    above = [_only_size(layer) for layer in with_preset(registry, layers)]
+    folder: Tree = {"dataset": {"name": "image-folder"}}
+    config = resolve(registry, [folder, *above, {"training": {"steps": 0}}])
+    _require_weights(registry, config)
+    _require_no_adapter(config, f"backbone '{config.backbone.name}'", without_adapter)
+    size = config.dataset.options.size
+    shape = (size, size, 3)
+    embedder, metric, head = network(
+        registry, shape, config.seed, config.backbone, config.preprocess, config.embedding,
+        config.metric, config.head,
+    )  # fmt: skip
+    learned = Learned(embedder.backbone, metric, head=head)
+    for kind in learned.children().keys() - {"backbone"}:
+        name = getattr(config, kind).name
+        if registry.get(kind, name).component.initialise is None:
+            raise ConfigError(
+                f"{kind} '{name}' has learned parts, and nothing is trained here: take another "
+                f"--{kind}, or fewshot run"
+            )
+    made = {"backbone": embedder.backbone, "metric": metric, "head": head}
+    give_weights(registry, config, made, learned)
+    arrays = {name: np.array(array) for name, array in snapshot(learned)}
+    return _of_config(config, shape, arrays, registry)
+
+
+def _only_size(layer: Tree) -> Tree:
+    """A layer without its data set, but for the size of images: these are given, at any size."""
+    dataset = layer.get("dataset")
+    rest = {key: value for key, value in layer.items() if key != "dataset"}
+    if isinstance(dataset, Mapping) and "size" in dataset:
+        rest["dataset"] = {"size": dataset["size"]}
+    return rest
+
+
+def _require_weights(registry: Registry, config: RunConfig) -> None:
+    """Raise ConfigError where the backbone, or a centre, has to be trained first."""
+    name = config.backbone.name
+    if registry.get("backbone", name).component.initialise is None:
+        having = [
+            bare
+            for bare in registry.names("backbone")
+            if registry.get("backbone", bare).component.initialise is not None
+        ]
+        there = f"take one that has: --backbone {' or '.join(having)}" if having else (
+            "no plugin installed offers one that has"
+        )  # fmt: skip
+        raise ConfigError(
+            f"backbone '{name}' has no weights of its own; {there}; or train it: fewshot run "
+            f"--backbone {name}"
+        )
+    if config.embedding.centre == "train":
+        raise ConfigError(
+            "embedding.centre=train is the mean of training classes, and there are none here: "
+            "--set embedding.centre=none, or fewshot run"
+        )
+
+
+def _require_no_adapter(config: RunConfig, of: str, without_adapter: bool) -> None:
+    if config.adapter.name != "none" and not without_adapter:
+        raise ConfigError(
+            f"{of}: its figures are those with the adapter '{config.adapter.name}', which a "
+            "classifier does not apply: --without-adapter (in Python without_adapter=True) takes "
+            "the network as it is"
+        )
+
+
+def _of_config(
+    config: RunConfig, shape: Shape, weights: Mapping[str, NDArray[Any]], registry: Registry
+) -> Recipe:
     return Recipe(
-        shape=(height, width, channels),
+        shape=shape,
         backbone=config.backbone,
         preprocess=config.preprocess,
         embedding=config.embedding,
@@ -72,7 +154,7 @@ def of_run(folder: Path, registry: Registry, without_adapter: bool = False) -> R
         head=config.head,
         components=origins(registry, _parts(config)),
         weights={
-            name: np.array(array)
+            name: array
             for name, array in weights.items()
             if name.startswith(("backbone.", "metric.", "head.", "centre."))
         },

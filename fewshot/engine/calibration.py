@@ -5,36 +5,42 @@ class left out, when it is of none of them. Both need one table of distances.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import mlx.core as mx
 import numpy as np
-from attrs import frozen
+from attrs import evolve, frozen
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 
 from ..compute.modules import evaluating
-from ..core.draws import EpisodeBlock
+from ..core.draws import EpisodeBlock, Ints
 from ..core.errors import ConfigError
 from ..core.figures import DistanceCounts, UnknownFigures, UnknownRow
 from ..core.interfaces import Head, Metric
 from ..parts.heads import nearest_of_class, prototypes
+from .protocol import leave_one_out
 from .verification import roc_auc
 
 Floats = NDArray[np.float64]
 
+FOLDS = 5  # at the most, of the enrolled images: a head is fitted once for each
 RECALL = 0.95  # of queries of known classes, which the threshold is to keep
 BINS = 15  # of the reliability diagram and of ECE, as in Guo et al. 2017
 
 
 @frozen
 class Calibration:
-    """For K images of a class: farther than `threshold` is unknown; scores / `temperature`."""
+    """For K images of a class: farther than `threshold` is unknown; scores / `temperature`.
+
+    `origin`: found on a run's validation classes, or on the enrolled ones (`from_enrolled`).
+    """
 
     k_shot: int
     threshold: float
     temperature: float
+    origin: Literal["validation", "enrolled"] = "validation"
 
 
 def for_counts(calibrations: Sequence[Calibration], counts: Sequence[int]) -> Calibration | None:
@@ -145,6 +151,24 @@ def calibrate(k_shot: int, found: Answers) -> Calibration:
         threshold=float(np.quantile(found.known, RECALL, method="inverted_cdf")),
         temperature=scale * float(np.exp(best.x)),
     )
+
+
+def from_enrolled(
+    embeddings: NDArray[np.float32], labels: Ints, head: Head, metric: Metric
+) -> Calibration | None:
+    """The calibration on the support (n, d) itself, labels (n,): `calibrate` by leave-one-out.
+
+    Each image is asked once among those of other folds, as known, and with its class left out, as
+    unknown. None where fewer than three classes have two images, and for a head that looks at
+    queries together.
+    """
+    counts = np.bincount(labels)
+    asked = np.flatnonzero(counts >= 2)
+    if len(asked) < 3 or head.queries == "together":
+        return None
+    blocks = leave_one_out(labels, None, asked.tolist(), FOLDS)
+    found = calibrate(round(float(np.median(counts))), answers(embeddings, blocks, head, metric))
+    return evolve(found, origin="enrolled")
 
 
 def reliability(

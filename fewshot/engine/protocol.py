@@ -213,11 +213,11 @@ def verification_pairs(
 ) -> tuple[Pairs, Pairs] | None:
     """Pairs to choose a threshold on (validation classes, else training) and pairs to test.
 
-    None where no pairs are asked for or there is one test class only.
+    None where no pairs are asked for, or there are fewer than two classes of either.
     """
-    if options.pairs == 0 or len(split.test) < 2:
-        return None
     chosen_on = split.val if len(split.val) >= 2 else split.train
+    if options.pairs == 0 or min(len(split.test), len(chosen_on)) < 2:
+        return None
     spec = PairsOptions(options.pairs, groups=options.groups[0])
     tuning, test = (
         pairs(spec, only(dataset.labels, class_ids(dataset, names)), dataset.groups).draw(

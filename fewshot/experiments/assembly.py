@@ -261,7 +261,9 @@ def check(parts: Parts) -> Draws:
     """
     try:
         if parts.sampler is None:
-            require_made(parts.learned, lambda: parts.embedder.backbone(mx.zeros((1, *parts.shape))))
+            require_made(
+                parts.learned, lambda: parts.embedder.backbone(mx.zeros((1, *parts.shape)))
+            )
         else:
             check_fits(
                 parts.embedder, parts.sampler, parts.loss, parts.metric, parts.head, parts.miner,

@@ -31,6 +31,10 @@ PLAIN: dict[str, type] = {
     "evaluation": EvaluationOptions,
 }
 
+# Of a network as it comes, which no loss has prepared for another. With one image of each class,
+# that is without spread, it is the nearest prototype.
+UNTRAINED_HEAD = "lda"
+
 DEFAULTS: Tree = {
     "metric": {"name": "euclidean"},
     "loss": {"name": "contrastive"},
@@ -218,7 +222,8 @@ def _merge_list(registry: Registry, key: str, below: list[Tree], value: Any) -> 
 def resolve(registry: Registry, layers: Iterable[Tree]) -> RunConfig:
     """The configuration that the layers, lowest first and above `DEFAULTS`, come to.
 
-    Sampler and head, where no layer names one, are those that fit the loss. Data set and backbone,
+    Sampler and head, where no layer names one, are those that fit the loss; where no step is taken
+    the head is `lda`. Data set and backbone,
     where no layer names one, are those of the preset that an installed plugin marks as the default.
     What the chosen components imply lies below the layers. Unknown names and keys, wrong types and
     values out of range are ConfigErrors, in what a component implies PluginErrors.
@@ -279,7 +284,9 @@ def _complete(registry: Registry, layers: Iterable[Tree], implied: Tree) -> Tree
     feed = LAYOUTS[loss.layout]
     of_labelled = any(tree[kind]["name"] != "none" for kind in ("miner", "mixer"))
     draws = "labelled" if of_labelled else loss.draws
-    for kind, name in (("sampler", feed.sampler(draws)), ("head", feed.head)):
+    untrained = tree.get("training", {}).get("steps") == 0
+    head = UNTRAINED_HEAD if untrained else feed.head
+    for kind, name in (("sampler", feed.sampler(draws)), ("head", head)):
         if "name" not in tree.get(kind, {}):
             tree[kind] = {"name": name, **tree.get(kind, {})}
             fill(kind)

@@ -144,6 +144,7 @@ def evaluate_run(
     parts = evolve(parts, dataset=decoded(parts.dataset, progress))
     if "centre.mean" not in weights or "weights_sha256" not in manifest:  # none, or not the last
         recentre(parts.embedder, parts.dataset, parts.training_images)
+    _tell_instead(draws, config, progress)
     out = files.new_folder(folder, "eval-")
     files.write_text(out / "config.toml", to_toml(config))
     _report(out, "Evaluation", parts, examine(parts, draws, blank, progress), manifest)

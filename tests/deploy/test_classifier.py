@@ -485,7 +485,7 @@ def test_a_file_too_large_is_refused_before_it_is_read(tmp_path: Path, enrolled:
 def test_a_classifier_of_parts_without_names_cannot_be_saved(tmp_path: Path):
     embedder = fs.Embedder(fs.conv4(fs.Conv4Options(width=4), (SIZE, SIZE, 3)))
     images = {"cup": photo(np.random.default_rng(0))[None]}
-    ours = fs.Classifier.of(embedder, fs.nearest_prototype(), fs.euclidean(), images)
+    ours = fs.Classifier.of(embedder, images, fs.nearest_prototype(), fs.euclidean())
     with pytest.raises(fs.ConfigError, match="parts without names and cannot be saved"):
         ours.save(tmp_path / "ours.fewshot")
 

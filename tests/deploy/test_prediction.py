@@ -113,7 +113,7 @@ def test_one_image_or_many_in_any_order_gets_the_same_answer(
 ):
     rng = np.random.default_rng(seed)
     of = {f"class {i}": photos(rng, n) for i, n in enumerate(counts)}
-    classifier = fs.Classifier.of(embedder(), head, fs.euclidean(), of)
+    classifier = fs.Classifier.of(embedder(), of, head, fs.euclidean())
     images = photos(rng, 7)
     together = classifier.scores(images)
     assert together.shape == (7, len(counts))
@@ -130,7 +130,7 @@ def test_one_image_or_many_in_any_order_gets_the_same_answer(
 def test_its_scores_are_those_of_the_same_episode(head: fs.Head, seed: int):
     rng = np.random.default_rng(seed)
     of, images, ours = {name: photos(rng, 4) for name in "ab"}, photos(rng, 5), embedder()
-    found = fs.Classifier.of(ours, head, fs.cosine(), of).scores(images)
+    found = fs.Classifier.of(ours, of, head, fs.cosine()).scores(images)
     every = np.concatenate([of["a"], of["b"], images])
     labels = np.repeat([0, 1, 0], [4, 4, 5])
     rows = mx.array(fs.embed(ours, fs.ArrayDataset(every, labels, ["a", "b"])))
@@ -142,15 +142,15 @@ def test_its_cost_does_not_grow_with_the_support_of_prototypes():
     rng = np.random.default_rng(0)
     for k in (1, 9):
         of = {name: photos(rng, k) for name in "abc"}
-        small = fs.Classifier.of(embedder(), fs.nearest_prototype(), fs.euclidean(), of)
+        small = fs.Classifier.of(embedder(), of, fs.nearest_prototype(), fs.euclidean())
         assert small._fitted.points.shape[0] == small._fitted.state.shape[0] == 3
-        every = fs.Classifier.of(embedder(), fs.nearest_support(), fs.euclidean(), of)
+        every = fs.Classifier.of(embedder(), of, fs.nearest_support(), fs.euclidean())
         assert every._fitted.points.shape[0] == 3 * k
 
 
 def test_no_images_no_answers():
     classifier = fs.Classifier.of(
-        embedder(), HEADS[0], fs.euclidean(), {"a": photos(np.random.default_rng(0), 1)}
+        embedder(), {"a": photos(np.random.default_rng(0), 1)}, HEADS[0], fs.euclidean()
     )
     assert classifier.scores(np.empty((0, 16, 16, 3), np.uint8)).shape == (0, 1)
     assert classifier.predict(np.empty((0, 16, 16, 3), np.uint8)) == []
@@ -167,12 +167,12 @@ def test_no_images_no_answers():
 )
 def test_a_wrong_support_is_refused(images: Any, message: str):
     with pytest.raises(fs.DataError, match=message):
-        fs.Classifier.of(embedder(), HEADS[0], fs.euclidean(), images)
+        fs.Classifier.of(embedder(), images, HEADS[0], fs.euclidean())
 
 
 def test_a_wrong_query_is_refused():
     classifier = fs.Classifier.of(
-        embedder(), HEADS[0], fs.euclidean(), {"a": photos(np.random.default_rng(0), 1)}
+        embedder(), {"a": photos(np.random.default_rng(0), 1)}, HEADS[0], fs.euclidean()
     )
     with pytest.raises(fs.DataError, match=r"\(b, h, w, c\) uint8, not \(16, 16, 3\) uint8"):
         classifier.scores(np.zeros((16, 16, 3), np.uint8))

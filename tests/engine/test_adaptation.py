@@ -121,7 +121,7 @@ def test_an_adapted_embedder_serves_a_classifier() -> None:
     images, labels = dataset.images[support], dataset.labels[support]
     adapted = finetune()(network(), images, labels, euclidean(), 0)
     few = {name: images[labels == i] for i, name in enumerate(dataset.classes)}
-    classifier = Classifier.of(adapted, nearest_prototype(), euclidean(), few)
+    classifier = Classifier.of(adapted, few, nearest_prototype(), euclidean())
     assert {found.best for found in classifier.predict(dataset.images)} <= {*dataset.classes}
 
 

@@ -87,7 +87,7 @@ def adapted(head: Head, metric: Metric) -> Any:
 
 def classified(head: Head, metric: Metric) -> Any:
     support = {name: DATA.images[DATA.labels == i][:3] for i, name in enumerate("abc")}
-    classifier = fs.Classifier.of(Embedder(network()), head, metric, support)
+    classifier = fs.Classifier.of(Embedder(network()), support, head, metric)
     told = [prediction.facts() for prediction in classifier.predict(DATA.images[:9])]
     return classifier.scores(DATA.images).tolist(), told
 

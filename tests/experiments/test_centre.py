@@ -135,7 +135,7 @@ def test_a_classifier_has_a_centre_of_its_own() -> None:
     embedder = fs.Embedder(net, centre=fs.Centre(net.embedding_dim))
     images = np.random.default_rng(0).integers(256, size=(4, 16, 16, 1)).astype(np.uint8)
     classifier = fs.Classifier.of(
-        embedder, fs.nearest_prototype(), fs.euclidean(), {"a": images[:2], "b": images[2:]}
+        embedder, {"a": images[:2], "b": images[2:]}, fs.nearest_prototype(), fs.euclidean()
     )
     before = classifier.scores(images)
     assert embedder.centre is not None
