@@ -5,8 +5,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
+import attrs
 import numpy as np
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from ..core.draws import Ints
 from ..core.errors import DataError, choose_from
@@ -138,6 +139,11 @@ def _draw_split(classes: Sequence[str], options: SplitOptions) -> ClassSplit:
     n_val = max(0, min(wanted, len(order) - n_test - 2))  # two classes are left to train on
     test, val, train = order[:n_test], order[n_test : n_test + n_val], order[n_test + n_val :]
     return ClassSplit(sorted(train), sorted(val), sorted(test))
+
+
+def named(options: SplitOptions, split: ClassSplit) -> SplitOptions:
+    """The split by its names, so that it stays what it was when the data or defaults change."""
+    return evolve(options, **attrs.asdict(split, recurse=False), file=None, draw=False)
 
 
 def class_ids(dataset: Dataset, names: Iterable[str]) -> list[int]:

@@ -24,7 +24,7 @@ from ..core.interfaces import Dataset, Observer
 from ..core.progress import Progress, silent
 from ..data.datasets import ArrayDataset, decode
 from ..data.episode_files import write_episode
-from ..data.split import ClassSplit, SplitOptions
+from ..data.split import named
 from ..engine.embedding import recentre
 from ..engine.training import History, Training, train
 from ..engine.validation import validating
@@ -63,7 +63,7 @@ def run(
     except BaseException:
         folder.rmdir()  # nothing is in it yet
         raise
-    config = evolve(config, split=_named(config.split, parts.split))
+    config = evolve(config, split=named(config.split, parts.split))
     parts = evolve(parts, config=config)
     files.write_text(folder / "config.toml", to_toml(config))
     manifest = _manifest(parts, runtime)
@@ -198,12 +198,6 @@ def identity(images: ArrayDataset) -> dict[str, Any]:
 
 
 # -------------------------------------------------------------------------------- steps
-
-
-def _named(options: SplitOptions, split: ClassSplit) -> SplitOptions:
-    """The split by its names, so that it stays what it was when the data or defaults change."""
-    named = attrs.asdict(split, recurse=False)
-    return evolve(options, **named, file=None, draw=False)
 
 
 class _Audience:

@@ -18,7 +18,7 @@ from ..core.options import at_least, option, positive
 from ..core.progress import Progress, silent
 from ..core.seeding import generator
 from ..data.datasets import ArrayDataset
-from ..data.split import ClassSplit, split_classes
+from ..data.split import ClassSplit, named, split_classes
 from ..engine.embedding import embed, recentre
 from ..engine.evaluation import evaluate
 from ..engine.protocol import needed
@@ -76,7 +76,8 @@ def search(
     count = trial_count(options.method, space, options.trials)
     _check(layers, registry, propose, count)
     dataset = make(registry.get("dataset", base.dataset.name), base.dataset.options)
-    folds = held_out_folds(split_classes(dataset, base.split), options, base.seed)
+    split = split_classes(dataset, base.split)
+    folds = held_out_folds(split, options, base.seed)
     folder = files.new_folder(Path("searches")) if out is None else out
     _open(folder, base, space, options)
     dataset = decoded(dataset, progress)
@@ -96,9 +97,9 @@ def search(
         record = {"trial": number, "values": values, **outcome}
         files.append_line(folder / TRIALS, record)
         progress("trials", len(recorded(folder)), count, "", _line(record))
-        _keep_best(folder, layers, registry)
+        _keep_best(folder, layers, registry, split)
     records = recorded(folder)
-    if _keep_best(folder, layers, registry):
+    if _keep_best(folder, layers, registry, split):
         pictures.trials(records, [entry.key for entry in space], folder / "search.png")
     elif records:
         raise TrainingError(f"every trial failed; the first: {records[0]['error']}")
@@ -283,12 +284,19 @@ def _open(
         raise OutputError(f"{folder}: cannot be used for a search: {error}") from error
 
 
-def _keep_best(folder: Path, layers: Sequence[Tree], registry: Registry) -> bool:
-    """Write `best.toml`, a configuration for `fewshot run --config`; False where no trial is."""
+def _keep_best(
+    folder: Path, layers: Sequence[Tree], registry: Registry, split: ClassSplit
+) -> bool:
+    """Write `best.toml`, a configuration for `fewshot run --config`; False where no trial is.
+
+    Where it trains nothing, it says which classes are for test: a run would take all.
+    """
     record = best(recorded(folder))
     if record is not None:
-        config = to_toml(_trial(layers, registry, record["values"]))
-        files.write_text(folder / "best.toml", f"# {_line(record)}\n{config}")
+        config = _trial(layers, registry, record["values"])
+        if not config.needs_training_classes:
+            config = evolve(config, split=named(config.split, split))
+        files.write_text(folder / "best.toml", f"# {_line(record)}\n{to_toml(config)}")
     return record is not None
 
 

@@ -209,3 +209,22 @@ def test_a_class_too_small_is_left_out_of_a_split_by_names_too():
         train=("c0", "c1", "c2"), val=("c3",), test=("c4",), too_small="leave-out"
     )
     assert split_classes(counted(2, 1, 2, 1, 2), options) == ClassSplit(["c0", "c2"], [], ["c4"])
+
+
+def test_where_nothing_is_trained_all_classes_are_for_test_unless_something_else_is_said():
+    dataset = counted(2, 2, 2, 2, 1)
+    small = SplitOptions(too_small="leave-out")
+    names = ("c0", "c1", "c2", "c3")
+    assert split_classes(dataset, small, training=False) == ClassSplit([], [], names)
+    drawn = SplitOptions(too_small="leave-out", draw=True)
+    assert split_classes(dataset, drawn, training=False) == split_classes(dataset, drawn)
+    named = SplitOptions(too_small="leave-out", test=names)
+    assert split_classes(dataset, named, training=False) == ClassSplit([], [], names)
+    own = ClassSplit(["c0", "c1"], ["c2"], ["c3"])
+    assert split_classes(counted(2, 2, 2, 2, split=own), training=False) == own
+    with pytest.raises(
+        DataError, match="needs 2 classes, of which 1 is for test; here are 1 and 1"
+    ):
+        split_classes(counted(2), training=False)
+    with pytest.raises(DataError, match="at least 2 train classes"):
+        split_classes(dataset, named)

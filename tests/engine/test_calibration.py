@@ -22,9 +22,10 @@ from fewshot.engine.calibration import (
     figures,
     fitted,
     for_counts,
+    from_enrolled,
     reliability,
 )
-from fewshot.engine.protocol import held_out_episodes
+from fewshot.engine.protocol import held_out_episodes, leave_one_out
 from fewshot.parts.metrics import euclidean
 
 seeds = st.integers(0, 2**32 - 1)
@@ -187,3 +188,40 @@ def test_the_calibration_of_the_nearest_k_is_taken():
         assert found.k_shot == k, counts
     assert for_counts([], [5]) is None
     assert for_counts(known, []) is None
+
+
+@settings(max_examples=5)
+@given(seed=seeds, counts=st.lists(st.integers(1, 5), min_size=1, max_size=4))
+@pytest.mark.parametrize("head", HEADS, ids=["prototype", "support"])
+def test_the_enrolled_classes_calibrate_themselves(head: fs.Head, seed: int, counts: list[int]):
+    """No image is among what it is compared with, one alone in its class is never asked."""
+    counts = [2, 2, 2, *counts]
+    rng = np.random.default_rng(seed)
+    labels = np.repeat(np.arange(len(counts)), counts)
+    rows = (rng.normal(size=(len(counts), 5))[labels] + rng.normal(size=(len(labels), 5))) / 3
+    found = from_enrolled(rows.astype(np.float32), labels, head, euclidean())
+    assert found is not None
+    assert (found.origin, found.k_shot) == ("enrolled", round(float(np.median(counts))))
+    blocks = leave_one_out(labels, None, np.flatnonzero(np.array(counts) > 1).tolist(), 5)
+    nearest = []
+    for block in blocks:
+        for i in block.query[0]:
+            of = [rows[[j for j in block.support[0] if labels[j] == c]] for c in {*labels.tolist()}]
+            if not head.votes:
+                of = [each.mean(axis=0, keepdims=True) for each in of]
+            nearest.append(min(np.linalg.norm(each - rows[i], axis=1).min() for each in of))
+    assert len(nearest) == sum(c for c in counts if c > 1)
+    assert np.abs(np.array(nearest) - found.threshold).min() < 1e-5
+    within = np.array(nearest) <= found.threshold + 1e-5
+    assert within.mean() >= 0.95
+    assert (np.array(nearest) < found.threshold - 1e-5).mean() < 0.95
+
+
+def test_what_the_enrolled_classes_cannot_tell_is_not_told():
+    rows = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
+    head = fs.nearest_prototype()
+    assert from_enrolled(rows, np.array([0, 0, 1, 1, 2, 3]), head, euclidean()) is None
+    assert from_enrolled(rows[:0], np.array([], int), head, euclidean()) is None
+    three = np.array([0, 0, 1, 1, 2, 2])
+    assert from_enrolled(rows, three, head, euclidean()) is not None
+    assert from_enrolled(rows, three, fs.bd_cspn(), euclidean()) is None
