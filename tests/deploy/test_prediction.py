@@ -121,7 +121,7 @@ def test_one_image_or_many_in_any_order_gets_the_same_answer(
     np.testing.assert_allclose(classifier.scores(images[order]), together[order], atol=1e-5)
     alone = np.concatenate([classifier.scores(images[i : i + 1]) for i in range(7)])
     np.testing.assert_allclose(alone, together, atol=1e-5)
-    answers = [each.label for each in classifier.predict(images)]
+    answers = [each.best for each in classifier.predict(images)]
     assert answers == [list(of)[i] for i in together.argmax(axis=1)]
 
 

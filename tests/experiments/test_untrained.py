@@ -137,7 +137,7 @@ def test_an_adapter_is_compared_image_by_image(tmp_path: Path):
 
 def test_a_run_that_trains_or_centres_still_wants_classes_for_that(tmp_path: Path):
     known = registry(5)
-    with pytest.raises(fs.DataError, match="class '.*not enough for 5 support"):
+    with pytest.raises(fs.DataError, match=r"class '.*not enough for 5 support"):
         run(resolve(known, [LAYER, {"training": {"steps": 1}}]), known, tmp_path / "run")
     centred = resolve(known, [LAYER, {"embedding": {"centre": "train"}}])
     split = build(centred, known).split
