@@ -119,9 +119,9 @@ def _require_weights(registry: Registry, config: RunConfig) -> None:
             for bare in registry.names("backbone")
             if registry.get("backbone", bare).component.initialise is not None
         ]
-        there = f"take one that has: --backbone {' or '.join(having)}" if having else (
-            "no plugin installed offers one that has"
-        )  # fmt: skip
+        there = "no plugin installed offers one that has"
+        if having:
+            there = f"take one that has: --backbone {', '.join(having)}"
         raise ConfigError(
             f"backbone '{name}' has no weights of its own; {there}; or train it: fewshot run "
             f"--backbone {name}"

@@ -87,8 +87,12 @@ class Parts:
 
     @property
     def objective(self) -> Objective:
-        """What training makes small; `learned` is what the weights file holds."""
-        assert self.sampler is not None  # there are steps
+        """What training makes small; `learned` is what the weights file holds.
+
+        Raises ConfigError where there is no sampler.
+        """
+        if self.sampler is None:
+            raise ConfigError("nothing is trained, as training.steps is 0: there is no objective")
         return Objective(
             self.embedder,
             self.metric,

@@ -284,9 +284,7 @@ def _open(
         raise OutputError(f"{folder}: cannot be used for a search: {error}") from error
 
 
-def _keep_best(
-    folder: Path, layers: Sequence[Tree], registry: Registry, split: ClassSplit
-) -> bool:
+def _keep_best(folder: Path, layers: Sequence[Tree], registry: Registry, split: ClassSplit) -> bool:
     """Write `best.toml`, a configuration for `fewshot run --config`; False where no trial is.
 
     Where it trains nothing, it says which classes are for test: a run would take all.

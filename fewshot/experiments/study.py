@@ -27,6 +27,7 @@ from ..core.errors import (
 from ..core.figures import StudyResults
 from ..core.progress import Progress, silent
 from ..data.datasets import ArrayDataset
+from ..data.split import named, split_classes
 from ..reports import study_page
 from .assembly import build, check
 from .config import RunConfig, chooses, names_path, partial_to_toml, resolve, to_tree
@@ -192,7 +193,11 @@ def _alone(out: Path) -> Iterator[None]:
 def _with_images(
     configs: Sequence[tuple[str, RunConfig]], registry: Registry, parent: Path, progress: Progress
 ) -> list[StudyRun]:
-    """Every run with its images, each data set decoded once, and its folder."""
+    """Every run with its images, each data set decoded once, and its folder.
+
+    A run that trains nothing is tested on the classes of those that train, where there are any.
+    """
+    some_train = any(config.needs_training_classes for _, config in configs)
     images: dict[str, ArrayDataset] = {}
     data: dict[str, dict[str, Any]] = {}
     runs = []
@@ -203,6 +208,9 @@ def _with_images(
                 entry = registry.get("dataset", config.dataset.name)
                 images[key] = decoded(make(entry, config.dataset.options), progress)
                 data[key] = identity(images[key])
+            if some_train and not config.needs_training_classes:
+                split = split_classes(images[key], config.split)
+                config = evolve(config, split=named(config.split, split))
         name = f"{row}-{config.seed}-{run_digest(config, data[key])}"
         runs.append(StudyRun(row, config, images[key], parent / name))
     return runs

@@ -11,16 +11,20 @@ from mlx.utils import tree_map
 import fewshot as fs
 from fewshot.catalogue.loading import build_registry
 from fewshot.catalogue.registry import Registered, Registry
-from fewshot.core.components import Component, Preset
+from fewshot.compute.modules import snapshot
+from fewshot.core.components import Component, Preset, Study
 from fewshot.core.files import read_json
+from fewshot.core.progress import silent
 from fewshot.data.split import ClassSplit, split_classes
-from fewshot.experiments.assembly import build
+from fewshot.experiments.assembly import build, check, initialise
 from fewshot.experiments.compare import compare_runs
 from fewshot.experiments.config import read_toml, resolve
 from fewshot.experiments.folder import read_results, run_config
+from fewshot.experiments.results import examine
 from fewshot.experiments.run import evaluate_run, run, trained
 from fewshot.experiments.search import SearchOptions, search
 from fewshot.experiments.search_space import parameter
+from fewshot.experiments.study import _with_images, study_configs
 from fewshot.reports.run_page import by_setting, caption, facts
 
 SHAPE = (16, 16, 1)
@@ -126,12 +130,15 @@ def test_its_folder_is_a_run_like_any(five: tuple[Path, list[str]]):
     assert mine.classes == NAMES
 
 
-def test_an_adapter_is_compared_image_by_image(tmp_path: Path):
+def test_an_adapter_is_compared_image_by_image():
     known = registry(3)
     layer = {**LAYER, "adapter": "whiten", "evaluation": {"k_shot": [9]}}
-    (row,) = read_results(run(resolve(known, [layer]), known, tmp_path / "run")).k_shot
+    parts = build(resolve(known, [layer]), known)
+    draws = check(parts)
+    initialise(parts, known)
+    (row,) = examine(parts, draws, snapshot(parts.learned), silent).results.k_shot
     assert row.adapter is not None
-    assert row.protocol == "leave-one-out"
+    assert (row.protocol, row.episodes, len(row.per_episode)) == ("leave-one-out", 3, 9)
     assert row.accuracy - row.adapter.frozen == pytest.approx(row.adapter.gain)
 
 
@@ -144,13 +151,16 @@ def test_a_run_that_trains_or_centres_still_wants_classes_for_that(tmp_path: Pat
     assert (len(split.train), len(split.test)) == (2, 1)
 
 
-def test_what_a_search_has_chosen_is_tested_on_no_class_it_was_chosen_on(tmp_path: Path):
-    known = registry(3)
-    rng = np.random.default_rng(0)
-    many = fs.ArrayDataset(
-        rng.integers(0, 256, (24, *SHAPE)).astype(np.uint8), np.repeat(np.arange(8), 3), "abcdefgh"
-    )
+def registry_of_eight() -> tuple[Registry, fs.ArrayDataset]:
+    known, rng = registry(3), np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (24, *SHAPE)).astype(np.uint8)
+    many = fs.ArrayDataset(pixels, np.repeat(np.arange(8), 3), "abcdefgh")
     known.add([Registered("dataset", Component("many", lambda options: many), "tried", "2")])
+    return known, many
+
+
+def test_what_a_search_has_chosen_is_tested_on_no_class_it_was_chosen_on(tmp_path: Path):
+    known, many = registry_of_eight()
     layer = {**LAYER, "dataset": "many"}
     options = SearchOptions(method="grid", folds=1, held_out=2, k_shot=1)
     out = search(
@@ -159,3 +169,14 @@ def test_what_a_search_has_chosen_is_tested_on_no_class_it_was_chosen_on(tmp_pat
     best = resolve(known, [read_toml(out / "best.toml")]).split
     assert {*best.train, *best.val, *best.test} == {*"abcdefgh"}
     assert ClassSplit(best.train, best.val, best.test) == split_classes(many)
+
+
+def test_rows_of_a_study_are_tested_on_the_same_classes():
+    known, many = registry_of_eight()
+    rows = {"ready": {}, "taught": {"training": {"steps": 1}}}
+    for names, expected in ((("ready",), (*"abcdefgh",)), ((*rows,), split_classes(many).test)):
+        study = Study("both", {name: rows[name] for name in names}, {**LAYER, "dataset": "many"})
+        runs = _with_images(study_configs(study, known), known, Path(), silent)
+        for each in runs:
+            parts = build(each.config, known, each.images)
+            assert parts.split.test == expected
