@@ -14,6 +14,15 @@ from .datasets import ArrayDataset
 
 T = TypeVar("T")
 
+# Of the images that a network sees at a time, where nothing but their embeddings is wanted: what
+# its layers hold grows with them, and twenty photos of 224x224 keep all cores busy.
+_PIXELS = 1 << 20
+
+
+def batch_size(shape: tuple[int, ...], most: int) -> int:
+    """How many images (h, w, c) to embed at a time, `most` where they are small."""
+    return max(1, min(most, _PIXELS // (shape[0] * shape[1])))
+
 
 def gather(dataset: Dataset, indices: Ints) -> NDArray[np.uint8]:
     """Images `indices` of a dataset as one batch (b, h, w, c) uint8."""

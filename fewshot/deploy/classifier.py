@@ -33,6 +33,7 @@ from ..core.errors import (
 from ..core.files import read_json
 from ..core.interfaces import Head, Metric
 from ..core.options import as_names
+from ..data.batches import batch_size
 from ..data.images import Picture, Shape, decode_images
 from ..engine.calibration import (
     Calibration,
@@ -361,8 +362,9 @@ class Classifier:
     def _embeddings(self, images: NDArray[np.uint8]) -> mx.array:
         """Of images (b, h, w, c) of the network's size, a batch at a time."""
         done = []
-        for start in range(0, len(images), _BATCH):
-            batch = self.embedder.prepared(images[start : start + _BATCH])
+        step = batch_size(self.shape, _BATCH)
+        for start in range(0, len(images), step):
+            batch = self.embedder.prepared(images[start : start + step])
             with all_cores(len(batch)):
                 done.append(self.embedder(mx.array(batch)))
                 mx.eval(done)

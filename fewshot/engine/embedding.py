@@ -11,7 +11,7 @@ from ..compute.modules import evaluating
 from ..core.draws import Ints
 from ..core.errors import TrainingError
 from ..core.interfaces import Dataset
-from ..data.batches import ahead, gather
+from ..data.batches import ahead, batch_size, gather
 from ..parts.embedder import Embedder
 
 
@@ -22,16 +22,18 @@ def embed(
     batch: int = 64,
     progress: Callable[[int, int], None] | None = None,
 ) -> NDArray[np.float32]:
-    """Embeddings (n, d) of a dataset, in eval mode, `batch` images or crops at a time.
+    """Embeddings (n, d) of a dataset, in eval mode, at most `batch` images or crops at a time.
 
     With `indices` only those rows are computed and all others are NaN, so that an index means the
     same image everywhere and a row that was not asked for cannot pass unnoticed. Raises
     TrainingError where an embedding is not finite.
     """
-    if embedder.crops == "five":
-        batch = max(1, batch // 5)
     n = len(dataset.labels)
     wanted = np.arange(n) if indices is None else np.unique(indices)
+    if len(wanted):
+        batch = batch_size(dataset[int(wanted[0])].shape, batch)
+    if embedder.crops == "five":
+        batch = max(1, batch // 5)
     blocks = [wanted[i : i + batch] for i in range(0, len(wanted), batch)]
     out: NDArray[np.float32] | None = None
     with evaluating(embedder.backbone):

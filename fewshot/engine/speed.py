@@ -10,6 +10,7 @@ import numpy as np
 from ..compute.modules import evaluating
 from ..core.figures import Speed
 from ..core.seeding import generator
+from ..data.batches import batch_size
 from ..parts.embedder import Embedder
 
 
@@ -29,9 +30,10 @@ def embedding_speed(
 ) -> Speed:
     """Embedding rate in images/s, in batches and one by one; images are prepared beforehand.
 
-    The median of as many rounds as fit in `seconds` each, at least three.
+    Batches are of `batch` images, of large ones as many as `embed` takes at a time. The median of
+    as many rounds as fit in `seconds` each, at least three.
     """
-    rng = generator(0, "speed")
+    rng, batch = generator(0, "speed"), batch_size(shape, batch)
 
     def embed_all(images: mx.array) -> None:
         mx.eval(embedder(images))

@@ -3,6 +3,7 @@
 from typing import Any
 
 import mlx.core as mx
+import mlx.nn as nn
 import numpy as np
 import pytest
 from attrs import astuple, evolve
@@ -109,6 +110,32 @@ def test_progress_counts_the_batches_of_an_embedding() -> None:
     calls: list[tuple[int, int]] = []
     embed(Embedder(network()), toy(4), batch=10, progress=lambda *done: calls.append(done))
     assert calls == [(1, 3), (2, 3), (3, 3)]
+
+
+class Widths(nn.Module):
+    """Remembers how many images it was shown at a time."""
+
+    embedding_dim = 2
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._seen: list[int] = []
+
+    def __call__(self, images: mx.array) -> mx.array:
+        self._seen.append(len(images))
+        return images[:, 0, :2, 0]
+
+
+@pytest.mark.parametrize(("size", "most"), [(16, 9), (512, 4), (1100, 1)])
+def test_large_images_are_embedded_few_at_a_time(size: int, most: int) -> None:
+    pixel = np.random.default_rng(0).integers(0, 256, (1, 1, 1, 1)).astype(np.uint8)
+    images = ArrayDataset(
+        np.broadcast_to(pixel, (9, size, size, 1)), np.repeat([0, 1, 2], 3), ("a", "b", "c")
+    )
+    net = Widths()
+    embed(Embedder(net), images)
+    assert max(net._seen) == most
+    assert sum(net._seen) == 9
 
 
 @given(size=st.integers(1, 8), by=st.integers(1, 4), c=st.sampled_from([1, 3]), seed=seeds)

@@ -173,7 +173,7 @@ def test_what_a_search_has_chosen_is_tested_on_no_class_it_was_chosen_on(tmp_pat
 
 def test_rows_of_a_study_are_tested_on_the_same_classes():
     known, many = registry_of_eight()
-    rows = {"ready": {}, "taught": {"training": {"steps": 1}}}
+    rows = {"ready": {}, "taught": {"training": {"steps": 1}, "sampler": {"per_class": 2}}}
     for names, expected in ((("ready",), (*"abcdefgh",)), ((*rows,), split_classes(many).test)):
         study = Study("both", {name: rows[name] for name in names}, {**LAYER, "dataset": "many"})
         runs = _with_images(study_configs(study, known), known, Path(), silent)
