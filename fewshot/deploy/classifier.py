@@ -178,7 +178,7 @@ class Classifier:
             "classes": list(self.classes),
             **({} if self.threshold is None else {"threshold": self.threshold}),
             "recipe": recipe.to_tree(self.recipe),
-            "calibrations": [attrs.asdict(each) for each in self._calibrations()],
+            "calibrations": [attrs.asdict(each) for each in self._calibrations_in_use()],
             "support": {"names": list(self.support.names), "sha256": list(self.support.sha256)},
         }
         arrays = {f"support.{name}": getattr(self.support, name) for name in _ARRAYS}
@@ -257,12 +257,12 @@ class Classifier:
         Without one from a run it is found on the enrolled classes, if there are three with two
         images or more; else None.
         """
-        found = for_counts(self._calibrations(), list(self.counts().values()))
+        found = for_counts(self._calibrations_in_use(), list(self.counts().values()))
         if found is None or self.threshold is None:
             return found
         return evolve(found, threshold=self.threshold)
 
-    def _calibrations(self) -> tuple[Calibration, ...]:
+    def _calibrations_in_use(self) -> tuple[Calibration, ...]:
         return self.calibrations or self._of_enrolled
 
     @cached_property
