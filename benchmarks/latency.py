@@ -53,7 +53,7 @@ def ours() -> tuple[dict[str, Any], Turn]:
     support, labels, probes = _task()
     of_class = {name: support[labels == c] for c, name in enumerate(NAMES)}
     head, metric = fs.nearest_prototype(), fs.euclidean()
-    predict = fs.Classifier.of(embedder, head, metric, of_class).predict
+    predict = fs.Classifier.of(embedder, of_class, head, metric).predict
     answers = [predict(probe)[0].label for probe in probes]
     return {"answers": answers, "least": LEAST}, _one_by_one(predict, probes)
 
@@ -115,7 +115,7 @@ def with_k(k_shot: int, head: str) -> tuple[dict[str, Any], Turn]:
     chosen = fs.nearest_prototype() if head == "nearest prototype" else fs.nearest_support()
     images, own, probes = _task()
     one_each = {name: images[own == c][:1] for c, name in enumerate(NAMES)}
-    classifier = fs.Classifier.of(embedder, chosen, fs.euclidean(), one_each)
+    classifier = fs.Classifier.of(embedder, one_each, chosen, fs.euclidean())
     rows = np.broadcast_to(images[:1], (len(labels), *images.shape[1:]))
     names = [str(i) for i in range(len(labels))]
     classifier = evolve(classifier, support=fs.Support(rows, support, labels, names, names))
