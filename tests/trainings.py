@@ -25,14 +25,9 @@ from fewshot.parts.backbones import Conv4Options, conv4
 from fewshot.parts.embedder import Embedder
 from fewshot.parts.episodes import EpisodesOptions, episodes
 from fewshot.parts.heads import nearest_prototype
-from fewshot.parts.losses import (
-    ContrastiveOptions,
-    PrototypicalOptions,
-    TripletOptions,
-    contrastive,
-    prototypical,
-    triplet,
-)
+from fewshot.parts.losses.pairs import ContrastiveOptions, contrastive
+from fewshot.parts.losses.scores import PrototypicalOptions, prototypical
+from fewshot.parts.losses.triplets import TripletOptions, triplet
 from fewshot.parts.metrics import euclidean
 from fewshot.parts.samplers import (
     PairsOptions,

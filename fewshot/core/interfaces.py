@@ -102,7 +102,8 @@ class Loss:
     (t,), to_negative (t,))`, a value per triplet. "episode": `fn(scores (…, q, n_way), labels
     (…, q))`, a value per query; it serves labelled images and learned proxies of classes too.
     "batch": `fn(distances (b, m), labels (b,), others (b, m))`, any number of values: each image of
-    a class-balanced batch against the others, itself left out (m = b − 1), and their labels.
+    a class-balanced batch against the others in the batch's order, itself left out (m = b − 1), and
+    their labels.
 
     `fn` may be an `nn.Module` with learned parts. `margin`: the largest distance it asks for, which
     the metric must be able to reach. `requires`: laws that the metric must keep. `draws`: of the
@@ -110,6 +111,8 @@ class Loss:
     named: "labelled" for a loss of scores that wants proxies; None: those of the layout's own name.
     `soft`: of "episode", whether in the place of labels it takes targets (…, q, n_way) too, rows
     >= 0 that sum to 1, as a mixer makes them; rows of one 1 cost what the labels cost.
+    `centres(distances (…, k))` -> (…): how those to the k proxies of one class become one; None:
+    the nearest.
     """
 
     fn: "Callable[..., mx.array]"
@@ -118,6 +121,7 @@ class Loss:
     requires: frozenset[Law] = field(default=frozenset(), converter=_laws)
     draws: DrawLayout | None = None
     soft: bool = False
+    centres: "Callable[[mx.array], mx.array] | None" = None
 
 
 @frozen
@@ -125,15 +129,18 @@ class Miner:
     """Which pairs or triplets of a batch a loss of pairs or triplets learns from.
 
     `mask(distances (b, m), labels (b,), others (b, m))`: each image of a class-balanced batch
-    against the others, itself left out (m = b − 1), and their labels -> bool (b, m), the others to
-    compare each image with, or (b, m, m), triplets by the places of positive and negative; None for
-    a mask: all that the sampler draws. Masks, not lists, so that shapes never change. No gradient
-    flows through it. Triplets of a mask of pairs are all of its positives with all of its
-    negatives, pairs of a mask of triplets those that are in one; positives of another class and
-    negatives of the same are never compared.
+    against the others in the batch's order, itself left out (m = b − 1), and their labels -> bool
+    (b, m), the others to compare each image with, or (b, m, m), triplets by the places of positive
+    and negative; None for a mask: all that the sampler draws. Masks, not lists, so that shapes
+    never change; one that leaves a choice to chance takes that from the distances, so that asked
+    twice it says the same. No gradient flows through it. Triplets of a mask of pairs are all of its
+    positives with all of its negatives, pairs of a mask of triplets those that are in one;
+    positives of another class and negatives of the same are never compared. `requires`: laws that
+    the metric must keep.
     """
 
     mask: "Callable[[mx.array, mx.array, mx.array], mx.array] | None"
+    requires: frozenset[Law] = field(default=frozenset(), converter=_laws)
 
 
 D = TypeVar("D", bound=Draw, covariant=True)

@@ -15,7 +15,7 @@ from ..core.seeding import generator
 from ..data.datasets import ArrayDataset
 from ..parts.backbones import Conv4Options, conv4
 from ..parts.embedder import Embedder
-from ..parts.losses import contrastive
+from ..parts.losses.pairs import contrastive
 from ..parts.metrics import euclidean
 from ..parts.samplers import BalancedOptions, all_pairs
 from .speed import embedding_speed, median_time

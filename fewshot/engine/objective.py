@@ -10,6 +10,7 @@ from attrs import frozen
 from numpy.typing import NDArray
 
 from ..compute.modules import evaluating, late_parameters, parameter_count, parameter_shapes
+from ..compute.tables import without_own
 from ..core.draws import Draw, DrawLayout, Labelled, Layout
 from ..core.errors import ConfigError
 from ..core.interfaces import Batch, Head, Learner, Loss, Metric, Miner, Mixer, Sampler
@@ -141,14 +142,9 @@ def _episode(o: Objective, x: mx.array, draw: Arrays, n_way: int) -> Values:
 
 def _proxies(o: Objective, x: mx.array, draw: Arrays, n_way: int) -> Values:
     proxies = o.embedder.scaled(o.learned.proxies)
-    distances = o.metric.table(x, proxies).reshape(len(x), n_way, -1).min(axis=-1)  # of the centres
+    to_centres = o.metric.table(x, proxies).reshape(len(x), n_way, -1)
+    distances = to_centres.min(axis=-1) if o.loss.centres is None else o.loss.centres(to_centres)
     return o.loss.fn(-distances, draw.get("targets", draw["labels"])), None
-
-
-def without_own(table: mx.array) -> mx.array:
-    """(b, b) -> (b, b − 1): every row without its entry on the diagonal."""
-    b = len(table)
-    return table.flatten()[1:].reshape(b - 1, b + 1)[:, :-1].reshape(b, b - 1)
 
 
 def _against_others(o: Objective, x: mx.array, labels: mx.array) -> tuple[mx.array, mx.array]:
@@ -256,7 +252,7 @@ def check_fits(
 
     That is: the sampler does not draw what loss and learner want, episodes have no head with a
     gradient, a learned head has no episodes, there is nothing to mine or to mix, the metric lacks a
-    law that the loss requires, or the loss's margin is beyond the metric's bound.
+    law that loss or miner requires, or the loss's margin is beyond the metric's bound.
     """
     fed_by = LAYOUTS[loss.layout].fed_by
     if sampler.layout not in fed_by:
@@ -296,13 +292,14 @@ def check_fits(
             "a head with learned parts is trained by an episode loss on episodes (--loss "
             f"prototypical), and the sampler gives '{sampler.layout}' draws"
         )
-    missing = sorted(loss.requires - metric.laws)
-    if missing:
-        way_out = "--metric cosine" if "cosine" in missing else "take another with --metric"
-        raise ConfigError(
-            f"the loss requires of its metric the law {' and '.join(missing)}, which this one does "
-            f"not keep: {way_out}"
-        )
+    for name, part in (("loss", loss), ("miner", miner)):
+        missing = sorted(part.requires - metric.laws)
+        if missing:
+            way_out = "--metric cosine" if "cosine" in missing else "take another with --metric"
+            raise ConfigError(
+                f"the {name} requires of its metric the law {' and '.join(missing)}, which this "
+                f"one does not keep: {way_out}"
+            )
     bounded = embedder.normalize == "l2" or "scale_free" in metric.laws
     upper = metric.upper(embedder.backbone.embedding_dim)
     if bounded and loss.margin is not None and loss.margin > upper:

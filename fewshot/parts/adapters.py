@@ -20,7 +20,7 @@ from ..core.seeding import generator
 from .embedder import Embedder
 from .heads import nearest_prototype
 from .learners import descend
-from .losses import PrototypicalOptions, prototypical
+from .losses.scores import PrototypicalOptions, prototypical
 from .transforms import ColourOptions, CropOptions, colour_jitter, random_resized_crop
 
 Images = NDArray[np.uint8]

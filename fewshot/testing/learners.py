@@ -13,7 +13,9 @@ from ..core.interfaces import Batch, Learner, Miner
 from ..core.options import NoOptions
 from ..engine.objective import Learned, Objective, batch_of
 from ..parts.heads import nearest_prototype
-from ..parts.losses import contrastive, prototypical, triplet
+from ..parts.losses.pairs import contrastive
+from ..parts.losses.scores import prototypical
+from ..parts.losses.triplets import triplet
 from ..parts.metrics import sqeuclidean
 from .adapters import modes, small_embedder, state
 from .laws import Kind, fail, law, laws_of, touches_global_random_numbers

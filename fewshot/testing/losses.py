@@ -209,20 +209,12 @@ def direction(loss: Loss, inputs: Inputs, step: float) -> None:
     """What is alike may be no farther for less, what is not no nearer; right answers cost less."""
     one, two = inputs[:2]
     here, more = values(loss, *inputs), np.float32(step)
-    if loss.layout == "batch":
-        same = inputs[2] == two[:, None]
-        if "cosine" in loss.requires:  # room for all to move alike
-            one, more = one / 2, min(more, np.float32(1))
-
-        def mean(same_by: np.float32, others_by: np.float32) -> Array:
-            moved = one + np.where(same, same_by, others_by)
-            return values(loss, moved, *inputs[1:]).mean(keepdims=True)
-
-        none = np.float32(0)
-        low, high = mean(none, none), mean(more, none)
-        _no_less(low, high, f"positives {step} farther", loss, inputs)
-        low, high = mean(none, more), mean(none, none)
-        _no_less(low, high, f"negatives {step} nearer than {step} farther", loss, inputs)
+    if loss.layout == "batch":  # by slopes: weights without a gradient do not count
+        same, slope = inputs[2] == two[:, None], _gradients(loss, inputs)[0]
+        if slope[same].sum() < -_slack(slope):
+            fail(f"with all positives farther the loss falls: {_told(loss, inputs)}")
+        if slope[~same].sum() > _slack(slope):
+            fail(f"with all negatives nearer the loss falls: {_told(loss, inputs)}")
     elif loss.layout == "pairs":
         moved = values(loss, np.where(two, one + more, one), two)
         _no_less(here, moved, f"same pairs {step} farther apart", loss, inputs)
@@ -245,10 +237,36 @@ def direction(loss: Loss, inputs: Inputs, step: float) -> None:
         _no_less(less, great, f"the right score {step} behind the best, not ahead", loss, inputs)
 
 
+def _slack(slope: Array) -> float:
+    return 20 * ULP * float(np.abs(slope).sum())
+
+
 def _no_less(low: Array, high: Array, what: str, loss: Loss, inputs: Inputs) -> None:
     at = first(high < low - _compared(inputs, low, high))
     if at:
         fail(f"with {what} the loss is {high[at]}, not {low[at]} or more: {_told(loss, inputs)}")
+
+
+@law(when=lambda loss: loss.centres is not None, distances=distances(3), seed=seeds)
+def centres(loss: Loss, distances: Array, seed: int) -> None:
+    """`centres` is between the nearest and the farthest, whatever their order, with a gradient."""
+    assert loss.centres is not None
+    given = _in_reach(loss, distances)
+    found = np.array(loss.centres(mx.array(given)))
+    if found.shape != given.shape[:-1]:
+        fail(f"{given.shape} -> {found.shape}, where {given.shape[:-1]} is due")
+    slack = 20 * ULP * max(1.0, float(given.max()))
+    at = first((found < given.min(axis=-1) - slack) | (found > given.max(axis=-1) + slack))
+    if at:
+        fail(f"{found[at]} of {given[at].tolist()}")
+    order = shuffled(given.shape[-1], seed)
+    moved = np.array(loss.centres(mx.array(given[:, order])))
+    at = first(np.abs(moved - found) > slack)
+    if at:
+        fail(f"{found[at]}, and {moved[at]} in the order {order.tolist()}, of {given[at].tolist()}")
+    slope = np.array(mx.grad(lambda d: loss.centres(d).sum())(mx.array(given)))  # type: ignore[misc]
+    if not np.isfinite(slope).all():
+        fail(f"a gradient is not finite for {told(distances=given)}")
 
 
 @law()
@@ -309,15 +327,6 @@ def batch_order(loss: Loss, batch: tuple[Array, Array], seed: int) -> None:
     here = against_others(table, labels)
     moved = against_others(table[order][:, order], labels[order])
     _same_mean(loss, here, moved, f"in the order {order.tolist()}")
-
-
-@law(when=_is_batch, inputs=_inputs, seed=seeds)
-def others_order(loss: Loss, inputs: Inputs, seed: int) -> None:
-    """The others of each image in another order have the same mean."""
-    distances, labels, others = inputs
-    order = shuffled(others.shape[1], seed)
-    moved = distances[:, order], labels, others[:, order]
-    _same_mean(loss, inputs, moved, f"with the others in the order {order.tolist()}")
 
 
 @law(when=_is_batch, inputs=_inputs, seed=seeds)

@@ -1,12 +1,12 @@
 """The laws of a miner."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 import mlx.core as mx
 import numpy as np
 
-from ..core.interfaces import Miner
+from ..core.interfaces import Law, Miner
 from ..core.options import NoOptions
 from .batches import against_others, whole
 from .laws import Kind, fail, law, laws_of, made_by, told
@@ -32,11 +32,14 @@ def _told(batch: Batch) -> str:
 
 @law()
 def made(miner: Any) -> None:
-    """The factory makes a `Miner`, whose mask is a function or None."""
+    """The factory makes a `Miner`: its mask is a function or None, its `requires` can be kept."""
     if not isinstance(miner, Miner):
         fail(f"the factory returned {miner!r}, which is no Miner")
     if miner.mask is not None and not callable(miner.mask):
         fail(f"mask = {miner.mask!r}: a function is due, or None")
+    unknown = sorted(miner.requires - set(get_args(Law)))
+    if unknown:
+        fail(f"requires '{unknown[0]}', no law of a metric: these are {', '.join(get_args(Law))}")
 
 
 def _mines(miner: Miner) -> bool:

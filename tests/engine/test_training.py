@@ -44,9 +44,7 @@ from fewshot.engine.training import (
     scheduled_steps,
 )
 from fewshot.parts.embedder import Embedder
-from fewshot.parts.losses import (
-    prototypical,
-)
+from fewshot.parts.losses.scores import prototypical
 from fewshot.parts.metrics import euclidean
 from fewshot.parts.samplers import (
     ProxiesOptions,

@@ -22,7 +22,7 @@ from fewshot.parts.embedder import Embedder
 from fewshot.parts.episodes import EpisodesOptions, episodes
 from fewshot.parts.heads import nearest_prototype
 from fewshot.parts.learners import MamlOptions, descend, maml, plain
-from fewshot.parts.losses import PrototypicalOptions, prototypical
+from fewshot.parts.losses.scores import PrototypicalOptions, prototypical
 from fewshot.parts.metrics import sqeuclidean
 from fewshot.parts.samplers import PairsOptions, pairs
 

@@ -10,18 +10,15 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.special import log_softmax, logsumexp
 
-from fewshot.parts.losses import (
+from fewshot.parts.losses.batches import SupconOptions, supcon
+from fewshot.parts.losses.pairs import ContrastiveOptions, contrastive
+from fewshot.parts.losses.scores import (
     ArcfaceOptions,
-    ContrastiveOptions,
     PrototypicalOptions,
-    SupconOptions,
-    TripletOptions,
     arcface,
-    contrastive,
     prototypical,
-    supcon,
-    triplet,
 )
+from fewshot.parts.losses.triplets import TripletOptions, triplet
 from fewshot.parts.metrics import cosine
 from fewshot.testing import compared_batches, compared_pairs, distances, scored_queries
 from fewshot.testing.batches import against_others

@@ -9,10 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from fewshot.compute.tables import without_own
 from fewshot.core.interfaces import Loss, Miner
-from fewshot.engine.objective import Learned, Objective, arrays, without_own
+from fewshot.engine.objective import Learned, Objective, arrays
 from fewshot.parts.embedder import Embedder
-from fewshot.parts.losses import contrastive, triplet
+from fewshot.parts.losses.pairs import contrastive
+from fewshot.parts.losses.triplets import triplet
 from fewshot.parts.metrics import euclidean
 from fewshot.parts.miners import SemiHardOptions, batch_hard, none, semi_hard
 from fewshot.parts.samplers import BalancedOptions, balanced

@@ -4,6 +4,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from fewshot import Loss, prototypical
+from fewshot.compute.tables import with_own, without_own
 from planted import Collection
 
 CASES = Collection("loss")
@@ -151,6 +152,30 @@ def scores_for_distances(_):
     return Loss(lambda scores, labels: entropy(-scores, labels), "episode")
 
 
+def of_centres(centres):
+    return Loss(entropy, "episode", draws="labelled", centres=centres)
+
+
+@CASES.breaks("centres")
+def farther_than_every_centre(_):
+    return of_centres(lambda d: d.sum(axis=-1))
+
+
+@CASES.breaks("centres")
+def the_first_centre(_):
+    return of_centres(lambda d: d[..., 0])
+
+
+@CASES.breaks("centres")
+def a_root_of_the_mean_square(_):
+    return of_centres(lambda d: mx.sqrt((d * d).mean(axis=-1)))
+
+
+@CASES.breaks("centres")
+def one_for_all_classes(_):
+    return of_centres(lambda d: d.min())
+
+
 @CASES.breaks("teaches")
 def a_constant(_):
     return Loss(lambda d, same: 0 * d + 1, "pairs")
@@ -205,7 +230,7 @@ def the_first_image_weighs_double(_):
     return Loss(fn, "batch")
 
 
-@CASES.breaks("others order")
+@CASES.breaks("batch order")
 def the_first_other_weighs_double(_):
     def fn(d, labels, others):
         return nt_xent(d * (1 + (mx.arange(d.shape[1]) == 0)), labels, others)
@@ -358,6 +383,22 @@ def multi_similarity(_):
         return mx.log1p(pull) / 2 + mx.log1p(push) / 10
 
     return Loss(fn, "batch", requires={"cosine"})
+
+
+@CASES.sound
+def the_mean_of_centres(_):
+    return of_centres(lambda d: d.mean(axis=-1))
+
+
+@CASES.sound
+def both_ways_by_places(_):
+    """The others stand in the batch's order: each is compared with the image itself, too."""
+
+    def fn(d, labels, others):
+        table = with_own(d, 0.0)
+        return nt_xent(without_own(table + table.T), labels, others)
+
+    return Loss(fn, "batch")
 
 
 @CASES.sound

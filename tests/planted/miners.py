@@ -23,6 +23,11 @@ def a_mask_of_numbers(_):
     return Miner(mx.ones((3, 2), mx.bool_))
 
 
+@CASES.breaks("made")
+def requires_what_no_metric_keeps(_):
+    return Miner(None, requires=["angles"])
+
+
 @CASES.breaks("shape")
 def the_whole_batch(_):
     def mask(distances, labels, others):

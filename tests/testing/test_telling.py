@@ -138,7 +138,7 @@ LOSSES: dict[str, Callable[..., bool]] = {
     "traced": lambda _, inputs: inputs[1].size > 1,
     "through a metric": lambda _, x: many(x),
     "batch order": batch_in_another_order,
-    "others order": lambda _, inputs, seed: both_kinds(inputs) and many(inputs[0].T),
+    "centres": lambda _, distances, seed: many(distances.T),
     "batch class names": lambda _, inputs, seed: renamed(_, inputs[:2], seed),
     "one value each": lambda _, inputs: inputs[1].size > 1,
     "finite": corners,
@@ -333,7 +333,7 @@ TELLING = {
 SUBJECTS = {
     "schedule": ["cosine"],
     "metric": ["euclidean", "cosine"],
-    "loss": ["contrastive", "triplet", "prototypical", "arcface", "supcon"],
+    "loss": ["contrastive", "triplet", "prototypical", "soft-triple", "supcon"],
     "miner": ["batch-hard", "semi-hard"],
     "head": ["nearest-prototype", "bd-cspn"],
     "adapter": ["whiten"],

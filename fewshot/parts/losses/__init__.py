@@ -1,0 +1,10 @@
+"""Losses: functions of distances or scores, whose values training averages."""
+
+from . import batches, pairs, scores, triplets
+
+COMPONENTS = (
+    *pairs.COMPONENTS,
+    *triplets.COMPONENTS,
+    *scores.COMPONENTS,
+    *batches.COMPONENTS,
+)
