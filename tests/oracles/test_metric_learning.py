@@ -1,6 +1,6 @@
 """Losses and miners against pytorch-metric-learning; what differs is in docs/explanation/oracles.md.
 
-    pip install -e '.[test,oracle]' && python -m pytest tests/oracles
+pip install -e '.[test,oracle]' && python -m pytest tests/oracles
 """
 
 from collections.abc import Callable, Iterator
@@ -32,7 +32,7 @@ from fewshot.testing.batches import whole
 
 torch: Any = pytest.importorskip("torch")
 peer: Any = pytest.importorskip("pytorch_metric_learning")
-from pytorch_metric_learning import distances, losses, miners, reducers  # noqa: E402
+from pytorch_metric_learning import distances, losses, miners  # noqa: E402
 
 Array = NDArray[Any]
 Batch = tuple[Array, Array]
@@ -187,7 +187,7 @@ def test_n_pairs_of_anchors_against_positives() -> None:
 
 def test_smooth_ap_of_as_many_classes_as_images_of_each() -> None:
     """There an image is among its own positives, and other numbers of classes are mixed up."""
-    theirs = losses.SmoothApLoss() if hasattr(losses, "SmoothApLoss") else losses.SmoothAPLoss()
+    theirs = losses.SmoothAPLoss()
     labels = np.arange(9) // 3
     for seed in range(BATCHES):
         x, _ = batch(6 * (seed // 2) + seed % 2, 9)
@@ -345,7 +345,7 @@ def test_losses_of_proxies(name: str) -> None:
     loss, make, weights, transposed, centres, metric = OF_PROXIES[name]
     for seed, (x, labels) in enumerate(every()):
         labels = labels % CLASSES
-        proxies = np.random.default_rng(seed).normal(size=(CLASSES * centres, x.shape[1]))
+        proxies = np.random.default_rng(BATCHES + seed).normal(size=(CLASSES * centres, x.shape[1]))
         proxies = proxies.astype(np.float32)
         values = by_query(make(x.shape[1]), labels, weights, transposed)
         ours = of_proxies(loss, labels, metric)
@@ -371,3 +371,160 @@ def test_losses_of_proxies(name: str) -> None:
             agree(lambda x, p, ours=ours: mx.logaddexp(ours(x, p), 0), due, x, proxies)
         else:
             agree(ours, due, x, proxies)
+
+
+def test_arcface_at_the_own_proxy_has_a_gradient_here() -> None:
+    x, labels = np.eye(3, 4, dtype=np.float32), np.arange(3)
+    theirs = by_query(proxied(losses.ArcFaceLoss)(4), labels, "W", True)
+    given = torch.tensor(x, requires_grad=True)
+    theirs(given, torch.tensor(x))["loss"]["losses"].sum().backward()
+    assert not torch.isfinite(given.grad).all()
+    ours = of_proxies(scores.arcface(), labels, cosine())
+    slope = mx.grad(lambda x, p: ours(x, p).sum())(mx.array(x), mx.array(x))
+    assert np.isfinite(np.array(slope)).all()
+
+
+# ---------------------------------------------------------------------------------- miners
+
+
+def mined(miner: Miner, x: Array, labels: Array, metric: Metric) -> tuple[Array, Array]:
+    """Distances (b, b) in float32, and the mask by places in the batch."""
+    assert miner.mask is not None
+    u = unit(mx.array(x))
+    found = miner.mask(table(u, metric), mx.array(labels), labels_of_others(labels))
+    return np.array(metric.table(u, u)), whole(np.array(found))
+
+
+def asked(miner: Any, x: Array, labels: Array) -> tuple[Array, ...]:
+    u = torch.nn.functional.normalize(torch.tensor(x))
+    return tuple(part.numpy() for part in miner(u, torch.tensor(labels)))
+
+
+def placed(b: int, *places: Array) -> Array:
+    found = np.zeros((b,) * len(places), bool)
+    found[places] = True
+    return found
+
+
+def of_pairs(mask: Array, labels: Array) -> tuple[Array, Array]:
+    same = labels[:, None] == labels
+    return mask & same, mask & ~same
+
+
+def several(x: Array) -> bool:
+    return len(x) > 1
+
+
+EASY_HARD = [(p, n) for p in ("easy", "hard") for n in ("easy", "semi-hard", "hard")]
+
+
+@pytest.mark.parametrize(("positives", "negatives"), EASY_HARD)
+def test_batch_easy_hard(positives: Any, negatives: Any) -> None:
+    """Of several as far one is taken there, all here."""
+    ours = batch_easy_hard(BatchEasyHardOptions(positives, negatives))
+    theirs = miners.BatchEasyHardMiner(positives, negatives.replace("-", ""))
+    for seed, (x, labels) in enumerate(every()):
+        if not several(x):
+            continue
+        distances, mask = mined(ours, x, labels, euclidean())
+        anchor, near, other, far = asked(theirs, x, labels)
+        b = len(labels)
+        for found, due in zip(
+            of_pairs(mask, labels), (placed(b, anchor, near), placed(b, other, far)), strict=True
+        ):
+            if seed % 6 in (1, 2):  # duplicates, and as many at 1 from a zero vector
+                assert np.array_equal(found.any(axis=1), due.any(axis=1))
+                each = np.where(found, distances, 0).max(axis=1)
+                assert close(each, np.where(due, distances, 0).max(axis=1))
+            else:
+                assert np.array_equal(found, due)
+
+
+def test_batch_hard() -> None:
+    """Images without a positive or a negative have half a triplet here, which nothing uses."""
+    for seed, (x, labels) in enumerate(every()):
+        if seed % 6 in (1, 2) or not several(x):
+            continue
+        _, mask = mined(batch_hard(), x, labels, euclidean())
+        near, far = of_pairs(mask, labels)
+        due = placed(len(labels), *asked(miners.BatchHardMiner(), x, labels))
+        assert np.array_equal(near[:, :, None] & far[:, None, :], due)
+
+
+@pytest.mark.parametrize("name", ["semi-hard", "angular"])
+def test_miners_of_triplets(name: str) -> None:
+    ours, theirs, metric = {
+        "semi-hard": (semi_hard(), miners.TripletMarginMiner(0.3, "semihard"), euclidean()),
+        "angular": (angular_triplets(), miners.AngularMiner(), cosine()),
+    }[name]
+    for x, labels in every():
+        if several(x) and not (name == "angular" and has_zero(x)):
+            _, mask = mined(ours, x, labels, metric)
+            assert np.array_equal(mask, placed(len(labels), *asked(theirs, x, labels)))
+
+
+@pytest.mark.parametrize("name", ["multi-similarity", "hard-pairs"])
+def test_miners_of_pairs(name: str) -> None:
+    options = MultiSimilarityPairsOptions(margin=0.1)
+    ours, theirs, metric = {
+        "multi-similarity": (
+            multi_similarity_pairs(options),
+            miners.MultiSimilarityMiner(0.1, distance=HalfSquares()),
+            cosine(),
+        ),
+        "hard-pairs": (hard_pairs(), miners.PairMarginMiner(), euclidean()),
+    }[name]
+    for x, labels in every():
+        if not several(x):
+            continue
+        _, mask = mined(ours, x, labels, metric)
+        near, far = of_pairs(mask, labels)
+        anchor, positive, other, negative = asked(theirs, x, labels)
+        assert np.array_equal(near, placed(len(labels), anchor, positive))
+        assert np.array_equal(far, placed(len(labels), other, negative))
+
+
+def test_distance_weighted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their weights are our chances: a negative for every positive, there for K of an image."""
+    weights: list[Array] = []
+
+    def caught(labels: Any, ref_labels: Any, weights: Any, into: Any = weights) -> Any:
+        into.append(weights.nan_to_num(0).numpy())
+        return (torch.zeros(0, dtype=torch.long),) * 3
+
+    from pytorch_metric_learning.miners import distance_weighted_miner as module
+
+    monkeypatch.setattr(module.lmu, "get_random_triplet_indices", caught)
+    drawn = due = spread = 0.0
+    for x, labels in every():
+        if not several(x) or len(set(labels)) == 1 or x.shape[1] < 3:
+            continue
+        asked(miners.DistanceWeightedMiner(), x, labels)
+        w = weights.pop()
+        _, mask = mined(distance_weighted(embedding_dim=x.shape[1]), x, labels, cosine())
+        anchor, near, far = np.nonzero(mask)
+        assert (w[anchor, far] > 0).all()
+        same = (labels[:, None] == labels) & ~np.eye(len(labels), dtype=bool)
+        assert np.array_equal(mask.any(axis=2), same & (w.sum(axis=1) > 0)[:, None])
+        for a, p in np.argwhere(mask.any(axis=2)):
+            drawn += w[a, mask[a, p]].mean()
+            due += (w[a] ** 2).sum()
+            spread += (w[a] ** 3).sum() - (w[a] ** 2).sum() ** 2
+    assert abs(drawn - due) < 4 * np.sqrt(spread)
+
+
+def test_uniform() -> None:
+    """A bin of few is taken whole here; there a bin has so many draws, with replacement."""
+    theirs = miners.UniformHistogramMiner(20, 200, 200)
+    for x, labels in every():
+        if not several(x):
+            continue
+        distances, mask = mined(uniform_pairs(), x, labels, euclidean())
+        if (distances[~np.eye(len(x), dtype=bool)].size) > 32:
+            continue
+        found = of_pairs(mask, labels)
+        anchor, near, other, far = asked(theirs, x, labels)
+        b = len(labels)
+        assert not (placed(b, anchor, near) & ~found[0]).any()
+        assert not (placed(b, other, far) & ~found[1]).any()
+        assert mask.sum() == b * (b - 1)
