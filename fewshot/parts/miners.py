@@ -118,7 +118,7 @@ def multi_similarity_pairs(
     """Pairs that are hard beside an image's others: a mask of pairs.
 
     Negatives nearer than its farthest positive + ε, and positives farther than its nearest
-    negative − ε: Wang et al. 2019, section 3.3, whose cosines are 1 − D.
+    negative − ε: Wang et al. 2019, whose cosines are 1 − D.
     """
 
     def mask(distances: mx.array, labels: mx.array, others: mx.array) -> mx.array:
@@ -184,7 +184,7 @@ def distance_weighted(
 ) -> Miner:
     """Of each image and positive one negative, drawn so that all distances are as likely.
 
-    Wu, Manmatha, Smola & Krähenbühl 2017, equations 4 and 5: with a chance ∝ 1 / q(d), where
+    Wu, Manmatha, Smola & Krähenbühl 2017, section 4: with a chance ∝ 1 / q(d), where
     q(d) ∝ d^(n−2) (1 − d²/4)^((n−3)/2) is how many points of the unit sphere in n dimensions are at
     d = |x − y| = √(2 D). The chance is drawn from the distances' own bits.
     """

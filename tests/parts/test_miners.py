@@ -142,7 +142,7 @@ def test_angular_triplets_are_seen_under_the_angle(seed: int, angle: float) -> N
 
 
 def test_distance_weighted_draws_a_negative_for_every_positive_by_its_density() -> None:
-    """Drawn is, by the mean weight of those drawn, what Wu's equation 4 makes likely."""
+    """Drawn is, by the mean weight of those drawn, what Wu's densities make likely."""
     drawn, due, spread = 0.0, 0.0, 0.0
     for seed in range(40):
         _, labels, table = on_the_sphere(seed, b=12, d=5)

@@ -46,12 +46,11 @@ class NtXentOptions:
 
 
 def nt_xent(options: NtXentOptions = NtXentOptions()) -> Loss:
-    """Of each image, the mean over its positives p of −log softmax(cosines / T)[p], p against the
-    negatives alone.
+    """Of each image, the mean over its positives of −log softmax(cosines / T) among the negatives.
 
-    Chen et al. 2020 ("SimCLR"), equation 1, where an image has one positive; `supcon` has the other
-    positives in the softmax, too.
-    """  # fmt: skip
+    Chen et al. 2020 ("SimCLR"), equation 1, where an image has one positive. With several, each is
+    alone with the negatives; `supcon` has the other positives in the softmax, too.
+    """
     return Loss(fn=_against_negatives(options.temperature), layout="batch", requires=["cosine"])
 
 
@@ -85,8 +84,8 @@ class MultiSimilarityOptions:
 def multi_similarity(options: MultiSimilarityOptions = MultiSimilarityOptions()) -> Loss:
     """log(1 + Σ exp(−α(cos − λ))) / α over positives, + log(1 + Σ exp(β(cos − λ))) / β over others.
 
-    Wang et al. 2019, the loss without its mining (section 3.3): the miner of that name serves
-    losses of pairs.
+    Wang et al. 2019, without the mining that goes with it: the miner of that name serves losses of
+    pairs.
     """
     alpha, beta = options.alpha, options.beta
 
@@ -161,7 +160,7 @@ def angular(options: AngularOptions = AngularOptions()) -> Loss:
     """Of each image a, the mean over its positives p of log(1 + Σ exp f), over a's negatives n.
 
     f = 4 tan²α (cos(a, n) + cos(p, n)) − 2 (1 + tan²α) cos(a, p): Wang et al. 2017, section 3,
-    between vectors of length 1. A triplet of a batch is looked at three times over.
+    between vectors of length 1.
     """
     t = math.tan(math.radians(options.angle)) ** 2
 
@@ -186,7 +185,7 @@ class SmoothApOptions:
 def smooth_ap(options: SmoothApOptions = SmoothApOptions()) -> Loss:
     """Of each image, 1 − the average precision with which the others, nearest first, are positives.
 
-    Ranks are 1 + Σ sigmoid((D(x, ranked) − D(x, other)) / T): Brown et al. 2020, equation 6. The
+    Ranks are 1 + Σ sigmoid((D(x, ranked) − D(x, other)) / T): Brown et al. 2020, section 3. The
     image itself is not among the ranked.
     """
 

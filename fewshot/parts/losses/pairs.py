@@ -69,7 +69,7 @@ class _Boundary(nn.Module):
 def margin(options: MarginOptions = MarginOptions()) -> Loss:
     """max(0, α + y·(D − β)), y = 1 for a pair of one class, else −1, with a learned boundary β.
 
-    Wu, Manmatha, Smola & Krähenbühl 2017, section 4.2, with one β for all classes and images.
+    Wu, Manmatha, Smola & Krähenbühl 2017, section 4, with one β for all classes and images.
     """
     boundary = _Boundary(options.alpha, options.beta)
     if not options.learned:

@@ -90,7 +90,7 @@ class SoftTripleOptions:
 def soft_triple(options: SoftTripleOptions = SoftTripleOptions()) -> Loss:
     """CosFace's loss of likenesses to classes of several centres, Σₖ softmax(cos θ / γ)ₖ cos θₖ.
 
-    Qian et al. 2019, equations 5 and 6; without the term that draws a class's centres together.
+    Qian et al. 2019, section 3; without the term that draws a class's centres together.
     """
 
     def likeness(distances: mx.array) -> mx.array:
@@ -138,7 +138,7 @@ def arcface(options: ArcfaceOptions = ArcfaceOptions()) -> Loss:
 def proxy_nca(_: NoOptions = NoOptions()) -> Loss:
     """−log(exp(−D(x, own proxy)) / Σ exp(−D(x, other proxies))): Movshovitz-Attias et al. 2017.
 
-    Equation 4 of the paper, where D is `sqeuclidean` between vectors of length 1. The own class is
+    Section 3 of the paper, where D is `sqeuclidean` between vectors of length 1. The own class is
     not in the sum, so values fall below 0. With it there (Teh et al. 2020, "ProxyNCA++"), and a
     temperature, the loss is `cross-entropy` over proxies.
     """
