@@ -445,6 +445,7 @@ def test_the_split_is_replaced_whole():
         ("prototypical", "episodes", "nearest-prototype"),
         ("supcon", "balanced", "nearest-prototype"),
         ("arcface", "proxies", "nearest-prototype"),
+        ("margin", "all-pairs", "nearest-support"),
     ],
 )
 def test_sampler_and_head_fit_the_loss_where_nothing_is_named(loss: str, sampler: str, head: str):
@@ -452,6 +453,23 @@ def test_sampler_and_head_fit_the_loss_where_nothing_is_named(loss: str, sampler
     assert (chosen.sampler.name, chosen.head.name) == (sampler, head)
     other = config({"loss": loss, "head": "nearest-prototype", "sampler": "pairs"})
     assert (other.sampler.name, other.head.name) == ("pairs", "nearest-prototype")
+
+
+@pytest.mark.parametrize(
+    ("loss", "option", "due"),
+    [
+        ("arcface", "centres", 1),
+        ("sub-center-arcface", "centres", 3),
+        ("soft-triple", "centres", 10),
+        ("n-pairs", "per_class", 2),
+    ],
+)
+def test_a_loss_brings_what_its_sampler_needs_unless_another_number_is_given(
+    loss: str, option: str, due: int
+):
+    assert getattr(config({"loss": loss}).sampler.options, option) == due
+    other = config({"loss": loss, "sampler": {option: 4}})
+    assert getattr(other.sampler.options, option) == 4
 
 
 @pytest.mark.parametrize("loss", [entry.qualified for entry in REGISTRY.all("loss")])
