@@ -33,12 +33,12 @@ def mean_of(x: mx.array, mask: mx.array, axis: int = -1) -> mx.array:
 
 
 def largest(x: mx.array, mask: mx.array) -> mx.array:
-    """(b, m) -> (b, 1): the largest of each row that is in the mask; −inf of nothing."""
-    if x.shape[1] == 0:
-        return mx.full((len(x), 1), -mx.inf)
-    return mx.where(mask, x, -mx.inf).max(axis=1, keepdims=True)
+    """(…, m) -> (…, 1): the largest along the last axis that is in the mask; −inf of nothing."""
+    if x.shape[-1] == 0:
+        return mx.full((*x.shape[:-1], 1), -mx.inf)
+    return mx.where(mask, x, -mx.inf).max(axis=-1, keepdims=True)
 
 
 def smallest(x: mx.array, mask: mx.array) -> mx.array:
-    """(b, m) -> (b, 1): the smallest of each row that is in the mask; inf of nothing."""
+    """(…, m) -> (…, 1): the smallest along the last axis that is in the mask; inf of nothing."""
     return -largest(-x, mask)

@@ -192,13 +192,12 @@ def distance_weighted(
 
     def mask(distances: mx.array, labels: mx.array, others: mx.array) -> mx.array:
         same = others == labels[:, None]
-        drawable = ~same & (2 * distances < options.largest**2)
+        drawable = (~same & (2 * distances < options.largest**2))[:, None, :]
         squares = mx.clip(2 * distances, options.cutoff**2, options.largest**2)
         log_weights = -((n - 2) * mx.log(squares) + (n - 3) * mx.log(1 - squares / 4)) / 2
         luck = -mx.log(-mx.log(_chance(distances[:, :, None], distances[:, None, :])))  # Gumbel's
-        keys = mx.where(drawable[:, None, :], log_weights[:, None, :] + luck, -mx.inf)
-        drawn = keys == keys.max(axis=2, keepdims=True)
-        return drawn & drawable[:, None, :] & same[:, :, None]
+        keys = log_weights[:, None, :] + luck
+        return (keys == largest(keys, drawable)) & drawable & same[:, :, None]
 
     return Miner(mask, requires=["cosine"])
 
@@ -220,9 +219,9 @@ def uniform_pairs(options: UniformPairsOptions = UniformPairsOptions()) -> Miner
     """
 
     def kept(distances: mx.array, kind: mx.array) -> mx.array:
-        least = mx.where(kind, distances, mx.inf).min()
-        most = mx.where(kind, distances, -mx.inf).max()
-        width = mx.maximum(most - least, 1e-12) / options.bins
+        every = distances.reshape(1, -1), kind.reshape(1, -1)
+        least = smallest(*every)
+        width = mx.maximum(largest(*every) - least, 1e-12) / options.bins
         places = mx.clip(mx.floor((distances - least) / width), 0, options.bins - 1)
         within_bin = (places[..., None] == mx.arange(options.bins)) & kind[..., None]
         counts = (within_bin * within_bin.sum(axis=(0, 1))).sum(axis=-1)

@@ -184,10 +184,11 @@ def test_uniform_pairs_leave_few_as_they_are(batch: tuple[Array, Array]) -> None
     assert np.array_equal(mask, ~np.eye(len(batch[1]), dtype=bool))
 
 
-@pytest.mark.parametrize(
-    "miner",
-    [batch_hard(), batch_easy_hard(), hard_pairs(), multi_similarity_pairs(), angular_triplets()],
-)
+MINERS = [batch_hard(), batch_easy_hard(), semi_hard(), hard_pairs(), multi_similarity_pairs()]
+MINERS += [angular_triplets(), distance_weighted(), uniform_pairs()]
+
+
+@pytest.mark.parametrize("miner", MINERS)
 def test_of_one_image_nothing_is_mined(miner: Miner) -> None:
     assert mask_of(miner, np.zeros((1, 1), np.float32), np.zeros(1, int)).size == 0
 
