@@ -165,11 +165,11 @@ from .parts.miners import distance_weighted as distance_weighted
 from .parts.miners import hard_pairs as hard_pairs
 from .parts.miners import multi_similarity_pairs as multi_similarity_pairs
 from .parts.miners import semi_hard as semi_hard
+from .parts.miners import uniform_pairs as uniform_pairs
 from .parts.mixers import CutmixOptions as CutmixOptions
 from .parts.mixers import MixupOptions as MixupOptions
 from .parts.mixers import cutmix as cutmix
 from .parts.mixers import mixup as mixup
-from .parts.miners import uniform_pairs as uniform_pairs
 from .parts.samplers import BalancedOptions as BalancedOptions
 from .parts.samplers import PairsOptions as PairsOptions
 from .parts.samplers import ProxiesOptions as ProxiesOptions

@@ -45,8 +45,6 @@ from fewshot.experiments.run import run
 from fewshot.parts.embedder import Embedder
 from fewshot.parts.heads import nearest_support
 from fewshot.parts.losses.pairs import ContrastiveOptions, contrastive
-from fewshot.parts.losses.scores import PrototypicalOptions, prototypical
-from fewshot.parts.losses.triplets import TripletOptions, triplet
 from fewshot.parts.metrics import cosine, euclidean, manhattan, sqeuclidean
 from fewshot.parts.samplers import (
     PairsOptions,
