@@ -6,6 +6,9 @@ from .compute.folding import folded as folded
 from .compute.layers import BatchNorm as BatchNorm
 from .compute.layers import Flatten as Flatten
 from .compute.layers import MaxPool2x2 as MaxPool2x2
+from .compute.layers import Pad as Pad
+from .compute.layers import ReLU6 as ReLU6
+from .compute.layers import Residual as Residual
 from .compute.layers import Sequential as Sequential
 from .compute.modules import copied as copied
 from .compute.runtime import prepare as prepare

@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
 
-from . import winograd
+from . import depthwise, winograd
 from .streams import all_busy, divide, each, on_cpu, total
 
 
@@ -62,6 +63,29 @@ def _pooled_vjp(parts: Any, cotangents: Any, outputs: Any) -> list[mx.array]:
     return each(_to_largest, parts, outputs, cotangents)
 
 
+class Pad(nn.Module):
+    """Zeros around images, each side by itself: (above, below, left, right).
+
+    A convolution of mlx.nn pads both sides alike, TensorFlow's with stride 2 only the far ones.
+    """
+
+    def __init__(self, above: int, below: int, left: int, right: int) -> None:
+        super().__init__()
+        self.widths = [(0, 0), (above, below), (left, right), (0, 0)]
+
+    def __call__(self, x: mx.array) -> mx.array:
+        """(b, h, w, c) -> (b, above + h + below, left + w + right, c)."""
+        return mx.pad(x, self.widths)
+
+
+class ReLU6(nn.Module):
+    """min(max(x, 0), 6); that of mlx.nn is compiled, which takes a C++ compiler on the CPU."""
+
+    def __call__(self, x: mx.array) -> mx.array:
+        """(…) -> the same shape."""
+        return mx.minimum(mx.maximum(x, 0), 6)
+
+
 class Affine(nn.Module):
     """x · scale + shift, a number of each for every channel; without a scale only the shift."""
 
@@ -95,7 +119,7 @@ _PER_IMAGE = (
     nn.Conv2d, nn.Linear, MaxPool2x2, nn.MaxPool2d, nn.AvgPool2d,
     nn.LayerNorm, nn.GroupNorm, nn.InstanceNorm,
     nn.ReLU, nn.LeakyReLU, nn.PReLU, nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid, nn.Identity, Flatten,
-    Affine, FixedLinear,
+    Affine, FixedLinear, Pad, ReLU6,
 )  # fmt: skip
 
 
@@ -106,13 +130,17 @@ class Sequential(nn.Sequential):
     over all parts, and a layer that is not known to treat every image by itself, such as dropout,
     gets the whole batch. Divides nothing on a GPU or without `fewshot.prepare()`.
 
-    On the CPU a 3x3 convolution of a large batch is computed by Winograd's algorithm, and batch
-    norm in training together with the max pool after it.
+    On the CPU a 3x3 convolution of a large batch is computed by Winograd's algorithm, a depthwise
+    one by shifted products, and batch norm in training together with the max pool after it.
     """
 
     def __call__(self, x: mx.array) -> mx.array:
         """(b, …) -> what the last layer makes of it."""
-        parts = divide(x)
+        parts = self.over(divide(x))
+        return parts[0] if len(parts) == 1 else mx.concatenate(parts)
+
+    def over(self, parts: list[mx.array]) -> list[mx.array]:
+        """What the last layer makes of the parts of one batch."""
         layers = list(self.layers)
         while layers:
             layer = layers.pop(0)
@@ -121,15 +149,33 @@ class Sequential(nn.Sequential):
                 if pool is not None:
                     del layers[pool]
                 parts = layer.over(parts, pooled=pool is not None)
-            elif type(layer) is MaxPool2x2:
+            elif isinstance(layer, MaxPool2x2 | Sequential | Residual):
                 parts = layer.over(parts)
+            elif depthwise.fits(layer, parts[0]):
+                parts = each(partial(depthwise.convolved, layer), parts)
             elif all_busy(parts) and winograd.fits(layer, parts[0]):
                 parts = _convolved(layer, parts)
             elif isinstance(layer, _PER_IMAGE) or len(parts) == 1:
                 parts = each(layer, parts)
             else:
                 parts = divide(layer(mx.concatenate(parts)))
-        return parts[0] if len(parts) == 1 else mx.concatenate(parts)
+        return parts
+
+
+class Residual(nn.Module):
+    """x + what its layers, a `Sequential`, make of x."""
+
+    def __init__(self, *layers: nn.Module) -> None:
+        super().__init__()
+        self.branch = Sequential(*layers)
+
+    def __call__(self, x: mx.array) -> mx.array:
+        """(b, …) -> the same shape."""
+        return x + self.branch(x)
+
+    def over(self, parts: list[mx.array]) -> list[mx.array]:
+        """The parts of one batch."""
+        return each(lambda x, change: x + change, parts, self.branch.over(parts))
 
 
 def _convolved(layer: Any, parts: list[mx.array]) -> list[mx.array]:
@@ -254,14 +300,14 @@ def affine(norm: Any) -> tuple[mx.array, mx.array]:
 
 
 class BatchNorm(nn.BatchNorm):
-    """`mlx.nn.BatchNorm` at its defaults, several times faster on the CPU.
+    """`mlx.nn.BatchNorm`, several times faster on the CPU.
 
     (b, …, c) -> the same shape: normalised over all axes but the last, by the batch's statistics
     in training, by the running ones otherwise. Inside a `Sequential` the batch is the whole one.
     """
 
-    def __init__(self, num_features: int) -> None:
-        super().__init__(num_features)
+    def __init__(self, num_features: int, eps: float = 1e-5) -> None:
+        super().__init__(num_features, eps)
 
     def __call__(self, x: mx.array) -> mx.array:
         """Normalise; ValueError in training for a batch of one value a channel."""

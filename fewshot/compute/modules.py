@@ -28,6 +28,16 @@ def parameter_count(module: nn.Module) -> int:
     return sum(array.size for _, array in arrays)
 
 
+def is_frozen(module: nn.Module) -> bool:
+    """Whether it has parameters and training changes none of them.
+
+    Batch norm without weights of its own is what the module around it is.
+    """
+    if isinstance(module, nn.BatchNorm) and "weight" not in module:
+        return False
+    return bool(tree_flatten(module.parameters())) and not parameter_count(module)
+
+
 def snapshot(model: nn.Module) -> list[tuple[str, mx.array]]:
     """All parameters and buffers; arrays do not change, so this is a snapshot."""
     return tree_flatten(model.parameters())  # type: ignore[return-value]

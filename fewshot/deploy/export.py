@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ..catalogue.loading import build_registry
 from ..catalogue.registry import Registry
-from ..compute.layers import BatchNorm, Flatten, MaxPool2x2, Sequential
+from ..compute.layers import BatchNorm, Flatten, MaxPool2x2, Pad, ReLU6, Residual, Sequential
 from ..core.errors import ConfigError, OutputError, choose_from
 from ..core.files import replacing
 from ..core.seeding import generator
@@ -216,6 +216,10 @@ def _layers(graph: _Graph, sequence: nn.Sequential) -> None:
     for layer in sequence.layers:
         if isinstance(layer, nn.Sequential):
             _layers(graph, layer)
+        elif isinstance(layer, Residual):
+            before = graph.value
+            _layers(graph, layer.branch)
+            graph.add("Add", before)
         elif type(layer) in _COUNTERPARTS:
             _COUNTERPARTS[type(layer)](graph, layer)
         else:
@@ -263,6 +267,16 @@ def _pool(kind: str, graph: _Graph, layer: Any) -> None:
     )
 
 
+def _pad(graph: _Graph, layer: Any) -> None:
+    _, (above, below), (left, right), _ = layer.widths
+    pads = np.array([0, 0, above, left, 0, 0, below, right], np.int64)
+    graph.add("Pad", graph.constant(pads))
+
+
+def _relu6(graph: _Graph, _: Any) -> None:
+    graph.add("Clip", *(graph.constant(np.float32(bound)) for bound in (0, 6)))
+
+
 def _flatten(graph: _Graph, _: Any) -> None:
     """Channels last, as the linear layer after it was trained."""
     graph.add("Transpose", perm=[0, 2, 3, 1])
@@ -279,6 +293,9 @@ _COUNTERPARTS: dict[type, Callable[[_Graph, Any], None]] = {
     nn.BatchNorm: _norm,
     BatchNorm: _norm,
     nn.ReLU: lambda graph, _: graph.add("Relu"),
+    nn.ReLU6: _relu6,
+    ReLU6: _relu6,
+    Pad: _pad,
     MaxPool2x2: lambda graph, _: graph.add("MaxPool", kernel_shape=[2, 2], strides=[2, 2]),
     nn.MaxPool2d: partial(_pool, "MaxPool"),
     nn.AvgPool2d: partial(_pool, "AveragePool"),

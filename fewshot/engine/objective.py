@@ -9,7 +9,13 @@ import numpy as np
 from attrs import frozen
 from numpy.typing import NDArray
 
-from ..compute.modules import evaluating, late_parameters, parameter_count, parameter_shapes
+from ..compute.modules import (
+    evaluating,
+    is_frozen,
+    late_parameters,
+    parameter_count,
+    parameter_shapes,
+)
 from ..compute.tables import without_own
 from ..core.draws import Draw, DrawLayout, Labelled, Layout
 from ..core.errors import ConfigError
@@ -51,6 +57,14 @@ class Learned(nn.Module):
                 self[name] = part
         if proxies is not None:
             self.proxies = proxies
+
+    def train(self, mode: bool = True) -> "Learned":
+        """Set the mode of all parts; what is frozen, with its running statistics, stays in eval."""
+        super().train(mode)
+        for _, part in self.named_modules()[1:] if mode else ():
+            if is_frozen(part):
+                part.eval()
+        return self
 
 
 def proxies_of(sampler: Sampler[Draw], loss: Loss, width: int, seed: int) -> mx.array | None:

