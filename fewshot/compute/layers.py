@@ -149,7 +149,7 @@ class Sequential(nn.Sequential):
                 if pool is not None:
                     del layers[pool]
                 parts = layer.over(parts, pooled=pool is not None)
-            elif isinstance(layer, MaxPool2x2 | Sequential | Residual):
+            elif type(layer) in (MaxPool2x2, Sequential, Residual):
                 parts = layer.over(parts)
             elif depthwise.fits(layer, parts[0]):
                 parts = each(partial(depthwise.convolved, layer), parts)

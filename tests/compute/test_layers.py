@@ -10,12 +10,12 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlx.utils import tree_flatten
 
 import fewshot as fs
-from fewshot.compute import runtime, winograd
+from fewshot.compute import depthwise, runtime, winograd
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -75,6 +75,78 @@ def test_a_divided_batch_gives_what_mlx_makes_of_the_whole(seed: int, batch: int
     expected = outcome(theirs, images, weights)
     close(expected, found[0])
     close(expected, found[1])
+
+
+@given(
+    seed=seeds,
+    kernel=st.sampled_from([(1, 1), (3, 3), (5, 5), (2, 3)]),
+    stride=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    padding=st.tuples(st.integers(0, 2), st.integers(0, 2)),
+    bias=st.booleans(),
+)
+def test_a_depthwise_convolution_and_its_gradient_are_those_of_its_definition(
+    seed: int, kernel: Any, stride: Any, padding: Any, bias: bool
+):
+    mx.random.seed(seed)
+    layer = nn.Conv2d(3, 3, kernel, stride, padding, groups=3, bias=bias)
+    x = mx.random.normal((2, 7, 6, 3))
+    assert depthwise.fits(layer, x)
+    dense = mx.zeros((3, *kernel, 3))
+    for channel in range(3):
+        dense[channel, ..., channel] = layer.weight[channel, ..., 0]
+
+    def ours(x: mx.array, weight: mx.array) -> mx.array:
+        layer.weight = weight
+        return depthwise.convolved(layer, x)
+
+    def theirs(x: mx.array, weight: mx.array) -> mx.array:
+        out = mx.conv2d(x, weight, stride, padding)
+        return out + layer.bias if bias else out
+
+    (found,), gradients = mx.vjp(ours, [x, layer.weight], [mx.ones(ours(x, layer.weight).shape)])
+    (expected,), others = mx.vjp(theirs, [x, dense], [mx.ones(found.shape)])
+    np.testing.assert_allclose(np.array(found), np.array(expected), atol=1e-5)
+    np.testing.assert_allclose(np.array(gradients[0]), np.array(others[0]), atol=1e-4)
+    own = np.stack([np.array(others[1])[c, ..., c] for c in range(3)])
+    np.testing.assert_allclose(np.array(gradients[1])[..., 0], own, atol=1e-4)
+
+
+class Padded(nn.Module):
+    def __call__(self, x: mx.array) -> mx.array:
+        x = mx.concatenate([x, mx.zeros_like(x[:, :1])], axis=1)
+        return mx.concatenate([mx.zeros_like(x[:, :, :2]), x], axis=2)
+
+
+class Skipped(nn.Module):
+    def __init__(self, *layers: nn.Module) -> None:
+        super().__init__()
+        self.branch = nn.Sequential(*layers)
+
+    def __call__(self, x: mx.array) -> mx.array:
+        return x + mx.clip(self.branch(x), 0, 6)
+
+
+@settings(max_examples=10)
+@given(seed=seeds, batch=st.integers(2, 9), streams=st.integers(1, 3))
+def test_nested_and_residual_layers_are_what_mlx_makes_of_the_whole(
+    seed: int, batch: int, streams: int
+):
+    mx.random.seed(seed)
+    branch = fs.Residual(nn.Conv2d(4, 4, 1), fs.BatchNorm(4), fs.ReLU6())
+    first = [fs.Pad(0, 1, 2, 0), nn.Conv2d(3, 4, 3)]
+    ours = fs.Sequential(*first, fs.Sequential(branch, fs.Flatten()))
+    skipped = Skipped(nn.Conv2d(4, 4, 1), nn.BatchNorm(4))
+    theirs = nn.Sequential(Padded(), nn.Conv2d(3, 4, 3), nn.Sequential(skipped, fs.Flatten()))
+    weights: Any = tree_flatten(ours.parameters())
+    images = 9 * mx.random.normal((batch, 5, 6, 3))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runtime, "streams", lambda: streams)
+        found = outcome(ours, images, weights)
+        folded = np.array(fs.folded(ours)(images))
+    close(outcome(theirs, images, weights), found)
+    np.testing.assert_allclose(
+        folded, found["evaluated"], atol=1e-5 * np.abs(found["evaluated"]).max()
+    )
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="mx.compile on the CPU wants g++")

@@ -92,6 +92,10 @@ LAYERS: dict[str, Callable[[], nn.Module]] = {
     "mean pool": lambda: nn.AvgPool2d(3, 1, 1),
     "dropout": lambda: nn.Dropout(0.5),
     "identity": nn.Identity,
+    "pad": lambda: fs.Pad(0, 1, 2, 0),
+    "relu6": fs.ReLU6,
+    "depthwise": lambda: nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1, groups=CHANNELS),
+    "residual": lambda: fs.Residual(nn.Conv2d(CHANNELS, CHANNELS, 1), fs.BatchNorm(CHANNELS)),
     "nested": lambda: nn.Sequential(nn.ReLU(), nn.Identity()),
 }
 
@@ -143,11 +147,11 @@ BACKBONES = build_registry()[0].all("backbone")
 @pytest.mark.parametrize("entry", BACKBONES, ids=lambda entry: entry.qualified)
 def test_every_backbone_there_is_can_be_exported(entry: Registered, tmp_path: Path):
     def make() -> Any:
-        return entry.component.factory(entry.component.options(), (16, 16, 3))
+        return entry.component.factory(entry.component.options(), (32, 32, 3))
 
     ours, registry = classifier(make, "l2")
     assert ours.recipe is not None
-    recipe = evolve(ours.recipe, shape=(16, 16, 3))
+    recipe = evolve(ours.recipe, shape=(32, 32, 3))
     ours = _of_recipe(recipe, registry)
     for suffix in ("onnx", "mlxfn"):
         assert fs.export(ours, tmp_path / f"net.{suffix}", registry) <= 1e-4

@@ -129,6 +129,26 @@ def test_eval_mode_holds_for_all_modules_given_and_each_part_keeps_its_own() -> 
     assert (modes(net), modes(metric)) == before
 
 
+def test_what_is_frozen_stays_in_eval_mode_and_the_rest_is_trained() -> None:
+    def block() -> list[nn.Module]:
+        return [nn.Conv2d(1, 1, 1), nn.BatchNorm(1), nn.BatchNorm(1, affine=False), nn.Dropout(0.5)]
+
+    frozen, free = fs.Sequential(*block()), fs.Sequential(*block())
+    frozen.freeze()
+    learned = fs.Learned(fs.Sequential(frozen, free), dropping())
+    learned.train()
+    training = {name for name, mode in modes(learned).items() if mode}
+    inner = "backbone.layers.1"
+    assert training == {
+        "", "backbone", inner, *(f"{inner}.layers.{i}" for i in range(4)), "metric", "metric.drop",
+    }  # fmt: skip
+    learned.eval()
+    assert not any(modes(learned).values())
+    learned.freeze()
+    learned.train()
+    assert {name for name, mode in modes(learned).items() if mode} == {""}
+
+
 def registry() -> Registry:
     def loss() -> Loss:
         return Loss(Noisy(fs.contrastive().fn), "pairs")

@@ -7,15 +7,15 @@ tensors. Both forms are read: the zip file of PyTorch 1.6 and later, and the row
 """
 
 import json
-import mmap
 import os
 import pickletools
 import struct
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
+from io import BytesIO
 from math import prod
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,12 +61,13 @@ def read(path: str | Path) -> dict[str, Array]:
     """
     path = Path(path)
     try:
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as whole:
-            tree, storages = (_zipped if whole[:2] == b"PK" else _in_a_row)(whole)
-            tensors = dict(_tensors(tree, set()))
-            if sum(prod(tensor.shape) for tensor in tensors.values()) > 8 * len(whole):
-                raise ValueError("tensors that share their numbers many times over")
-            return {name: _array(tensor, storages) for name, tensor in tensors.items()}
+        content = path.read_bytes()
+        form = _zipped if content.startswith(b"PK") else _in_a_row
+        tree, storages = form(BytesIO(content), len(content))
+        tensors = dict(_tensors(tree, set()))
+        if sum(prod(tensor.shape) for tensor in tensors.values()) > 8 * len(content):
+            raise ValueError("tensors that share their numbers many times over")
+        return {name: _array(tensor, storages) for name, tensor in tensors.items()}
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
     except DataError as error:
@@ -79,9 +80,9 @@ def read(path: str | Path) -> dict[str, Array]:
 # ------------------------------------------------------------------------------ the files
 
 
-def _zipped(whole: mmap.mmap) -> tuple[Any, Mapping[str, bytes]]:
-    with zipfile.ZipFile(whole) as archive:  # type: ignore[arg-type]
-        if sum(info.file_size for info in archive.infolist()) > len(whole):
+def _zipped(whole: BytesIO, size: int) -> tuple[Any, Mapping[str, bytes]]:
+    with zipfile.ZipFile(whole) as archive:
+        if sum(info.file_size for info in archive.infolist()) > size:
             raise ValueError("more in the zip file than its size: no state dict is compressed")
         (found,) = [name for name in archive.namelist() if name.endswith("/data.pkl")]
         folder = found.removesuffix("data.pkl")
@@ -92,7 +93,7 @@ def _zipped(whole: mmap.mmap) -> tuple[Any, Mapping[str, bytes]]:
         return tree, {key: archive.read(f"{folder}data/{key}") for key in storages}
 
 
-def _in_a_row(whole: mmap.mmap) -> tuple[Any, Mapping[str, bytes]]:
+def _in_a_row(whole: BytesIO, size: int) -> tuple[Any, Mapping[str, bytes]]:
     """Magic number, version, machine, tree and keys as pickles; then each key's length and bytes."""
     if _loaded(whole)[0] != _MAGIC:
         raise ValueError("its first pickle is not the magic number")
@@ -102,7 +103,7 @@ def _in_a_row(whole: mmap.mmap) -> tuple[Any, Mapping[str, bytes]]:
     contents = {}
     for key in _loaded(whole)[0]:
         (length,) = struct.unpack("<q", whole.read(8))
-        if length != storages[key].length:
+        if not length == storages[key].length <= size:
             raise ValueError(f"storage {key!r} has {length} numbers, not {storages[key].length}")
         contents[key] = whole.read(length * np.dtype(storages[key].kind).itemsize)
     return tree, contents
@@ -151,7 +152,7 @@ class _Global(str):
     __slots__ = ()
 
 
-def _loaded(file: Any) -> tuple[Any, dict[str, _Storage]]:
+def _loaded(file: IO[bytes]) -> tuple[Any, dict[str, _Storage]]:
     """What one pickle describes, and the storages it names, by key."""
     stack: list[Any] = []
     marks: list[int] = []
