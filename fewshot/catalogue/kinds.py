@@ -65,7 +65,7 @@ KINDS = {
     kind.name: kind
     for kind in (
         Kind(
-            "backbone", "Backbone", True, ("options", "input_shape"),
+            "backbone", "Backbone", True, ("options", "input_shape"), ("saved",),
             sections=("backbone",), flag="--backbone",
         ),
         Kind(

@@ -19,6 +19,8 @@
 
 The factory of a metric, loss, head or miner that has a parameter `embedding_dim` is given that of
 the backbone, which is made first; that of a sampler that has a parameter `role` the data set's.
+The factory of a backbone that has a parameter `saved` is given, where it is made again, the arrays
+that were saved of it by name, else nothing: for one whose shapes its options do not tell.
 
 `options` is an instance of the component's own options class. Shapes below: b images, h x w pixels,
 c channels, d embedding dimensions, s support and q query images, m other images, `…` leading axes

@@ -172,7 +172,7 @@ def remade(recipe: Recipe, registry: Registry) -> tuple[Embedder, Metric, Head]:
     """The recipe's parts with its weights, in eval mode; OutputError where these do not fit."""
     embedder, metric, head = network(
         registry, recipe.shape, recipe.seed, recipe.backbone, recipe.preprocess, recipe.embedding,
-        recipe.metric, recipe.head,
+        recipe.metric, recipe.head, recipe.weights,
     )  # fmt: skip
     learned = Learned(embedder.backbone, metric, head=head, centre=embedder.centre)
     fill(learned, {name: mx.array(array) for name, array in recipe.weights.items()})

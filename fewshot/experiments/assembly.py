@@ -131,17 +131,24 @@ def network(
     embedding: EmbeddingOptions,
     metric: Chosen,
     head: Chosen,
+    saved: Mapping[str, Any] | None = None,
 ) -> tuple[Embedder, Metric, Head]:
     """An embedder of images of a shape, the metric and the head, untrained.
 
-    The one way these are made, for a run and for every use of what it trained.
+    The one way these are made, for a run and for every use of what it trained, whose weights are
+    `saved`: they are put in afterwards.
     """
+    of_backbone = {
+        name.removeprefix("backbone."): array
+        for name, array in (saved or {}).items()
+        if name.startswith("backbone.")
+    }
 
     def part(kind: str, chosen: Chosen, *arguments: Any, **known: Any) -> Any:
         entry = registry.get(kind, chosen.name)
         return make(entry, chosen.options, *arguments, seed=seed, **known)
 
-    net = part("backbone", backbone, shape)
+    net = part("backbone", backbone, shape, saved=of_backbone)
     dim = net.embedding_dim  # may matter to the others
     transforms = tuple(part("transform", chosen) for chosen in preprocess)
     centre = Centre(dim) if embedding.centre == "train" else None
@@ -162,7 +169,12 @@ def origins(registry: Registry, parts: Iterable[tuple[str, Chosen]]) -> dict[str
     return {f"{e.kind} {e.qualified}": f"{e.provider} {e.version}" for e in entries}
 
 
-def build(config: RunConfig, registry: Registry, dataset: Dataset | None = None) -> Parts:
+def build(
+    config: RunConfig,
+    registry: Registry,
+    dataset: Dataset | None = None,
+    saved: Mapping[str, Any] | None = None,
+) -> Parts:
     """Make every part, but the dataset where it is given; nothing is drawn or decoded yet.
 
     Raises ConfigError for what a part refuses, DataError for classes too small, PluginError for a
@@ -178,7 +190,7 @@ def build(config: RunConfig, registry: Registry, dataset: Dataset | None = None)
     shape = dataset[0].shape
     embedder, metric, head = network(
         registry, shape, config.seed, config.backbone, config.preprocess, config.embedding,
-        config.metric, config.head,
+        config.metric, config.head, saved,
     )  # fmt: skip
     dim = embedder.backbone.embedding_dim
 

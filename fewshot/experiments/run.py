@@ -113,8 +113,9 @@ def trained(folder: Path, registry: Registry) -> Parts:
     `embed(parts.embedder, …)`, `parts.metric` and `parts.head` serve any images of `parts.shape`.
     Raises OutputError for a folder that is no run, has no weights yet or damaged ones.
     """
-    parts = build(resolve(registry, [run_config(folder)]), registry)
-    fill(parts.learned, run_weights(folder), f"{folder}: its weights")
+    weights = run_weights(folder)
+    parts = build(resolve(registry, [run_config(folder)]), registry, saved=weights)
+    fill(parts.learned, weights, f"{folder}: its weights")
     parts.learned.eval()
     return parts
 
@@ -128,7 +129,7 @@ def evaluate_run(
     ConfigError for another metric or head that has learned parts.
     """
     manifest = files.read_json(folder / "manifest.json")
-    parts = build(config, registry)
+    parts = build(config, registry, saved=run_weights(folder))
     known = {*manifest["classes"]["train"], *manifest["classes"]["val"]} & {*parts.split.test}
     if known:
         raise DataError(f"the run was trained or stopped on {', '.join(sorted(known))}: no test")

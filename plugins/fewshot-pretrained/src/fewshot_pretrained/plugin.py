@@ -2,10 +2,10 @@
 
 from fewshot import Component, hookimpl
 
-from .networks import inverted
+from .networks import inverted, onnx_file
 
 
 @hookimpl
 def fewshot_backbones() -> list[Component]:
     """Networks with published weights."""
-    return [*inverted.COMPONENTS]
+    return [*inverted.COMPONENTS, *onnx_file.COMPONENTS]
