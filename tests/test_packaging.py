@@ -16,12 +16,14 @@ PLACES = {
     "fewshot": ROOT,
     "fewshot-asl": ROOT / "plugins" / "fewshot-asl",
     "fewshot-omniglot": ROOT / "plugins" / "fewshot-omniglot",
+    "fewshot-pretrained": ROOT / "plugins" / "fewshot-pretrained",
     "fewshot-broken": ROOT / "tests" / "broken_plugin",
 }
 PACKAGES = {
     "fewshot": ROOT / "fewshot",
     "fewshot-asl": PLACES["fewshot-asl"] / "src" / "fewshot_asl",
     "fewshot-omniglot": PLACES["fewshot-omniglot"] / "src" / "fewshot_omniglot",
+    "fewshot-pretrained": PLACES["fewshot-pretrained"] / "src" / "fewshot_pretrained",
 }
 
 pytestmark = pytest.mark.skipif(

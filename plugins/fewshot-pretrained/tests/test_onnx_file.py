@@ -1,4 +1,4 @@
-"""An ONNX file computes the embeddings, whatever its layout, and is kept with what it is used for."""
+"""An ONNX file computes the embeddings, whatever its layout, and is kept with what uses it."""
 
 from functools import partial
 from pathlib import Path
@@ -7,8 +7,6 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 import pytest
-from fewshot_pretrained.networks import onnx_file
-from fewshot_pretrained.networks.onnx_file import OnnxOptions
 from mlx.utils import tree_flatten
 
 import fewshot as fs
@@ -17,6 +15,11 @@ from fewshot.catalogue.loading import build_registry
 from fewshot.experiments.config import resolve
 from fewshot.experiments.run import run, trained
 from fewshot.testing import check_backbone
+
+pytest.importorskip("fewshot_pretrained", reason="the plugin fewshot-pretrained is not installed")
+
+from fewshot_pretrained.networks import onnx_file
+from fewshot_pretrained.networks.onnx_file import OnnxOptions
 
 onnx = pytest.importorskip("onnx", reason="the extra `onnx` is not installed")
 pytest.importorskip("onnxruntime", reason="the extra `onnx` is not installed")
@@ -58,7 +61,9 @@ def graph(
         nodes.append(helper.make_node("Reshape", ["map", "shape"], ["row"]))
         nodes.append(helper.make_node("Transpose", ["row"], ["out"], perm=[0, 2, 1]))
         out = [batch, None, 5]
-    given = [value("images", shape=shape)] + [value(f"more{i}", shape=[1]) for i in range(1, inputs)]
+    given = [value("images", shape=shape)] + [
+        value(f"more{i}", shape=[1]) for i in range(1, inputs)
+    ]
     outputs = [
         helper.make_tensor_value_info("map", onnx.TensorProto.FLOAT, [batch, 5, None, None]),
         helper.make_tensor_value_info("out", onnx.TensorProto.FLOAT, out),

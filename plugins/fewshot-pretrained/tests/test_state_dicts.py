@@ -8,19 +8,22 @@ import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import mlx.core as mx
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from fewshot_pretrained import state_dicts
-from fewshot_pretrained.weights import weights
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays_of
 
 from fewshot import DataError
+
+pytest.importorskip("fewshot_pretrained", reason="the plugin fewshot-pretrained is not installed")
+
+from fewshot_pretrained import state_dicts
+from fewshot_pretrained.weights import weights
 
 KINDS = {
     "<f8": "DoubleStorage", "<f4": "FloatStorage", "<f2": "HalfStorage", "<i8": "LongStorage",
@@ -54,7 +57,7 @@ class Stored:
 class Writer(pickle._Pickler):  # type: ignore[name-defined]
     """Protocol 2, as `torch.save` writes it."""
 
-    dispatch = dict(pickle._Pickler.dispatch)  # type: ignore[attr-defined]
+    dispatch: ClassVar = dict(pickle._Pickler.dispatch)  # type: ignore[attr-defined]
 
     def __init__(self, file: Any, *, view: bool) -> None:
         super().__init__(file, protocol=2)
@@ -176,7 +179,8 @@ def test_state_dicts_are_ordered_have_metadata_and_share(form: Callable[[Any], b
     first, second = tensor(shared[2:], "0"), tensor(shared.reshape(2, 3).T, "0")
     hooks = Called(Named("collections", "OrderedDict"))
     found = read(
-        path, form({"w": Called(parameter, first, True, hooks), "v": second, "epoch": 3, "e": ordered})
+        path,
+        form({"w": Called(parameter, first, True, hooks), "v": second, "epoch": 3, "e": ordered}),
     )
     np.testing.assert_array_equal(found["w"], [2, 3, 4, 5])
     np.testing.assert_array_equal(found["v"], [[0, 3], [1, 4], [2, 5]])
@@ -190,7 +194,9 @@ def test_bfloat16_is_the_upper_half_of_a_float32(path: Path, numbers: list[float
     upper = (wide.view(np.uint32) >> 16).astype(np.uint16)
     found = read(path, zipped({"a": tensor(upper, "0", "BFloat16Storage")}))["a"]
     assert found.dtype == np.float32
-    np.testing.assert_array_equal(found, np.array(mx.array(upper).view(mx.bfloat16).astype(mx.float32)))
+    np.testing.assert_array_equal(
+        found, np.array(mx.array(upper).view(mx.bfloat16).astype(mx.float32))
+    )
 
 
 RAN: list[str] = []
@@ -208,7 +214,9 @@ def ran(what: str) -> None:
 def test_another_global_is_named_and_not_run(
     form: Callable[[Any], bytes], path: Path, function: Named
 ):
-    refused(path, form({"a": Called(function, "RAN.append(1)")}), rf"{function.module}.{function.name}")
+    refused(
+        path, form({"a": Called(function, "RAN.append(1)")}), rf"{function.module}.{function.name}"
+    )
     assert not RAN
 
 
@@ -303,7 +311,11 @@ def test_what_torch_saves(tmp_path: Path, newer: bool):
     import torch
 
     network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4))
-    state = {**network.state_dict(), "half": torch.ones(3).half(), "brain": torch.ones(2).bfloat16()}
+    state = {
+        **network.state_dict(),
+        "half": torch.ones(3).half(),
+        "brain": torch.ones(2).bfloat16(),
+    }
     torch.save(state, tmp_path / "model.pth", _use_new_zipfile_serialization=newer)
     found = state_dicts.read(tmp_path / "model.pth")
     assert found.keys() == state.keys()

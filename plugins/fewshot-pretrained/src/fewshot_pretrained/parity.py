@@ -1,7 +1,8 @@
-"""Whether packaged weights give here what they give in PyTorch: `python -m fewshot_pretrained.parity`.
+"""Whether packaged weights give here what they give in PyTorch.
 
-Needs the extra `parity`. torch reads the published file by itself and fills the reference model in
-the file's own order, so nothing of this package is on both sides.
+`python -m fewshot_pretrained.parity` needs the extra `parity`. There torch reads the published file
+by itself and fills the reference model in the file's own order, so nothing of this package is on
+both sides.
 """
 
 import sys
@@ -32,10 +33,11 @@ def _lite0() -> Any:
 
 
 def _mobilenet_v2() -> Any:
+    import torch
     import torchvision
 
     model = torchvision.models.mobilenet_v2(weights=None)
-    model.classifier = __import__("torch").nn.Identity()
+    model.classifier = torch.nn.Identity()
     return model
 
 
@@ -79,11 +81,11 @@ def main(arguments: list[str]) -> int:
     for name, (packaged, _) in REFERENCES.items():
         path = Path(given[name]) if name in given else packaged.path()
         if path is None:
-            print(f"{name}: no weights here: {packaged.install}")  # noqa: T201
+            print(f"{name}: no weights here: {packaged.install}")
             continue
         errors = [error(name, path, shape) for shape in SHAPES]
         failed |= not max(errors) <= TOLERANCE
-        print(f"{name}: largest error {max(errors):.1e} of {TOLERANCE:.0e}")  # noqa: T201
+        print(f"{name}: largest error {max(errors):.1e} of {TOLERANCE:.0e}")
     return failed
 
 

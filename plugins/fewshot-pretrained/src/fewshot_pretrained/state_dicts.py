@@ -36,7 +36,7 @@ _MOST_STEPS = 1_000_000
 # What damaged and hostile files end in.
 _UNREADABLE = (
     ValueError, KeyError, IndexError, TypeError, AttributeError, EOFError, OverflowError,
-    MemoryError, NotImplementedError, RecursionError, RuntimeError, struct.error, zipfile.BadZipFile,
+    MemoryError, NotImplementedError, RuntimeError, struct.error, zipfile.BadZipFile,
 )  # fmt: skip
 
 
@@ -56,8 +56,9 @@ class _Tensor(NamedTuple):
 def read(path: str | Path) -> dict[str, Array]:
     """The tensors of a state dict or checkpoint by name, those in inner dicts as "outer.inner".
 
-    Read-only; bfloat16 as float32. What is no tensor is left out. Raises DataError, naming the file, for anything but a state dict: another global in
-    it (which is named), a damaged file, a tensor that reaches beyond its storage.
+    Read-only; bfloat16 as float32. What is no tensor is left out. Raises DataError, naming the
+    file, for anything but a state dict: another global in it (which is named), a damaged file, a
+    tensor that reaches beyond its storage.
     """
     path = Path(path)
     try:
@@ -94,7 +95,7 @@ def _zipped(whole: BytesIO, size: int) -> tuple[Any, Mapping[str, bytes]]:
 
 
 def _in_a_row(whole: BytesIO, size: int) -> tuple[Any, Mapping[str, bytes]]:
-    """Magic number, version, machine, tree and keys as pickles; then each key's length and bytes."""
+    """Pickles of magic number, version, machine, tree and keys, then every key's contents."""
     if _loaded(whole)[0] != _MAGIC:
         raise ValueError("its first pickle is not the magic number")
     _loaded(whole)
@@ -171,6 +172,7 @@ def _loaded(file: IO[bytes]) -> tuple[Any, dict[str, _Storage]]:
                 raise ValueError("a key that is neither text nor a number")
             target[key] = value
 
+    argument: Any
     for step, (code, argument, _) in enumerate(pickletools.genops(file)):
         if step > _MOST_STEPS:
             raise ValueError(f"more than {_MOST_STEPS} steps")

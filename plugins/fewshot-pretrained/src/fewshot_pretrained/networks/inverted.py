@@ -28,7 +28,7 @@ from .published import PublishedOptions, Shape, freeze, require_shape
 
 @frozen
 class Row:
-    """`count` blocks, the first with the stride: kernel, width inside as a multiple of the input."""
+    """`count` blocks, the first with the stride: kernel, width inside in multiples of the input."""
 
     count: int
     kernel: int
@@ -95,7 +95,7 @@ class InvertedResiduals(nn.Module):
         super().__init__()
         height, width, channels = input_shape
         self._design, self._size = design, [height, width]
-        blocks = [Sequential(*self._convolution(channels, _STEM, 3, 2), ReLU6())]
+        blocks: list[nn.Module] = [Sequential(*self._convolution(channels, _STEM, 3, 2), ReLU6())]
         inputs = _STEM
         for row in design.rows:
             for stride in (row.stride, *[1] * (row.count - 1)):
@@ -104,7 +104,7 @@ class InvertedResiduals(nn.Module):
                 blocks.append(kind(*layers))
                 inputs = row.outputs
         blocks.append(Sequential(*self._convolution(inputs, _WIDTH), ReLU6()))
-        self.layers = Sequential(*blocks, nn.AvgPool2d(tuple(self._size)), Flatten())
+        self.layers = Sequential(*blocks, nn.AvgPool2d((self._size[0], self._size[1])), Flatten())
 
     def _block(self, inputs: int, row: Row, stride: int) -> list[nn.Module]:
         inside = inputs * row.expansion
@@ -123,15 +123,12 @@ class InvertedResiduals(nn.Module):
             total = max(0, (self._size[axis] - 1) * stride + kernel - size)
             beside[2 * axis : 2 * axis + 2] = [total // 2, total - total // 2]
         padding = 0 if far else kernel // 2
-        layer = nn.Conv2d(
-            inputs, outputs, kernel, stride, padding, groups=groups, bias=False
-        )
+        layer = nn.Conv2d(inputs, outputs, kernel, stride, padding, groups=groups, bias=False)
         return [*([Pad(*beside)] if far else []), layer, BatchNorm(outputs, self._design.eps)]
 
     def __call__(self, images: mx.array) -> mx.array:
         """Embed a batch."""
         return self.layers(images)
-
 
 
 def _leaves(layer: Any) -> Iterator[Any]:

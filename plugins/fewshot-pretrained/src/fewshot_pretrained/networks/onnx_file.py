@@ -179,7 +179,7 @@ def _input(session: Any, options: OnnxOptions) -> Any:
 def _output(session: Any, options: OnnxOptions) -> str:
     there = {each.name: len(each.shape or ()) for each in session.get_outputs()}
     fit = [name for name, axes in there.items() if 2 <= axes <= 4]
-    if options.output and options.output not in fit or not fit:
+    if (options.output and options.output not in fit) or not fit:
         listed = ", ".join(f"{name} ({axes} axes)" for name, axes in there.items())
         raise ConfigError(f"{options.path} has no output '{options.output}' to take: {listed}")
     flat = [name for name in fit if there[name] == 2]

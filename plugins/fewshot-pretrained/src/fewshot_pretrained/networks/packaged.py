@@ -21,7 +21,7 @@ Tensors = Mapping[str, NDArray[Any]]
 
 @frozen
 class Packaged:
-    """The distribution and the file in it that hold the weights of `name`, and how to install it."""
+    """The distribution and its file that hold the weights of `name`, and how to install it."""
 
     name: str
     distribution: str
