@@ -67,7 +67,8 @@ class Embedder:
     def __call__(self, images: mx.array) -> mx.array:
         """Preprocessed images (b, h, w, c) -> embeddings (b, d), of length 1 under l2.
 
-        With five crops, and not in training, the mean over `five_crops`.
+        With five crops, and not in training, which a frozen backbone never is, the mean over
+        `five_crops`.
         """
         if self.backbone.training:
             return self.scaled(self.backbone(images))

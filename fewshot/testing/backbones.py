@@ -10,6 +10,7 @@ import numpy as np
 from attrs import frozen
 from mlx.utils import tree_flatten
 
+from ..catalogue.kinds import asked_for
 from ..compute.modules import evaluating
 from ..core.errors import ConfigError
 from ..core.interfaces import Backbone
@@ -49,7 +50,7 @@ class Tried:
 
 
 def _subject(factory: Callable[[Any, Shape], Any], options: Any) -> Tried:
-    make = partial(factory, options)
+    make = partial(factory, options, **asked_for(factory, {"saved": {}}))
     for size in _SIZES:
         try:
             make((size, size, 3))

@@ -4,9 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
+import mlx.nn as nn
 import numpy as np
 import pytest
-from attrs import frozen
+from attrs import evolve, frozen
 
 import fewshot as fs
 from fewshot.catalogue.hooks import hookimpl
@@ -16,8 +17,10 @@ from fewshot.compute.modules import snapshot
 from fewshot.core.components import Component
 from fewshot.core.errors import OutputError, PluginError
 from fewshot.core.files import read_json
+from fewshot.core.options import NoOptions
+from fewshot.deploy.recipe import Recipe, remade
 from fewshot.experiments.assembly import build, initialise
-from fewshot.experiments.config import RunConfig, resolve
+from fewshot.experiments.config import Chosen, RunConfig, resolve
 from fewshot.experiments.run import evaluate_run, run, trained
 
 SHAPE = (16, 16, 1)
@@ -134,3 +137,33 @@ def test_a_kind_without_weights_has_none_to_be_given():
 
     with pytest.raises(PluginError, match="transform 'x' has `initialise`"):
         collect(Plugin, "mine", "1")
+
+
+def test_a_backbone_is_made_again_by_what_was_saved_of_it():
+    """Where its options do not tell its shapes, as those of a file that is gone do not."""
+
+    class Columns(nn.Module):
+        def __init__(self, weight: mx.array) -> None:
+            super().__init__()
+            self.weight = weight
+            self.embedding_dim = weight.shape[1]
+
+        def __call__(self, x: mx.array) -> mx.array:
+            return x.mean(axis=(1, 2)) @ self.weight
+
+    def factory(_: Any, shape: tuple[int, int, int], saved: Any) -> Any:
+        return Columns(mx.zeros((1, saved["weight"].shape[1] if saved else 3)))
+
+    known = registry()
+    known.add([Registered("backbone", Component("columns", factory), "tried", "1")])
+    chosen = config(known, "")
+    chosen = evolve(chosen, backbone=Chosen("tried/columns", NoOptions()))
+    assert build(chosen, known).embedder.backbone.embedding_dim == 3
+    weights = {"backbone.weight": mx.arange(5, dtype=mx.float32)[None], "metric.weight": mx.ones(2)}
+    assert build(chosen, known, saved=weights).embedder.backbone.embedding_dim == 5
+    recipe = Recipe(
+        SHAPE, chosen.backbone, (), chosen.embedding, chosen.metric, chosen.head, {},
+        {"backbone.weight": np.array(weights["backbone.weight"])},
+    )  # fmt: skip
+    again = remade(recipe, known)[0].backbone
+    assert again.weight.tolist() == [[0, 1, 2, 3, 4]]
