@@ -10,10 +10,10 @@ from attrs import evolve, frozen
 from mlx.utils import tree_flatten
 from numpy.typing import NDArray
 
-from ..compute.modules import copied
+from ..compute.modules import copied, parameter_count
 from ..core.components import Component
 from ..core.draws import Ints
-from ..core.errors import TrainingError
+from ..core.errors import ConfigError, TrainingError
 from ..core.interfaces import Adapter, Metric, Transform
 from ..core.options import NoOptions, above, at_least, at_most, option, positive, share, within
 from ..core.seeding import generator
@@ -82,7 +82,8 @@ def finetune(options: FinetuneOptions = FinetuneOptions()) -> Adapter[Embedder]:
     Each step draws images of every class, twice, and augments them: the first make the prototypes,
     the second are the queries. They differ where the class has enough images; with one, they are
     two views of it. Batch norm keeps its statistics, nothing is dropped. The order of the support
-    does not matter. Raises TrainingError where the loss is no longer finite.
+    does not matter. Raises ConfigError for a frozen backbone, TrainingError where the loss is no
+    longer finite.
     """
     augment = _augment(options.crop, options.colour)
     head, loss = nearest_prototype(), prototypical(PrototypicalOptions(options.temperature))
@@ -95,6 +96,7 @@ def finetune(options: FinetuneOptions = FinetuneOptions()) -> Adapter[Embedder]:
         alone = evolve(mine, crops="one")
         pools = [np.flatnonzero(labels == label) for label in range(n_way)]
         truth = mx.array(np.repeat(np.arange(n_way), options.per_class))
+        _require_trainable("finetune", mine.backbone, options.steps)
         model = _last(mine.backbone, options.layers)
         optimizer = optimizers.Adam(options.learning_rate, bias_correction=True)
 
@@ -119,6 +121,14 @@ def finetune(options: FinetuneOptions = FinetuneOptions()) -> Adapter[Embedder]:
         return mine
 
     return adapt
+
+
+def _require_trainable(adapter: str, backbone: nn.Module, steps: int) -> None:
+    if steps and not parameter_count(backbone):
+        raise ConfigError(
+            f"adapter '{adapter}' trains the backbone, which is frozen: --set "
+            "backbone.frozen=false, where it has that option, or --adapter whiten"
+        )
 
 
 def _drawn(rng: np.random.Generator, pool: Ints, count: int) -> Ints:
@@ -153,7 +163,7 @@ def maml(options: MamlOptions = MamlOptions()) -> Adapter[Embedder]:
     What the learner maml does in its inner steps, with the loss prototypical and the head
     nearest-prototype: the options should be those of the training. Batch norm keeps its
     statistics, nothing is dropped. The order of the support does not matter. Raises
-    TrainingError where the loss is no longer finite.
+    ConfigError for a frozen backbone, TrainingError where the loss is no longer finite.
     """
     head, loss = nearest_prototype(), prototypical(PrototypicalOptions(options.temperature))
 
@@ -162,6 +172,7 @@ def maml(options: MamlOptions = MamlOptions()) -> Adapter[Embedder]:
     ) -> Embedder:
         images, labels = _sorted(images, labels)
         mine, n_way, truth = _own(embedder), int(labels.max()) + 1, mx.array(labels)
+        _require_trainable("maml", mine.backbone, options.inner_steps)
         alone = evolve(mine, crops="one")
         pixels = mx.array(embedder.prepared(images))
 

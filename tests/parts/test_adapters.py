@@ -9,7 +9,7 @@ from attrs import evolve
 from numpy.typing import NDArray
 
 from fewshot.compute.modules import copied
-from fewshot.core.errors import TrainingError
+from fewshot.core.errors import ConfigError, TrainingError
 from fewshot.parts.adapters import FinetuneOptions, WhitenOptions, finetune, maml, none, whiten
 from fewshot.parts.embedder import Centre, Embedder
 from fewshot.parts.metrics import euclidean
@@ -133,3 +133,11 @@ def test_an_adapted_embedder_keeps_the_centre(adapter: Any) -> None:
     assert np.allclose(embedded(adapted, QUERIES), expected, atol=1e-5)
     assert adapted.centre is not centre
     assert np.allclose(np.array(centre.mean), mean)
+
+
+@pytest.mark.parametrize("adapter", [finetune(), maml()])
+def test_a_frozen_backbone_cannot_be_trained_and_the_way_out_is_named(adapter: Any) -> None:
+    ours = small_embedder()
+    ours.backbone.freeze()
+    with pytest.raises(ConfigError, match=r"frozen: --set backbone\.frozen=false"):
+        adapter(ours, *task(2), euclidean(), 0)
