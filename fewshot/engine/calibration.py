@@ -19,7 +19,8 @@ from ..core.draws import EpisodeBlock, Ints
 from ..core.errors import ConfigError
 from ..core.figures import DistanceCounts, UnknownFigures, UnknownRow
 from ..core.interfaces import Head, Metric
-from ..parts.heads import nearest_of_class, prototypes
+from ..parts.heads.nearest import nearest_of_class
+from ..parts.heads.prototypes import prototypes
 from .protocol import leave_one_out
 from .verification import roc_auc
 

@@ -20,7 +20,7 @@ from ..engine.evaluation import Evaluation, evaluate, predict, unembedded
 from ..engine.protocol import Setting, held_out_episodes, needed
 from ..engine.speed import embedding_speed
 from ..engine.verification import verify
-from ..parts.heads import nearest_prototype
+from ..parts.heads.prototypes import nearest_prototype
 from ..parts.metrics import euclidean
 from .assembly import Draws, Parts
 

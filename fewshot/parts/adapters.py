@@ -18,7 +18,7 @@ from ..core.interfaces import Adapter, Metric, Transform
 from ..core.options import NoOptions, above, at_least, at_most, option, positive, share, within
 from ..core.seeding import generator
 from .embedder import Embedder
-from .heads import nearest_prototype
+from .heads.prototypes import nearest_prototype
 from .learners import descend
 from .losses.scores import PrototypicalOptions, prototypical
 from .transforms import ColourOptions, CropOptions, colour_jitter, random_resized_crop

@@ -12,7 +12,7 @@ from ..core.draws import Episode, Labelled, Pairs, Triplets
 from ..core.interfaces import Batch, Learner, Miner
 from ..core.options import NoOptions
 from ..engine.objective import Learned, Objective, batch_of
-from ..parts.heads import nearest_prototype
+from ..parts.heads.prototypes import nearest_prototype
 from ..parts.losses.pairs import contrastive
 from ..parts.losses.scores import prototypical
 from ..parts.losses.triplets import triplet

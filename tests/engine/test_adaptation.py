@@ -25,7 +25,7 @@ from fewshot.parts.adapters import FinetuneOptions, finetune, none
 from fewshot.parts.backbones import Conv4Options, conv4
 from fewshot.parts.embedder import Embedder
 from fewshot.parts.episodes import EpisodesOptions, episodes
-from fewshot.parts.heads import nearest_prototype
+from fewshot.parts.heads.prototypes import nearest_prototype
 from fewshot.parts.metrics import euclidean
 
 Array = NDArray[Any]

@@ -30,7 +30,8 @@ from fewshot.engine.protocol import (
 )
 from fewshot.engine.statistics import bootstrap_interval, t_interval
 from fewshot.parts.episodes import EpisodesOptions, all_way, episodes
-from fewshot.parts.heads import nearest_prototype, nearest_support
+from fewshot.parts.heads.nearest import nearest_support
+from fewshot.parts.heads.prototypes import nearest_prototype
 from fewshot.parts.metrics import cosine, euclidean, manhattan
 
 Array = NDArray[Any]

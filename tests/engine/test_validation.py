@@ -18,7 +18,8 @@ from fewshot.engine.evaluation import evaluate
 from fewshot.engine.protocol import validation_draws
 from fewshot.engine.validation import validation
 from fewshot.parts.embedder import Centre, Embedder
-from fewshot.parts.heads import nearest_prototype, nearest_support
+from fewshot.parts.heads.nearest import nearest_support
+from fewshot.parts.heads.prototypes import nearest_prototype
 from fewshot.parts.metrics import euclidean
 
 

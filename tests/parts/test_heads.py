@@ -15,17 +15,10 @@ from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 from strategies import REGISTRY, make
 
-from fewshot.parts.heads import (
-    BdCspnOptions,
-    LdaOptions,
-    NearestSupportOptions,
-    RelationOptions,
-    bd_cspn,
-    lda,
-    nearest_prototype,
-    nearest_support,
-    relation,
-)
+from fewshot.parts.heads.learned import RelationOptions, relation
+from fewshot.parts.heads.nearest import NearestSupportOptions, nearest_support
+from fewshot.parts.heads.prototypes import LdaOptions, lda, nearest_prototype
+from fewshot.parts.heads.transductive import BdCspnOptions, bd_cspn
 from fewshot.parts.metrics import cosine, euclidean, manhattan, sqeuclidean
 from fewshot.testing import tasks
 from fewshot.testing.heads import scores

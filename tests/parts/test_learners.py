@@ -20,7 +20,7 @@ from fewshot.parts import adapters
 from fewshot.parts.backbones import Conv4Options, conv4
 from fewshot.parts.embedder import Embedder
 from fewshot.parts.episodes import EpisodesOptions, episodes
-from fewshot.parts.heads import nearest_prototype
+from fewshot.parts.heads.prototypes import nearest_prototype
 from fewshot.parts.learners import MamlOptions, descend, maml, plain
 from fewshot.parts.losses.scores import PrototypicalOptions, prototypical
 from fewshot.parts.metrics import sqeuclidean

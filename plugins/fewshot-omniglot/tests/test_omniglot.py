@@ -19,7 +19,7 @@ from fewshot.data.datasets import decode
 from fewshot.data.split import split_classes
 from fewshot.experiments.config import resolve
 from fewshot.experiments.run import run
-from fewshot.parts.heads import NearestSupportOptions
+from fewshot.parts.heads.nearest import NearestSupportOptions
 
 pytest.importorskip("fewshot_omniglot", reason="the plugin fewshot-omniglot is not installed")
 

@@ -1,0 +1,135 @@
+"""Support images that are near, and their votes."""
+
+from collections.abc import Callable
+from typing import Literal
+
+import mlx.core as mx
+from attrs import frozen
+
+from ...core.components import Component
+from ...core.interfaces import Head, Metric
+from ...core.options import above, option, positive
+from .prototypes import one_hot
+
+# Distances below are 0.
+_NONE = 1e-12
+
+
+@frozen
+class NearestSupportOptions:
+    """Options of the k-nearest head."""
+
+    neighbours: int = option(1, "support images that vote", positive)
+    weights: Literal["votes", "distance"] = option(
+        "votes", "every vote counts the same, or by the inverse of its distance"
+    )
+
+
+def nearest_support(options: NearestSupportOptions = NearestSupportOptions()) -> Head:
+    """Share of votes among the k nearest support images.
+
+    Ties go to the class with the nearer image, then to class order: each score carries that rank
+    as half a vote at the most. More neighbours than support images: all vote. Weighted by distance
+    (Dudani 1976), scores are the shares of Σ 1/d alone; images at distance 0 outvote all others.
+    """
+    by_distance = options.weights == "distance"
+
+    def fit(
+        support: mx.array, support_labels: mx.array, metric: Metric, n_way: int
+    ) -> tuple[mx.array, ...]:
+        labels = mx.broadcast_to(support_labels, support.shape[:-1])
+        return support, labels, one_hot(labels, n_way)
+
+    def scores(state: tuple[mx.array, ...], query: mx.array, metric: Metric) -> mx.array:
+        support, labels, of_class = state
+        distances, n_way = metric.table(query, support), of_class.shape[-1]
+        k = min(options.neighbours, distances.shape[-1])
+        if by_distance:
+            found = _votes(distances, of_class, k, lambda d: 1 / mx.maximum(d, _NONE))
+            return found / found.sum(axis=-1, keepdims=True)
+        labels = mx.broadcast_to(labels, (*distances.shape[:-2], distances.shape[-1]))
+        nearest = nearest_of_class(distances, labels, n_way)
+        # A stable sort: of classes equally near, class order decides.
+        order = mx.argsort(nearest, axis=-1)
+        places = mx.broadcast_to(mx.arange(n_way, dtype=order.dtype), order.shape)
+        rank = mx.put_along_axis(mx.zeros_like(order), order, places, axis=-1)
+        votes = rank == 0 if k == 1 else _votes(distances, of_class, k, mx.ones_like) / k
+        return votes + (1 - rank / n_way) / (2 * k)
+
+    return Head(fit, scores, differentiable=False, votes=not by_distance)
+
+
+def nearest_of_class(distances: mx.array, labels: mx.array, n_way: int) -> mx.array:
+    """(…, q, s), (…, s) -> (…, q, n_way): the least distance to an image of each class."""
+    *lead, q, s = distances.shape
+    rows = distances.reshape(-1, q, s).swapaxes(-1, -2)
+    episode = mx.arange(rows.shape[0])[:, None]
+    least = mx.full((rows.shape[0], n_way, q), mx.inf)
+    least = least.at[episode, labels.reshape(-1, s)].minimum(rows)
+    return least.swapaxes(-1, -2).reshape(*lead, q, n_way)
+
+
+def _votes(
+    distances: mx.array, of_class: mx.array, k: int, weight: Callable[[mx.array], mx.array]
+) -> mx.array:
+    """(…, q, s), (…, s, n_way) -> (…, q, n_way): the weights of those of the k nearest of each class.
+
+    Of those equally far, class order decides.
+    """
+    last = mx.partition(distances, k - 1, axis=-1)[..., k - 1 : k]
+    near = (distances < last).astype(mx.float32)
+    nearer = near @ of_class
+    as_far = (distances == last).astype(mx.float32) @ of_class
+    left = k - nearer.sum(axis=-1, keepdims=True) - (as_far.cumsum(axis=-1) - as_far)
+    return (near * weight(distances)) @ of_class + mx.clip(left, 0, as_far) * weight(last)
+
+
+@frozen
+class MatchingOptions:
+    """Options of matching networks."""
+
+    temperature: float = option(
+        0.1, "distances are divided by it: less, and the nearest images count more", above(0)
+    )
+
+
+def matching(options: MatchingOptions = MatchingOptions()) -> Head:
+    """Log of the attention that each class's support gets (Vinyals et al. 2016, eq. 1).
+
+    log Σ_{i of c} a(q, xᵢ), a the softmax over all support images of minus the distance over the
+    temperature; without the networks that embed an image by its support (there: full context
+    embeddings). Under `cosine` these are their cosines.
+    """
+
+    def fit(
+        support: mx.array, support_labels: mx.array, metric: Metric, n_way: int
+    ) -> tuple[mx.array, ...]:
+        labels = mx.broadcast_to(support_labels, support.shape[:-1])
+        return support, labels, one_hot(labels, n_way)
+
+    def scores(state: tuple[mx.array, ...], query: mx.array, metric: Metric) -> mx.array:
+        support, labels, of_class = state
+        far = metric.table(query, support) / options.temperature
+        # Each class about its nearest image, so that no sum of exponentials is 0.
+        least = mx.stop_gradient(nearest_of_class(far, labels, of_class.shape[-1]))
+        sums = mx.exp(least @ of_class.swapaxes(-1, -2) - far) @ of_class
+        found = mx.log(sums) - least
+        return found - mx.logsumexp(found, axis=-1, keepdims=True)
+
+    return Head(fit, scores, differentiable=True)
+
+
+COMPONENTS = (
+    Component(
+        "matching",
+        matching,
+        MatchingOptions,
+        "the share of a softmax over all support images that each class has",
+    ),
+    Component(
+        "nearest-support",
+        nearest_support,
+        NearestSupportOptions,
+        "votes of the k nearest support images",
+    ),
+)
