@@ -72,7 +72,7 @@ def nearest_of_class(distances: mx.array, labels: mx.array, n_way: int) -> mx.ar
 def _votes(
     distances: mx.array, of_class: mx.array, k: int, weight: Callable[[mx.array], mx.array]
 ) -> mx.array:
-    """(…, q, s), (…, s, n_way) -> (…, q, n_way): the weights of those of the k nearest of each class.
+    """(…, q, s), (…, s, n_way) -> (…, q, n_way): the weights of the k nearest, by class.
 
     Of those equally far, class order decides.
     """

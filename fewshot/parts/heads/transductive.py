@@ -123,20 +123,22 @@ class LabelPropagationOptions:
     """Options of label propagation."""
 
     alpha: float = option(
-        0.9, "share of its neighbours' labels in an image's", within(at_least(0.0), at_most(0.999))
+        0.7, "share of its neighbours' labels in an image's", within(at_least(0.0), at_most(0.999))
     )
     neighbours: int = option(20, "nearest images that count", positive)
     width: float = option(
-        0.5, "squared width of the neighbourhood, as a share of the mean squared distance", above(0)
+        0.05,
+        "squared width of the neighbourhood, as a share of the mean squared distance",
+        above(0),
     )
 
 
 def label_propagation(options: LabelPropagationOptions = LabelPropagationOptions()) -> Head:
     """Labels that flow from the support along near images (Zhou et al. 2003; Liu et al. 2019).
 
-    F = (I − α S)⁻¹ Y, S = D^−½ W D^−½ (Liu et al., eq. 4), of support and queries at length 1. W is
-    exp(−d²/2σ²) of an image and its nearest others, of either the other's, and D its sums over rows;
-    σ² is a share of the mean d². Scores: F. The metric has no say.
+    F = (I − α S)⁻¹ Y, S = D^−½ W D^−½ (Liu et al., eq. 4), of support and queries at length 1.
+    W is exp(−d²/2σ²) between an image and its nearest others, D its sums over rows, σ² a share of
+    the mean d². Scores: F. The metric has no say.
 
     The inverse by Chebyshev's semi-iteration (Golub & Varga 1961), to 7 digits.
     """
@@ -152,7 +154,7 @@ def label_propagation(options: LabelPropagationOptions = LabelPropagationOptions
         mean = squares.mean(axis=(-1, -2), keepdims=True)
         width = options.width * mx.where(mean > 0, mean, 1.0)
         flow = mx.exp(-squares / width / 2) * mx.maximum(near, near.swapaxes(-1, -2))
-        degrees = mx.sqrt(flow.sum(axis=-1, keepdims=True))
+        degrees = mx.sqrt(mx.maximum(flow.sum(axis=-1, keepdims=True), 1e-30))
         flow = alpha * flow / (degrees * degrees.swapaxes(-1, -2))
         none = mx.zeros((*query.shape[:-1], of_class.shape[-1]))
         labels = before = mx.concatenate([of_class, none], axis=-2)
@@ -163,11 +165,6 @@ def label_propagation(options: LabelPropagationOptions = LabelPropagationOptions
         return found[..., support.shape[-2] :, :]
 
     return Head(_kept_unit, scores, differentiable=False, queries="together")
-
-
-def _gram(support: mx.array, query: mx.array) -> mx.array:
-    rows = mx.concatenate([support, query], axis=-2)
-    return rows @ rows.swapaxes(-1, -2)
 
 
 def _halved_squares(gram: mx.array, shares: mx.array) -> mx.array:
@@ -191,21 +188,21 @@ def _mean_shares(of_class: mx.array, q: int) -> mx.array:
 class TimOptions:
     """Options of transductive information maximisation."""
 
-    support: float = option(0.1, "weight of the support's cross-entropy", at_least(0.0))
+    support: float = option(1.0, "weight of the support's cross-entropy", at_least(0.0))
     marginal: float = option(1.0, "weight of the entropy of the queries' shares", at_least(0.0))
     conditional: float = option(0.1, "weight of the entropy of each query", at_least(0.0))
     temperature: float = option(15.0, "half the squared distances are multiplied by it", above(0))
-    steps: int = option(50, "steps of gradient descent", positive)
-    rate: float = option(0.03, "length of these steps", above(0))
+    steps: int = option(30, "steps of gradient descent", positive)
+    rate: float = option(0.005, "length of these steps", above(0))
 
 
 def tim(options: TimOptions = TimOptions()) -> Head:
     """Nearest prototype, moved so that queries tell most about classes (TIM, Boudiaf et al. 2020).
 
     Prototypes of embeddings of length 1 descend, from the class means, λ CE − Ĥ(Y) + α Ĥ(Y|X)
-    (eq. 3): the cross-entropy of the support, the entropy of the mean of the queries' p and the mean
-    of their entropies, p the softmax of −τ/2 times the squared distances (eq. 1), which are the
-    scores. The metric has no say. It takes as many queries of each class for granted.
+    (eq. 3): the cross-entropy of the support, the entropy of the mean of the queries' p and the
+    mean of their entropies, p the softmax of −τ/2 times the squared distances (eq. 1), which are
+    the scores. The metric has no say. It takes as many queries of each class for granted.
 
     Descent is by gradient with momentum (there: Adam), in the coordinates of support and queries.
     """
@@ -217,14 +214,14 @@ class AlphaTimOptions:
     """Options of α-TIM."""
 
     alpha: float = option(
-        5.0, "that of the entropies: more, and the queries' shares may be less even", above(1)
+        2.0, "that of the entropies: more, and the queries' shares may be less even", above(1)
     )
     support: float = option(1.0, "weight of the support's cross-entropy", at_least(0.0))
     marginal: float = option(1.0, "weight of the entropy of the queries' shares", at_least(0.0))
     conditional: float = option(1.0, "weight of the entropy of each query", at_least(0.0))
     temperature: float = option(15.0, "half the squared distances are multiplied by it", above(0))
-    steps: int = option(50, "steps of gradient descent", positive)
-    rate: float = option(0.03, "length of these steps", above(0))
+    steps: int = option(30, "steps of gradient descent", positive)
+    rate: float = option(0.005, "length of these steps", above(0))
 
 
 def alpha_tim(options: AlphaTimOptions = AlphaTimOptions()) -> Head:
@@ -237,32 +234,31 @@ def alpha_tim(options: AlphaTimOptions = AlphaTimOptions()) -> Head:
 
 
 def _informed(options: TimOptions | AlphaTimOptions, alpha: float) -> Head:
-    def entropy(p: mx.array) -> mx.array:
-        if alpha == 1:
-            return -(p * mx.log(p + 1e-12)).sum(axis=-1)
-        return (1 - mx.power(p, alpha).sum(axis=-1)) / (alpha - 1)
+    temperature = options.temperature
+
+    def rise(p: mx.array) -> mx.array:
+        """The derivative of the entropy by p, but for a constant: p sums to 1, whatever it adds."""
+        return -mx.log(p + 1e-12) if alpha == 1 else alpha / (1 - alpha) * mx.power(p, alpha - 1)
 
     def scores(state: tuple[mx.array, ...], query: mx.array, metric: Metric) -> mx.array:
         support, of_class, _ = state
         s, q = support.shape[-2], query.shape[-2]
-        gram, shares = _gram(support, unit(query)), _mean_shares(of_class, q)
-
-        def energy(logits: mx.array) -> mx.array:
-            log_p = logits - mx.logsumexp(logits, axis=-1, keepdims=True)
-            p = mx.exp(log_p[..., s:, :])
-            right = (of_class * log_p[..., :s, :]).sum() / s
-            even = options.marginal * entropy(p.mean(axis=-2)).sum()
-            return options.conditional * entropy(p).sum() / q - even - options.support * right
-
-        slope, speed = mx.grad(energy), mx.zeros_like(shares)
+        rows = mx.concatenate([support, unit(query)], axis=-2)
+        gram, shares = rows @ rows.swapaxes(-1, -2), _mean_shares(of_class, q)
+        speed = mx.zeros_like(shares)
         for _ in range(options.steps):
-            slopes = options.temperature * slope(
-                -options.temperature * _halved_squares(gram, shares)
-            )
+            every = mx.softmax(-temperature * _halved_squares(gram, shares), axis=-1)
+            p = every[..., s:, :]
+            even = options.marginal * rise(p.mean(axis=-2, keepdims=True))
+            pull = p * (options.conditional * rise(p) - even) / q
+            pull = pull - p * pull.sum(axis=-1, keepdims=True)
+            wrong = options.support / s * (every[..., :s, :] - of_class)
+            slopes = mx.concatenate([wrong, pull], axis=-2)  # by the logits
             push = slopes - slopes.sum(axis=-2, keepdims=True) * shares
-            speed = 0.9 * speed - options.rate * push
+            speed = 0.9 * speed - options.rate * temperature * push
             shares = shares + speed
-        return -options.temperature * _halved_squares(gram, shares)[..., s:, :]
+        means = shares.swapaxes(-1, -2) @ rows
+        return -temperature / 2 * _squares(rows[..., s:, :], means)
 
     return Head(_kept_unit, scores, differentiable=False, queries="together")
 
@@ -306,7 +302,8 @@ def pt_map(options: PtMapOptions = PtMapOptions()) -> Head:
         support, of_class, _ = state
         s, (*lead, q, _) = support.shape[-2], query.shape
         n_way = of_class.shape[-1]
-        gram, shares = _gram(support, prepared(query)), _mean_shares(of_class, q)
+        points = mx.concatenate([support, prepared(query)], axis=-2)
+        gram, shares = points @ points.swapaxes(-1, -2), _mean_shares(of_class, q)
         columns = mx.ones((*lead, n_way, 1))
 
         def shared(columns: mx.array) -> tuple[mx.array, mx.array]:
@@ -331,7 +328,7 @@ def pt_map(options: PtMapOptions = PtMapOptions()) -> Head:
 
 
 # Rounds of Sinkhorn's algorithm for each move of the prototypes; each sets out from the last.
-_SINKHORN = 10
+_SINKHORN = 5
 
 
 COMPONENTS = (
