@@ -25,12 +25,12 @@ from fewshot.parts.heads.transductive import (
     pt_map,
     tim,
 )
-from fewshot.parts.metrics import cosine, euclidean, sqeuclidean
+from fewshot.parts.metrics import cosine, euclidean
 
 pytest.importorskip("easyfsl")
-import torch  # noqa: E402  where easyfsl is, it is, too
-from easyfsl import methods  # noqa: E402
-from easyfsl.modules import MultiHeadAttention  # noqa: E402
+import torch
+from easyfsl import methods
+from easyfsl.modules import MultiHeadAttention
 
 BATCHES = 200
 Task = tuple[Any, Any, Any, int]

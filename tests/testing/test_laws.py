@@ -15,7 +15,10 @@ from fewshot.testing import LAWS, LawBroken, try_part
 
 # Options beside the default ones, that change which laws are demanded or how they are kept.
 OTHERS: dict[str, list[dict[str, Any]]] = {
-    "nearest-support": [{"neighbours": k} for k in (2, 3, 5, 50)],
+    "nearest-support": [
+        *({"neighbours": k} for k in (2, 3, 5, 50)),
+        {"neighbours": 3, "weights": "distance"},
+    ],
     "prototypical": [{"temperature": 0.0625, "label_smoothing": 0.2}],
     "contrastive": [{"margin": 0.25}, {"margin": 3.0}],
     "triplet": [{"margin": 2.0}, {"form": "smooth"}],
