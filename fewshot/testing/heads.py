@@ -146,13 +146,11 @@ def tells_apart(head: Head, seed: int, n_way: int, k_shot: int, metric: str) -> 
 
 @law(task=tasks(), metric=_exact, seed=seeds)
 def support_order(head: Head, task: Task, metric: str, seed: int) -> None:
-    """The order of the support does not matter, also where distances tie.
-
-    Of a head that answers queries together points are drawn anew, without ties: where classes are
-    exactly alike it may stand on a ridge, and rounding decides to which side it goes.
-    """
+    """The order of the support does not matter, also where distances tie."""
     support, labels, query, n_way = task
     if head.queries == "together":
+        # Without ties: where classes are exactly alike it may stand on a ridge, and rounding tips
+        # it to one side.
         rng = np.random.default_rng(seed)
         support, query = (rng.normal(size=(len(x), 3)).astype(np.float32) for x in (support, query))
     order = shuffled(len(labels), seed)

@@ -125,7 +125,8 @@ def test_matching_networks() -> None:
 
 def test_laplacian_shot() -> None:
     """Theirs compares queries that it has not moved, stops when the bound does, and takes its first
-    neighbour for the query itself, so that its 3 are our 2 and duplicates confuse it.
+    neighbour for the query itself, so that its 3 are our 2 and duplicates confuse it. Of those
+    equally far, as all are from a vector of zeros, it takes any, ours all.
     """
 
     class Moved(methods.LaplacianShot):  # type: ignore[misc]
@@ -148,7 +149,7 @@ def test_laplacian_shot() -> None:
         )
 
     head = laplacian_shot(LaplacianShotOptions(temperature=1.0))
-    agree(Moved, head, euclidean(), softmax, duplicates=False, unit=True)
+    agree(Moved, head, euclidean(), softmax, duplicates=False, zeros=False, unit=True)
 
 
 def test_tim(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,10 +200,10 @@ def test_pt_map() -> None:
 
     for seed in range(BATCHES):
         support, labels, query, n_way = task = batch(seed)
-        method = Given(fine_tuning_steps=20, lambda_regularization=3.0)
+        method = Given(fine_tuning_steps=20, lambda_regularization=1.0)
         due = theirs(method, (prepared(support), labels, prepared(query), n_way), torch.float64)
-        found = np.exp(ours(pt_map(PtMapOptions(sharpness=3.0)), euclidean(), task))
-        assert np.allclose(due, found, atol=5e-4), seed  # ours ends after five rounds a move
+        found = np.exp(ours(pt_map(PtMapOptions(sharpness=1.0)), euclidean(), task))
+        assert np.allclose(due, found, atol=1e-4), seed  # ours has five rounds a move
 
 
 def test_feat() -> None:

@@ -120,7 +120,7 @@ def test_logistic_is_the_least_of_the_penalised_loss(
 
     fitted = minimize(energy, np.zeros(d * n_way), jac=True, tol=1e-12)
     expected = units(query.astype(np.float64)) @ fitted.x.reshape(d, n_way)
-    found = scores(logistic(LogisticOptions(strength)), euclidean(), *task)
+    found = scores(logistic(LogisticOptions(strength, steps=150)), euclidean(), *task)
     assert np.allclose(found, expected, atol=2e-4)
 
 

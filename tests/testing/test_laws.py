@@ -35,11 +35,18 @@ OTHERS: dict[str, list[dict[str, Any]]] = {
 }
 # There are many, and each is its formula in float64 besides (tests/parts).
 FEWER = settings(max_examples=settings().max_examples // 3)
+# Options in place of the default ones, where these are dear.
+CHEAPER: dict[str, dict[str, Any]] = {
+    "alpha-tim": {"steps": 5},
+    "logistic": {"steps": 10},
+    "pt-map": {"steps": 4},
+    "tim": {"steps": 5},
+}
 CASES = [
     (entry, options)
     for kind in KINDS
     for entry in REGISTRY.all(kind)
-    for options in [{}, *OTHERS.get(entry.name, [])]
+    for options in [CHEAPER.get(entry.name, {}), *OTHERS.get(entry.name, [])]
 ]
 
 
