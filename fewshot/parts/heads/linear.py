@@ -95,9 +95,9 @@ class LogisticOptions:
     """Options of logistic regression."""
 
     strength: float = option(
-        1.0, "weight of half the squared coefficients, against the sum of losses", at_least(0.01)
+        0.1, "weight of half the squared coefficients, against the sum of losses", at_least(0.01)
     )
-    steps: int = option(30, "accelerated steps that fit it", positive)
+    steps: int = option(40, "accelerated steps that fit it", positive)
 
 
 def logistic(options: LogisticOptions = LogisticOptions()) -> Head:
