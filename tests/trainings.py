@@ -24,7 +24,7 @@ from fewshot.engine.training import (
 from fewshot.parts.backbones import Conv4Options, conv4
 from fewshot.parts.embedder import Embedder
 from fewshot.parts.episodes import EpisodesOptions, episodes
-from fewshot.parts.heads import nearest_prototype
+from fewshot.parts.heads.prototypes import nearest_prototype
 from fewshot.parts.losses.pairs import ContrastiveOptions, contrastive
 from fewshot.parts.losses.scores import PrototypicalOptions, prototypical
 from fewshot.parts.losses.triplets import TripletOptions, triplet

@@ -44,7 +44,7 @@ from ..engine.calibration import (
     from_enrolled,
 )
 from ..parts.embedder import Embedder
-from ..parts.heads import lda
+from ..parts.heads.prototypes import lda
 from ..parts.metrics import euclidean
 from . import archive, recipe
 from .recipe import Recipe

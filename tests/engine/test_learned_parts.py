@@ -43,7 +43,7 @@ from fewshot.experiments.assembly import build
 from fewshot.experiments.config import resolve
 from fewshot.experiments.run import run
 from fewshot.parts.embedder import Embedder
-from fewshot.parts.heads import nearest_support
+from fewshot.parts.heads.nearest import nearest_support
 from fewshot.parts.losses.pairs import ContrastiveOptions, contrastive
 from fewshot.parts.metrics import cosine, euclidean, manhattan, sqeuclidean
 from fewshot.parts.samplers import (
