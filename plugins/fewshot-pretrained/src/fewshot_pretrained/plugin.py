@@ -2,10 +2,11 @@
 
 from fewshot import Component, hookimpl
 
-from .networks import inverted, onnx_file
+from .networks import convnext, inverted, mobilenet, onnx_file, resnet, vit
 
 
 @hookimpl
 def fewshot_backbones() -> list[Component]:
     """Networks with published weights."""
-    return [*inverted.COMPONENTS, *onnx_file.COMPONENTS]
+    families = (inverted, resnet, mobilenet, convnext, vit, onnx_file)
+    return [component for family in families for component in family.COMPONENTS]

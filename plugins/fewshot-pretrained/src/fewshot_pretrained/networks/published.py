@@ -62,5 +62,6 @@ def freeze(
         network.freeze()
     if not options.frozen and options.train_from:
         for block in blocks[options.train_from - 1 :]:
-            for module in block:
-                module.unfreeze()
+            for part in block:
+                for module in part.modules():  # a whole part would unfreeze running statistics
+                    module.unfreeze(recurse=False)

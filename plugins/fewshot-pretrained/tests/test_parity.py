@@ -1,0 +1,29 @@
+"""What the networks compute is what timm's do, of the same file."""
+
+import pytest
+
+pytest.importorskip("timm")
+
+import timm
+
+from fewshot_pretrained import parity
+
+PUBLISHED = parity.components()
+
+
+@pytest.mark.parametrize("component", PUBLISHED, ids=lambda component: component.name)
+def test_embeddings_and_preprocessing_agree(component):
+    assert parity.grey_levels(component) <= 1
+    assert all(row.apart <= parity.BOUND for row in parity.compare(component))
+
+
+@pytest.mark.parametrize("component", PUBLISHED, ids=lambda component: component.name)
+def test_what_is_said_of_weights_is_what_timm_says(component):
+    published = parity.weights_of(component)
+    name, _ = parity.reference_of(component)
+    record = timm.get_pretrained_cfg(name)
+    assert published.licence.lower() == record.license
+    assert published.repository == record.hf_hub_id
+    assert (published.mean, published.std) == (record.mean, record.std)
+    assert published.interpolation == record.interpolation
+    assert published.crop == (1.0 if component.name in parity.UNCUT else record.crop_pct)
