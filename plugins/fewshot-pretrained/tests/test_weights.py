@@ -1,6 +1,7 @@
 """Weights by their published names: put in, refused, fetched once and known again."""
 
 import hashlib
+import importlib
 import json
 import threading
 from functools import partial
@@ -185,6 +186,9 @@ def hub(monkeypatch):
     library = pytest.importorskip("huggingface_hub")
     hub = Hub()
     address = f"http://127.0.0.1:{hub.server.server_port}"
+    # Read from the environment on import, by whichever test came first.
+    constants = importlib.import_module("huggingface_hub.constants")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(library, "HfApi", partial(library.HfApi, endpoint=address))
     monkeypatch.setattr(
         library, "hf_hub_download", partial(library.hf_hub_download, endpoint=address)
