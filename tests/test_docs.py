@@ -214,7 +214,7 @@ def test_the_readme_has_its_two_commands() -> None:
     found = [line for line in lines if line.startswith("python3 -m venv")]
     assert len(found) == 2
     assert "fewshot run --backbone simplecnn --metric euclidean" in found[0]
-    assert found[1].endswith("-m pytest")
+    assert found[1].endswith("-m pytest -n auto --dist worksteal")
 
 
 def test_every_command_answers_to_help() -> None:
