@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import flag_layer, settings, topmost, without_adapter
+from .options import engine, flag_layer, settings, topmost, without_adapter
 from .terminal import fast_mlx, load_registry, print_table, showing_progress
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ..core.progress import Progress
     from ..data.images import Picture
     from ..deploy.classifier import Classifier
+    from ..deploy.engine import Name
     from ..deploy.support import Prediction
 
 _BATCH = 128  # images read before the next progress is shown
@@ -40,6 +41,7 @@ _BATCH = 128  # images read before the next progress is shown
 @click.option("--threshold", type=float, help="Distance beyond which an image is unknown.")
 @click.option("--show", is_flag=True, help="What is in it.")
 @without_adapter
+@engine
 def enrol(
     source: Path,
     folder: Path | None,
@@ -48,6 +50,7 @@ def enrol(
     threshold: float | None,
     show: bool,
     without_adapter: bool,
+    engine: Name,
     **named: Any,
 ) -> None:
     """Make a classifier of your own classes: FOLDER has a folder of images for each.
@@ -85,7 +88,7 @@ def enrol(
         classifier = classifier.remove(name)
     bad = 0
     if folder is not None:
-        classifier, bad = _enrolled(classifier, folder)
+        classifier, bad = _enrolled(classifier, folder, engine)
     if threshold is not None:
         classifier = evolve(classifier, threshold=threshold)
     if changes:
@@ -122,7 +125,19 @@ def _of_names(named: dict[str, Any], without_adapter: bool) -> Classifier:
     return Classifier.blank(layers, registry, without_adapter)
 
 
-def _enrolled(classifier: Classifier, folder: Path) -> tuple[Classifier, int]:
+def _with_engine(classifier: Classifier, engine: Name, count: int) -> Classifier:
+    """Ready for so many images; that it does otherwise than asked is a line on stderr."""
+    from attrs import evolve
+
+    from ..deploy.engine import for_images
+
+    classifier = evolve(classifier, engine=for_images(engine, count, classifier.shape))
+    if hint := classifier.ready():
+        click.echo(hint, err=True)
+    return classifier
+
+
+def _enrolled(classifier: Classifier, folder: Path, engine: Name) -> tuple[Classifier, int]:
     """With the images of a folder, and how many of these could not be used."""
     from ..core.errors import DataError
     from ..data.folders import class_folders
@@ -130,6 +145,7 @@ def _enrolled(classifier: Classifier, folder: Path) -> tuple[Classifier, int]:
 
     folders = class_folders(folder, fewest=1)
     total, done, bad = sum(map(len, folders.values())), 0, 0
+    classifier = _with_engine(classifier, engine, total)
     waiting: dict[str, list[Picture]] = {}
     with _progress(total) as progress:
         for name, files in folders.items():
@@ -187,6 +203,7 @@ def _print_classifier(classifier: Classifier, path: Path) -> None:
     type=click.IntRange(0),
     help="Support images to tell.",
 )
+@engine
 @click.option("--together", is_flag=True, help="All images are one task, asked at once.")
 @click.option("--json", "as_json", is_flag=True, help="A line of JSON for each image.")
 @click.option("--save-html", type=click.Path(path_type=Path), help="A page with pictures.")
@@ -195,6 +212,7 @@ def predict(
     images: tuple[str, ...],
     threshold: float | None,
     nearest: int,
+    engine: Name,
     together: bool,
     as_json: bool,
     save_html: Path | None,
@@ -218,6 +236,7 @@ def predict(
     if "-" not in images:
         listed = list(listed)
         total = len(listed)
+    classifier = _with_engine(classifier, engine, total or sys.maxsize)
     names, asked = tee(listed)
     answers = classifier.stream(asked, nearest, together)
     bad = done = 0

@@ -88,6 +88,15 @@ without_adapter = click.option(
     "--without-adapter", is_flag=True, help="Of a run with an adapter: its network as trained."
 )
 
+# Of every command that embeds images for a classifier.
+engine = click.option(
+    "--engine",
+    type=click.Choice(["auto", "mlx", "onnx"]),
+    default="auto",
+    show_default=True,
+    help="What embeds images: MLX, or ONNX Runtime.",
+)
+
 
 def flag_layer(given: dict[str, Any], path_is_named: bool = False) -> Tree:
     """Flags as the topmost layer.

@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from .options import without_adapter
+from .options import engine, without_adapter
 from .terminal import fast_mlx
+
+if TYPE_CHECKING:
+    from ..deploy.engine import Name
 
 
 @click.command()
@@ -19,9 +23,12 @@ from .terminal import fast_mlx
     help="Make FILE first, without any class, from this run folder.",
 )  # fmt: skip
 @without_adapter
+@engine
 @click.option("--port", default=8100, show_default=True, help="On 127.0.0.1; 0: a free one.")
 @click.option("--open", "show", is_flag=True, help="Open the page in the browser.")
-def serve(file: Path, run: Path | None, without_adapter: bool, port: int, show: bool) -> None:
+def serve(
+    file: Path, run: Path | None, without_adapter: bool, engine: Name, port: int, show: bool
+) -> None:
     """A page on this machine: classify from the camera, enrol and remove classes.
 
     Only programs of this machine can reach it. Every change is saved to FILE at once; Ctrl-C ends
@@ -36,7 +43,10 @@ def serve(file: Path, run: Path | None, without_adapter: bool, port: int, show: 
         if show:
             click.launch(address)
 
-    serve_page(Desk(file, run, without_adapter), port, ready)
+    desk = Desk(file, run, without_adapter, engine)
+    if desk.hint:
+        click.echo(desk.hint, err=True)
+    serve_page(desk, port, ready)
     # All is saved. A usual end can abort: another thread than the first has used MLX.
     sys.stdout.flush()
     os._exit(0)

@@ -21,7 +21,6 @@ from ..catalogue.loading import build_registry
 from ..catalogue.registry import Registry
 from ..compute.folding import folded
 from ..compute.modules import copied, evaluating
-from ..compute.streams import all_cores
 from ..core.errors import (
     ConfigError,
     DataError,
@@ -33,12 +32,10 @@ from ..core.errors import (
 from ..core.files import read_json
 from ..core.interfaces import Head, Metric
 from ..core.options import as_names
-from ..data.batches import batch_size
 from ..data.images import Picture, Shape, decode_images
 from ..engine.calibration import (
     Calibration,
     Fitted,
-    by_class,
     fitted,
     for_counts,
     from_enrolled,
@@ -47,6 +44,8 @@ from ..parts.embedder import Embedder
 from ..parts.heads.prototypes import lda
 from ..parts.metrics import euclidean
 from . import archive, recipe
+from .comparison import Compare, comparison
+from .engine import Engine, as_engine, in_mlx
 from .recipe import Recipe
 from .support import Neighbour, Prediction, Support
 
@@ -64,7 +63,8 @@ class Classifier:
     A value: `enrol` and `remove` give another one. Made with `Classifier.load` or `Classifier.of`.
     `embedder` has a folded backbone and takes images of `shape` (h, w, c). `calibrations`: a run's,
     by K, or that of the classes as they are. `threshold`: the distance beyond which an image is
-    unknown, where the calibrated one is not wanted.
+    unknown, where the calibrated one is not wanted. `engine`: what embeds images, "auto", "mlx" or
+    "onnx", as in `evolve(classifier, engine="mlx")`; it is not saved.
     """
 
     embedder: Embedder
@@ -76,6 +76,7 @@ class Classifier:
     calibrations: tuple[Calibration, ...] = ()
     threshold: float | None = None
     recipe: Recipe | None = None
+    engine: Engine = field(factory=lambda: Engine("auto"), converter=as_engine)
 
     @classmethod
     def of(
@@ -211,7 +212,7 @@ class Classifier:
         labels, pictures, sha256s = zip(*added, strict=True)
         rows = np.stack([each.image for each in pictures])
         names = [Path(each.name).name for each in pictures]
-        more = Support(rows, np.array(self._embeddings(rows)), np.array(labels), names, sha256s)
+        more = Support(rows, self._embeddings(rows), np.array(labels), names, sha256s)
         return self._with(classes, support.joined(more))
 
     def remove(self, name: str) -> "Classifier":
@@ -316,7 +317,7 @@ class Classifier:
         answers = [np.empty((0, len(self.classes)), np.float32)]
         at_once = max(1, len(images)) if together else _BATCH
         for start in range(0, len(images), at_once):
-            query = self._embeddings(images[start : start + at_once])
+            query = mx.array(self._embeddings(images[start : start + at_once]))
             with evaluating(self.head.module, self.metric.fn):
                 found = self.head.scores(to.state, query, self.metric)
             answers.append(np.array(found))
@@ -325,19 +326,12 @@ class Classifier:
     def _predict(self, images: list[Picture], nearest: int) -> list[Prediction]:
         if not images:
             return []
+        self._require_classes()
         query = self._embeddings(np.stack([image.image for image in images]))
-        to = self._require_classes()
-        rows = by_class(to, query, self.head, self.metric, len(self.classes))
-        if nearest:
-            with evaluating(self.metric.fn):
-                to_support = self.metric.table(query, self._every)
-        else:
-            to_support = mx.zeros((len(images), 0))
-        mx.eval(rows, to_support)
-        scores, logits, distances, to_each = map(np.array, (*rows, to_support))
+        scores, logits, distances, to_each = self._compare(query, nearest > 0)
         best, least = scores.argmax(axis=1), distances.min(axis=1)
         order = np.argsort(to_each, axis=1, kind="stable")[:, :nearest]
-        calibration = self.calibration()
+        calibration = self._calibration
         limit = self.threshold if calibration is None else calibration.threshold
         sure = None if calibration is None else softmax(logits / calibration.temperature, axis=1)
         return [
@@ -359,22 +353,29 @@ class Classifier:
         name, sha256 = self.support.names[row], self.support.sha256[row]
         return Neighbour(row, label, name, sha256, float(distance))
 
-    def _embeddings(self, images: NDArray[np.uint8]) -> mx.array:
-        """Of images (b, h, w, c) of the network's size, a batch at a time."""
-        done = []
-        step = batch_size(self.shape, _BATCH)
-        for start in range(0, len(images), step):
-            batch = self.embedder.prepared(images[start : start + step])
-            with all_cores(len(batch)):
-                done.append(self.embedder(mx.array(batch)))
-                mx.eval(done)
-        return done[0] if len(done) == 1 else mx.concatenate(done)
+    def ready(self) -> str:
+        """Have the engine made ahead of the first image; why "auto" fell back to MLX, or "".
+
+        Raises ConfigError where the engine "onnx" is not possible.
+        """
+        self.engine.of(self.embedder, self.shape)
+        return self.engine.hint
+
+    def _embeddings(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Of images (b, h, w, c) of the network's size."""
+        return self.engine.of(self.embedder, self.shape)(images)
 
     # Once for a support: a prototype's score costs the same however many images a class has.
 
     @cached_property
-    def _every(self) -> mx.array:
-        return mx.array(self.support.embeddings)
+    def _compare(self) -> Compare:
+        return comparison(
+            self._fitted, self.support.embeddings, self.head, self.metric, len(self.classes)
+        )
+
+    @cached_property
+    def _calibration(self) -> Calibration | None:
+        return self.calibration()
 
     @cached_property
     def _fitted(self) -> Fitted:
@@ -469,9 +470,8 @@ def _from_file(
 def _require_same_embeddings(classifier: Classifier) -> None:
     """Another release of a plugin may embed differently: the support would be worth nothing."""
     stored = classifier.support.embeddings[:1]
-    found = (
-        np.array(classifier._embeddings(classifier.support.images[:1])) if len(stored) else stored
-    )
+    embed = in_mlx(classifier.embedder, classifier.shape)
+    found = embed(classifier.support.images[:1]) if len(stored) else stored
     if np.linalg.norm(found - stored) > 0.01 * max(1.0, float(np.linalg.norm(stored))):
         assert classifier.recipe is not None
         by = ", ".join(f"{part} of {who}" for part, who in classifier.recipe.components.items())

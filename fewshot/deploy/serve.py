@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
-from attrs import Factory, define, field, frozen
+from attrs import Factory, define, evolve, field, frozen
 from PIL import Image
 
 from ..core.errors import ConfigError, DataError, FewshotError, OutputError
 from ..data.images import Picture, read
 from .classifier import Classifier
+from .engine import Name
 
 try:
     from waitress import create_server
@@ -52,14 +53,17 @@ class Desk:
 
     All that touches MLX happens on one thread, in the order in which it was asked for: two that
     use it can abort the process at its end. A change is saved before it counts. `run`: make the
-    file first, without any class, from a run folder, `without_adapter` where it has one. Raises
-    what `Classifier.load` does, OutputError where there is such a file already, and ConfigError for
-    a head that looks at queries together.
+    file first, without any class, from a run folder, `without_adapter` where it has one. `engine`:
+    what embeds images; `hint`: a line for the user where "auto" fell back to MLX. Raises what
+    `Classifier.load` does, OutputError where there is such a file already, and ConfigError for a
+    head that looks at queries together and an engine that is not possible.
     """
 
     path: Path
     run: Path | None = None
     without_adapter: bool = False
+    engine: Name = "auto"
+    hint: str = field(init=False, default="")
     _thread: ThreadPoolExecutor = Factory(lambda: ThreadPoolExecutor(1, "mlx"))
     _classifier: Classifier = field(init=False)
 
@@ -73,8 +77,9 @@ class Desk:
             made = Classifier.load(self.run, without_adapter=self.without_adapter)
             made.require_alone()
             made.save(self.path)
-        classifier = Classifier.load(self.path)
+        classifier = evolve(Classifier.load(self.path), engine=self.engine)
         classifier.require_alone()
+        self.hint = classifier.ready()
         return classifier
 
     def ask(self, question: Callable[[Classifier], T]) -> T:

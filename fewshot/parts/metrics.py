@@ -1,29 +1,40 @@
-"""Distances between embeddings."""
+"""Distances between embeddings: of MLX's arrays or, where a few are wanted at once, of NumPy's."""
 
 import math
+from typing import Any
 
 import mlx.core as mx
+import numpy as np
 
 from ..core.components import Component
 from ..core.interfaces import Metric
 from ..core.options import NoOptions
 
 
+def _of(x: Any) -> Any:
+    """The module whose array this is."""
+    return np if isinstance(x, np.ndarray) else mx
+
+
 def _root(squares: mx.array) -> mx.array:
     """Square root with gradient 0 at 0: sqrt's own is infinite and turns weights into NaN."""
-    zero = squares <= 0
-    return mx.where(zero, 0.0, mx.sqrt(mx.where(zero, 1.0, squares)))
+    zero, own = squares <= 0, _of(squares)
+    return own.where(zero, 0.0, own.sqrt(own.where(zero, 1.0, squares)))
 
 
 def unit(x: mx.array) -> mx.array:
     """Vectors at length 1; one shorter than 1e-12 counts as zero and stays so."""
     squares = (x * x).sum(axis=-1, keepdims=True)
-    zero = squares < 1e-24  # below, the gradient of the root overflows
-    return mx.where(zero, 0.0, x * mx.rsqrt(mx.where(zero, 1.0, squares)))
+    zero, own = squares < 1e-24, _of(x)  # below, the gradient of the root overflows
+    lengths = own.where(zero, 1.0, squares)
+    inverse = mx.rsqrt(lengths) if own is mx else 1 / np.sqrt(lengths)
+    return own.where(zero, 0.0, x * inverse)
 
 
 def _squares(x: mx.array, y: mx.array) -> mx.array:
     difference = x - y
+    if isinstance(difference, np.ndarray):
+        return np.einsum("...d,...d->...", difference, difference)
     return (difference * difference).sum(axis=-1)
 
 
@@ -32,7 +43,7 @@ def _squares_matrix(query: mx.array, points: mx.array) -> mx.array:
     centre = points.mean(axis=-2, keepdims=True)
     q, p = query - centre, points - centre
     lengths = _lengths(q) + _lengths(p).swapaxes(-1, -2)
-    return mx.maximum(lengths - 2 * (q @ p.swapaxes(-1, -2)), 0)
+    return _of(q).maximum(lengths - 2 * (q @ p.swapaxes(-1, -2)), 0)
 
 
 def _lengths(x: mx.array) -> mx.array:
@@ -40,6 +51,8 @@ def _lengths(x: mx.array) -> mx.array:
 
     One product for every leading index, so that others beside it do not change its rounding.
     """
+    if isinstance(x, np.ndarray):
+        return np.einsum("...d,...d->...", x, x)[..., None]
     ones = mx.broadcast_to(mx.ones((x.shape[-1], 1)), (*x.shape[:-2], x.shape[-1], 1))
     return (x * x) @ ones
 
@@ -81,7 +94,7 @@ def cosine(_: NoOptions = NoOptions()) -> Metric:
 def manhattan(_: NoOptions = NoOptions()) -> Metric:
     """Σ|x−y|, at most 2√d between unit vectors of d numbers, as |x|₁ <= √d |x|₂."""
     return Metric(
-        fn=lambda x, y: mx.abs(x - y).sum(axis=-1),
+        fn=lambda x, y: _of(x).abs(x - y).sum(axis=-1),
         laws=frozenset({"identity", "symmetry", "triangle"}),
         upper=lambda d: 2 * math.sqrt(d),
     )

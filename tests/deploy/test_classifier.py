@@ -83,7 +83,7 @@ def test_a_head_that_looks_at_queries_together_answers_one_task_and_nothing_else
         with pytest.raises(fs.ConfigError, match=r"together=True"):
             ask(images)
     found = ours.scores(images, together=True)
-    rows = [ours._embeddings(each) for each in (ours.support.images, images)]
+    rows = [mx.array(ours._embeddings(each)) for each in (ours.support.images, images)]
     expected = ours.head(rows[0], mx.array([0, 1]), rows[1], ours.metric, 2)
     assert np.allclose(found, np.array(expected), atol=1e-4)
     told = ours.predict(images, together=True)

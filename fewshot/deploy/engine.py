@@ -1,0 +1,124 @@
+"""What embeds a classifier's images: MLX or, on a CPU, ONNX Runtime, which is faster there."""
+
+from collections.abc import Callable
+from typing import Literal, get_args
+
+import mlx.core as mx
+import numpy as np
+from attrs import define
+from numpy.typing import NDArray
+
+from ..compute.streams import all_cores, on_cpu
+from ..core.errors import ConfigError, choose_from
+from ..core.machine import cores
+from ..core.seeding import generator
+from ..data.batches import batch_size
+from ..data.images import Shape
+from ..parts.embedder import Embedder
+from .onnx_graph import onnx_model, session
+
+Name = Literal["auto", "mlx", "onnx"]
+Embed = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+
+TOLERANCE = 1e-4  # of the largest number in an embedding
+_BATCH = 128
+
+# Making a session takes about as long as it saves on a hundred images of 64x64 asked one by one,
+# or on a few photos of 224x224: so many pixels have to be waiting.
+_WORTH = 1 << 19
+
+
+def in_mlx(embedder: Embedder, shape: Shape) -> Embed:
+    """Images (b, h, w, c) uint8 of `shape` -> embeddings (b, d), a batch at a time."""
+
+    def run(batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        with all_cores(len(batch)):
+            return np.array(embedder(mx.array(batch)))
+
+    return _batched(run, embedder, shape)
+
+
+def in_onnx(embedder: Embedder, shape: Shape) -> Embed:
+    """The same by ONNX Runtime, from the same weights.
+
+    Raises ImportError without the extra `onnx`, ConfigError for a layer without a counterpart.
+    """
+    return _batched(session(onnx_model(embedder, shape), cores()), embedder, shape)
+
+
+def _batched(
+    run: Callable[[NDArray[np.float32]], NDArray[np.float32]], embedder: Embedder, shape: Shape
+) -> Embed:
+    step = batch_size(shape, _BATCH)
+
+    def embed(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        starts = range(0, len(images), step)
+        done = [run(embedder.prepared(images[start : start + step])) for start in starts]
+        return done[0] if len(done) == 1 else np.concatenate(done)
+
+    return embed
+
+
+@define(eq=False)
+class Engine:
+    """The engine of a classifier and of all that come from it, made when an image needs it.
+
+    `name`: as asked for; "auto" takes ONNX Runtime on a CPU if it is installed, can express every
+    layer and agrees with MLX to 1e-4; else MLX. `used`: the one in
+    use, None before. `hint`: a line for the user, why "auto" fell back.
+    """
+
+    name: Name
+    used: Literal["mlx", "onnx"] | None = None
+    hint: str = ""
+    _embedder: Embedder | None = None
+    _embed: Embed | None = None
+
+    def of(self, embedder: Embedder, shape: Shape) -> Embed:
+        """Its function from images of `shape`. Raises ConfigError where "onnx" is not possible."""
+        if self._embed is None or self._embedder is not embedder:
+            self._embed, self._embedder = self._made(embedder, shape), embedder
+        return self._embed
+
+    def _made(self, embedder: Embedder, shape: Shape) -> Embed:
+        usual = in_mlx(embedder, shape)
+        self.used, self.hint = "mlx", ""
+        if self.name == "mlx" or (self.name == "auto" and not on_cpu()):
+            return usual
+        try:
+            made = in_onnx(embedder, shape)
+            images = generator(0, "engine").integers(0, 256, (2, *shape), np.uint8)
+            expected, found = usual(images), made(images)
+            error, most = np.abs(found - expected).max(), np.abs(expected).max()
+            if not error <= TOLERANCE * most:
+                raise ConfigError(f"its embeddings are {error / most:.1e} away from the network's")
+        except ImportError as problem:
+            if self.name == "onnx":
+                raise ConfigError(
+                    "engine 'onnx' needs the extra `onnx`: pip install 'fewshot[onnx]'; or take "
+                    "engine 'mlx'"
+                ) from problem
+            return usual
+        except Exception as problem:  # whatever a stranger's layer or the runtime raises
+            reason = str(problem).partition("\n")[0] or repr(problem)
+            if self.name == "onnx":
+                raise ConfigError(f"engine 'onnx' cannot answer here: {reason}") from problem
+            self.hint = f"answered by MLX, as ONNX Runtime cannot: {reason}"
+            return usual
+        self.used = "onnx"
+        return made
+
+
+def as_engine(given: "Name | Engine") -> Engine:
+    """An engine of that name; one that there is stays. Raises ConfigError for another name."""
+    if isinstance(given, Engine):
+        return given
+    if given not in (names := get_args(Name)):
+        raise ConfigError(f"no engine '{given}': {choose_from(given, names)}")
+    return Engine(given)
+
+
+def for_images(name: Name, count: int, shape: Shape) -> Name:
+    """`name`, but for "auto" and images too few for a session to pay, which is "mlx"."""
+    few = count * shape[0] * shape[1] < _WORTH
+    return "mlx" if name == "auto" and few else name
