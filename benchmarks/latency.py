@@ -14,7 +14,16 @@ from . import network
 from .images import smooth_images
 from .peers import need
 from .settings import Settings
-from .sides import Result, alternate, in_two_formats, ratio, require_same, seconds, sides
+from .sides import (
+    Result,
+    alternate,
+    beside,
+    in_two_formats,
+    ratio,
+    require_same,
+    seconds,
+    sides,
+)
 from .worker import Turn
 
 CLASSES, K_SHOT, PROBES = 29, 10, 29
@@ -46,24 +55,25 @@ def _task() -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.uint8]]:
     return images[~probe], labels[~probe], images[probe]
 
 
-def ours() -> tuple[dict[str, Any], Turn]:
+def ours(engine: str) -> tuple[dict[str, Any], Turn]:
     import fewshot as fs
 
     embedder, _ = network.in_fewshot()
     support, labels, probes = _task()
     of_class = {name: support[labels == c] for c, name in enumerate(NAMES)}
     head, metric = fs.nearest_prototype(), fs.euclidean()
-    predict = fs.Classifier.of(embedder, of_class, head, metric).predict
+    classifier = evolve(fs.Classifier.of(embedder, of_class, head, metric), engine=engine)
+    predict = classifier.predict
     answers = [predict(probe)[0].label for probe in probes]
-    return {"answers": answers, "least": LEAST}, _one_by_one(predict, probes)
+    facts = {"answers": answers, "least": LEAST, "engine": classifier.engine.used}
+    return facts, _one_by_one(predict, probes)
 
 
-def in_torch(channels_last: bool) -> tuple[dict[str, Any], Turn]:
+def in_torch(channels_last: bool, compiled: bool = False) -> tuple[dict[str, Any], Turn]:
     """Prototypes computed beforehand, one image under inference_mode."""
     torch = need("torch")
 
-    model = network.in_torch(channels_last)
-    model.eval()
+    model, facts = network.in_torch_to_embed(channels_last, compiled)
     support, labels, probes = _task()
 
     def embed(images: NDArray[np.uint8]) -> Any:
@@ -79,21 +89,33 @@ def in_torch(channels_last: bool) -> tuple[dict[str, Any], Turn]:
         return [NAMES[i] for i in nearest.tolist()]
 
     answers = [predict(probe[None])[0] for probe in probes]
-    facts = {**network.torch_facts(), "answers": answers, "least": LEAST}
+    facts |= {"answers": answers, "least": LEAST}
     return facts, _one_by_one(predict, probes)
 
 
 def measure(settings: Settings) -> Result:
     with sides(
-        ("latency:ours", {}),
+        ("latency:ours", {"engine": "auto"}),
         ("latency:in_torch", {"channels_last": False}),
         ("latency:in_torch", {"channels_last": True}),
+        ("latency:in_torch", {"channels_last": False, "compiled": True}),
+        ("latency:ours", {"engine": "mlx"}),
     ) as parts:
         require_same(parts, "answers")
         replies = alternate(parts, settings)
-    what = f"one image to its label, {CLASSES} classes, K = {K_SHOT}, nearest prototype"
+    what = (
+        f"one image to its label, {CLASSES} classes, K = {K_SHOT}, nearest prototype, "
+        f"engine {parts[0].facts['engine']}"
+    )
     checked = (f"the same answers to {PROBES} images",)
-    return in_two_formats(what, parts, replies, _milliseconds, checked)
+    result = in_two_formats(what, parts, replies[:3], _milliseconds, checked)
+    compiled = {"torch.compile": replies[3]} if parts[3].facts["compiled"] else {}
+    others = {**compiled, "engine mlx": replies[4]}
+    return evolve(
+        result,
+        note=beside(others, replies[0], _milliseconds),
+        figures={**result.figures, **{name: seconds(own) for name, own in others.items()}},
+    )
 
 
 def _milliseconds(replies: list[dict[str, Any]]) -> str:

@@ -117,6 +117,30 @@ def in_torch(channels_last: bool) -> Any:
     return network.to(memory_format=torch.channels_last) if channels_last else network
 
 
+def in_torch_to_embed(channels_last: bool, compiled: bool) -> tuple[Any, dict[str, Any]]:
+    """The network in eval mode, malloc as `fewshot.prepare` has it for us, and its facts.
+
+    Compiled, where that works here, else as it is: facts say which.
+    """
+    import torch
+
+    from fewshot.compute.runtime import _tune_malloc
+
+    _tune_malloc()
+    model = in_torch(channels_last).eval()
+    facts = {**torch_facts(), "compiled": False}
+    if compiled:
+        try:
+            made = torch.compile(model)
+            with torch.inference_mode():
+                made(torch.zeros(1, 3, SIZE, SIZE))
+        except Exception as error:  # it needs a compiler and more
+            print(f"torch.compile: {error!r}")
+        else:
+            return made, {**facts, "compiled": True}
+    return model, facts
+
+
 def torch_batch(images: NDArray[np.uint8], channels_last: bool) -> Any:
     """uint8 images (b, h, w, c) as PyTorch wants them, normalised."""
     import torch

@@ -169,6 +169,22 @@ def in_two_formats(
     )
 
 
+def beside(
+    named: Mapping[str, Sequence[Mapping[str, Any]]],
+    mine: Sequence[Mapping[str, Any]],
+    shown: Callable[[list[dict[str, Any]]], str],
+) -> str:
+    """Others that were asked in the same rounds: their figures, and our speed over theirs."""
+    told = []
+    for name, replies in named.items():
+        speed = ratio("speed", seconds(replies), seconds(mine))
+        told.append(
+            f"{name} {shown([*map(dict, replies)])}, "
+            f"{speed.median:.2f} ({speed.low:.2f}–{speed.high:.2f})"
+        )
+    return "; ".join(told)
+
+
 def require_same(sides_: Sequence[Side], *names: str) -> tuple[str, ...]:
     """UnlikeError where the sides differ in a fact; else what was found the same."""
     first = sides_[0]

@@ -125,16 +125,19 @@ def _of_names(named: dict[str, Any], without_adapter: bool) -> Classifier:
     return Classifier.blank(layers, registry, without_adapter)
 
 
-def _with_engine(classifier: Classifier, engine: Name, count: int) -> Classifier:
-    """Ready for so many images; that it does otherwise than asked is a line on stderr."""
+def _with_engine(classifier: Classifier, engine: Name) -> Classifier:
+    """Ready, where the engine is one that may not be possible."""
     from attrs import evolve
 
-    from ..deploy.engine import for_images
-
-    classifier = evolve(classifier, engine=for_images(engine, count, classifier.shape))
-    if hint := classifier.ready():
-        click.echo(hint, err=True)
+    classifier = evolve(classifier, engine=engine)
+    if engine == "onnx":
+        classifier.ready()
     return classifier
+
+
+def _tell_engine(classifier: Classifier) -> None:
+    if classifier.engine.hint:
+        click.echo(classifier.engine.hint, err=True)
 
 
 def _enrolled(classifier: Classifier, folder: Path, engine: Name) -> tuple[Classifier, int]:
@@ -145,7 +148,7 @@ def _enrolled(classifier: Classifier, folder: Path, engine: Name) -> tuple[Class
 
     folders = class_folders(folder, fewest=1)
     total, done, bad = sum(map(len, folders.values())), 0, 0
-    classifier = _with_engine(classifier, engine, total)
+    classifier = _with_engine(classifier, engine)
     waiting: dict[str, list[Picture]] = {}
     with _progress(total) as progress:
         for name, files in folders.items():
@@ -161,6 +164,7 @@ def _enrolled(classifier: Classifier, folder: Path, engine: Name) -> tuple[Class
                     classifier = classifier.enrol(waiting)
                     waiting = {}
                     progress("enrolling", done, total, "", "")
+    _tell_engine(classifier)
     if bad == total:
         raise DataError(f"{folder}: none of its {total} images could be used")
     return classifier, bad
@@ -236,7 +240,7 @@ def predict(
     if "-" not in images:
         listed = list(listed)
         total = len(listed)
-    classifier = _with_engine(classifier, engine, total or sys.maxsize)
+    classifier = _with_engine(classifier, engine)
     names, asked = tee(listed)
     answers = classifier.stream(asked, nearest, together)
     bad = done = 0
@@ -259,6 +263,7 @@ def predict(
             if add is not None:
                 add(_printable(name), answer)
             progress("predicting", done, total, "", "")
+    _tell_engine(classifier)
     if not done:
         raise DataError(f"no image in {', '.join(images)}")
     if bad:

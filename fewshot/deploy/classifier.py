@@ -64,7 +64,7 @@ class Classifier:
     `embedder` has a folded backbone and takes images of `shape` (h, w, c). `calibrations`: a run's,
     by K, or that of the classes as they are. `threshold`: the distance beyond which an image is
     unknown, where the calibrated one is not wanted. `engine`: what embeds images, "auto", "mlx" or
-    "onnx", as in `evolve(classifier, engine="mlx")`; it is not saved.
+    "onnx", as in `evolve(classifier, engine="mlx")`; it is not saved. See `Engine`.
     """
 
     embedder: Embedder
@@ -363,7 +363,7 @@ class Classifier:
 
     def _embeddings(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Of images (b, h, w, c) of the network's size."""
-        return self.engine.of(self.embedder, self.shape)(images)
+        return self.engine.embeddings(self.embedder, self.shape, images)
 
     # Once for a support: a prototype's score costs the same however many images a class has.
 

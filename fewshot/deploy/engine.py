@@ -23,8 +23,8 @@ Embed = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 TOLERANCE = 1e-4  # of the largest number in an embedding
 _BATCH = 128
 
-# Making a session takes about as long as it saves on a hundred images of 64x64 asked one by one,
-# or on a few photos of 224x224: so many pixels have to be waiting.
+# Pixels that have to be asked about before "auto" makes a session, which takes about as long as it
+# saves on a hundred images of 64x64 asked one by one, or on a few photos of 224x224.
 _WORTH = 1 << 19
 
 
@@ -61,11 +61,11 @@ def _batched(
 
 @define(eq=False)
 class Engine:
-    """The engine of a classifier and of all that come from it, made when an image needs it.
+    """The engine of a classifier and of all that come from it.
 
-    `name`: as asked for; "auto" takes ONNX Runtime on a CPU if it is installed, can express every
-    layer and agrees with MLX to 1e-4; else MLX. `used`: the one in
-    use, None before. `hint`: a line for the user, why "auto" fell back.
+    `name`: as asked for. "auto": MLX, but on a CPU, once there were images enough to pay for making
+    a session, ONNX Runtime if it is installed, can express every layer and agrees with MLX to 1e-4.
+    `used`: the last one, None before the first image. `hint`: why "auto" fell back, in a line.
     """
 
     name: Name
@@ -73,9 +73,20 @@ class Engine:
     hint: str = ""
     _embedder: Embedder | None = None
     _embed: Embed | None = None
+    _pixels: int = 0
+
+    def embeddings(
+        self, embedder: Embedder, shape: Shape, images: NDArray[np.uint8]
+    ) -> NDArray[np.float32]:
+        """Of images (b, h, w, c) of `shape`. Raises what `of` does."""
+        self._pixels += len(images) * shape[0] * shape[1]
+        if self.name == "auto" and self._embed is None and self._pixels < _WORTH:
+            self.used = "mlx"
+            return in_mlx(embedder, shape)(images)
+        return self.of(embedder, shape)(images)
 
     def of(self, embedder: Embedder, shape: Shape) -> Embed:
-        """Its function from images of `shape`. Raises ConfigError where "onnx" is not possible."""
+        """Its function of images of `shape`, made now. ConfigError where "onnx" is not possible."""
         if self._embed is None or self._embedder is not embedder:
             self._embed, self._embedder = self._made(embedder, shape), embedder
         return self._embed
@@ -116,9 +127,3 @@ def as_engine(given: "Name | Engine") -> Engine:
     if given not in (names := get_args(Name)):
         raise ConfigError(f"no engine '{given}': {choose_from(given, names)}")
     return Engine(given)
-
-
-def for_images(name: Name, count: int, shape: Shape) -> Name:
-    """`name`, but for "auto" and images too few for a session to pay, which is "mlx"."""
-    few = count * shape[0] * shape[1] < _WORTH
-    return "mlx" if name == "auto" and few else name

@@ -63,7 +63,23 @@ def test_a_file_stands_alone(trained: Path, mine: Path, file: Path, tmp_path: Pa
     )
     expected = ours.predict([each["image"] for each in found])
     assert [each["best"] for each in found] == [each.best for each in expected]
-    assert [each["distance"] for each in found] == [each.distance for each in expected]
+    distances = [each["distance"] for each in found]
+    assert distances == pytest.approx([each.distance for each in expected], abs=1e-5)
+
+
+def test_the_engine_can_be_named(
+    file: Path, trained: Path, mine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    answers = [
+        lines(done("predict", file, mine, "--json", "--engine", name).stdout)
+        for name in ("mlx", "onnx")
+    ]
+    by_mlx, by_onnx = ([each["label"] for each in found] for found in answers)
+    assert by_mlx == by_onnx
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    assert done("predict", file, mine).stderr == ""
+    for words in (("predict", file, mine), ("enrol", trained, mine, "-o", tmp_path / "x.fewshot")):
+        assert "pip install 'fewshot[onnx]'" in error(2, *words, "--engine", "onnx")
 
 
 def test_a_file_is_changed_in_place_or_copied(file: Path, tmp_path: Path):
@@ -256,7 +272,8 @@ def test_a_network_with_weights_takes_the_place_of_a_run(ready: None, photos: Pa
     of = {name: sorted((photos / name).iterdir()) for name in ("crow", "finch", "owl")}
     ours = fs.Classifier.of("ready", of)
     expected = ours.predict([each["image"] for each in found])
-    assert [each["distance"] for each in found] == [each.distance for each in expected]
+    distances = [each["distance"] for each in found]
+    assert distances == pytest.approx([each.distance for each in expected], abs=1e-5)
     ours.save(tmp_path / "ours.fewshot")
     assert (tmp_path / "ours.fewshot").read_bytes() == file.read_bytes()
     shutil.copytree(photos / "owl", tmp_path / "more" / "barn owl")
