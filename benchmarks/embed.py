@@ -47,10 +47,10 @@ def ours(batches: int) -> tuple[dict[str, Any], Turn]:
 
 def in_onnx(batches: int) -> tuple[dict[str, Any], Turn]:
     """As a classifier embeds by ONNX Runtime."""
+    embedder, _ = network.in_fewshot()
     from fewshot.compute.folding import folded
     from fewshot.deploy import engine
 
-    embedder, _ = network.in_fewshot()
     images, _ = smooth_images(4, BATCH * batches // 4)
     fast = evolve(embedder, backbone=folded(embedder.backbone))
     embed = engine.in_onnx(fast, images.shape[1:])

@@ -64,7 +64,7 @@ def ours(engine: str) -> tuple[dict[str, Any], Turn]:
     head, metric = fs.nearest_prototype(), fs.euclidean()
     classifier = evolve(fs.Classifier.of(embedder, of_class, head, metric), engine=engine)
     predict = classifier.predict
-    answers = [predict(probe)[0].label for probe in probes]
+    answers = [predict(probe)[0].best for probe in probes]
     facts = {"answers": answers, "least": LEAST, "engine": classifier.engine.used}
     return facts, _one_by_one(predict, probes)
 
@@ -95,7 +95,7 @@ def in_torch(channels_last: bool, compiled: bool = False) -> tuple[dict[str, Any
 
 def measure(settings: Settings) -> Result:
     with sides(
-        ("latency:ours", {"engine": "auto"}),
+        ("latency:ours", {"engine": "onnx"}),
         ("latency:in_torch", {"channels_last": False}),
         ("latency:in_torch", {"channels_last": True}),
         ("latency:in_torch", {"channels_last": False, "compiled": True}),
