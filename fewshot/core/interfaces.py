@@ -195,6 +195,9 @@ class Head:
     once. `differentiable`: whether an episode loss can train through it. `votes`: whether scores
     are shares of votes, the same few numbers for every query. `module`: its learned parts, trained
     and saved with the backbone.
+
+    A classifier tries `scores`, and the metric's `fn`, with NumPy arrays too, which for few numbers
+    is faster; where that fails or gives something else, it asks with MLX's.
     """
 
     fit: "Callable[[mx.array, mx.array, Metric, int], Any]"

@@ -64,7 +64,7 @@ class Classifier:
     `embedder` has a folded backbone and takes images of `shape` (h, w, c). `calibrations`: a run's,
     by K, or that of the classes as they are. `threshold`: the distance beyond which an image is
     unknown, where the calibrated one is not wanted. `engine`: what embeds images, "auto", "mlx" or
-    "onnx", as in `evolve(classifier, engine="mlx")`; it is not saved. See `Engine`.
+    "onnx", as in `evolve(classifier, engine="mlx")`; it is not saved.
     """
 
     embedder: Embedder

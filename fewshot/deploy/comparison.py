@@ -41,7 +41,8 @@ def comparison(to: Fitted, support: Floats, head: Head, metric: Metric, n_way: i
         return scores, logits, distances, to_each
 
     learned = head.module is not None or isinstance(metric.fn, nn.Module)
-    if head.votes or learned or to.points.size + support.size > _FEW:
+    plain = head.queries == "alone" and not head.votes and not learned
+    if not plain or to.points.size + support.size > _FEW:
         return in_mlx
     state: Any = tree_map(lambda x: np.array(x) if isinstance(x, mx.array) else x, to.state)
     means: Any = np.array(to.points)
