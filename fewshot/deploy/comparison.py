@@ -49,10 +49,11 @@ def comparison(to: Fitted, support: Floats, head: Head, metric: Metric, n_way: i
     both: Any = np.concatenate([means, support])
 
     def in_numpy(query: Any, neighbours: bool) -> Compared:
-        scores: Any = head.scores(state, query, metric)
         points = both if neighbours else means
-        # A query at a time: its differences stay in the cache.
-        table: Any = np.stack([metric.fn(row, points) for row in query])
+        with np.errstate(all="ignore"):  # as MLX
+            scores: Any = head.scores(state, query, metric)
+            # A query at a time: its differences stay in the cache.
+            table: Any = np.stack([metric.fn(row, points) for row in query])
         return scores, scores, table[:, :n_way], table[:, n_way:]
 
     probe = np.roll(support[:1], 1, axis=1)
