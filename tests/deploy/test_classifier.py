@@ -35,7 +35,7 @@ def photo(rng: np.random.Generator, size: int = SIZE) -> Any:
 
 @pytest.fixture(scope="module")
 def blank(trained: Path) -> fs.Classifier:
-    """By one engine: "auto" may take another one after some hundred images, equal but for rounding."""
+    """By one engine: "auto" takes another after a while, whose answers are rounded otherwise."""
     return evolve(fs.Classifier.load(trained, REGISTRY), engine="mlx")
 
 
