@@ -1,6 +1,6 @@
 """The code blocks of a page, and what the comment above one says of how it is tested.
 
-    <!-- tested with: --set training.steps=20 -->     words that the tests add to its commands
+    <!-- tested with: --set training.steps=4 -->     words that the tests add to its commands
     <!-- untested here: wants a Mac's GPU -->         parsed, not run, and why
 
 A block whose first line is a comment with nothing but a file's name is that file.

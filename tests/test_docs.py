@@ -126,7 +126,7 @@ def what_a_reader_has() -> dict[str, object]:
     """Images and labels, for blocks that go on from there."""
     rng = np.random.default_rng(0)
     images, cups, keys, more = (
-        rng.integers(0, 256, (n, 32, 32, 3), dtype=np.uint8) for n in (160, 3, 2, 4)
+        rng.integers(0, 256, (n, 16, 16, 3), dtype=np.uint8) for n in (160, 3, 2, 4)
     )
     labels = np.repeat(np.arange(8), 20)
     return {"images": images, "labels": labels, "cups": cups, "keys": keys, "more": more}
