@@ -27,6 +27,7 @@ from .verification import roc_auc
 Floats = NDArray[np.float64]
 
 FOLDS = 5  # at the most, of the enrolled images: a head is fitted once for each
+MOST_ASKED = 2000  # of the enrolled images: a share is then known to about two points
 RECALL = 0.95  # of queries of known classes, which the threshold is to keep
 BINS = 15  # of the reliability diagram and of ECE, as in Guo et al. 2017
 
@@ -159,17 +160,25 @@ def from_enrolled(
 ) -> Calibration | None:
     """The calibration on the support (n, d) itself, labels (n,): `calibrate` by leave-one-out.
 
-    Each image is asked once among those of other folds, as known, and with its class left out, as
-    unknown. None where fewer than three classes have two images, and for a head that looks at
-    queries together.
+    Each image, or of many an even share, is asked once among those of other folds, as known, and
+    with its class left out, as unknown. None where fewer than three classes have two images, and
+    for a head that looks at queries together.
     """
     counts = np.bincount(labels)
     asked = np.flatnonzero(counts >= 2)
     if len(asked) < 3 or head.queries == "together":
         return None
-    blocks = leave_one_out(labels, None, asked.tolist(), FOLDS)
+    folds = leave_one_out(labels, None, asked.tolist(), FOLDS)
+    blocks = [_thinned(fold, MOST_ASKED // len(folds)) for fold in folds]
     found = calibrate(round(float(np.median(counts))), answers(embeddings, blocks, head, metric))
     return evolve(found, origin="enrolled")
+
+
+def _thinned(block: EpisodeBlock, most: int) -> EpisodeBlock:
+    """An episode with `most` queries at the most, spread evenly over those in order of class."""
+    order = np.argsort(block.query_labels, kind="stable")
+    kept = order[np.unique(np.linspace(0, len(order) - 1, most).astype(int))]
+    return evolve(block, query=block.query[:, kept], query_labels=block.query_labels[kept])
 
 
 def reliability(

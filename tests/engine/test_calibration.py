@@ -11,6 +11,7 @@ from scipy.optimize import minimize
 
 import fewshot as fs
 from fewshot.data.datasets import ArrayDataset
+from fewshot.engine import calibration
 from fewshot.engine.calibration import (
     BINS,
     Answers,
@@ -225,3 +226,21 @@ def test_what_the_enrolled_classes_cannot_tell_is_not_told():
     three = np.array([0, 0, 1, 1, 2, 2])
     assert from_enrolled(rows, three, head, euclidean()) is not None
     assert from_enrolled(rows, three, fs.bd_cspn(), euclidean()) is None
+
+
+def test_of_many_enrolled_images_an_even_share_of_each_class_is_asked(monkeypatch):
+    rows, dataset = points(0)
+    asked = []
+
+    def told(embeddings, blocks, *given):
+        asked.extend(label for block in blocks for label in block.query_labels.tolist())
+        return answers(embeddings, blocks, *given)
+
+    monkeypatch.setattr(calibration, "answers", told)
+    given = (rows, dataset.labels, fs.nearest_prototype(), euclidean())
+    assert from_enrolled(*given) is not None
+    assert np.bincount(asked).tolist() == [14] * 6
+    asked.clear()
+    monkeypatch.setattr(calibration, "MOST_ASKED", 30)
+    assert from_enrolled(*given) is not None
+    assert np.bincount(asked).tolist() == [5] * 6
