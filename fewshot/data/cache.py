@@ -36,7 +36,7 @@ from .parallel import on_all_cores
 
 VARIABLE = "FEWSHOT_CACHE"
 
-_VERSION = 1  # of the files and of how images are decoded: another one never reads these
+_VERSION = 2  # of the files and of how images are decoded: another one never reads these
 
 # Key of the image, SHA-256 of its file, pixels of the file, position in the pixels of the cache.
 _RECORD = struct.Struct("<16s32sQQ")

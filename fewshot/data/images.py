@@ -180,9 +180,11 @@ def _upright(image: Image.Image, shape: Shape) -> Image.Image:
 
 
 def _scaled(image: Image.Image, shape: Shape) -> NDArray[np.uint8]:
-    """Scaled by area."""
+    """Scaled down by area, up by cubics: an area of less than a pixel repeats pixels."""
     height, width, _ = shape
-    return np.asarray(image.resize((width, height), Image.Resampling.BOX)).reshape(shape)
+    down = width <= image.width and height <= image.height
+    resampling = Image.Resampling.BOX if down else Image.Resampling.BICUBIC
+    return np.asarray(image.resize((width, height), resampling)).reshape(shape)
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:

@@ -28,6 +28,7 @@ from fewshot.data.folders import (
     image_folder,
     natural,
 )
+from fewshot.data.images import read
 from fewshot.data.split import ClassSplit
 
 SIZE = 8
@@ -302,6 +303,15 @@ def test_sixteen_bits_are_scaled_to_eight(tmp_path: Path):
     grey = np.arange(SIZE * SIZE, dtype=np.uint16).reshape(SIZE, SIZE) * 1000
     got = as_saved(tmp_path, Image.fromarray(grey))
     np.testing.assert_allclose(got[..., 0], grey / 257, atol=1.0)
+
+
+@pytest.mark.parametrize("sides", [(16, 16), (16, 128)])
+def test_a_gradient_that_is_scaled_up_has_no_plateaus(tmp_path: Path, sides: tuple[int, int]):
+    width, height = sides
+    ramp = np.tile(np.linspace(0, 255, width).astype(np.uint8), (height, 1))
+    Image.fromarray(ramp).save(tmp_path / "ramp.png")
+    scaled = read(tmp_path / "ramp.png", (64, 64, 1)).image[32, 4:-4, 0].astype(int)
+    assert (np.diff(scaled) > 0).all()
 
 
 def test_an_image_is_scaled_to_size_by_averaging(tmp_path: Path):
