@@ -1,0 +1,167 @@
+"""Which backbone, with which head, for which images: `python -m fewshot_pretrained.measure`."""
+
+from __future__ import annotations  # or MLX would be loaded before it is made fast
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from attrs import frozen
+from numpy.typing import NDArray
+
+import fewshot as fs
+
+BACKBONES = ("efficientnet-lite0", "mobilenet-v2")
+K_SHOT, DRAWS = (1, 5, 10), 10
+
+# What a page has by hand ends here.
+MARK = "<!-- measured -->\n"
+
+
+@frozen(eq=False)
+class Few:
+    """At most so many images of each class of a data set, evenly from all of them, in colour."""
+
+    whole: fs.Dataset
+    rows: fs.Ints
+    labels: fs.Ints
+    classes: tuple[str, ...]
+    groups: fs.Ints | None
+
+    def __getitem__(self, index: int) -> NDArray[np.uint8]:
+        image = self.whole[int(self.rows[index])]
+        return np.broadcast_to(image, (*image.shape[:2], 3))
+
+
+def few(whole: fs.Dataset, most: int) -> Few:
+    """`most` images of a class, or all where it has fewer."""
+    of_class = (np.flatnonzero(whole.labels == c) for c in range(len(whole.classes)))
+    chosen = [
+        rows[np.linspace(0, len(rows), min(most, len(rows)), endpoint=False).astype(int)]
+        for rows in of_class
+    ]
+    rows = np.concatenate(chosen)
+    groups = None if whole.groups is None else whole.groups[rows]
+    return Few(whole, rows, whole.labels[rows], whole.classes, groups)
+
+
+def opened(name: str, path: str, size: int) -> fs.Dataset:
+    """The data set of that name, where a plugin has one, else a folder of one's own images."""
+    registry = fs.build_registry()[0]
+    known = name in registry.names("dataset")
+    component = registry.get("dataset", name if known else "image-folder").component
+    given = {"path": path} if path else {}
+    return component.factory(component.options(size=size, **given))
+
+
+def heads() -> dict[str, fs.Head]:
+    """Those that are compared."""
+    return {
+        "nearest-prototype": fs.nearest_prototype(), "ridge": fs.ridge(), "lda": fs.lda(),
+        "logistic": fs.logistic(),
+    }  # fmt: skip
+
+
+def accuracies(
+    embeddings: NDArray[np.float32],
+    data: fs.Dataset,
+    heads: Mapping[str, fs.Head],
+    draws: int = DRAWS,
+    episodes: int = 600,
+) -> dict[str, list[fs.Evaluation]]:
+    """By head: all classes enrolled with each of `K_SHOT` and the rest asked; 5-way 5-shot."""
+    split = fs.ClassSplit((), (), data.classes)
+    asked = (
+        fs.EvaluationOptions(k_shot=K_SHOT, repeats=draws),
+        fs.EvaluationOptions(k_shot=(5,), n_way=(5,), episodes=episodes),
+    )
+    tasks = [t for options in asked for t in fs.k_shot_episodes(data, split, options).values()]
+    return {
+        name: [fs.evaluate(embeddings, t, head, fs.euclidean(), data.classes) for t in tasks]
+        for name, head in heads.items()
+    }
+
+
+def row(backbone: str, head: str, found: Iterable[fs.Evaluation]) -> str:
+    """A line of a table: accuracies in % and half the width of their intervals."""
+    cells = [
+        f"{100 * each.accuracy:.1f} ± {50 * (each.ci95[1] - each.ci95[0]):.1f}" for each in found
+    ]
+    return f"| {' | '.join([backbone, head, *cells])} |"
+
+
+def speed(embedder: fs.Embedder, size: int) -> float:
+    """Images embedded in a second, without decoding."""
+    images = np.random.default_rng(0).integers(0, 256, (100, size, size, 3), np.uint8)
+    data = fs.from_arrays(images, np.zeros(100, int))
+    fs.embed(embedder, data, np.arange(20))
+    start = time.perf_counter()
+    fs.embed(embedder, data)
+    return len(images) / (time.perf_counter() - start)
+
+
+def measured(
+    sources: Sequence[tuple[str, str]], most: Mapping[str, int], backbones: Sequence[str]
+) -> Iterator[str]:
+    """The tables, line by line: the networks, then a table for each data set."""
+    busy = os.getloadavg()[0] > fs.cores() + 1
+    networks = {name: fs.Classifier.blank([{"backbone": name}]) for name in backbones}
+    yield "| backbone | numbers | MB of weights | images/s |\n| --- | --- | --- | --- |"
+    for name, each in networks.items():
+        assert each.recipe is not None
+        size = sum(array.nbytes for array in each.recipe.weights.values()) / 1e6
+        fast = "the machine was busy" if busy else f"{speed(each.embedder, each.shape[0]):.0f}"
+        yield f"| `{name}` | {each.embedder.backbone.embedding_dim} | {size:.1f} | {fast} |"
+    titles = ["backbone", "head", *(f"K = {k}" for k in K_SHOT), "5-way 5-shot"]
+    for source, path in sources:
+        tables: dict[str, NDArray[np.float32]] = {}
+        for name, each in networks.items():
+            print(f"{source}: {name}", file=sys.stderr, flush=True)
+            data = few(opened(source, path, each.shape[0]), most.get(source, sys.maxsize))
+            tables[f"`{name}`"] = fs.embed(each.embedder, data)
+        tables["raw pixels"] = fs.raw_pixels(data, np.arange(len(data.labels)))
+        yield f"\n## {source}\n\n{len(data.labels):,} images of {len(data.classes)} classes.\n"
+        yield f"| {' | '.join(titles)} |\n|{' --- |' * len(titles)}"
+        for name, table in tables.items():
+            for head, found in accuracies(table, data, heads()).items():
+                yield row(name, f"`{head}`", found)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command; 0, or the exit code of what went wrong."""
+    parser = argparse.ArgumentParser(
+        prog="python -m fewshot_pretrained.measure",
+        description="Accuracy of networks and heads on data sets, as tables in Markdown.",
+    )
+    parser.add_argument(
+        "data", nargs="+", metavar="NAME[=PATH]", help="a data set, or a folder of images by class"
+    )
+    parser.add_argument(
+        "--most", action="append", default=[], metavar="NAME=N", help="images of each class"
+    )
+    parser.add_argument("--backbone", action="append", metavar="NAME", help="a network; repeatable")
+    parser.add_argument("--write", type=Path, metavar="FILE", help=f"below its {MARK.strip()}")
+    given = parser.parse_args(arguments)
+    fs.prepare()  # before anything loads MLX
+    sources = [(name, path) for name, _, path in (each.partition("=") for each in given.data)]
+    most = {name: int(n) for name, _, n in (each.partition("=") for each in given.most)}
+    lines = []
+    try:
+        for line in measured(sources, most, given.backbone or BACKBONES):
+            print(line, flush=True)
+            lines.append(line)
+    except fs.FewshotError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return error.exit_code
+    if given.write is not None:
+        by_hand = given.write.read_text(encoding="utf-8").partition(MARK)[0]
+        given.write.write_text("\n".join([by_hand + MARK, *lines, ""]), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
