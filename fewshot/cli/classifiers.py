@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .options import engine, flag_layer, settings, topmost, without_adapter
-from .terminal import fast_mlx, load_registry, print_table, showing_progress
+from .terminal import columns, fast_mlx, load_registry, print_table, showing_progress
 
 if TYPE_CHECKING:
     from ..core.errors import DataError
@@ -259,7 +259,7 @@ def predict(
             elif isinstance(answer, DataError):
                 click.echo(_printable(str(answer)), err=True)
             else:
-                click.echo(_line(name, answer, width))
+                click.echo(_line(name, answer, width, columns()))
             if add is not None:
                 add(_printable(name), answer)
             progress("predicting", done, total, "", "")
@@ -282,12 +282,18 @@ def _named(argument: str) -> Iterator[str]:
     return iter([argument])
 
 
-def _line(name: str, answer: Prediction, width: int) -> str:
+def _line(name: str, answer: Prediction, width: int, most: int | None) -> str:
+    """An answer, with as many of its nearest images as `most` columns hold."""
     label = answer.label or f"unknown ({answer.best})"
     sure = "" if answer.confidence is None else f"{answer.confidence:.0%}"
-    near = ", ".join(f"{each.label}/{each.name} {each.distance:.3g}" for each in answer.nearest)
     line = f"{label:{width}} {sure:>5} {answer.score:9.3g} {answer.distance:9.3g}  {name}"
-    return _printable(f"{line}  ({near})" if near else line)
+    near = [f"{each.label}/{each.name} {each.distance:.3g}" for each in answer.nearest]
+    while near:
+        whole = f"{line}  ({', '.join(near)})"
+        if most is None or len(whole) <= most:
+            return _printable(whole)
+        near.pop()
+    return _printable(line)
 
 
 def _json(name: str, answer: Prediction | DataError) -> str:

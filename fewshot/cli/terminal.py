@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -98,10 +99,20 @@ def print_results(folder: Path) -> None:
         for header, cells in (table(rows), gains(rows)):
             if cells:
                 print_table(header, cells, right=True)
-        click.echo(caption(rows))
+        _echo_wrapped(caption(rows))
     for line in facts(results):
-        click.echo(line)
+        _echo_wrapped(line)
     click.echo(f"everything else: {folder / 'report.html'}")
+
+
+def columns() -> int | None:
+    """The width of the terminal that output goes to; None where nobody watches."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def _echo_wrapped(line: str) -> None:
+    width = columns()
+    click.echo(line if width is None else click.wrap_text(line, width))
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]], right: bool = False) -> None:

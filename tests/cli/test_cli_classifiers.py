@@ -424,6 +424,21 @@ class Page(HTMLParser):
         self.tags.append((tag, dict(attrs)))
 
 
+def test_a_terminal_is_told_the_nearest_images_that_fit(
+    file: Path, mine: Path, monkeypatch: pytest.MonkeyPatch
+):
+    piped = done("predict", file, mine).stdout.splitlines()
+    assert all(line.count(", ") == 2 for line in piped[1:])
+    for width in (20, 80, max(map(len, piped)) - 1, 500):
+        monkeypatch.setattr("fewshot.cli.classifiers.columns", lambda width=width: width)
+        shown = done("predict", file, mine).stdout.splitlines()
+        for line, whole in zip(shown, piped, strict=True):
+            alone = whole.partition("  (")[0]
+            assert line.removesuffix(")") == whole[: len(line.removesuffix(")"))]
+            assert line == alone or len(line) <= width
+            assert line == whole or len(whole) > width
+
+
 def test_the_page_shows_every_image_and_needs_no_other_file(file: Path, mine: Path, tmp_path: Path):
     bad = tmp_path / "<script>.png"
     bad.write_bytes(b"x")

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 import fewshot as fs
 
 BACKBONES = ("efficientnet-lite0", "mobilenet-v2")
-K_SHOT, DRAWS = (1, 5, 10), 10
 
 # What a page has by hand ends here.
 MARK = "<!-- measured -->\n"
@@ -66,32 +65,47 @@ def heads() -> dict[str, fs.Head]:
     }  # fmt: skip
 
 
+def questions() -> tuple[fs.EvaluationOptions, ...]:
+    """What is asked: all classes enrolled and the rest asked, and standard episodes."""
+    return (
+        fs.EvaluationOptions(k_shot=(1, 5, 10), repeats=10),
+        fs.EvaluationOptions(k_shot=(5,), n_way=(5,), episodes=600),
+    )
+
+
 def accuracies(
     embeddings: NDArray[np.float32],
     data: fs.Dataset,
     heads: Mapping[str, fs.Head],
-    draws: int = DRAWS,
-    episodes: int = 600,
-) -> dict[str, list[fs.Evaluation]]:
-    """By head: all classes enrolled with each of `K_SHOT` and the rest asked; 5-way 5-shot."""
+    asked: Iterable[fs.EvaluationOptions],
+) -> dict[str, dict[str, fs.Evaluation]]:
+    """By head, and by what was asked, how good embeddings are; every head has the same draws."""
     split = fs.ClassSplit((), (), data.classes)
-    asked = (
-        fs.EvaluationOptions(k_shot=K_SHOT, repeats=draws),
-        fs.EvaluationOptions(k_shot=(5,), n_way=(5,), episodes=episodes),
-    )
-    tasks = [t for options in asked for t in fs.k_shot_episodes(data, split, options).values()]
+    tasks = {
+        f"{s.n_way}-way {s.k_shot}-shot" if s.n_way else f"K = {s.k_shot}": blocks
+        for options in asked
+        for s, blocks in fs.k_shot_episodes(data, split, options).items()
+    }
     return {
-        name: [fs.evaluate(embeddings, t, head, fs.euclidean(), data.classes) for t in tasks]
+        name: {
+            title: fs.evaluate(embeddings, blocks, head, fs.euclidean(), data.classes)
+            for title, blocks in tasks.items()
+        }
         for name, head in heads.items()
     }
 
 
-def row(backbone: str, head: str, found: Iterable[fs.Evaluation]) -> str:
-    """A line of a table: accuracies in % and half the width of their intervals."""
-    cells = [
-        f"{100 * each.accuracy:.1f} ± {50 * (each.ci95[1] - each.ci95[0]):.1f}" for each in found
-    ]
-    return f"| {' | '.join([backbone, head, *cells])} |"
+def table(found: Mapping[str, Mapping[str, Mapping[str, fs.Evaluation]]]) -> Iterator[str]:
+    """Of networks and heads: accuracies in % and half the width of their intervals."""
+    titles: list[str] = []
+    for backbone, of_heads in found.items():
+        for head, cells in of_heads.items():
+            if not titles:
+                titles = ["backbone", "head", *cells]
+                yield f"| {' | '.join(titles)} |\n|{' --- |' * len(titles)}"
+            ends = [(cell.accuracy, cell.ci95[1] - cell.ci95[0]) for cell in cells.values()]
+            shown = [f"{100 * mean:.1f} ± {50 * width:.1f}" for mean, width in ends]
+            yield f"| {' | '.join([backbone, f'`{head}`', *shown])} |"
 
 
 def speed(embedder: fs.Embedder, size: int) -> float:
@@ -116,19 +130,18 @@ def measured(
         size = sum(array.nbytes for array in each.recipe.weights.values()) / 1e6
         fast = "the machine was busy" if busy else f"{speed(each.embedder, each.shape[0]):.0f}"
         yield f"| `{name}` | {each.embedder.backbone.embedding_dim} | {size:.1f} | {fast} |"
-    titles = ["backbone", "head", *(f"K = {k}" for k in K_SHOT), "5-way 5-shot"]
     for source, path in sources:
-        tables: dict[str, NDArray[np.float32]] = {}
+        embedded: dict[str, NDArray[np.float32]] = {}
         for name, each in networks.items():
             print(f"{source}: {name}", file=sys.stderr, flush=True)
             data = few(opened(source, path, each.shape[0]), most.get(source, sys.maxsize))
-            tables[f"`{name}`"] = fs.embed(each.embedder, data)
-        tables["raw pixels"] = fs.raw_pixels(data, np.arange(len(data.labels)))
+            embedded[f"`{name}`"] = fs.embed(each.embedder, data)
+        embedded["raw pixels"] = fs.raw_pixels(data, np.arange(len(data.labels)))
         yield f"\n## {source}\n\n{len(data.labels):,} images of {len(data.classes)} classes.\n"
-        yield f"| {' | '.join(titles)} |\n|{' --- |' * len(titles)}"
-        for name, table in tables.items():
-            for head, found in accuracies(table, data, heads()).items():
-                yield row(name, f"`{head}`", found)
+        found = {
+            name: accuracies(rows, data, heads(), questions()) for name, rows in embedded.items()
+        }
+        yield from table(found)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -1,0 +1,90 @@
+"""The preset for one's own photos, and the tables of the page "Which backbone?"."""
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+import fewshot as fs
+from fewshot.cli import commands
+from fewshot_pretrained import measure
+
+
+@pytest.fixture(scope="module")
+def things(tmp_path_factory):
+    """Six classes of five photos, each class of a colour."""
+    folder = tmp_path_factory.mktemp("things")
+    rng = np.random.default_rng(0)
+    for i, name in enumerate(("cup", "fork", "key", "lamp", "pen", "shoe")):
+        (folder / name).mkdir()
+        colour = [(200, 60, 60, 120, 60, 200)[i], (60, 200, 60, 120, 200, 60)[i], 40 * i]
+        for j in range(5):
+            noise = rng.integers(-50, 50, (20, 24, 3)) + np.array(colour)
+            pixels = np.clip(noise, 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{j}.jpg")
+    return folder
+
+
+def said(*words):
+    done = CliRunner().invoke(
+        commands, [str(word) for word in (*words, "--set", "dataset.size=32")]
+    )
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def test_five_photos_of_each_of_six_things_are_enough(things, tmp_path):
+    path = tmp_path / "mine.fewshot"
+    enrolled = said("enrol", "--preset", "photos", things, "-o", path)
+    assert "unknown: beyond" in enrolled
+    assert "lda" in enrolled
+    answers = fs.Classifier.load(path).predict([things / "key" / "1.jpg"])
+    assert answers[0].best == "key"
+    run = said("run", "--preset", "photos", "--data", things, "--out", tmp_path / "run")
+    assert "nothing was trained" in run
+    assert "leave-one-out over 30 images of 6 classes" in run
+
+
+def test_few_images_of_each_class_are_the_data_sets_own(things):
+    whole = measure.opened("things", str(things), 16)
+    some = measure.few(whole, 3)
+    assert np.bincount(some.labels).tolist() == [3] * 6
+    assert len(set(some.rows.tolist())) == 18
+    for i in (0, 7, 17):
+        np.testing.assert_array_equal(some[i], whole[some.rows[i]])
+        assert some.labels[i] == whole.labels[some.rows[i]]
+    assert len(measure.few(whole, 9).labels) == 30
+
+
+def test_embeddings_that_tell_classes_apart_are_right_and_noise_is_chance():
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(6), 25)
+    data = fs.from_arrays(np.zeros((150, 1, 1, 3), np.uint8), labels)
+    noise = rng.normal(size=(150, 8)).astype(np.float32)
+    apart = 20 * np.eye(6, 8, dtype=np.float32)[labels] + noise
+    asked = (fs.EvaluationOptions((1, 5), repeats=3), fs.EvaluationOptions((5,), (3,), episodes=20))
+    for rows, due in ((apart, (1, 1, 1)), (noise, (1 / 6, 1 / 6, 1 / 3))):
+        (found,) = measure.accuracies(rows, data, {"lda": fs.lda()}, asked).values()
+        assert list(found) == ["K = 1", "K = 5", "3-way 5-shot"]
+        for each, accuracy in zip(found.values(), due, strict=True):
+            assert abs(each.accuracy - accuracy) < 0.1
+
+
+def test_tables_are_written_below_what_stands_by_hand(things, tmp_path, monkeypatch, capsys):
+    asked = fs.EvaluationOptions((1,), (0, 5), n_query=1, episodes=2, repeats=2)
+    monkeypatch.setattr(measure, "questions", lambda: [asked])
+    page = tmp_path / "page.md"
+    page.write_text(f"# By hand\n\n{measure.MARK}\nold\n")
+    words = [f"things={things}", "--most", "things=2", "--write", str(page)]
+    assert measure.main([*words, "--backbone", "efficientnet-lite0"]) == 0
+    text = page.read_text()
+    assert text.startswith(f"# By hand\n\n{measure.MARK}")
+    assert "old" not in text
+    assert "12 images of 6 classes" in text
+    assert text.count("`efficientnet-lite0`") == 1 + len(measure.heads())
+    assert capsys.readouterr().out in text
+
+
+def test_what_cannot_be_measured_is_one_line(tmp_path, capsys):
+    assert measure.main([f"things={tmp_path / 'none'}", "--backbone", "efficientnet-lite0"]) != 0
+    assert capsys.readouterr().err.splitlines()[-1].startswith("Error: ")
