@@ -2,6 +2,7 @@
 
     <!-- tested with: --set training.steps=4 -->     words that the tests add to its commands
     <!-- untested here: wants a Mac's GPU -->         parsed, not run, and why
+    <!-- untested here: wants fewshot-pretrained -->  run where that plugin is installed
 
 A block whose first line is a comment with nothing but a file's name is that file.
 """

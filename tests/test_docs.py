@@ -132,6 +132,14 @@ def what_a_reader_has() -> dict[str, object]:
     return {"images": images, "labels": labels, "cups": cups, "keys": keys, "more": more}
 
 
+def is_run(block: Block) -> bool:
+    """Whether a block is run here: what it wants may be a plugin that is installed."""
+    plugin = re.fullmatch(r"wants (fewshot-\w+)", block.untested)
+    if plugin is not None:
+        return importlib.util.find_spec(plugin[1].replace("-", "_")) is not None
+    return not block.untested
+
+
 def run_block(block: Block, place: Path, names: dict[str, object]) -> None:
     if block.file is not None:
         (place / block.file).parent.mkdir(parents=True, exist_ok=True)
@@ -140,11 +148,11 @@ def run_block(block: Block, place: Path, names: dict[str, object]) -> None:
         tomllib.loads(block.code)
     elif block.language == "python":
         code = compile("\n" * block.line + block.code, block.page.name, "exec")
-        if block.file is None and not block.untested:
+        if block.file is None and is_run(block):
             exec(code, names)
     elif block.language == "sh":
         for line in commands(block):
-            if block.untested:
+            if not is_run(block):
                 parsed(line)
             elif not line.startswith(ELSEWHERE):
                 shell(line, place)

@@ -85,6 +85,19 @@ def test_tables_are_written_below_what_stands_by_hand(things, tmp_path, monkeypa
     assert capsys.readouterr().out in text
 
 
-def test_what_cannot_be_measured_is_one_line(tmp_path, capsys):
-    assert measure.main([f"things={tmp_path / 'none'}", "--backbone", "efficientnet-lite0"]) != 0
-    assert capsys.readouterr().err.splitlines()[-1].startswith("Error: ")
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["things=none"], "Error: none: no such file or folder"),
+        (["things=none", "--most", "things=few"], "things=few"),
+        (["things=none", "--write", "none.md"], "none.md"),
+    ],
+)
+def test_what_cannot_be_measured_is_one_line(words, says, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    try:
+        code = measure.main([*words, "--backbone", "efficientnet-lite0"])
+    except SystemExit as end:
+        code = end.code
+    assert code != 0
+    assert says in capsys.readouterr().err.splitlines()[-1]

@@ -144,6 +144,11 @@ def measured(
         yield from table(found)
 
 
+def _number(text: str) -> tuple[str, int]:
+    name, _, number = text.partition("=")
+    return name, int(number)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """The command; 0, or the exit code of what went wrong."""
     parser = argparse.ArgumentParser(
@@ -154,25 +159,31 @@ def main(arguments: list[str] | None = None) -> int:
         "data", nargs="+", metavar="NAME[=PATH]", help="a data set, or a folder of images by class"
     )
     parser.add_argument(
-        "--most", action="append", default=[], metavar="NAME=N", help="images of each class"
+        "--most",
+        action="append",
+        default=[],
+        type=_number,
+        metavar="NAME=N",
+        help="images of each class",
     )
     parser.add_argument("--backbone", action="append", metavar="NAME", help="a network; repeatable")
     parser.add_argument("--write", type=Path, metavar="FILE", help=f"below its {MARK.strip()}")
     given = parser.parse_args(arguments)
     fs.prepare()  # before anything loads MLX
     sources = [(name, path) for name, _, path in (each.partition("=") for each in given.data)]
-    most = {name: int(n) for name, _, n in (each.partition("=") for each in given.most)}
     lines = []
     try:
-        for line in measured(sources, most, given.backbone or BACKBONES):
+        by_hand = given.write.read_text(encoding="utf-8").partition(MARK)[0] if given.write else ""
+        for line in measured(sources, dict(given.most), given.backbone or BACKBONES):
             print(line, flush=True)
             lines.append(line)
+        if given.write:
+            given.write.write_text("\n".join([by_hand + MARK, *lines, ""]), encoding="utf-8")
+    except OSError as error:
+        parser.error(str(error))
     except fs.FewshotError as error:
         print(f"Error: {error}", file=sys.stderr)
         return error.exit_code
-    if given.write is not None:
-        by_hand = given.write.read_text(encoding="utf-8").partition(MARK)[0]
-        given.write.write_text("\n".join([by_hand + MARK, *lines, ""]), encoding="utf-8")
     return 0
 
 
