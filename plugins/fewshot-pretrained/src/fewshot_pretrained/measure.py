@@ -95,17 +95,14 @@ def accuracies(
     }
 
 
-def table(found: Mapping[str, Mapping[str, Mapping[str, fs.Evaluation]]]) -> Iterator[str]:
+def table(found: Mapping[tuple[str, str], Mapping[str, fs.Evaluation]]) -> Iterator[str]:
     """Of networks and heads: accuracies in % and half the width of their intervals."""
-    titles: list[str] = []
-    for backbone, of_heads in found.items():
-        for head, cells in of_heads.items():
-            if not titles:
-                titles = ["backbone", "head", *cells]
-                yield f"| {' | '.join(titles)} |\n|{' --- |' * len(titles)}"
-            ends = [(cell.accuracy, cell.ci95[1] - cell.ci95[0]) for cell in cells.values()]
-            shown = [f"{100 * mean:.1f} ± {50 * width:.1f}" for mean, width in ends]
-            yield f"| {' | '.join([backbone, f'`{head}`', *shown])} |"
+    titles = ["backbone", "head", *next(iter(found.values()))]
+    yield f"| {' | '.join(titles)} |\n|{' --- |' * len(titles)}"
+    for names, cells in found.items():
+        ends = [(cell.accuracy, cell.ci95[1] - cell.ci95[0]) for cell in cells.values()]
+        shown = [f"{100 * mean:.1f} ± {50 * width:.1f}" for mean, width in ends]
+        yield f"| {' | '.join([*names, *shown])} |"
 
 
 def speed(embedder: fs.Embedder, size: int) -> float:
@@ -139,7 +136,9 @@ def measured(
         embedded["raw pixels"] = fs.raw_pixels(data, np.arange(len(data.labels)))
         yield f"\n## {source}\n\n{len(data.labels):,} images of {len(data.classes)} classes.\n"
         found = {
-            name: accuracies(rows, data, heads(), questions()) for name, rows in embedded.items()
+            (name, f"`{head}`"): cells
+            for name, rows in embedded.items()
+            for head, cells in accuracies(rows, data, heads(), questions()).items()
         }
         yield from table(found)
 
