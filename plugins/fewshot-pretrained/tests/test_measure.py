@@ -56,18 +56,15 @@ def test_few_images_of_each_class_are_the_data_sets_own(things):
     assert len(measure.few(whole, 9).labels) == 30
 
 
-def test_embeddings_that_tell_classes_apart_are_right_and_noise_is_chance():
-    rng = np.random.default_rng(0)
-    labels = np.repeat(np.arange(6), 25)
-    data = fs.from_arrays(np.zeros((150, 1, 1, 3), np.uint8), labels)
-    noise = rng.normal(size=(150, 8)).astype(np.float32)
-    apart = 20 * np.eye(6, 8, dtype=np.float32)[labels] + noise
-    asked = (fs.EvaluationOptions((1, 5), repeats=3), fs.EvaluationOptions((5,), (3,), episodes=20))
-    for rows, due in ((apart, (1, 1, 1)), (noise, (1 / 6, 1 / 6, 1 / 3))):
-        (found,) = measure.accuracies(rows, data, {"lda": fs.lda()}, asked).values()
-        assert list(found) == ["K = 1", "K = 5", "3-way 5-shot"]
-        for each, accuracy in zip(found.values(), due, strict=True):
-            assert abs(each.accuracy - accuracy) < 0.1
+def test_every_question_is_drawn_from_all_classes(things):
+    data = measure.few(measure.opened("things", str(things), 16), None)
+    asked = (fs.EvaluationOptions((1, 2), repeats=3), fs.EvaluationOptions((2,), (3,), 2, 20))
+    found = measure.drawn(data, asked)
+    assert list(found) == ["K = 1", "K = 2", "3-way 2-shot"]
+    due = {"K = 1": (3, 6, 24), "K = 2": (3, 12, 18), "3-way 2-shot": (20, 6, 6)}
+    for title, blocks in found.items():
+        episodes = sum(len(block.query) for block in blocks)
+        assert (episodes, blocks[0].support.shape[1], blocks[0].query.shape[1]) == due[title]
 
 
 def test_tables_are_written_below_what_stands_by_hand(things, tmp_path, monkeypatch, capsys):
@@ -91,10 +88,12 @@ def test_tables_are_written_below_what_stands_by_hand(things, tmp_path, monkeypa
         (["things=none"], "Error: none: no such file or folder"),
         (["things=none", "--most", "things=few"], "things=few"),
         (["things=none", "--write", "none.md"], "none.md"),
+        (["things={things}"], "class 0 has 5 images"),
     ],
 )
-def test_what_cannot_be_measured_is_one_line(words, says, tmp_path, monkeypatch, capsys):
+def test_what_cannot_be_measured_is_one_line(words, says, things, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    words = [word.format(things=things) for word in words]
     try:
         code = measure.main([*words, "--backbone", "efficientnet-lite0"])
     except SystemExit as end:

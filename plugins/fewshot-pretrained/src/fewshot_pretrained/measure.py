@@ -36,11 +36,13 @@ class Few:
         return np.broadcast_to(image, (*image.shape[:2], 3))
 
 
-def few(whole: fs.Dataset, most: int) -> Few:
+def few(whole: fs.Dataset, most: int | None) -> Few:
     """`most` images of a class, or all where it has fewer."""
     of_class = (np.flatnonzero(whole.labels == c) for c in range(len(whole.classes)))
     chosen = [
-        rows[np.linspace(0, len(rows), min(most, len(rows)), endpoint=False).astype(int)]
+        rows[
+            np.linspace(0, len(rows), min(most or len(rows), len(rows)), endpoint=False).astype(int)
+        ]
         for rows in of_class
     ]
     rows = np.concatenate(chosen)
@@ -73,25 +75,15 @@ def questions() -> tuple[fs.EvaluationOptions, ...]:
     )
 
 
-def accuracies(
-    embeddings: NDArray[np.float32],
-    data: fs.Dataset,
-    heads: Mapping[str, fs.Head],
-    asked: Iterable[fs.EvaluationOptions],
-) -> dict[str, dict[str, fs.Evaluation]]:
-    """By head, and by what was asked, how good embeddings are; every head has the same draws."""
+def drawn(
+    data: fs.Dataset, asked: Iterable[fs.EvaluationOptions]
+) -> dict[str, list[fs.EpisodeBlock]]:
+    """The episodes on all classes, by what is asked. Raises DataError for a class too small."""
     split = fs.ClassSplit((), (), data.classes)
-    tasks = {
+    return {
         f"{s.n_way}-way {s.k_shot}-shot" if s.n_way else f"K = {s.k_shot}": blocks
         for options in asked
         for s, blocks in fs.k_shot_episodes(data, split, options).items()
-    }
-    return {
-        name: {
-            title: fs.evaluate(embeddings, blocks, head, fs.euclidean(), data.classes)
-            for title, blocks in tasks.items()
-        }
-        for name, head in heads.items()
     }
 
 
@@ -127,20 +119,30 @@ def measured(
         size = sum(array.nbytes for array in each.recipe.weights.values()) / 1e6
         fast = "the machine was busy" if busy else f"{speed(each.embedder, each.shape[0]):.0f}"
         yield f"| `{name}` | {each.embedder.backbone.embedding_dim} | {size:.1f} | {fast} |"
+    largest = max(each.shape[0] for each in networks.values())
+    # A class too small is told now, not after minutes.
+    tasks = {
+        source: drawn(few(opened(source, path, largest), most.get(source)), questions())
+        for source, path in sources
+    }
     for source, path in sources:
         embedded: dict[str, NDArray[np.float32]] = {}
         for name, each in networks.items():
             print(f"{source}: {name}", file=sys.stderr, flush=True)
-            data = few(opened(source, path, each.shape[0]), most.get(source, sys.maxsize))
+            data = few(opened(source, path, each.shape[0]), most.get(source))
             embedded[f"`{name}`"] = fs.embed(each.embedder, data)
         embedded["raw pixels"] = fs.raw_pixels(data, np.arange(len(data.labels)))
         yield f"\n## {source}\n\n{len(data.labels):,} images of {len(data.classes)} classes.\n"
-        found = {
-            (name, f"`{head}`"): cells
-            for name, rows in embedded.items()
-            for head, cells in accuracies(rows, data, heads(), questions()).items()
-        }
-        yield from table(found)
+        yield from table(
+            {
+                (name, f"`{head_name}`"): {
+                    title: fs.evaluate(rows, blocks, head, fs.euclidean(), data.classes)
+                    for title, blocks in tasks[source].items()
+                }
+                for name, rows in embedded.items()
+                for head_name, head in heads().items()
+            }
+        )
 
 
 def _number(text: str) -> tuple[str, int]:
