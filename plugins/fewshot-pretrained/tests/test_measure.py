@@ -47,17 +47,18 @@ def test_five_photos_of_each_of_six_things_are_enough(things, tmp_path):
 
 def test_few_images_of_each_class_are_the_data_sets_own(things):
     whole = measure.opened("things", str(things), 16)
-    some = measure.few(whole, 3)
+    some = measure.few(whole, 16, 3)
     assert np.bincount(some.labels).tolist() == [3] * 6
     assert len(set(some.rows.tolist())) == 18
     for i in (0, 7, 17):
         np.testing.assert_array_equal(some[i], whole[some.rows[i]])
         assert some.labels[i] == whole.labels[some.rows[i]]
-    assert len(measure.few(whole, 9).labels) == 30
+    assert len(measure.few(whole, 16, 9).labels) == 30
+    assert measure.few(whole, 40, 3)[0].shape == (40, 40, 3)
 
 
 def test_every_question_is_drawn_from_all_classes(things):
-    data = measure.few(measure.opened("things", str(things), 16), None)
+    data = measure.few(measure.opened("things", str(things), 16), 16, None)
     asked = (fs.EvaluationOptions((1, 2), repeats=3), fs.EvaluationOptions((2,), (3,), 2, 20))
     found = measure.drawn(data, asked)
     assert list(found) == ["K = 1", "K = 2", "3-way 2-shot"]

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from attrs import frozen
 from numpy.typing import NDArray
+from PIL import Image
 
 import fewshot as fs
 
@@ -30,14 +31,19 @@ class Few:
     labels: fs.Ints
     classes: tuple[str, ...]
     groups: fs.Ints | None
+    size: int
 
     def __getitem__(self, index: int) -> NDArray[np.uint8]:
         image = self.whole[int(self.rows[index])]
-        return np.broadcast_to(image, (*image.shape[:2], 3))
+        colour = np.broadcast_to(image, (*image.shape[:2], 3))
+        if len(colour) == self.size:
+            return colour
+        scaled = Image.fromarray(colour).resize((self.size, self.size), Image.Resampling.BICUBIC)
+        return np.asarray(scaled)
 
 
-def few(whole: fs.Dataset, most: int | None) -> Few:
-    """`most` images of a class, or all where it has fewer."""
+def few(whole: fs.Dataset, size: int, most: int | None) -> Few:
+    """`most` images of a class, or all where it has fewer, of size x size pixels."""
     of_class = (np.flatnonzero(whole.labels == c) for c in range(len(whole.classes)))
     chosen = [
         rows[
@@ -47,7 +53,7 @@ def few(whole: fs.Dataset, most: int | None) -> Few:
     ]
     rows = np.concatenate(chosen)
     groups = None if whole.groups is None else whole.groups[rows]
-    return Few(whole, rows, whole.labels[rows], whole.classes, groups)
+    return Few(whole, rows, whole.labels[rows], whole.classes, groups, size)
 
 
 def opened(name: str, path: str, size: int) -> fs.Dataset:
@@ -56,7 +62,11 @@ def opened(name: str, path: str, size: int) -> fs.Dataset:
     known = name in registry.names("dataset")
     component = registry.get("dataset", name if known else "image-folder").component
     given = {"path": path} if path else {}
-    return component.factory(component.options(size=size, **given))
+    try:
+        options = component.options(size=size, **given)
+    except ValueError:  # not drawn so large
+        options = component.options(size=size // 2, **given)
+    return component.factory(options)
 
 
 def heads() -> dict[str, fs.Head]:
@@ -116,20 +126,21 @@ def measured(
     yield "| backbone | numbers | MB of weights | images/s |\n| --- | --- | --- | --- |"
     for name, each in networks.items():
         assert each.recipe is not None
-        size = sum(array.nbytes for array in each.recipe.weights.values()) / 1e6
+        megabytes = sum(array.nbytes for array in each.recipe.weights.values()) / 1e6
         fast = "the machine was busy" if busy else f"{speed(each.embedder, each.shape[0]):.0f}"
-        yield f"| `{name}` | {each.embedder.backbone.embedding_dim} | {size:.1f} | {fast} |"
+        yield f"| `{name}` | {each.embedder.backbone.embedding_dim} | {megabytes:.1f} | {fast} |"
     largest = max(each.shape[0] for each in networks.values())
     # A class too small is told now, not after minutes.
     tasks = {
-        source: drawn(few(opened(source, path, largest), most.get(source)), questions())
+        source: drawn(few(opened(source, path, largest), largest, most.get(source)), questions())
         for source, path in sources
     }
     for source, path in sources:
         embedded: dict[str, NDArray[np.float32]] = {}
         for name, each in networks.items():
             print(f"{source}: {name}", file=sys.stderr, flush=True)
-            data = few(opened(source, path, each.shape[0]), most.get(source))
+            size = each.shape[0]
+            data = few(opened(source, path, size), size, most.get(source))
             embedded[f"`{name}`"] = fs.embed(each.embedder, data)
         embedded["raw pixels"] = fs.raw_pixels(data, np.arange(len(data.labels)))
         yield f"\n## {source}\n\n{len(data.labels):,} images of {len(data.classes)} classes.\n"
