@@ -276,7 +276,9 @@ def test_no_array_is_larger_than_the_memory_allows(entry: Any, metric: Any) -> N
     before = mx.get_active_memory()
     mx.reset_peak_memory()
     evaluate(rows, drawn, head, metric, NAMES, memory=8)
-    assert mx.get_peak_memory() - before < 8 << 20
+    # An episode of a head that asks together is never cut.
+    allowed = 8 if head.queries == "alone" else 16
+    assert mx.get_peak_memory() - before < allowed << 20
 
 
 @pytest.mark.parametrize(

@@ -99,7 +99,7 @@ def made(kind: str, config: Any) -> Any:
         ),
         (
             [{"loss": {"inner": {"name": "around", "inner": {"name": "triplet", "margin": 0.2}}}}],
-            {"name": "toy/around", "inner": {"name": "triplet", "margin": 0.2}},
+            {"name": "toy/around", "inner": {"name": "triplet", "margin": 0.2, "form": "hinge"}},
             "triplets",
         ),
     ],
