@@ -43,15 +43,16 @@ def prepared(
 
 def ahead(make: Callable[[int], T], count: int, depth: int = 2) -> Iterator[T]:
     """make(0), make(1), …, make(count - 1) in order, `depth` of them made ahead on a thread."""
-    with ThreadPoolExecutor(1) as pool:
-        waiting: deque[Future[T]] = deque()
-        try:
-            for index in range(count):
-                waiting.append(pool.submit(make, index))
-                if len(waiting) > depth:
-                    yield waiting.popleft().result()
-            while waiting:
+    pool = ThreadPoolExecutor(1)
+    waiting: deque[Future[T]] = deque()
+    try:
+        for index in range(count):
+            waiting.append(pool.submit(make, index))
+            if len(waiting) > depth:
                 yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        # Not waited for: where the garbage collector ends this, that may be amid a thread's start,
+        # which holds the lock that the end of another thread takes.
+        pool.shutdown(wait=False, cancel_futures=True)
