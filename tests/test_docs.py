@@ -56,7 +56,7 @@ def test_every_component_named_by_a_flag_exists(page: Path) -> None:
     if importlib.util.find_spec("fewshot_omniglot") is None:
         own |= {"omniglot", "omniglot-prototypical"}
     if importlib.util.find_spec("fewshot_pretrained") is None:
-        own |= {"efficientnet-lite0", "mobilenet-v2", "onnx"}
+        own |= {"efficientnet-lite0", "mobilenet-v2", "onnx", "photos"}
     for kind, name in re.findall(r"--(\w+) ([a-z0-9-]+)\b", page.read_text(encoding="utf-8")):
         if kind in KINDS and name not in own:
             registry.get(kind, name)
