@@ -15,6 +15,14 @@ from .prototypes import one_hot
 _NONE = 1e-12
 
 
+def _kept(
+    support: mx.array, support_labels: mx.array, metric: Metric, n_way: int
+) -> tuple[mx.array, ...]:
+    """All of the support, whose images are compared one by one."""
+    labels = mx.broadcast_to(support_labels, support.shape[:-1])
+    return support, labels, one_hot(labels, n_way)
+
+
 @frozen
 class NearestSupportOptions:
     """Options of the k-nearest head."""
@@ -34,12 +42,6 @@ def nearest_support(options: NearestSupportOptions = NearestSupportOptions()) ->
     """
     by_distance = options.weights == "distance"
 
-    def fit(
-        support: mx.array, support_labels: mx.array, metric: Metric, n_way: int
-    ) -> tuple[mx.array, ...]:
-        labels = mx.broadcast_to(support_labels, support.shape[:-1])
-        return support, labels, one_hot(labels, n_way)
-
     def scores(state: tuple[mx.array, ...], query: mx.array, metric: Metric) -> mx.array:
         support, labels, of_class = state
         distances, n_way = metric.table(query, support), of_class.shape[-1]
@@ -56,7 +58,7 @@ def nearest_support(options: NearestSupportOptions = NearestSupportOptions()) ->
         votes = rank == 0 if k == 1 else _votes(distances, of_class, k, mx.ones_like) / k
         return votes + (1 - rank / n_way) / (2 * k)
 
-    return Head(fit, scores, differentiable=False, votes=not by_distance)
+    return Head(_kept, scores, differentiable=False, votes=not by_distance)
 
 
 def nearest_of_class(distances: mx.array, labels: mx.array, n_way: int) -> mx.array:
@@ -101,12 +103,6 @@ def matching(options: MatchingOptions = MatchingOptions()) -> Head:
     embeddings). Under `cosine` these are their cosines.
     """
 
-    def fit(
-        support: mx.array, support_labels: mx.array, metric: Metric, n_way: int
-    ) -> tuple[mx.array, ...]:
-        labels = mx.broadcast_to(support_labels, support.shape[:-1])
-        return support, labels, one_hot(labels, n_way)
-
     def scores(state: tuple[mx.array, ...], query: mx.array, metric: Metric) -> mx.array:
         support, labels, of_class = state
         far = metric.table(query, support) / options.temperature
@@ -116,7 +112,7 @@ def matching(options: MatchingOptions = MatchingOptions()) -> Head:
         found = mx.log(sums) - least
         return found - mx.logsumexp(found, axis=-1, keepdims=True)
 
-    return Head(fit, scores, differentiable=True)
+    return Head(_kept, scores, differentiable=True)
 
 
 COMPONENTS = (
