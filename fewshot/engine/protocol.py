@@ -102,7 +102,7 @@ def k_shot_episodes(
         return list(sampler(setting).blocks(options.seed, count))
 
     found: dict[Setting, list[EpisodeBlock]] = {}
-    instead: dict[Setting, list[EpisodeBlock]] = {}
+    lacking: dict[str, None] = {}  # groupings, in order
     groupings = ("none",) if dataset.groups is None else options.groups
     for n_way, grouping, k in product(options.n_way, groupings, options.k_shot):
         setting = Setting(k, n_way, grouping)
@@ -111,10 +111,12 @@ def k_shot_episodes(
         except ClassTooSmallError:
             if not leave_one or role is not None:
                 raise
-            groups = dataset.groups if grouping == "separate" else None
-            folds = leave_one_out(every, groups, test, _FOLDS, options.seed)
-            instead[Setting(smallest_support(folds), 0, grouping, "leave-one-out")] = folds
-    return found | instead
+            lacking.setdefault(grouping)
+    for grouping in lacking:
+        groups = dataset.groups if grouping == "separate" else None
+        folds = leave_one_out(every, groups, test, _FOLDS, options.seed)
+        found[Setting(smallest_support(folds), 0, grouping, "leave-one-out")] = folds
+    return found
 
 
 def leave_one_out(
