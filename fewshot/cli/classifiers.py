@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from ..core.progress import Progress
     from ..data.images import Picture
     from ..deploy.classifier import Classifier
-    from ..deploy.engine import Name
     from ..deploy.support import Prediction
+    from ..engine.inference import Name
 
 _BATCH = 128  # images read before the next progress is shown
 

@@ -13,7 +13,7 @@ from .options import engine, without_adapter
 from .terminal import fast_mlx
 
 if TYPE_CHECKING:
-    from ..deploy.engine import Name
+    from ..engine.inference import Name
 
 
 @click.command()

@@ -40,12 +40,12 @@ from ..engine.calibration import (
     for_counts,
     from_enrolled,
 )
+from ..engine.inference import Engine, as_engine, in_mlx, same
 from ..parts.embedder import Embedder
 from ..parts.heads.prototypes import lda
 from ..parts.metrics import euclidean
 from . import archive, recipe
 from .comparison import Compare, comparison
-from .engine import Engine, as_engine, in_mlx
 from .recipe import Recipe
 from .support import Neighbour, Prediction, Support
 
@@ -469,10 +469,10 @@ def _from_file(
 
 def _require_same_embeddings(classifier: Classifier) -> None:
     """Another release of a plugin may embed differently: the support would be worth nothing."""
-    stored = classifier.support.embeddings[:1]
-    embed = in_mlx(classifier.embedder, classifier.shape)
-    found = embed(classifier.support.images[:1]) if len(stored) else stored
-    if np.linalg.norm(found - stored) > 0.01 * max(1.0, float(np.linalg.norm(stored))):
+    of, embedder = classifier.support, classifier.embedder
+    for image, stored in zip(of.images[:1], of.embeddings[:1], strict=True):
+        if same(stored, in_mlx(embedder)(embedder.prepared(image[None]))[0]):
+            return
         assert classifier.recipe is not None
         by = ", ".join(f"{part} of {who}" for part, who in classifier.recipe.components.items())
         raise OutputError(

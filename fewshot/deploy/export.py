@@ -21,10 +21,10 @@ from ..compute.layers import MaxPool2x2, Sequential
 from ..core.errors import ConfigError, OutputError, choose_from
 from ..core.files import replacing
 from ..core.seeding import generator
+from ..engine.onnx_graph import Run, onnx_model, session
 from ..parts.embedder import Embedder
 from ..parts.transforms import NormaliseOptions
 from .classifier import Classifier
-from .onnx_graph import Run, onnx_model, session
 from .recipe import Recipe, remade
 
 TOLERANCE = 1e-4  # of the largest number in an embedding

@@ -16,8 +16,8 @@ from PIL import Image
 
 from ..core.errors import ConfigError, DataError, FewshotError, OutputError
 from ..data.images import Picture, read
+from ..engine.inference import Name
 from .classifier import Classifier
-from .engine import Name
 
 try:
     from waitress import create_server

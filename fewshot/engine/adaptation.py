@@ -37,7 +37,7 @@ def adapted_embeddings(
         adapted = adapter(embedder, support, episode.support_labels, metric, seed)
     mx.eval(adapted.backbone.parameters())
     seconds = time.perf_counter() - began
-    return embed(adapted, dataset, episode.items), seconds
+    return embed(adapted, dataset, episode.items, engine="mlx"), seconds
 
 
 def evaluate_adapted(

@@ -130,7 +130,7 @@ def speeds(
     )
     figures["training, images/s"] = f"{history.images_per_second:.0f}"
     progress(3, 4)
-    speed = embedding_speed(embedder, (64, 64, 3), seconds=share / 2)
+    speed = embedding_speed(embedder, (64, 64, 3), seconds=share / 2, engine="mlx")
     figures["embedding, images/s"] = f"{speed.batch_images_per_second:.0f}"
     figures["one image, ms"] = f"{speed.single_latency_ms:.1f}"
     progress(4, 4)

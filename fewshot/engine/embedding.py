@@ -1,6 +1,6 @@
 """From images to embeddings: the one path that training, evaluation and prediction share."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import mlx.core as mx
 import numpy as np
@@ -12,7 +12,9 @@ from ..core.draws import Ints
 from ..core.errors import TrainingError
 from ..core.interfaces import Dataset
 from ..data.batches import ahead, batch_size, gather
+from ..data.embedded import Kept, image_digest
 from ..parts.embedder import Embedder
+from .inference import Engine, Name, as_engine, in_mlx, same
 
 
 def embed(
@@ -21,25 +23,38 @@ def embed(
     indices: Ints | None = None,
     batch: int = 64,
     progress: Callable[[int, int], None] | None = None,
+    engine: Name | Engine = "auto",
+    kept: Kept | None = None,
 ) -> NDArray[np.float32]:
     """Embeddings (n, d) of a dataset, in eval mode, at most `batch` images or crops at a time.
 
     With `indices` only those rows are computed and all others are NaN, so that an index means the
-    same image everywhere and a row that was not asked for cannot pass unnoticed. Raises
-    TrainingError where an embedding is not finite.
+    same image everywhere and a row that was not asked for cannot pass unnoticed. `engine`: "mlx",
+    "onnx" or, as "auto", ONNX Runtime on a CPU, where there are images enough to pay for making its
+    session and it gives what MLX gives. `kept`: what is there of this very network is not computed
+    again, and what is not is added. Raises TrainingError where an embedding is not finite,
+    ConfigError where the engine "onnx" is not possible.
     """
     n = len(dataset.labels)
     wanted = np.arange(n) if indices is None else np.unique(indices)
-    if len(wanted):
-        batch = batch_size(dataset[int(wanted[0])].shape, batch)
+    if not len(wanted):
+        return np.full((n, 0), np.nan, np.float32)
+    shape = dataset[int(wanted[0])].shape
+    batch = batch_size(shape, batch)
     if embedder.crops == "five":
         batch = max(1, batch // 5)
-    blocks = [wanted[i : i + batch] for i in range(0, len(wanted), batch)]
+    digests: dict[int, bytes] = {}
     out: NDArray[np.float32] | None = None
     with evaluating(embedder.backbone):
+        if kept is not None:
+            digests = {int(i): image_digest(dataset[int(i)]) for i in wanted}
+            out = _found(kept, embedder, dataset, digests)
+            wanted = wanted if out is None else wanted[np.isnan(out[wanted]).all(axis=1)]
+        blocks = [wanted[i : i + batch] for i in range(0, len(wanted), batch)]
+        run = as_engine(engine).run(embedder, shape, len(wanted))
         images = ahead(lambda i: embedder.prepared(gather(dataset, blocks[i])), len(blocks))
         for done, (block, pixels) in enumerate(zip(blocks, images, strict=True), start=1):
-            rows = np.array(embedder(mx.array(pixels)))
+            rows = run(pixels)
             if not np.isfinite(rows).all():
                 raise TrainingError(
                     "embeddings are no longer finite: lower training.learning_rate, or look for "
@@ -48,9 +63,32 @@ def embed(
             if out is None:
                 out = np.full((n, rows.shape[1]), np.nan, np.float32)
             out[block] = rows
+            if kept is not None:
+                kept.add([digests[int(i)] for i in block], rows)
             if progress is not None:
                 progress(done, len(blocks))
-    return np.empty((n, 0), np.float32) if out is None else out
+    assert out is not None
+    return out
+
+
+def _found(
+    kept: Kept, embedder: Embedder, dataset: Dataset, digests: Mapping[int, bytes]
+) -> NDArray[np.float32] | None:
+    """Embeddings (n, d) of the images whose digests these are, NaN where none is kept; None: of
+    none, or they are not what the network makes of the first of them, as its code has changed.
+    """
+    found = kept.find([*digests.values()])
+    there = [i for i, digest in digests.items() if digest in found]
+    if not there:
+        return None
+    first = found[digests[there[0]]]
+    due = in_mlx(embedder)(embedder.prepared(gather(dataset, np.array(there[:1]))))[0]
+    if due.shape != first.shape or not same(first, due):
+        kept.warn(f"{kept.path} is of another release of the network: embeddings are made again")
+        return None
+    out = np.full((len(dataset.labels), len(first)), np.nan, np.float32)
+    out[there] = np.stack([found[digests[i]] for i in there])
+    return out
 
 
 def recentre(
@@ -58,6 +96,7 @@ def recentre(
     dataset: Dataset,
     indices: Ints,
     progress: Callable[[int, int], None] | None = None,
+    engine: Name | Engine = "auto",
 ) -> None:
     """Take an embedder's centre, where it has one, anew: the mean over images `indices`.
 
@@ -67,7 +106,7 @@ def recentre(
     if embedder.centre is None:
         return
     raw = evolve(embedder, normalize="none", centre=None)
-    rows = embed(raw, dataset, indices, progress=progress)[indices]
+    rows = embed(raw, dataset, indices, progress=progress, engine=engine)[indices]
     embedder.centre.mean = mx.array(rows.mean(axis=0, dtype=np.float64).astype(np.float32))
 
 

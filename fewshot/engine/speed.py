@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-import mlx.core as mx
 import numpy as np
 
 from ..compute.modules import evaluating
@@ -12,6 +11,7 @@ from ..core.figures import Speed
 from ..core.seeding import generator
 from ..data.batches import batch_size
 from ..parts.embedder import Embedder
+from .inference import Engine, Name, as_engine
 
 
 def median_time(function: Callable[[], object], seconds: float) -> float:
@@ -26,7 +26,11 @@ def median_time(function: Callable[[], object], seconds: float) -> float:
 
 
 def embedding_speed(
-    embedder: Embedder, shape: tuple[int, int, int], batch: int = 128, seconds: float = 1.0
+    embedder: Embedder,
+    shape: tuple[int, int, int],
+    batch: int = 128,
+    seconds: float = 1.0,
+    engine: Name | Engine = "auto",
 ) -> Speed:
     """Embedding rate in images/s, in batches and one by one; images are prepared beforehand.
 
@@ -35,14 +39,11 @@ def embedding_speed(
     """
     rng, batch = generator(0, "speed"), batch_size(shape, batch)
 
-    def embed_all(images: mx.array) -> None:
-        mx.eval(embedder(images))
-
     def rate(size: int) -> float:
         pixels = rng.integers(256, size=(size, *shape), dtype=np.uint8)
-        images = mx.array(embedder.prepared(pixels))
-        return size / median_time(partial(embed_all, images), seconds)
+        return size / median_time(partial(run, embedder.prepared(pixels)), seconds)
 
     with evaluating(embedder.backbone):
+        run = as_engine(engine).of(embedder, shape)
         in_batches, one_by_one = rate(batch), rate(1)
     return Speed(in_batches, one_by_one, 1000 / one_by_one, float(batch))

@@ -2,12 +2,17 @@
 
 from collections.abc import Callable, Mapping
 
+import numpy as np
+from numpy.typing import NDArray
+
+from ..compute.modules import is_frozen
 from ..core.draws import Grouping
 from ..core.interfaces import Dataset, Head, Metric
 from ..data.split import ClassSplit
 from ..parts.embedder import Embedder
 from .embedding import embed, recentre
 from .evaluation import evaluate
+from .inference import Name
 from .protocol import ValidationDraws, needed, validation_draws
 from .verification import verify
 
@@ -41,10 +46,18 @@ def validating(
 ) -> Callable[[], Mapping[str, float]]:
     """`validation` on draws that are made already."""
     images = needed([*drawn.tasks, *(drawn.pairs or ())])
+    once = is_frozen(embedder.backbone)
+    kept: list[NDArray[np.float32]] = []
+
+    def embedded() -> NDArray[np.float32]:
+        engine: Name = "auto" if once else "mlx"  # a session is for weights that stay
+        recentre(embedder, dataset, drawn.training, engine=engine)
+        return embed(embedder, dataset, images, engine=engine)
 
     def examine() -> dict[str, float]:
-        recentre(embedder, dataset, drawn.training)
-        embeddings = embed(embedder, dataset, images)
+        if not (once and kept):
+            kept[:] = [embedded()]
+        embeddings = kept[0]
         evaluation = evaluate(embeddings, drawn.tasks, head, metric, dataset.classes)
         figures = {"score": evaluation.accuracy}
         if drawn.pairs is not None:

@@ -1,17 +1,20 @@
 """From a configuration to the parts it names, checked before anything is decoded."""
 
-from collections.abc import Iterable, Iterator, Mapping
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from hashlib import sha256
+from importlib.metadata import version
 from typing import Any
 
 import mlx.core as mx
 import numpy as np
-from attrs import frozen
+from attrs import asdict, frozen
 from numpy.typing import NDArray
 
 from ..catalogue.kinds import LEARNED, LISTS, PARTS
 from ..catalogue.registry import Registry, make
-from ..compute.modules import late_parameters, parameter_shapes
+from ..compute.modules import is_frozen, late_parameters, parameter_shapes, snapshot
 from ..compute.randomness import keyed
 from ..core.draws import Draw, EpisodeBlock, Ints, Pairs
 from ..core.errors import ClassTooSmallError, ConfigError, PluginError
@@ -30,6 +33,7 @@ from ..core.interfaces import (
     Transform,
 )
 from ..core.seeding import generator
+from ..data.embedded import Kept, kept
 from ..data.images import Shape
 from ..data.split import ClassSplit, class_ids, only, split_classes
 from ..engine.objective import (
@@ -49,7 +53,7 @@ from ..engine.protocol import (
 )
 from ..engine.training import learning_rate, scheduled_steps
 from ..parts.embedder import Centre, Embedder, EmbeddingOptions
-from .config import Chosen, RunConfig
+from .config import Chosen, RunConfig, to_table
 from .schema import inner_parts
 
 
@@ -255,6 +259,29 @@ def give_weights(
         done = True
     mx.eval(learned.parameters())
     return done
+
+
+def embedded(parts: Parts, warn: Callable[[str], None]) -> Kept | None:
+    """What is kept on disk of embeddings by these very weights, made in this very way.
+
+    None where training changes the backbone, and where the cache is turned off.
+    """
+    config, backbone, centre = parts.config, parts.embedder.backbone, parts.embedder.centre
+    if not is_frozen(backbone):
+        return None
+    way = {
+        "fewshot": version("fewshot"),
+        "shape": parts.shape,
+        "parts": [to_table(chosen) for chosen in (config.backbone, *config.preprocess)],
+        "origins": [o for o in parts.origins.items() if o[0].startswith(("backbone ", "transf"))],
+        "embedding": asdict(config.embedding),
+    }
+    digest = sha256(json.dumps(way, sort_keys=True).encode())
+    for name, array in [*snapshot(backbone), *([] if centre is None else snapshot(centre))]:
+        numbers = np.ascontiguousarray(array)
+        digest.update(f"{name} {numbers.shape} {numbers.dtype}\0".encode())
+        digest.update(numbers.data)
+    return kept(digest.hexdigest()[:32], warn)
 
 
 def drawn(parts: Parts) -> Draws:

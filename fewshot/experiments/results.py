@@ -7,7 +7,7 @@ import numpy as np
 from attrs import frozen
 from numpy.typing import NDArray
 
-from ..compute.modules import snapshot
+from ..compute.modules import is_frozen, snapshot
 from ..core.draws import Episode, EpisodeBlock, Ints
 from ..core.figures import AdapterGain, KShotRow, RunResults
 from ..core.interfaces import Head, Metric
@@ -17,12 +17,13 @@ from ..engine.adaptation import adapted_embeddings, evaluate_adapted, gain
 from ..engine.calibration import calibrated
 from ..engine.embedding import embed, raw_pixels, recentre
 from ..engine.evaluation import Evaluation, evaluate, predict, unembedded
+from ..engine.inference import Engine
 from ..engine.protocol import Setting, held_out_episodes, needed
 from ..engine.speed import embedding_speed
 from ..engine.verification import verify
 from ..parts.heads.prototypes import nearest_prototype
 from ..parts.metrics import euclidean
-from .assembly import Draws, Parts
+from .assembly import Draws, Parts, embedded
 
 
 @frozen(eq=False)
@@ -66,7 +67,9 @@ def examine(
     if parts.head.queries == "alone":  # else no query has an answer of its own
         held_out = held_out_episodes(dataset, parts.split, parts.config.evaluation)
     asked = [block for both in held_out.values() for blocks in both for block in blocks]
-    rows = _embeddings(parts, draws, "trained backbone", progress, asked)
+    trained = "backbone" if _as_it_came(parts) else "trained backbone"
+    engine = Engine("auto")
+    rows = plain_rows = _embeddings(parts, draws, trained, progress, asked, engine)
     unknown = calibrated(rows, held_out, parts.head, parts.metric)
     ours = evaluations(rows, parts.head, parts.metric, 0)
     first = _first_episodes(draws)
@@ -85,8 +88,11 @@ def examine(
     weights = snapshot(parts.learned)
     if not _same(weights, blank):
         parts.learned.load_weights(blank)
-        recentre(parts.embedder, dataset, parts.training_images)  # by the untrained one's own mean
-        rows = _embeddings(parts, draws, "untrained backbone", progress)
+        if is_frozen(parts.embedder.backbone):
+            rows = plain_rows
+        else:
+            recentre(parts.embedder, dataset, parts.training_images)  # by its own mean
+            rows = _embeddings(parts, draws, "untrained backbone", progress)
         untrained = evaluations(rows, parts.head, parts.metric, 1)
         parts.learned.load_weights(weights)
     # A learned head is one of embeddings of the backbone's length.
@@ -102,7 +108,7 @@ def examine(
             for setting, blocks in draws.episodes.items()
         ),
         verification=verification,
-        speed=embedding_speed(parts.embedder, parts.shape),
+        speed=embedding_speed(parts.embedder, parts.shape, engine=engine),
         unknown=unknown,
         queries=parts.head.queries,
     )  # fmt: skip
@@ -116,16 +122,37 @@ def _same(one: list[tuple[str, mx.array]], other: list[tuple[str, mx.array]]) ->
 
 
 def _embeddings(
-    parts: Parts, draws: Draws, what: str, progress: Progress, more: Sequence[EpisodeBlock] = ()
+    parts: Parts,
+    draws: Draws,
+    what: str,
+    progress: Progress,
+    more: Sequence[EpisodeBlock] = (),
+    engine: Engine | None = None,
 ) -> NDArray[np.float32]:
     """Embeddings of every image that the evaluation, and `more`, needs."""
     tasks = [task for blocks in draws.episodes.values() for task in blocks]
-    return embed(
+    items = needed([*tasks, *more, *(draws.pairs or ())])
+    stage, engine = f"embedding, {what}", engine or Engine("auto")
+
+    def say(line: str) -> None:
+        progress(stage, 0, len(items), "", line)
+
+    rows = embed(
         parts.embedder,
         parts.dataset,
-        needed([*tasks, *more, *(draws.pairs or ())]),
-        progress=lambda done, total: progress(f"embedding, {what}", done, total, "", ""),
+        items,
+        progress=lambda done, total: progress(stage, done, total, "", ""),
+        engine=engine,
+        kept=embedded(parts, say),
     )
+    if engine.hint:
+        say(engine.hint)
+    return rows
+
+
+def _as_it_came(parts: Parts) -> bool:
+    """Whether the backbone was not trained."""
+    return parts.sampler is None or is_frozen(parts.embedder.backbone)
 
 
 def _first_episodes(draws: Draws) -> dict[int, Episode]:

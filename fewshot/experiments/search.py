@@ -25,7 +25,7 @@ from ..engine.protocol import needed
 from ..engine.training import fit
 from ..reports import pictures
 from ..reports.page import percent
-from .assembly import build, check, initialise
+from .assembly import build, check, embedded, initialise
 from .config import RunConfig, nested, resolve, to_toml, to_tree
 from .run import decoded
 from .schema import Tree
@@ -177,6 +177,9 @@ def _scores(
         def shown(done: int, total: int, _: str, where: str = where) -> None:
             progress("training", done, total, where, "")
 
+        def say(line: str, where: str = where) -> None:
+            progress("embedding", 0, len(folds), where, line)
+
         if parts.sampler is not None:
             history = fit(
                 parts.embedder,
@@ -201,7 +204,7 @@ def _scores(
                 )
         (tasks,) = draws.episodes.values()
         recentre(parts.embedder, dataset, parts.training_images)
-        rows = embed(parts.embedder, dataset, needed(tasks))
+        rows = embed(parts.embedder, dataset, needed(tasks), kept=embedded(parts, say))
         memory = config.evaluation.memory
         found = evaluate(rows, tasks, parts.head, parts.metric, dataset.classes, memory=memory)
         scores.append(found.accuracy)

@@ -65,7 +65,7 @@ def registry(per_class: int) -> Registry:
     return known
 
 
-LAYER = {"preset": "photos", "dataset": "birds"}
+LAYER = {"preset": "tried/photos", "dataset": "birds"}
 
 
 @pytest.fixture(scope="module")
@@ -180,3 +180,44 @@ def test_rows_of_a_study_are_tested_on_the_same_classes():
         for each in runs:
             parts = build(each.config, known, each.images)
             assert parts.split.test == expected
+
+
+def frozen(_: Any, shape: tuple[int, int, int]) -> Any:
+    return small(_, shape).freeze()
+
+
+def examined(known: Registry, **more: Any) -> tuple[list[Any], bool]:
+    """Rows of figures, and whether anything was embedded for them."""
+    layer = {**LAYER, "backbone": "still", "evaluation": {"k_shot": [1]}, **more}
+    parts = build(resolve(known, [layer]), known)
+    draws, stages = check(parts), set()
+    initialise(parts, known)
+    blank = snapshot(parts.learned)
+    results = examine(parts, draws, blank, lambda stage, *_: stages.add(stage)).results
+    assert "embedding, trained backbone" not in stages  # nothing was
+    return list(results.k_shot), "embedding, backbone" in stages
+
+
+def test_a_frozen_network_embeds_an_image_once_for_all_heads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    known = registry(3)
+    known.add([Registered("backbone", Component("still", frozen), "tried", "1")])
+    monkeypatch.setenv("FEWSHOT_CACHE", str(tmp_path))
+
+    def files() -> int:
+        return len([*tmp_path.glob("embedded/*")])
+
+    first, embedded = examined(known)
+    assert (embedded, files()) == (True, 1)
+    assert examined(known) == (first, False)
+    assert not examined(known, head="ridge")[1]
+    assert files() == 1
+    grey = {"name": "normalise", "mean": [0.2], "std": [0.7]}
+    for others, more in enumerate(({"preprocess": [grey]}, {"seed": 5}), start=2):
+        assert examined(known, **more)[1]
+        assert files() == others  # seen otherwise, or other weights
+    assert examined(known, backbone="ready")[1]  # training would change it
+    assert files() == 3
+    monkeypatch.setenv("FEWSHOT_CACHE", "")
+    assert examined(known) == (first, True)

@@ -1,6 +1,5 @@
-"""What embeds a classifier's images: MLX or, on a CPU, ONNX Runtime, which is faster there."""
+"""What embeds images: MLX or, on a CPU, ONNX Runtime, which is faster there."""
 
-from collections.abc import Callable
 from typing import Literal, get_args
 
 import mlx.core as mx
@@ -15,10 +14,9 @@ from ..core.seeding import generator
 from ..data.batches import batch_size
 from ..data.images import Shape
 from ..parts.embedder import Embedder
-from .onnx_graph import onnx_model, session
+from .onnx_graph import Run, onnx_model, session
 
 Name = Literal["auto", "mlx", "onnx"]
-Embed = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 
 TOLERANCE = 1e-4  # of the largest number in an embedding
 _BATCH = 128
@@ -28,40 +26,32 @@ _BATCH = 128
 _WORTH = 1 << 19
 
 
-def in_mlx(embedder: Embedder, shape: Shape) -> Embed:
-    """Images (b, h, w, c) uint8 of `shape` -> embeddings (b, d), a batch at a time."""
+def in_mlx(embedder: Embedder) -> Run:
+    """Prepared images (b, h, w, c) -> embeddings (b, d)."""
 
     def run(batch: NDArray[np.float32]) -> NDArray[np.float32]:
         with all_cores(len(batch)):
             return np.array(embedder(mx.array(batch)))
 
-    return _batched(run, embedder, shape)
+    return run
 
 
-def in_onnx(embedder: Embedder, shape: Shape) -> Embed:
-    """The same by ONNX Runtime, from the same weights.
+def in_onnx(embedder: Embedder, shape: Shape) -> Run:
+    """The same by ONNX Runtime, from the same weights as they are now.
 
     Raises ImportError without the extra `onnx`, ConfigError for a layer without a counterpart.
     """
-    return _batched(session(onnx_model(embedder, shape), cores()), embedder, shape)
+    return session(onnx_model(embedder, shape), cores())
 
 
-def _batched(
-    run: Callable[[NDArray[np.float32]], NDArray[np.float32]], embedder: Embedder, shape: Shape
-) -> Embed:
-    step = batch_size(shape, _BATCH)
-
-    def embed(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        starts = range(0, len(images), step)
-        done = [run(embedder.prepared(images[start : start + step])) for start in starts]
-        return done[0] if len(done) == 1 else np.concatenate(done)
-
-    return embed
+def same(found: NDArray[np.float32], due: NDArray[np.float32]) -> bool:
+    """Whether an embedding (d,) that was kept is what the network gives now, but for rounding."""
+    return bool(np.linalg.norm(found - due) <= 0.01 * max(1.0, float(np.linalg.norm(due))))
 
 
 @define(eq=False)
 class Engine:
-    """The engine of a classifier and of all that come from it.
+    """The engine of an embedder whose weights stay: of a classifier and all that come from it.
 
     `name`: as asked for. "auto": MLX, but on a CPU, once there were images enough to pay for making
     a session, ONNX Runtime if it is installed, can express every layer and agrees with MLX to 1e-4.
@@ -72,34 +62,45 @@ class Engine:
     used: Literal["mlx", "onnx"] | None = None
     hint: str = ""
     _embedder: Embedder | None = None
-    _embed: Embed | None = None
+    _run: Run | None = None
     _pixels: int = 0
 
     def embeddings(
         self, embedder: Embedder, shape: Shape, images: NDArray[np.uint8]
     ) -> NDArray[np.float32]:
-        """Of images (b, h, w, c) of `shape`. Raises what `of` does."""
-        self._pixels += len(images) * shape[0] * shape[1]
-        if self.name == "auto" and self._embed is None and self._pixels < _WORTH:
+        """Of images (b, h, w, c) of `shape`, a batch at a time. Raises what `of` does."""
+        run, step = self.run(embedder, shape, len(images)), batch_size(shape, _BATCH)
+        starts = range(0, len(images), step)
+        done = [run(embedder.prepared(images[start : start + step])) for start in starts]
+        return done[0] if len(done) == 1 else np.concatenate(done)
+
+    def run(self, embedder: Embedder, shape: Shape, images: int) -> Run:
+        """Its function of prepared images of `shape`, of which so many more are to come.
+
+        Raises what `of` does.
+        """
+        self._pixels += images * shape[0] * shape[1]
+        if self.name == "auto" and self._run is None and self._pixels < _WORTH:
             self.used = "mlx"
-            return in_mlx(embedder, shape)(images)
-        return self.of(embedder, shape)(images)
+            return in_mlx(embedder)
+        return self.of(embedder, shape)
 
-    def of(self, embedder: Embedder, shape: Shape) -> Embed:
-        """Its function of images of `shape`, made now. ConfigError where "onnx" is not possible."""
-        if self._embed is None or self._embedder is not embedder:
-            self._embed, self._embedder = self._made(embedder, shape), embedder
-        return self._embed
+    def of(self, embedder: Embedder, shape: Shape) -> Run:
+        """`run`, made now. Raises ConfigError where "onnx" is not possible."""
+        if self._run is None or self._embedder is not embedder:
+            self._run, self._embedder = self._made(embedder, shape), embedder
+        return self._run
 
-    def _made(self, embedder: Embedder, shape: Shape) -> Embed:
-        usual = in_mlx(embedder, shape)
+    def _made(self, embedder: Embedder, shape: Shape) -> Run:
+        usual = in_mlx(embedder)
         self.used, self.hint = "mlx", ""
         if self.name == "mlx" or (self.name == "auto" and not on_cpu()):
             return usual
         try:
             made = in_onnx(embedder, shape)
             images = generator(0, "engine").integers(0, 256, (2, *shape), np.uint8)
-            expected, found = usual(images), made(images)
+            batch = embedder.prepared(images)
+            expected, found = usual(batch), made(batch)
             error, most = np.abs(found - expected).max(), np.abs(expected).max()
             if not error <= TOLERANCE * most:
                 raise ConfigError(f"its embeddings are {error / most:.1e} away from the network's")

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 
 import fewshot as fs
 from fewshot.core.options import NoOptions
-from fewshot.deploy import engine as engines
 from fewshot.deploy.comparison import comparison
+from fewshot.engine import inference as engines
 from fewshot.engine.calibration import by_class, fitted
+from fewshot.engine.speed import embedding_speed
 from fewshot.parts.heads.linear import ridge
 from fewshot.parts.metrics import COMPONENTS
 
@@ -139,6 +140,36 @@ def test_auto_makes_a_session_once_there_are_images_enough(monkeypatch: pytest.M
     at_once = enrolled(Network(), fs.lda(), fs.euclidean())
     at_once.predict(ours.support.images)
     assert at_once.engine.used == "onnx"
+
+
+def test_many_images_are_embedded_by_the_engine_that_is_faster(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(engines, "_WORTH", 5 * SIZE**2)
+    images = np.random.default_rng(0).integers(0, 256, (5, SIZE, SIZE, 3), np.uint8)
+    data, embedder = fs.from_arrays(images, np.zeros(5, int)), fs.Embedder(Network(nn.ReLU()))
+    due = fs.embed(embedder, data, engine="mlx")
+    for asked, used in ((4, "mlx"), (5, "onnx")):
+        engine = engines.Engine("auto")
+        found = fs.embed(embedder, data, np.arange(asked), batch=2, engine=engine)
+        assert engine.used == used
+        np.testing.assert_allclose(found[:asked], due[:asked], atol=1e-5)
+    with pytest.raises(fs.ConfigError, match="GELU"):
+        fs.embed(fs.Embedder(Network(nn.GELU())), data, engine="onnx")
+
+
+def test_speed_is_that_of_the_engine_in_use(monkeypatch: pytest.MonkeyPatch):
+    asked: list[int] = []
+    plain = engines.in_onnx
+
+    def counted(embedder: fs.Embedder, shape: Any) -> Any:
+        run = plain(embedder, shape)
+        return lambda images: (asked.append(len(images)), run(images))[1]
+
+    monkeypatch.setattr(engines, "in_onnx", counted)
+    embedding_speed(fs.Embedder(Network()), (SIZE, SIZE, 3), batch=4, seconds=0)
+    assert {4, 1} <= {*asked}
+    asked.clear()
+    embedding_speed(fs.Embedder(Network()), (SIZE, SIZE, 3), batch=4, seconds=0, engine="mlx")
+    assert not asked
 
 
 def test_the_engine_leaves_no_trace_in_the_file(trained: Path, tmp_path: Path):
