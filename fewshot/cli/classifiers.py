@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ..engine.inference import Name
 
 _BATCH = 128  # images read before the next progress is shown
+_COLUMNS = 80  # where nobody watches
 
 
 @click.command()
@@ -259,7 +260,7 @@ def predict(
             elif isinstance(answer, DataError):
                 click.echo(_printable(str(answer)), err=True)
             else:
-                click.echo(_line(name, answer, width, columns()))
+                click.echo(_line(name, answer, width, columns() or _COLUMNS))
             if add is not None:
                 add(_printable(name), answer)
             progress("predicting", done, total, "", "")
@@ -282,15 +283,20 @@ def _named(argument: str) -> Iterator[str]:
     return iter([argument])
 
 
-def _line(name: str, answer: Prediction, width: int, most: int | None) -> str:
-    """An answer, with as many of its nearest images as `most` columns hold."""
+def _line(name: str, answer: Prediction, width: int, most: int) -> str:
+    """An answer, with as much of its image's path as `most` columns hold, then of the nearest.
+
+    The name of the file itself is always whole.
+    """
     label = answer.label or f"unknown ({answer.best})"
     sure = "" if answer.confidence is None else f"{answer.confidence:.0%}"
-    line = f"{label:{width}} {sure:>5} {answer.score:9.3g} {answer.distance:9.3g}  {name}"
+    line = f"{label:{width}} {sure:>5} {answer.score:9.3g} {answer.distance:9.3g}  "
+    room = max(most - len(line), len(Path(name).name) + 1)
+    line += name if len(name) <= room else f"…{name[1 - room :]}"
     near = [f"{each.label}/{each.name} {each.distance:.3g}" for each in answer.nearest]
     while near:
         whole = f"{line}  ({', '.join(near)})"
-        if most is None or len(whole) <= most:
+        if len(whole) <= most:
             return _printable(whole)
         near.pop()
     return _printable(line)

@@ -425,10 +425,10 @@ def _of_recipe(made: Recipe, registry: Registry) -> Classifier:
 
 
 def _of_results(path: Path) -> tuple[Calibration, ...]:
-    """The calibrations of a run; none for a run that was interrupted or made without them."""
-    if not path.is_file():
-        return ()
-    rows = read_json(path).get("unknown", [])
+    """The calibrations of a run; none if it was interrupted, or trained nothing."""
+    results = read_json(path) if path.is_file() else {}
+    untrained = (results.get("training") or {}).get("steps") == 0  # as good: the enrolled classes
+    rows = [] if untrained else results.get("unknown", [])
     return tuple(Calibration(row["k_shot"], row["threshold"], row["temperature"]) for row in rows)
 
 

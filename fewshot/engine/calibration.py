@@ -21,7 +21,7 @@ from ..core.figures import DistanceCounts, UnknownFigures, UnknownRow
 from ..core.interfaces import Head, Metric
 from ..parts.heads.nearest import nearest_of_class
 from ..parts.heads.prototypes import prototypes
-from .protocol import leave_one_out
+from .protocol import leave_one_out, thinned
 from .verification import roc_auc
 
 Floats = NDArray[np.float64]
@@ -169,16 +169,9 @@ def from_enrolled(
     if len(asked) < 3 or head.queries == "together":
         return None
     folds = leave_one_out(labels, None, asked.tolist(), FOLDS)
-    blocks = [_thinned(fold, MOST_ASKED // len(folds)) for fold in folds]
+    blocks = [thinned(fold, MOST_ASKED // len(folds)) for fold in folds]
     found = calibrate(round(float(np.median(counts))), answers(embeddings, blocks, head, metric))
     return evolve(found, origin="enrolled")
-
-
-def _thinned(block: EpisodeBlock, most: int) -> EpisodeBlock:
-    """An episode with `most` queries at the most, spread evenly over those in order of class."""
-    order = np.argsort(block.query_labels, kind="stable")
-    kept = order[np.unique(np.linspace(0, len(order) - 1, most).astype(int))]
-    return evolve(block, query=block.query[:, kept], query_labels=block.query_labels[kept])
 
 
 def reliability(

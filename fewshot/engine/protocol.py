@@ -6,7 +6,7 @@ from itertools import product
 from typing import get_args
 
 import numpy as np
-from attrs import frozen, validators
+from attrs import evolve, frozen, validators
 
 from ..core.draws import Episode, EpisodeBlock, Grouping, Ints, Pairs, Protocol
 from ..core.errors import ClassTooSmallError, DataError
@@ -20,6 +20,7 @@ from ..parts.samplers import PairsOptions, pairs
 
 _EPISODES, _N_WAY, _N_QUERY = 100, 20, 15  # at the most
 _FOLDS = 20  # at the most, of an evaluation by leave-one-out
+_ASKED = 2000  # queries to calibrate on, about: a share is then known to a point
 
 
 @frozen
@@ -185,10 +186,51 @@ def held_out_episodes(
 ) -> dict[int, tuple[list[EpisodeBlock], list[EpisodeBlock]]]:
     """By K: episodes among the validation classes, to calibrate on, and the test classes.
 
-    Only the K for which two classes or more of either have enough images.
+    Only the K for which two classes or more of either have enough images. Where all classes are for
+    test, as nothing was trained: support of all of them, queries of every other class to calibrate
+    on, and of the rest; leave-one-out, as in `k_shot_episodes`, for K that are too many.
     """
+    if not (split.train or split.val):
+        return _halves(dataset, split, options)
     validation, test = (_episodes(dataset, part, options) for part in (split.val, split.test))
     return {k: (validation[k], test[k]) for k in validation if k in test}
+
+
+def _halves(
+    dataset: Dataset, split: ClassSplit, options: EvaluationOptions
+) -> dict[int, tuple[list[EpisodeBlock], list[EpisodeBlock]]]:
+    found: dict[int, tuple[list[EpisodeBlock], list[EpisodeBlock]]] = {}
+    ids = class_ids(dataset, split.test)
+    if len(ids) < 3:
+        return found
+    labels, role = only(dataset.labels, ids), getattr(dataset, "role", None)
+    groups = dataset.groups if options.groups[0] == "separate" else None
+    halves, n = (ids[::2], ids[1::2]), options.repeats
+
+    def asked(k: int) -> list[list[EpisodeBlock]]:
+        samplers = [all_way(labels, groups, half, k, role) for half in halves]
+        return [list(sampler.blocks(options.seed, n)) for sampler in samplers]
+
+    lacking = False
+    for k in options.k_shot:
+        try:
+            one, other = ([thinned(b, _ASKED // n) for b in blocks] for blocks in asked(k))
+            found[k] = one, other
+        except DataError:
+            lacking = True
+    if lacking and role is None:
+        with suppress(DataError):
+            both = [leave_one_out(labels, groups, half, _FOLDS, options.seed) for half in halves]
+            one, other = ([thinned(b, _ASKED // len(folds)) for b in folds] for folds in both)
+            found.setdefault(smallest_support([*one, *other]), (one, other))
+    return found
+
+
+def thinned(block: EpisodeBlock, most: int) -> EpisodeBlock:
+    """Episodes with `most` queries at the most, spread evenly over those in order of class."""
+    order = np.argsort(block.query_labels, kind="stable")
+    kept = order[np.unique(np.linspace(0, len(order) - 1, max(1, most)).astype(int))]
+    return evolve(block, query=block.query[:, kept], query_labels=block.query_labels[kept])
 
 
 def _episodes(

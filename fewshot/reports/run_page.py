@@ -203,7 +203,7 @@ def page(
             "<h2>Unknown classes and confidence</h2>"
             f"{html_table(*unknown_table(results.unknown))}"
             "<p>accepted: images of an unknown class taken for a known one. Threshold and "
-            "temperature are chosen on the validation classes.</p>"
+            "temperature are chosen on other classes than they are tried on.</p>"
         )
     names = ["k_shot.png", "curves.png", "calibration.png", "episodes.png"]
     names += dict.fromkeys(f"confusion_k{row.k_shot}.png" for row in results.k_shot)

@@ -241,7 +241,7 @@ def fewshot_backbones():
 @fs.hookimpl
 def fewshot_presets():
     values = {"backbone": "ready", "training": {"steps": 0}, "dataset": "arrays"}
-    return [fs.Preset("photos", values)]
+    return [fs.Preset("own-photos", values)]
 """
 
 
@@ -288,8 +288,11 @@ def test_the_parts_and_the_size_are_chosen_as_for_a_run(ready: None, photos: Pat
     (tmp_path / "own.toml").write_text('head = "nearest-support"\ndataset = {size = 32}\n')
     for number, (options, expected) in enumerate(
         (
-            (("--preset", "photos"), "on 20x20x3, euclidean, lda"),
-            (("--preset", "photos", "--set", "dataset.size=24"), "on 24x24x3, euclidean, lda"),
+            (("--preset", "own-photos"), "on 20x20x3, euclidean, lda"),
+            (
+                ("--preset", "own-photos", "--set", "dataset.size=24"),
+                "on 24x24x3, euclidean, lda",
+            ),
             (
                 ("--backbone", "ready", "--config", "own.toml", "--metric", "cosine"),
                 "on 32x32x3, cosine, nearest-support",
@@ -310,11 +313,11 @@ def test_a_folder_too_small_for_a_run_is_examined(ready: None, photos: Path, tmp
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--backbone", "conv4"), "no weights of its own; take one that has: --backbone ready"),
+        (("--backbone", "conv4"), "no weights of its own; take one that has: --backbone "),
         (("--backbone", "redy"), "did you mean 'ready'"),
         (("--backbone", "ready", "--head", "relation"), "head 'relation' has learned parts"),
         (("--backbone", "ready", "--set", "embedding.centre=train"), "embedding.centre=none"),
-        (("--preset", "photos", "--set", "adapter.name=whiten"), "--without-adapter"),
+        (("--preset", "own-photos", "--set", "adapter.name=whiten"), "--without-adapter"),
         (("--backbone", "ready", "FILE"), "both"),
         (("--head", "lda"), "go with --backbone"),
     ],
@@ -424,19 +427,28 @@ class Page(HTMLParser):
         self.tags.append((tag, dict(attrs)))
 
 
-def test_a_terminal_is_told_the_nearest_images_that_fit(
+def test_an_answer_is_a_line_that_fits_whoever_reads_it(
     file: Path, mine: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    piped = done("predict", file, mine).stdout.splitlines()
-    assert all(line.count(", ") == 2 for line in piped[1:])
-    for width in (20, 80, max(map(len, piped)) - 1, 500):
-        monkeypatch.setattr("fewshot.cli.classifiers.columns", lambda width=width: width)
-        shown = done("predict", file, mine).stdout.splitlines()
-        for line, whole in zip(shown, piped, strict=True):
-            alone = whole.partition("  (")[0]
-            assert line.removesuffix(")") == whole[: len(line.removesuffix(")"))]
-            assert line == alone or len(line) <= width
-            assert line == whole or len(whole) > width
+    def shown(width: int | None) -> list[str]:
+        monkeypatch.setattr("fewshot.cli.classifiers.columns", lambda: width)
+        return done("predict", file, mine).stdout.splitlines()[1:]
+
+    whole = shown(10_000)
+    assert all(line.count(", ") == 2 and str(mine) in line for line in whole)
+    assert shown(None) == shown(80)
+    for width in (20, 60, 80, max(map(len, whole)) - 1, 500):
+        for line, full in zip(shown(width), whole, strict=True):
+            figures, path = full.partition("  (")[0].split(str(mine))
+            figures, name = figures.rstrip("/"), Path(path).name
+            assert line.startswith(figures)
+            assert name in line
+            assert len(line) <= max(width, len(f"{figures}…{name}"))
+            assert line == full or len(full) > width
+            if str(mine) not in line:  # as much of the path as fits, and nothing nearest
+                assert line.startswith(f"{figures}…")
+                assert full.partition("  (")[0].endswith(line.removeprefix(f"{figures}…"))
+                assert len(line) == max(width, len(f"{figures}…{name}"))
 
 
 def test_the_page_shows_every_image_and_needs_no_other_file(file: Path, mine: Path, tmp_path: Path):

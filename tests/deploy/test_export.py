@@ -141,7 +141,10 @@ def test_an_exported_network_computes_the_same(
     np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
 
 
-BACKBONES = build_registry()[0].all("backbone")
+# Other plugins test their own.
+BACKBONES = [
+    each for each in build_registry()[0].all("backbone") if each.provider in ("fewshot", "asl")
+]
 
 
 @pytest.mark.parametrize("entry", BACKBONES, ids=lambda entry: entry.qualified)

@@ -5,6 +5,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 import pytest
+from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
@@ -146,6 +147,35 @@ def test_the_test_classes_decide_nothing(seed: int):
             b.validation,
         )
         assert a.test != b.test
+
+
+@pytest.mark.parametrize("grouping", ["separate", "mixed"])
+def test_where_nothing_was_trained_every_class_is_asked_among_all_on_one_side(grouping: Any):
+    _, dataset = points(0)
+    dataset = evolve(dataset, groups=np.arange(len(dataset.labels)) // 2)
+    split = fs.ClassSplit((), (), dataset.classes)
+    options = fs.EvaluationOptions(k_shot=(1, 5, 100), repeats=3, groups=(grouping,))
+    found = held_out_episodes(dataset, split, options)
+    smallest = 12 if grouping == "separate" else 13  # of 14 images, without one or its group
+    assert list(found) == [1, 5, smallest]
+    for k, both in found.items():
+        for blocks, ids in zip(both, ({0, 2, 4}, {1, 3, 5}), strict=True):
+            asked = np.concatenate([b.query.ravel() for b in blocks])
+            assert {*dataset.labels[asked].tolist()} == ids
+            assert sum(b.query.size for b in blocks) <= 2000
+            for block in blocks:
+                for i in range(len(block)):
+                    task = block.episode(i)
+                    support = task.items[task.support]
+                    counts = np.bincount(dataset.labels[support], minlength=6)
+                    assert counts.min() >= k
+                    assert not {*support.tolist()} & {*task.items[task.query].tolist()}
+    rows, _ = points(0)
+    for row in calibrated(rows, found, fs.nearest_prototype(), euclidean()):
+        assert row.test.auroc > 0.9
+        assert row.validation.recall >= 0.95
+    two = fs.ClassSplit((), (), ("c0", "c1"))
+    assert held_out_episodes(dataset, two, options) == {}
 
 
 def test_only_held_out_classes_are_asked_and_only_with_enough_images():

@@ -128,6 +128,8 @@ def test_its_folder_is_a_run_like_any(five: tuple[Path, list[str]]):
         dict(zip(NAMES, images(5).images[::5], strict=True))
     )
     assert mine.classes == NAMES
+    assert [row.k_shot for row in read_results(folder).unknown] == [1, 4]
+    assert mine.calibrations == ()  # the run's are of its classes, no better than one's own
 
 
 def test_an_adapter_is_compared_image_by_image():
