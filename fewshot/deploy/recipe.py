@@ -11,7 +11,7 @@ from attrs import frozen
 from numpy.typing import NDArray
 
 from ..catalogue.registry import Registry
-from ..compute.modules import snapshot
+from ..compute.modules import parameter_count, snapshot
 from ..core.errors import ConfigError, OutputError, UnknownComponentError
 from ..core.files import read_json
 from ..core.interfaces import Head, Metric
@@ -72,14 +72,15 @@ def of_run(folder: Path, registry: Registry, without_adapter: bool = False) -> R
 def of_names(registry: Registry, layers: Sequence[Tree], without_adapter: bool = False) -> Recipe:
     """The recipe of the parts that configuration layers name, with the weights they come with.
 
-    Nothing is trained: `initialise` gives the weights. Images are as large as the backbone implies,
+    Nothing is trained: `initialise` gives the weights, or the factory those of a network that is
+    wholly frozen. Images are as large as the backbone implies,
     or a layer says, in `dataset.size`; the head is that of runs without a step. Raises ConfigError
     for a backbone without weights of its own, and for all else that would have to be trained first.
     """
     above = [_only_size(layer) for layer in with_preset(registry, layers)]
     folder: Tree = {"dataset": {"name": "image-folder"}}
     config = resolve(registry, [folder, *above, {"training": {"steps": 0}}])
-    _require_weights(registry, config)
+    _require_no_centre(config)
     _require_no_adapter(config, f"backbone '{config.backbone.name}'", without_adapter)
     size = config.dataset.options.size
     shape = (size, size, 3)
@@ -87,6 +88,7 @@ def of_names(registry: Registry, layers: Sequence[Tree], without_adapter: bool =
         registry, shape, config.seed, config.backbone, config.preprocess, config.embedding,
         config.metric, config.head,
     )  # fmt: skip
+    _require_weights(registry, config.backbone.name, embedder.backbone)
     learned = Learned(embedder.backbone, metric, head=head)
     for kind in learned.children().keys() - {"backbone"}:
         name = getattr(config, kind).name
@@ -110,10 +112,9 @@ def _only_size(layer: Tree) -> Tree:
     return rest
 
 
-def _require_weights(registry: Registry, config: RunConfig) -> None:
-    """Raise ConfigError where the backbone, or a centre, has to be trained first."""
-    name = config.backbone.name
-    if registry.get("backbone", name).component.initialise is None:
+def _require_weights(registry: Registry, name: str, backbone: Any) -> None:
+    """Raise ConfigError where the backbone has to be trained first."""
+    if registry.get("backbone", name).component.initialise is None and parameter_count(backbone):
         having = [
             bare
             for bare in registry.names("backbone")
@@ -126,6 +127,9 @@ def _require_weights(registry: Registry, config: RunConfig) -> None:
             f"backbone '{name}' has no weights of its own; {there}; or train it: fewshot run "
             f"--backbone {name}"
         )
+
+
+def _require_no_centre(config: RunConfig) -> None:
     if config.embedding.centre == "train":
         raise ConfigError(
             "embedding.centre=train is the mean of training classes, and there are none here: "

@@ -235,7 +235,8 @@ def published(net, options):
 @fs.hookimpl
 def fewshot_backbones():
     implied = {"dataset": {"size": 20}}
-    return [fs.Component("ready", small, initialise=published, implies=implied)]
+    frozen = fs.Component("still", lambda _, shape: small(_, shape).freeze(), implies=implied)
+    return [fs.Component("ready", small, initialise=published, implies=implied), frozen]
 
 
 @fs.hookimpl
@@ -293,6 +294,7 @@ def test_the_parts_and_the_size_are_chosen_as_for_a_run(ready: None, photos: Pat
                 ("--preset", "own-photos", "--set", "dataset.size=24"),
                 "on 24x24x3, euclidean, lda",
             ),
+            (("--backbone", "still"), "still on 20x20x3, euclidean, lda"),
             (
                 ("--backbone", "ready", "--config", "own.toml", "--metric", "cosine"),
                 "on 32x32x3, cosine, nearest-support",

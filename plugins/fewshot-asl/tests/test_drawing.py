@@ -88,7 +88,7 @@ def test_thumb_bones_keep_their_lengths(name: str) -> None:
     assert np.linalg.norm(bones, axis=1) == pytest.approx([0.32, 0.28], abs=0.06)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.sampled_from(NAMES), SEEDS, st.integers(SMALLEST, LARGEST))
 def test_any_class_and_size_gives_an_rgb_picture(name: str, seed: int, size: int) -> None:
     drawn = picture(name, seed, size)

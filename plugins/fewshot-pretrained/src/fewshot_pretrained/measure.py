@@ -62,11 +62,7 @@ def opened(name: str, path: str, size: int) -> fs.Dataset:
     known = name in registry.names("dataset")
     component = registry.get("dataset", name if known else "image-folder").component
     given = {"path": path} if path else {}
-    try:
-        options = component.options(size=size, **given)
-    except ValueError:  # not drawn so large
-        options = component.options(size=size // 2, **given)
-    return component.factory(options)
+    return component.factory(component.options(size=size, **given))
 
 
 def heads() -> dict[str, fs.Head]:
