@@ -87,6 +87,7 @@ from .engine.protocol import EvaluationOptions as EvaluationOptions
 from .engine.protocol import Setting as Setting
 from .engine.protocol import k_shot_episodes as k_shot_episodes
 from .engine.protocol import verification_pairs as verification_pairs
+from .engine.speed import embedding_speed as embedding_speed
 from .engine.training import History as History
 from .engine.training import Training as Training
 from .engine.training import TrainingOptions as TrainingOptions

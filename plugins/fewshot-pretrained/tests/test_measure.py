@@ -1,5 +1,7 @@
 """The preset for one's own photos, and the tables of the page "Which backbone?"."""
 
+import re
+
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -73,13 +75,16 @@ def test_tables_are_written_below_what_stands_by_hand(things, tmp_path, monkeypa
     monkeypatch.setattr(measure, "questions", lambda: [asked])
     page = tmp_path / "page.md"
     page.write_text(f"# By hand\n\n{measure.MARK}\nold\n")
-    words = [f"things={things}", "--most", "things=2", "--write", str(page)]
+    words = [f"things={things}", f"same={things}", "--most", "things=2", "--write", str(page)]
     assert measure.main([*words, "--backbone", "efficientnet-lite0"]) == 0
     text = page.read_text()
     assert text.startswith(f"# By hand\n\n{measure.MARK}")
     assert "old" not in text
     assert "12 images of 6 classes" in text
-    assert text.count("`efficientnet-lite0`") == 1 + len(measure.heads())
+    assert text.count("`efficientnet-lite0`") == 2 + 2 * len(measure.heads())
+    assert "| backbone | things | same |" in text
+    (cells,) = re.findall(r"`efficientnet-lite0` \| `lda` \| ([0-9.]+) ± .*", text)[:1]
+    assert f"| `efficientnet-lite0` | {cells} | " in text.partition("All together")[2]
     assert capsys.readouterr().out in text
 
 

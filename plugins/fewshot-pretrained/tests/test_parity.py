@@ -6,7 +6,7 @@ pytest.importorskip("timm")
 
 import timm
 
-from fewshot_pretrained import parity
+from fewshot_pretrained import packaged_parity, parity
 
 PUBLISHED = parity.components()
 
@@ -27,3 +27,11 @@ def test_what_is_said_of_weights_is_what_timm_says(component):
     assert (published.mean, published.std) == (record.mean, record.std)
     assert published.interpolation == record.interpolation
     assert published.crop == (1.0 if component.name in parity.UNCUT else record.crop_pct)
+
+
+@pytest.mark.parametrize("name", packaged_parity.REFERENCES)
+def test_packaged_weights_give_what_pytorch_makes_of_the_published_file(name):
+    apart = packaged_parity.compare(name, None)
+    if apart is None:
+        pytest.skip(f"the package with the weights of {name} is not installed")
+    assert apart <= packaged_parity.TOLERANCE
