@@ -6,6 +6,7 @@ from .compute.folding import folded as folded
 from .compute.layers import BatchNorm as BatchNorm
 from .compute.layers import Flatten as Flatten
 from .compute.layers import MaxPool2x2 as MaxPool2x2
+from .compute.layers import MeanPool as MeanPool
 from .compute.layers import Pad as Pad
 from .compute.layers import PerImage as PerImage
 from .compute.layers import ReLU6 as ReLU6

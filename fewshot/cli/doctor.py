@@ -23,9 +23,11 @@ def doctor(seconds: float) -> None:
     facts = {"mlx": version("mlx"), "device": str(mx.default_device()), **attrs.asdict(runtime)}
     facts.pop("hint")  # already on stderr
     try:
-        facts["decoded images"] = f"{cache.place() or 'not kept'}, {cache.kept() / 1e6:.0f} MB"
+        facts["images and embeddings"] = (
+            f"{cache.place() or 'not kept'}, {cache.kept() / 1e6:.0f} MB"
+        )
     except OSError as error:
-        facts["decoded images"] = f"not kept: {error}"
+        facts["images and embeddings"] = f"not kept: {error}"
     print_table(
         ["runtime", ""], [[name.replace("_", " "), str(facts[name] or "-")] for name in facts]
     )

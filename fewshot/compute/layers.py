@@ -1,7 +1,7 @@
 """Layers that keep every core busy on the CPU, where MLX runs each operation on one thread."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -18,6 +18,14 @@ class Flatten(nn.Module):
     def __call__(self, x: mx.array) -> mx.array:
         """Flatten all but the batch."""
         return x.flatten(1)
+
+
+class MeanPool(nn.Module):
+    """(b, h, w, c) -> (b, c): the mean over all places."""
+
+    def __call__(self, x: mx.array) -> mx.array:
+        """The mean."""
+        return x.mean(axis=(1, 2))
 
 
 class MaxPool2x2(nn.Module):
@@ -134,7 +142,7 @@ _PER_IMAGE = (
     nn.Conv2d, nn.Linear, MaxPool2x2, nn.MaxPool2d, nn.AvgPool2d,
     nn.LayerNorm, nn.GroupNorm, nn.InstanceNorm,
     nn.ReLU, nn.LeakyReLU, nn.PReLU, nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid, nn.Identity, Flatten,
-    Affine, FixedLinear, Pad, PerImage, ReLU6,
+    Affine, FixedLinear, MeanPool, Pad, PerImage, ReLU6,
 )  # fmt: skip
 
 
@@ -178,19 +186,22 @@ class Sequential(nn.Sequential):
 
 
 class Residual(nn.Module):
-    """x + what its layers, a `Sequential`, make of x."""
+    """x, or what the layers `around` make of it, + what its layers, a `Sequential`, make of x."""
 
-    def __init__(self, *layers: nn.Module) -> None:
+    def __init__(self, *layers: nn.Module, around: Sequence[nn.Module] = ()) -> None:
         super().__init__()
         self.branch = Sequential(*layers)
+        if around:
+            self.around = Sequential(*around)
 
     def __call__(self, x: mx.array) -> mx.array:
-        """(b, …) -> the same shape."""
-        return x + self.branch(x)
+        """(b, …) -> the shape that the layers give."""
+        return (self.around(x) if "around" in self else x) + self.branch(x)
 
     def over(self, parts: list[mx.array]) -> list[mx.array]:
         """The parts of one batch."""
-        return each(lambda x, change: x + change, parts, self.branch.over(parts))
+        kept = self.around.over(parts) if "around" in self else parts
+        return each(lambda x, change: x + change, kept, self.branch.over(parts))
 
 
 def _convolved(layer: Any, parts: list[mx.array]) -> list[mx.array]:

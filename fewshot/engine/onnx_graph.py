@@ -15,6 +15,7 @@ from ..compute.layers import (
     FixedLinear,
     Flatten,
     MaxPool2x2,
+    MeanPool,
     Pad,
     ReLU6,
     Residual,
@@ -137,9 +138,12 @@ def _layers(graph: _Graph, sequence: nn.Sequential) -> None:
         if isinstance(layer, nn.Sequential):
             _layers(graph, layer)
         elif isinstance(layer, Residual):
-            before = graph.value
+            before = kept = graph.value
+            if "around" in layer:
+                _layers(graph, layer.around)
+                kept, graph.value = graph.value, before
             _layers(graph, layer.branch)
-            graph.add("Add", before)
+            graph.add("Add", kept)
         elif type(layer) in _COUNTERPARTS:
             _COUNTERPARTS[type(layer)](graph, layer)
         else:
@@ -205,6 +209,11 @@ def _relu6(graph: _Graph, _: Any) -> None:
     graph.add("Clip", *(graph.constant(np.float32(bound)) for bound in (0, 6)))
 
 
+def _mean(graph: _Graph, _: Any) -> None:
+    graph.add("GlobalAveragePool")
+    graph.add("Flatten")
+
+
 def _flatten(graph: _Graph, _: Any) -> None:
     """Channels last, as the linear layer after it was trained."""
     graph.add("Transpose", perm=[0, 2, 3, 1])
@@ -225,6 +234,8 @@ _COUNTERPARTS: dict[type, Callable[[_Graph, Any], None]] = {
     nn.ReLU6: _relu6,
     ReLU6: _relu6,
     Pad: _pad,
+    MeanPool: _mean,
+    nn.LeakyReLU: lambda graph, layer: graph.add("LeakyRelu", alpha=layer._negative_slope),
     MaxPool2x2: lambda graph, _: graph.add("MaxPool", kernel_shape=[2, 2], strides=[2, 2]),
     nn.MaxPool2d: partial(_pool, "MaxPool"),
     nn.AvgPool2d: partial(_pool, "AveragePool"),

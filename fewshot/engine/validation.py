@@ -35,7 +35,8 @@ def validation(
     verification on the validation classes, at the threshold that is best on pairs of the training
     classes, and "train_pair_accuracy" on these. All from at most `pool` images a class, so that it
     stays cheap. An embedder that centres does so by the training classes' images of this pool, at
-    every call. Test classes are not read. None without validation classes.
+    every call. Test classes are not read; a frozen backbone embeds once. None without validation
+    classes.
     """
     drawn = validation_draws(dataset, split, grouping, pool, draws, seed)
     return None if drawn is None else validating(embedder, dataset, head, metric, drawn)

@@ -126,6 +126,22 @@ class Skipped(nn.Module):
         return x + mx.clip(self.branch(x), 0, 6)
 
 
+@settings(max_examples=5)
+@given(seed=seeds, batch=st.integers(1, 9), streams=st.integers(1, 3))
+def test_layers_around_a_branch_and_the_mean_of_all_places(seed: int, batch: int, streams: int):
+    mx.random.seed(seed)
+    one, other = nn.Conv2d(3, 4, 1, 2), nn.Conv2d(3, 4, 3, 2, 1)
+    images = mx.random.normal((batch, 6, 8, 3))
+    expected = (np.array(one(images)) + np.array(other(images))).mean(axis=(1, 2))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runtime, "streams", lambda: streams)
+        network = fs.Sequential(fs.Residual(other, around=[one]), fs.MeanPool())
+        np.testing.assert_allclose(np.array(network(images)), expected, atol=1e-5)
+    np.testing.assert_allclose(
+        np.array(network.layers[0](images)).mean((1, 2)), expected, atol=1e-5
+    )
+
+
 @settings(max_examples=10)
 @given(seed=seeds, batch=st.integers(2, 9), streams=st.integers(1, 3))
 def test_nested_and_residual_layers_are_what_mlx_makes_of_the_whole(

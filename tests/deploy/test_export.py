@@ -96,6 +96,10 @@ LAYERS: dict[str, Callable[[], nn.Module]] = {
     "relu6": fs.ReLU6,
     "depthwise": lambda: nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1, groups=CHANNELS),
     "residual": lambda: fs.Residual(nn.Conv2d(CHANNELS, CHANNELS, 1), fs.BatchNorm(CHANNELS)),
+    "around": lambda: fs.Residual(
+        nn.Conv2d(CHANNELS, CHANNELS, 1), around=[nn.Conv2d(CHANNELS, CHANNELS, 1), nn.ReLU()]
+    ),
+    "leaky relu": lambda: nn.LeakyReLU(0.1),
     "nested": lambda: nn.Sequential(nn.ReLU(), nn.Identity()),
 }
 

@@ -45,7 +45,7 @@ def test_the_command_measures_and_says_what_is_used():
     result = CliRunner().invoke(cli.commands, ["doctor", "--seconds", "0.1"])
     assert result.exit_code == 0, result.output
     for word in (
-        "decoded images",
+        "images and embeddings",
         "streams",
         "blas",
         "malloc tuned",

@@ -142,3 +142,29 @@ def test_validation_is_about_the_validation_classes_alone(distinct: str) -> None
     if "a" in distinct:
         assert figures["train_pair_accuracy"] == 1
         assert (figures["pair_accuracy"] == 1) == told_apart
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_a_frozen_network_embeds_once_for_all_validations(frozen: bool) -> None:
+    asked: list[int] = []
+
+    class Counting(nn.Module):
+        embedding_dim = 256
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.factor = mx.array(1.0)
+
+        def __call__(self, images: mx.array) -> mx.array:
+            asked.append(len(images))
+            return self.factor * images.reshape(len(images), -1)
+
+    net = Counting()
+    if frozen:
+        net.freeze()
+    split = ClassSplit("ab", "cd", "ef")
+    examine = validation(Embedder(net), toy(), split, nearest_support(), euclidean())
+    assert examine is not None
+    first, once = examine(), sum(asked)
+    assert examine() == first
+    assert sum(asked) == (once if frozen else 2 * once)

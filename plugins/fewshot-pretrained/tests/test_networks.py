@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mlx.utils import tree_flatten
+from mlx.utils import tree_flatten, tree_map
 
+import fewshot as fs
 from fewshot import ConfigError, build_registry
 from fewshot.experiments.config import check_implied
 from fewshot.testing import check_backbone
 from fewshot.testing.components import KIND
 from fewshot_pretrained.networks import resnet, vit
+from fewshot_pretrained.networks.published import PublishedOptions
 from fewshot_pretrained.plugin import fewshot_backbones
 from fewshot_pretrained.table import page
 
@@ -36,6 +38,24 @@ def test_both_outputs_are_the_one_after_the_other(transformer):
     np.testing.assert_array_equal(
         rows["both"], np.concatenate([rows["class"], rows["mean"]], axis=1)
     )
+
+
+@pytest.mark.parametrize("kernels", [(3, 3), (1, 3, 1), (3, 3, 3)])
+def test_residual_networks_answer_by_onnx_runtime_too(kernels):
+    pytest.importorskip("onnxruntime")
+    mx.random.seed(0)
+    shape = (32, 40, 3)
+    if len(kernels) == 3 and kernels[0] == 3:
+        made = resnet.ResNet12(resnet.ResNet12Options(widths=(2, 2, 3, 4)), shape)
+    else:
+        made = resnet.ResNet((1, 1), (8, 16), kernels, PublishedOptions(), shape, stem=4)
+    made.update(tree_map(lambda a: a + 0.3 * mx.random.uniform(shape=a.shape), made.parameters()))
+    rng = np.random.default_rng(0)
+    data = fs.from_arrays(rng.integers(0, 256, (3, 32, 40, 3), np.uint8), np.zeros(3, int))
+    embedder = fs.Embedder(made, normalize="none")
+    due = fs.embed(embedder, data, engine="mlx")
+    found = fs.embed(embedder, data, engine="onnx")
+    np.testing.assert_allclose(found, due, rtol=1e-4, atol=1e-4 * np.abs(due).max())
 
 
 def test_resnet12_keeps_the_laws_of_a_backbone():

@@ -13,6 +13,9 @@ from fewshot import (
     Component,
     ConfigError,
     MaxPool2x2,
+    MeanPool,
+    PerImage,
+    Residual,
     Sequential,
     at_least,
     below,
@@ -52,13 +55,14 @@ class Block(nn.Module):
             )
             self[f"bn{i + 1}"] = BatchNorm(widths[i + 1])
 
-    def __call__(self, x: mx.array) -> mx.array:
+    @property
+    def layers(self) -> Sequential:
         """(b, h, w, inputs) -> (b, h / stride, w / stride, outputs)."""
-        layers: list[Any] = []
+        inside: list[Any] = []
         for i in range(1, self._count + 1):
-            layers += [self[f"conv{i}"], self[f"bn{i}"], self._activation]
-        around = Sequential(*self.downsample)(x) if "downsample" in self else x
-        return self._activation(Sequential(*layers[:-1])(x) + around)
+            inside += [self[f"conv{i}"], self[f"bn{i}"], self._activation]
+        around = self.get("downsample", ())
+        return Sequential(Residual(*inside[:-1], around=around), self._activation)
 
 
 # -------------------------------------------------------------- with published weights
@@ -81,6 +85,7 @@ class ResNet(nn.Module):
     ) -> None:
         super().__init__()
         require_shape("ResNet", shape, 32)
+        self._grey = shape[-1] == 1
         self.conv1 = nn.Conv2d(3, stem, 7, 2, 3, bias=False)
         self.bn1 = BatchNorm(stem)
         self._pool = nn.MaxPool2d(3, 2, 1)
@@ -94,16 +99,19 @@ class ResNet(nn.Module):
         self.embedding_dim = inputs
         freeze(self, self._blocks(), options)
 
-    def _blocks(self) -> list[list[nn.Module]]:
+    def _blocks(self) -> list[list[Any]]:
         return [self[f"layer{stage + 1}"] for stage in range(self._stages)]
+
+    @property
+    def layers(self) -> Sequential:
+        """All of it in order; of images in colour it can be exported."""
+        first = [*([PerImage(colour)] if self._grey else []), self.conv1, self.bn1, nn.ReLU()]
+        blocks = [block.layers for stage in self._blocks() for block in stage]
+        return Sequential(*first, self._pool, *blocks, MeanPool())
 
     def __call__(self, images: mx.array) -> mx.array:
         """Embed a batch."""
-        x = Sequential(self.conv1, self.bn1, nn.ReLU(), self._pool)(colour(images))
-        for blocks in self._blocks():
-            for block in blocks:
-                x = block(x)
-        return x.mean(axis=(1, 2))
+        return self.layers(images)
 
 
 def resnet18(options: PublishedOptions, input_shape: Shape) -> ResNet:
@@ -194,7 +202,7 @@ class ResNet12(nn.Module):
             raise ConfigError(
                 f"resnet12 halves the image four times: {height}x{width} is under 16x16"
             )
-        self.blocks: list[nn.Module] = []
+        self.blocks: list[Any] = []
         self.drops: list[nn.Module] = []
         for i, outputs in enumerate(options.widths):
             self.blocks.append(Block(inputs, outputs, (3, 3, 3), slope=0.1))
@@ -205,12 +213,17 @@ class ResNet12(nn.Module):
         self._pool = MaxPool2x2()
         self.embedding_dim = inputs
 
+    @property
+    def layers(self) -> Sequential:
+        """All of it in order, with what drops only in training: what can be exported."""
+        every: list[nn.Module] = []
+        for block, drop in zip(self.blocks, self.drops, strict=True):
+            every += [block.layers, self._pool, *([drop] if self.training else [])]
+        return Sequential(*every, MeanPool())
+
     def __call__(self, images: mx.array) -> mx.array:
         """Embed a batch."""
-        x = images
-        for block, drop in zip(self.blocks, self.drops, strict=True):
-            x = drop(self._pool(block(x)))
-        return x.mean(axis=(1, 2))
+        return self.layers(images)
 
 
 def resnet12(options: ResNet12Options, input_shape: Shape) -> ResNet12:
