@@ -54,7 +54,11 @@ _TABLE_LIMIT = 1 << 8
 
 @runtime_checkable
 class Backbone(Protocol):
-    """An `mlx.nn.Module` from images (b, h, w, c), float32, to embeddings (b, embedding_dim)."""
+    """An `mlx.nn.Module` from images (b, h, w, c), float32, to embeddings (b, embedding_dim).
+
+    One that has another runtime compute says so by an attribute `outside_mlx = True`: no engine is
+    looked for then.
+    """
 
     embedding_dim: int
 

@@ -94,6 +94,8 @@ class Engine:
     def _made(self, embedder: Embedder, shape: Shape) -> Run:
         usual = in_mlx(embedder)
         self.used, self.hint = "mlx", ""
+        if getattr(embedder.backbone, "outside_mlx", False):  # it is an engine itself
+            return usual
         if self.name == "mlx" or (self.name == "auto" and not on_cpu()):
             return usual
         try:

@@ -4,6 +4,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import attrs
 import mlx.core as mx
 import numpy as np
 import pytest
@@ -193,3 +194,15 @@ def test_runs_and_classifiers_need_the_file_no_longer(tmp_path: Path):
     assert np.array_equal(np.array(network(mx.array(images[:3].astype(np.float32)))), expected)
     assert not tree_flatten(network.trainable_parameters())
     fs.Classifier.load(folder).enrol({"c": images[12:15]})
+
+
+@pytest.mark.parametrize("engine", ["auto", "onnx", "mlx"])
+def test_no_other_engine_is_looked_for(engine, tmp_path):
+    options = graph(tmp_path / "net.onnx")
+    embedder = fs.Embedder(onnx_file.onnx(options, (6, 4, 3)), preprocess=(), normalize="none")
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 6, 4, 3), np.uint8)
+    data = fs.from_arrays(pixels, np.zeros(3, int))
+    due = (pixels / np.float32(255)).mean(axis=(1, 2)) @ WEIGHT.T
+    np.testing.assert_allclose(fs.embed(embedder, data, engine=engine), due, atol=1e-5)
+    images = {name: pixels[i : i + 1] for i, name in enumerate("abc")}
+    assert attrs.evolve(fs.Classifier.of(embedder, images), engine=engine).ready() == ""

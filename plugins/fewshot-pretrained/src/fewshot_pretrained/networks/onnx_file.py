@@ -101,6 +101,8 @@ class OnnxBackbone(nn.Module):
     `file`: the bytes of the file, a parameter: a run folder or a classifier file has it whole.
     """
 
+    outside_mlx = True
+
     def __init__(self, file: mx.array, options: OnnxOptions, input_shape: Shape) -> None:
         super().__init__()
         self.file = file
