@@ -75,10 +75,13 @@ def heads() -> dict[str, fs.Head]:
 
 
 def questions() -> tuple[fs.EvaluationOptions, ...]:
-    """What is asked: all classes enrolled and the rest asked, and standard episodes."""
+    """What is asked: all classes enrolled and the rest asked, and standard episodes.
+
+    Of 10 queries a class: Omniglot's classes have 20 drawers, and half of these may be support.
+    """
     return (
         fs.EvaluationOptions(k_shot=(1, 5, 10), repeats=10),
-        fs.EvaluationOptions(k_shot=(5,), n_way=(5,), episodes=600),
+        fs.EvaluationOptions(k_shot=(5,), n_way=(5,), n_query=10, episodes=600),
     )
 
 
