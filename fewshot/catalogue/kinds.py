@@ -80,7 +80,9 @@ KINDS = {
             sections=("sampler",), flag="--loss prototypical --sampler",
         ),
         Kind("miner", "Miner", may_take=_WIDTH, sections=("miner",), flag="--miner"),
-        Kind("head", "Head", may_take=_WIDTH, sections=("head",), flag="--head"),
+        Kind(
+            "head", "Head", may_take=(*_WIDTH, "has_text"), sections=("head",), flag="--head"
+        ),
         Kind("adapter", "Adapter", sections=("adapter",), flag="--adapter"),
         Kind("learner", "Learner", sections=("learner",), flag="--learner"),
         Kind(

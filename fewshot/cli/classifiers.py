@@ -38,6 +38,7 @@ _COLUMNS = 80  # where nobody watches
 @click.option("--preset", metavar="NAME", help="A preset that names it.")
 @click.option("--config", type=click.Path(path_type=Path), help="A TOML file that names it.")
 @settings
+@click.option("--classes", type=click.Path(path_type=Path), help="A file of names, one a line.")
 @click.option("--remove", metavar="CLASS", multiple=True, help="Take a class out.")
 @click.option("--threshold", type=float, help="Distance beyond which an image is unknown.")
 @click.option("--show", is_flag=True, help="What is in it.")
@@ -47,6 +48,7 @@ def enrol(
     source: Path,
     folder: Path | None,
     out: Path | None,
+    classes: Path | None,
     remove: tuple[str, ...],
     threshold: float | None,
     show: bool,
@@ -59,6 +61,7 @@ def enrol(
     \b
     fewshot enrol --backbone NAME FOLDER -o my.fewshot  a network as it comes, no run
     fewshot enrol runs/0001 FOLDER -o my.fewshot        from a trained run
+    fewshot enrol --backbone NAME --classes names.txt -o my.fewshot  names alone, for one with text
     fewshot enrol my.fewshot FOLDER                     more images or classes
     fewshot enrol my.fewshot --remove CLASS             a class less
     fewshot enrol my.fewshot --show                     what is in it
@@ -77,17 +80,24 @@ def enrol(
         source, folder = Path(), source
     elif named["metric"] or named["head"] or named["settings"]:
         raise click.UsageError("--metric, --head and --set go with --backbone NAME")
-    if folder is None and not remove and threshold is None and not show:
-        raise click.UsageError("nothing to do: name a FOLDER of images, --remove or --show")
-    changes = folder is not None or bool(remove) or threshold is not None
+    if folder is None and classes is None and not remove and threshold is None and not show:
+        raise click.UsageError(
+            "nothing to do: name a FOLDER of images, --classes, --remove or --show"
+        )
+    changes = folder is not None or classes is not None or bool(remove) or threshold is not None
     if changes and out is None and source.is_dir():
         raise click.UsageError("a new classifier wants a file: -o my.fewshot")
     if out is not None and out.exists() and out.resolve() != source.resolve():
         raise OutputError(f"{out} exists: name another, or change it: fewshot enrol {out} …")
-    classifier = _of_names(named, without_adapter) if made else _load(source, without_adapter)
+    if made:
+        classifier = _of_names(named, without_adapter, names_alone=folder is None)
+    else:
+        classifier = _load(source, without_adapter)
     for name in remove:
         classifier = classifier.remove(name)
     bad = 0
+    if classes is not None:
+        classifier = classifier.enrol(dict.fromkeys(_names_in(classes), ()))
     if folder is not None:
         classifier, bad = _enrolled(classifier, folder, engine)
     if threshold is not None:
@@ -114,14 +124,28 @@ def _load(path: Path, without_adapter: bool = False) -> Classifier:
     return Classifier.load(path, registry, without_adapter)
 
 
-def _of_names(named: dict[str, Any], without_adapter: bool) -> Classifier:
+def _names_in(path: Path) -> list[str]:
+    """The names of classes in a file, one a line."""
+    from ..core.errors import DataError
+
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeError) as error:
+        raise DataError(f"{path}: not readable: {error}") from error
+    if names := [line.strip() for line in lines if line.strip()]:
+        return names
+    raise DataError(f"{path}: no name of a class in it")
+
+
+def _of_names(named: dict[str, Any], without_adapter: bool, names_alone: bool) -> Classifier:
     """Without any class, of the network that options name."""
     fast_mlx()
     registry, _ = load_registry(named["strict_plugins"])
-    from ..deploy.classifier import Classifier
+    from ..deploy.classifier import OF_NAMES, Classifier
     from ..experiments.config import read_toml, settings_layer
 
-    layers = [read_toml(Path(named["config"]))] if named["config"] is not None else []
+    layers = [OF_NAMES] if names_alone else []
+    layers += [read_toml(Path(named["config"]))] if named["config"] is not None else []
     layers += topmost(settings_layer(named["settings"]), flag_layer(named))
     return Classifier.blank(layers, registry, without_adapter)
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 from numpy.typing import NDArray
 
 from .errors import DataError
@@ -80,7 +80,7 @@ class Episode:
     in the dataset: a class id (int) or a class name (str).
 
     Raises DataError where an image is both support and query, a label is out of range or a
-    class has no support.
+    class has no support, unless none has: such an episode is answered by the classes' names.
     """
 
     items: Ints = field(converter=as_ints)
@@ -101,7 +101,8 @@ class Episode:
         shared = np.intersect1d(self.items[self.support], self.items[self.query])
         if shared.size:
             raise DataError(f"images {shared[:5].tolist()} are both support and query")
-        if not np.array_equal(np.unique(self.support_labels), np.arange(self.n_way)):
+        covered = np.array_equal(np.unique(self.support_labels), np.arange(self.n_way))
+        if self.support.size and not covered:
             raise DataError(f"support labels must cover 0..{self.n_way - 1}, every class once")
         if self.query.size and not 0 <= self.query_labels.min() <= self.query_labels.max() < (
             self.n_way
@@ -194,7 +195,7 @@ class EpisodeBlock:
         of_class = np.atleast_2d(self.support_labels)
         seen = np.zeros((len(of_class), self.n_way), bool)
         np.put_along_axis(seen, of_class, True, axis=1)
-        if not seen.all():
+        if self.support.size and not seen.all():
             raise DataError(f"support labels must cover 0..{self.n_way - 1}, every class once")
         # The side as the lowest bit: the two sides of one image become neighbours when sorted.
         sides = np.sort(np.concatenate([2 * self.support, 2 * self.query + 1], axis=1), axis=1)
@@ -226,6 +227,16 @@ class EpisodeBlock:
             query=np.stack([task.items[task.query] for task in episodes]),
             query_labels=labels([task.query_labels for task in episodes]),
             classes=np.array([task.classes for task in episodes], object if named else np.int64),
+        )
+
+    def with_names(self, rows: Ints) -> "EpisodeBlock":
+        """The same with more support, ahead of the other: rows (e, n_way), one for each class."""
+        labels = self.support_labels
+        names = np.broadcast_to(np.arange(self.n_way), (*labels.shape[:-1], self.n_way))
+        return evolve(
+            self,
+            support=np.concatenate([rows, self.support], axis=1),
+            support_labels=np.concatenate([names, labels], axis=-1),
         )
 
     def episode(self, index: int) -> Episode:

@@ -18,7 +18,8 @@
 | observer  | factory(options)                   | `Observer`                       |
 
 The factory of a metric, loss, head or miner that has a parameter `embedding_dim` is given that of
-the backbone, which is made first; that of a sampler that has a parameter `role` the data set's.
+the backbone, which is made first, and that of a head that has a parameter `has_text` whether this
+embeds names; that of a sampler that has a parameter `role` is given the data set's.
 The factory of a backbone that has a parameter `saved` is given, where it is made again, the arrays
 that were saved of it by name, else nothing: for one whose shapes its options do not tell.
 
@@ -58,6 +59,10 @@ class Backbone(Protocol):
 
     One that has another runtime compute says so by an attribute `outside_mlx = True`: no engine is
     looked for then.
+
+    Optional: `text(names)`, embeddings (n, embedding_dim), float32, of n names of classes, each as
+    its folder is called, that lie near those of their images; DataError where what reads them is
+    not here. No part of what is trained or saved.
     """
 
     embedding_dim: int
@@ -198,7 +203,8 @@ class Head:
     "together": they depend on all queries of the task (a transductive head), which are asked at
     once. `differentiable`: whether an episode loss can train through it. `votes`: whether scores
     are shares of votes, the same few numbers for every query. `module`: its learned parts, trained
-    and saved with the backbone.
+    and saved with the backbone. `names`: whether it reads the classes' names: the first n_way rows
+    of its support are then the embeddings of these, in order, and they may be all there is.
 
     A classifier tries `scores`, and the metric's `fn`, with NumPy arrays too, which for few numbers
     is faster; where that fails or gives something else, it asks with MLX's.
@@ -210,6 +216,7 @@ class Head:
     queries: Literal["alone", "together"] = "alone"
     votes: bool = False
     module: "nn.Module | None" = None
+    names: bool = False
 
     def __call__(
         self,

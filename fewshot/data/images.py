@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from ..core.errors import DataError
 from ..core.machine import cores
 
 Shape = tuple[int, int, int]
+T = TypeVar("T")
 
 # What Pillow and zipfile raise for damaged, encrypted or monstrous files.
 UNREADABLE = (
@@ -192,3 +193,20 @@ def _eight_bit(image: Image.Image) -> Image.Image:
     if not image.mode.startswith("I"):
         return image
     return Image.fromarray(np.clip(np.asarray(image) // 257, 0, 255).astype(np.uint8))
+
+
+def listed(images: Any) -> list[Any]:
+    """One image or many, as a list."""
+    one = isinstance(images, str | Path | Image.Image | Picture)
+    if one or (isinstance(images, np.ndarray) and images.ndim < 4):
+        return [images]
+    return list(images)
+
+
+def or_raise(results: Sequence[T | DataError]) -> list[T]:
+    """All results, or one DataError for those that are none."""
+    errors = [each for each in results if isinstance(each, DataError)]
+    if errors:
+        more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+        raise DataError(f"{errors[0]}{more}")
+    return [each for each in results if not isinstance(each, DataError)]

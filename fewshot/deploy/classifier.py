@@ -6,7 +6,7 @@ from functools import cached_property
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import attrs
 import mlx.core as mx
@@ -14,7 +14,6 @@ import numpy as np
 import tomli_w
 from attrs import evolve, field, frozen
 from numpy.typing import NDArray
-from PIL.Image import Image
 from scipy.special import softmax
 
 from ..catalogue.loading import build_registry
@@ -32,13 +31,14 @@ from ..core.errors import (
 from ..core.files import read_json
 from ..core.interfaces import Head, Metric
 from ..core.options import as_names
-from ..data.images import Picture, Shape, decode_images
+from ..data.images import Picture, Shape, decode_images, listed, or_raise
 from ..engine.calibration import (
     Calibration,
     Fitted,
     fitted,
     for_counts,
     from_enrolled,
+    from_rows,
 )
 from ..engine.inference import Engine, as_engine, in_mlx, same
 from ..parts.embedder import Embedder
@@ -63,8 +63,9 @@ class Classifier:
     A value: `enrol` and `remove` give another one. Made with `Classifier.load` or `Classifier.of`.
     `embedder` has a folded backbone and takes images of `shape` (h, w, c). `calibrations`: a run's,
     by K, or that of the classes as they are. `threshold`: the distance beyond which an image is
-    unknown, where the calibrated one is not wanted. `engine`: what embeds images, "auto", "mlx" or
-    "onnx", as in `evolve(classifier, engine="mlx")`; it is not saved.
+    unknown, where the calibrated one is not wanted. `text` (n, d): embeddings of the classes'
+    names, where the head reads them; no class needs an image then. `engine`: what embeds images,
+    "auto", "mlx" or "onnx", as in `evolve(classifier, engine="mlx")`; it is not saved.
     """
 
     embedder: Embedder
@@ -76,13 +77,14 @@ class Classifier:
     calibrations: tuple[Calibration, ...] = ()
     threshold: float | None = None
     recipe: Recipe | None = None
+    text: NDArray[np.float32] | None = None
     engine: Engine = field(factory=lambda: Engine("auto"), converter=as_engine)
 
     @classmethod
     def of(
         cls,
         network: str | Mapping[str, Any] | Embedder,
-        images: Mapping[str, Any],
+        images: Mapping[str, Any] | Sequence[str],
         head: Head | None = None,
         metric: Metric | None = None,
         registry: Registry | None = None,
@@ -92,7 +94,8 @@ class Classifier:
         `network`: the name of a backbone that comes with weights, or a configuration such as
         `{"backbone": {"name": …, "frozen": True}, "head": "nearest-prototype", "preset": …}`. Its
         images are what `enrol` takes, of any size. Raises ConfigError for a backbone without
-        weights of its own.
+        weights of its own. Of names alone, or names without images, the head is `tip-adapter` if
+        none is named, and the network must have text.
 
         Or an embedder, with a head (`lda` if None) and a metric (`euclidean`): the images of a
         class are then (k, h, w, c) uint8, all of one size. It is copied: training it on changes
@@ -100,6 +103,8 @@ class Classifier:
 
         Raises DataError for no class, a class without images and images that cannot be used.
         """
+        if not isinstance(images, Mapping):
+            images = dict.fromkeys(images, ())
         if not images:
             raise DataError("a classifier needs at least one class")
         if isinstance(network, Embedder):
@@ -114,7 +119,9 @@ class Classifier:
                 "can be saved: {'backbone': NAME, 'head': NAME, 'metric': NAME}"
             )
         layer = {"backbone": network} if isinstance(network, str) else network
-        return cls.blank([layer], registry).enrol(images)
+        images = {name: listed(given) for name, given in images.items()}
+        below = [] if any(images.values()) else [OF_NAMES]
+        return cls.blank([*below, layer], registry).enrol(images)
 
     @classmethod
     def blank(
@@ -183,6 +190,8 @@ class Classifier:
             "support": {"names": list(self.support.names), "sha256": list(self.support.sha256)},
         }
         arrays = {f"support.{name}": getattr(self.support, name) for name in _ARRAYS}
+        if self.text is not None:
+            arrays["support.text"] = self.text
         archive.write(Path(path), tomli_w.dumps(tree), {**arrays, **self.recipe.weights})
 
     # ------------------------------------------------------------------------ the support
@@ -190,15 +199,18 @@ class Classifier:
     def enrol(self, images: Mapping[str, Any]) -> "Classifier":
         """With more images of some classes, new or known: paths, Pillow images or arrays of each.
 
-        An image that its class has already is passed over. Raises DataError for a class without
-        images, a name that cannot be printed and an image that cannot be used.
+        An image that its class has already is passed over. Raises DataError for an image that cannot
+        be used, a name that cannot be printed and, unless the head reads names, one without images.
         """
         classes, support = list(self.classes), self.support
         added: list[tuple[int, Picture, str]] = []
         for name, given in images.items():
-            of_class = _or_raise(decode_images(_listed(given), self.shape))
-            if not of_class:
-                raise DataError(f"class '{name}' has no image")
+            of_class = or_raise(decode_images(listed(given), self.shape))
+            if not of_class and self.text is None:
+                raise DataError(
+                    f"class '{name}' has no image, and the head reads no names: --head tip-adapter "
+                    "does, of a backbone with text"
+                )
             if not name.strip() or not name.isprintable():
                 raise DataError(f"a class needs a name that can be printed, not {name!r}")
             if name not in classes:
@@ -207,13 +219,15 @@ class Classifier:
             there = {support.sha256[i] for i in np.flatnonzero(support.labels == label)}
             new = {image.sha256(): image for image in of_class if image.sha256() not in there}
             added += [(label, image, sha256) for sha256, image in new.items()]
-        if not added:
+        if added:
+            labels, pictures, sha256s = zip(*added, strict=True)
+            rows = np.stack([each.image for each in pictures])
+            names = [Path(each.name).name for each in pictures]
+            more = Support(rows, self._embeddings(rows), np.array(labels), names, sha256s)
+            support = support.joined(more)
+        elif len(classes) == len(self.classes):
             return self
-        labels, pictures, sha256s = zip(*added, strict=True)
-        rows = np.stack([each.image for each in pictures])
-        names = [Path(each.name).name for each in pictures]
-        more = Support(rows, self._embeddings(rows), np.array(labels), names, sha256s)
-        return self._with(classes, support.joined(more))
+        return self._with(classes, support)
 
     def remove(self, name: str) -> "Classifier":
         """Without a class. Raises DataError where there is none of that name."""
@@ -240,7 +254,13 @@ class Classifier:
     def _with(self, classes: Sequence[str], support: Support) -> "Classifier":
         """With other classes, whose calibration is another one too, unless it is a run's."""
         kept = tuple(each for each in self.calibrations if each.origin != "enrolled")
-        return evolve(self, classes=classes, support=support, calibrations=kept)
+        text = self.text
+        if text is not None:
+            new = [name for name in classes if name not in self.classes]
+            rows = np.concatenate([text, self.embedder.of_names(new)]) if new else text
+            known = [*self.classes, *new]
+            text = rows[[known.index(name) for name in classes]]
+        return evolve(self, classes=classes, support=support, calibrations=kept, text=text)
 
     def _label(self, name: str) -> int:
         if name not in self.classes:
@@ -270,7 +290,7 @@ class Classifier:
     def _of_enrolled(self) -> tuple[Calibration, ...]:
         """Found once, where it is first needed: images may be enrolled one by one."""
         support = self.support
-        found = from_enrolled(support.embeddings, support.labels, self.head, self.metric)
+        found = from_enrolled(support.embeddings, support.labels, self.head, self.metric, self.text)
         return () if found is None else (found,)
 
     # ------------------------------------------------------------------------ the answers
@@ -283,7 +303,7 @@ class Classifier:
         head that looks at queries together wants it; it is refused otherwise, with a ConfigError.
         Raises DataError for an image that cannot be used.
         """
-        return _or_raise(list(self.stream(_listed(images), nearest, together)))
+        return or_raise(list(self.stream(listed(images), nearest, together)))
 
     def stream(
         self, images: Iterable[Any], nearest: int = 3, together: bool = False
@@ -379,8 +399,11 @@ class Classifier:
 
     @cached_property
     def _fitted(self) -> Fitted:
-        support, labels = mx.array(self.support.embeddings), mx.array(self.support.labels)
-        to = fitted(support, labels, self.head, self.metric, len(self.classes))
+        support, labels, n_way = self.support.embeddings, self.support.labels, len(self.classes)
+        if self.text is not None:
+            support = np.concatenate([self.text, support])
+            labels = np.concatenate([np.arange(n_way), labels])
+        to = fitted(mx.array(support), mx.array(labels), self.head, self.metric, n_way)
         mx.eval(to.state, to.points, to.labels)
         return to
 
@@ -404,6 +427,8 @@ class Classifier:
 
 _ARRAYS = ("images", "embeddings", "labels")  # of the support
 
+OF_NAMES = {"head": {"name": "tip-adapter"}}  # below other layers, where classes have no image
+
 
 def _blank(embedder: Embedder, metric: Metric, head: Head, shape: Shape) -> Classifier:
     """Without any class."""
@@ -416,7 +441,8 @@ def _blank(embedder: Embedder, metric: Metric, head: Head, shape: Shape) -> Clas
         (),
         (),
     )
-    return Classifier(embedder, metric, head, support, shape)
+    text = support.embeddings if head.names else None
+    return Classifier(embedder, metric, head, support, shape, text=text)
 
 
 def _of_recipe(made: Recipe, registry: Registry) -> Classifier:
@@ -428,8 +454,7 @@ def _of_results(path: Path) -> tuple[Calibration, ...]:
     """The calibrations of a run; none if it was interrupted, or trained nothing."""
     results = read_json(path) if path.is_file() else {}
     untrained = (results.get("training") or {}).get("steps") == 0  # as good: the enrolled classes
-    rows = [] if untrained else results.get("unknown", [])
-    return tuple(Calibration(row["k_shot"], row["threshold"], row["temperature"]) for row in rows)
+    return () if untrained else from_rows(results.get("unknown", []))
 
 
 def _from_file(
@@ -448,21 +473,21 @@ def _from_file(
     for name, own in (("images", blank.support.images), ("embeddings", blank.support.embeddings)):
         if parts[name].shape[1:] != own.shape[1:] or parts[name].dtype != own.dtype:
             raise OutputError(f"its support {name} are {parts[name].shape}, not {own.shape[1:]}")
-    if len(set(classes)) != len(classes) or {*support.labels.tolist()} != {*range(len(classes))}:
+    text, every = None, {*range(len(classes))}
+    if blank.text is not None:
+        text = arrays["support.text"]
+        due = (len(classes), blank.text.shape[1])
+        if text.shape != due or text.dtype != np.float32 or not np.isfinite(text).all():
+            raise OutputError(f"its names are {text.dtype} {text.shape}, not finite {due}")
+        every &= {*support.labels.tolist()}
+    if len(set(classes)) != len(classes) or {*support.labels.tolist()} != every:
         raise OutputError("its classes are not those of its support images")
-    calibrations = tuple(
-        Calibration(
-            int(row["k_shot"]),
-            float(row["threshold"]),
-            float(row["temperature"]),
-            "enrolled" if row.get("origin") == "enrolled" else "validation",
-        )
-        for row in tree["calibrations"]
-    )
+    calibrations = from_rows(tree["calibrations"])
     threshold = float(tree["threshold"]) if "threshold" in tree else None
     made = evolve(
-        blank, support=support, classes=classes, calibrations=calibrations, threshold=threshold
-    )
+        blank, support=support, classes=classes, calibrations=calibrations, threshold=threshold,
+        text=text,
+    )  # fmt: skip
     _require_same_embeddings(made)
     return made
 
@@ -478,23 +503,3 @@ def _require_same_embeddings(classifier: Classifier) -> None:
         raise OutputError(
             f"its images embed differently now than when enrolled, by {by}: enrol again"
         )
-
-
-def _listed(images: Any) -> list[Any]:
-    """One image or many, as a list."""
-    one = isinstance(images, str | Path | Image | Picture)
-    if one or (isinstance(images, np.ndarray) and images.ndim < 4):
-        return [images]
-    return list(images)
-
-
-T = TypeVar("T")
-
-
-def _or_raise(results: Sequence[T | DataError]) -> list[T]:
-    """All results, or one DataError for those that are none."""
-    errors = [each for each in results if isinstance(each, DataError)]
-    if errors:
-        more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-        raise DataError(f"{errors[0]}{more}")
-    return [each for each in results if not isinstance(each, DataError)]

@@ -35,7 +35,8 @@ def comparison(to: Fitted, support: Floats, head: Head, metric: Metric, n_way: i
         asked = mx.array(query)
         rows = by_class(to, asked, head, metric, n_way)
         with evaluating(metric.fn):
-            each = metric.table(asked, every) if neighbours else mx.zeros((len(query), 0))
+            wanted = neighbours and len(support)
+            each = metric.table(asked, every) if wanted else mx.zeros((len(query), 0))
         mx.eval(rows, each)
         scores, logits, distances, to_each = map(np.array, (*rows, each))
         return scores, logits, distances, to_each

@@ -4,7 +4,7 @@ Every query of an episode is asked twice: once with its class among the support,
 class left out, when it is of none of them. Both need one table of distances.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import mlx.core as mx
@@ -45,11 +45,24 @@ class Calibration:
     origin: Literal["validation", "enrolled"] = "validation"
 
 
+def from_rows(rows: Iterable[Mapping[str, Any]]) -> tuple[Calibration, ...]:
+    """As they are written in results and in classifier files."""
+    return tuple(
+        Calibration(
+            int(row["k_shot"]),
+            float(row["threshold"]),
+            float(row["temperature"]),
+            "enrolled" if row.get("origin") == "enrolled" else "validation",
+        )
+        for row in rows
+    )
+
+
 def for_counts(calibrations: Sequence[Calibration], counts: Sequence[int]) -> Calibration | None:
     """The one whose K is nearest, by ratio, to the median number of images of a class."""
-    if not calibrations or not counts:
+    if not calibrations or not any(counts):
         return None
-    middle = np.log(np.median(counts))
+    middle = np.log(max(1, np.median(counts)))
     return min(calibrations, key=lambda c: abs(np.log(c.k_shot) - middle))
 
 
@@ -105,10 +118,15 @@ class Answers:
 
 
 def answers(
-    embeddings: NDArray[np.float32], blocks: Sequence[EpisodeBlock], head: Head, metric: Metric
+    embeddings: NDArray[np.float32],
+    blocks: Sequence[EpisodeBlock],
+    head: Head,
+    metric: Metric,
+    text: NDArray[np.float32] | None = None,
 ) -> Answers:
     """The answers to all queries of the episodes, over embedded images (n, d).
 
+    `text` (c, d): embeddings of the names of all classes, for a head that reads them.
     Raises ConfigError for a head that looks at queries together: none has an answer of its own.
     """
     if head.queries == "together":
@@ -116,7 +134,10 @@ def answers(
             "the head looks at all queries of a task together, and no query has an answer of its "
             "own to calibrate: take a head that answers each query alone"
         )
-    parts: list[tuple[Any, ...]] = []
+    images, parts = len(embeddings), list[tuple[Any, ...]]()
+    if text is not None:
+        embeddings = np.concatenate([embeddings, text])
+        blocks = [whole.with_names(images + whole.classes) for whole in blocks]
     for whole in blocks:
         for i in range(len(whole)):  # one at a time: a table of distances each
             task = whole.episode(i)
@@ -156,13 +177,17 @@ def calibrate(k_shot: int, found: Answers) -> Calibration:
 
 
 def from_enrolled(
-    embeddings: NDArray[np.float32], labels: Ints, head: Head, metric: Metric
+    embeddings: NDArray[np.float32],
+    labels: Ints,
+    head: Head,
+    metric: Metric,
+    text: NDArray[np.float32] | None = None,
 ) -> Calibration | None:
     """The calibration on the support (n, d) itself, labels (n,): `calibrate` by leave-one-out.
 
     Each image, or of many an even share, is asked once among those of other folds, as known, and
     with its class left out, as unknown. None where fewer than three classes have two images, and
-    for a head that looks at queries together.
+    for a head that looks at queries together. `text` as in `answers`.
     """
     counts = np.bincount(labels)
     asked = np.flatnonzero(counts >= 2)
@@ -170,7 +195,9 @@ def from_enrolled(
         return None
     folds = leave_one_out(labels, None, asked.tolist(), FOLDS)
     blocks = [thinned(fold, MOST_ASKED // len(folds)) for fold in folds]
-    found = calibrate(round(float(np.median(counts))), answers(embeddings, blocks, head, metric))
+    found = calibrate(
+        round(float(np.median(counts))), answers(embeddings, blocks, head, metric, text)
+    )
     return evolve(found, origin="enrolled")
 
 
@@ -224,21 +251,22 @@ def calibrated(
     held_out: Mapping[int, tuple[list[EpisodeBlock], list[EpisodeBlock]]],
     head: Head,
     metric: Metric,
+    text: NDArray[np.float32] | None = None,
 ) -> tuple[UnknownRow, ...]:
     """A row for each K: the calibration, its figures on the classes it was found on, and on test.
 
-    The test classes decide nothing.
+    The test classes decide nothing. `text` as in `answers`.
     """
 
     def row(k: int, validation: list[EpisodeBlock], test: list[EpisodeBlock]) -> UnknownRow:
-        found = answers(embeddings, validation, head, metric)
+        found = answers(embeddings, validation, head, metric, text)
         calibration = calibrate(k, found)
         return UnknownRow(
             k,
             calibration.threshold,
             calibration.temperature,
             figures(calibration, found),
-            figures(calibration, answers(embeddings, test, head, metric)),
+            figures(calibration, answers(embeddings, test, head, metric, text)),
         )
 
     return tuple(row(k, *both) for k, both in held_out.items())

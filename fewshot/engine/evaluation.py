@@ -42,6 +42,8 @@ class Evaluation:
     digest: str
 
 
+Rows = NDArray[np.float32]
+
 # How many arrays of the largest size are alive at once, in the built-in heads and metrics.
 _ALIVE = 4
 
@@ -76,6 +78,25 @@ def _waiting() -> int:
 def _numbers(memory: int) -> int:
     """Float32 numbers in the largest array, where all of them together take `memory` MB."""
     return max(1, memory * (1 << 20) // 4 // _ALIVE // _waiting())
+
+
+def _with_text(embeddings: Rows, text: Rows | None) -> Rows:
+    return embeddings if text is None else np.concatenate([embeddings, text])
+
+
+def _named(
+    block: EpisodeBlock, head: Head, text: Rows | None, ids: Ints | None, images: int
+) -> EpisodeBlock:
+    """A block as the head is asked: with the rows of its classes' names, after those of images.
+
+    `ids` (e, n_way): which rows of `text` these are.
+    """
+    alone = not block.support.shape[1]
+    if text is None or ids is None:
+        if alone or head.names:
+            raise ConfigError("an episode is to be answered by its classes' names: give `text`")
+        return block
+    return block.with_names(images + ids) if alone or head.names else block
 
 
 def _width(head: Head, metric: Metric, s: int, d: int, n_way: int) -> int:
@@ -135,17 +156,21 @@ def predict(
     head: Head,
     metric: Metric,
     memory: int = 256,
+    text: Rows | None = None,
 ) -> Ints:
     """Labels (q,) in 0..n_way-1 of an episode's queries; the first of equal scores wins.
 
     Queries are answered in parts, so that temporary arrays take about `memory` MB whatever their
-    number; a head that looks at queries together is asked about all of them at once. Raises
+    number; a head that looks at queries together is asked about all of them at once. `text`
+    (n_way, d): embeddings of the classes' names, for a head that reads them. Raises
     ConfigError for an image that was not embedded.
     """
     block = EpisodeBlock.of([episode])
     _require_embedded(unembedded(embeddings, episode.items))
+    asked = _named(block, head, text, np.arange(block.n_way)[None], len(embeddings))
+    rows = _with_text(embeddings, text)
     with evaluating(head.module, metric.fn):
-        answers = _ask(embeddings, block, slice(None), head, metric, _numbers(memory))
+        answers = _ask(rows, asked, slice(None), head, metric, _numbers(memory))
     return np.array(answers[0]).astype(np.int64)
 
 
@@ -185,6 +210,7 @@ def evaluate(
     memory: int = 256,
     missing: NDArray[np.bool_] | None = None,
     once: bool = False,
+    text: Rows | None = None,
 ) -> Evaluation:
     """Accuracy of `head` on episodes over embedded images (n, d).
 
@@ -194,14 +220,15 @@ def evaluate(
     or ids. `names` of the images, where given, are part of the digest. `memory`: MB that temporary
     arrays take, about, but for a head that looks at all queries of an episode together. `missing`:
     `unembedded(embeddings)`, where it is known already. `once`: the episodes ask every image once
-    (`leave_one_out`), and each image counts alike. Raises
-    ConfigError for no episode, one without queries or an image that was not embedded, DataError for
-    a class that the dataset does not have.
+    (`leave_one_out`), and each image counts alike. `text` (c, d): embeddings of the classes' names,
+    which a head that reads names has ahead of the support, and any head where an episode has no
+    support. Raises ConfigError for no episode, one without queries, one without support or names,
+    or an image that was not embedded, DataError for a class that the dataset does not have.
     """
     if missing is None:
         missing = unembedded(embeddings)
     with evaluating(head.module, metric.fn):
-        answered = _answered(embeddings, tasks, head, metric, missing, memory)
+        answered = _answered(embeddings, tasks, head, metric, missing, memory, classes, text)
         return tally(answered, classes, names, once)
 
 
@@ -272,6 +299,8 @@ def _answered(
     metric: Metric,
     missing: NDArray[np.bool_],
     memory: int,
+    classes: Sequence[str],
+    text: Rows | None,
 ) -> Iterator[tuple[EpisodeBlock, Ints]]:
     """Blocks of the episodes and their answers (e, q), in order.
 
@@ -279,9 +308,10 @@ def _answered(
     last.
     """
     numbers, d = _numbers(memory), embeddings.shape[1]
+    rows: Any = _with_text(embeddings, text)
     # Gathering in MLX is three times faster, but needs a copy.
-    fits = embeddings.size <= numbers * _waiting()
-    rows: Any = mx.array(embeddings) if fits else embeddings
+    if rows.size <= numbers * _waiting():
+        rows = mx.array(rows)
     under_way: deque[mx.array] = deque()
     asked: deque[tuple[EpisodeBlock, list[mx.array]]] = deque()
     for block in in_blocks(tasks):
@@ -290,11 +320,13 @@ def _answered(
         for items in (block.support, block.query):
             _require_embedded(missing[items])
         asked.append((block, []))
-        for part in _parts(block, head, metric, d, numbers):
+        ids = None if text is None else _class_ids(block, classes)
+        whole = _named(block, head, text, ids, len(embeddings))
+        for part in _parts(whole, head, metric, d, numbers):
             if len(under_way) == _waiting():
                 mx.eval(under_way.popleft())
             with on_stream(len(asked[-1][1])):
-                answers = _ask(rows, block, part, head, metric, numbers)
+                answers = _ask(rows, whole, part, head, metric, numbers)
             mx.async_eval(answers)
             under_way.append(answers)
             asked[-1][1].append(answers)

@@ -8,7 +8,7 @@ from typing import get_args
 import numpy as np
 from attrs import evolve, frozen, validators
 
-from ..core.draws import Episode, EpisodeBlock, Grouping, Ints, Pairs, Protocol
+from ..core.draws import Episode, EpisodeBlock, Grouping, Ints, Pairs, Protocol, Roles
 from ..core.errors import ClassTooSmallError, DataError
 from ..core.interfaces import Dataset, Sampler
 from ..core.options import ZeroOr, at_least, option, positive
@@ -29,8 +29,8 @@ class EvaluationOptions:
 
     k_shot: tuple[int, ...] = option(
         (1, 2, 5, 10),
-        "support images per class, a list",
-        validators.and_(validators.min_len(1), validators.deep_iterable(at_least(1))),
+        "support images per class, a list; 0: none, the classes' names answer",
+        validators.and_(validators.min_len(1), validators.deep_iterable(at_least(0))),
     )
     n_way: tuple[int, ...] = option(
         (0,),
@@ -73,7 +73,7 @@ class Setting:
     @property
     def once(self) -> bool:
         """Whether its episodes ask every image once."""
-        return self.protocol == "leave-one-out"
+        return self.protocol == "leave-one-out" or (self.k_shot, self.n_way) == (0, 0)
 
 
 def k_shot_episodes(
@@ -83,9 +83,11 @@ def k_shot_episodes(
 
     For every n_way, grouping ("none" where the dataset knows no groups) and k_shot of the options.
     n_way 0: support of all classes of the split, queries all other images of the test classes,
-    `repeats` times. Otherwise `episodes` standard episodes. Raises DataError where a class has too
-    few images; `leave_one`: `leave_one_out` takes the place of every such K, once for a grouping. A
-    data set with roles has support and queries of images that may be that.
+    `repeats` times. Otherwise `episodes` standard episodes. K = 0: these of K = 1 without their
+    support, or, of all classes, one episode that asks every image of the test classes. Raises
+    DataError where a class has too few images; `leave_one`: `leave_one_out` takes the place of
+    every such K, once for a grouping. A data set with roles has support and queries of images that
+    may be that.
     """
     role = getattr(dataset, "role", None)
     test = class_ids(dataset, split.test)
@@ -99,6 +101,14 @@ def k_shot_episodes(
         return episodes(spec, only(dataset.labels, test), groups, role)
 
     def blocks(setting: Setting) -> list[EpisodeBlock]:
+        if setting.k_shot == 0:
+            if setting.n_way == 0:
+                return [_without_support(every, test, role)]
+            nothing = np.empty(0, np.int64)
+            return [
+                evolve(block, support=block.support[:, :0], support_labels=nothing)
+                for block in blocks(evolve(setting, k_shot=1))
+            ]
         count = options.episodes if setting.n_way else options.repeats
         return list(sampler(setting).blocks(options.seed, count))
 
@@ -118,6 +128,17 @@ def k_shot_episodes(
         folds = leave_one_out(every, groups, test, _FOLDS, options.seed)
         found[Setting(smallest_support(folds), 0, grouping, "leave-one-out")] = folds
     return found
+
+
+def _without_support(every: Ints, asked: Sequence[int], role: Roles | None) -> EpisodeBlock:
+    """One episode of all classes that are labelled, its queries all images of `asked`."""
+    _, may_query = sides(role, len(every))
+    query = np.flatnonzero(np.isin(every, list(asked)) & may_query)
+    ids = np.unique(every[every >= 0])
+    nothing = np.empty((1, 0), np.int64)
+    return EpisodeBlock(
+        nothing, nothing[0], query[None], np.searchsorted(ids, every[query]), ids[None]
+    )
 
 
 def leave_one_out(
@@ -243,7 +264,7 @@ def _episodes(
     _, may_query = sides(role, len(labels))
     smallest = min((int((may_query & (labels == c)).sum()) for c in ids), default=0)
     n_way = min(_N_WAY, len(ids))
-    for k in options.k_shot if n_way >= 2 else ():
+    for k in filter(None, options.k_shot) if n_way >= 2 else ():
         n_query = max(1, min(_N_QUERY, smallest // 2 - k))
         spec = EpisodesOptions(n_way, k, n_query, options.groups[0])
         with suppress(DataError):  # too few images for this K

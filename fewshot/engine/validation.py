@@ -49,6 +49,7 @@ def validating(
     images = needed([*drawn.tasks, *(drawn.pairs or ())])
     once = is_frozen(embedder.backbone)
     kept: list[NDArray[np.float32]] = []
+    text = embedder.of_names(dataset.classes) if head.names else None
 
     def embedded() -> NDArray[np.float32]:
         engine: Name = "auto" if once else "mlx"  # a session is for weights that stay
@@ -59,7 +60,7 @@ def validating(
         if not (once and kept):
             kept[:] = [embedded()]
         embeddings = kept[0]
-        evaluation = evaluate(embeddings, drawn.tasks, head, metric, dataset.classes)
+        evaluation = evaluate(embeddings, drawn.tasks, head, metric, dataset.classes, text=text)
         figures = {"score": evaluation.accuracy}
         if drawn.pairs is not None:
             verified = verify(embeddings, *drawn.pairs, metric)

@@ -160,7 +160,7 @@ def network(
     return (
         embedder,
         part("metric", metric, embedding_dim=dim),
-        part("head", head, embedding_dim=dim),
+        part("head", head, embedding_dim=dim, has_text=hasattr(net, "text")),
     )
 
 
@@ -284,9 +284,32 @@ def embedded(parts: Parts, warn: Callable[[str], None]) -> Kept | None:
     return kept(digest.hexdigest()[:32], warn)
 
 
+def _require_text(parts: Parts) -> None:
+    """Raise ConfigError for names that are to answer, and nobody reads, or that stay behind."""
+    zero, config = 0 in parts.config.evaluation.k_shot, parts.config
+    if zero and not hasattr(parts.embedder.backbone, "text"):
+        raise ConfigError(
+            f"K = 0 is answered by the names of classes, which backbone '{config.backbone.name}' "
+            "does not read: --k-shot from 1, or a backbone with text"
+        )
+    moves = {
+        f"adapter '{config.adapter.name}'": config.adapter.name != "none",
+        "embedding.centre=train": parts.embedder.centre is not None,
+    }
+    for what in (what for what, does in moves.items() if does and (zero or parts.head.names)):
+        raise ConfigError(
+            f"{what} moves embeddings of images, and those of names no longer lie near them: do "
+            "without, or --k-shot from 1 and --set head.names=false"
+        )
+
+
 def drawn(parts: Parts) -> Draws:
-    """What the parts are examined on. Raises DataError where classes are too small for it."""
+    """What the parts are examined on.
+
+    Raises DataError where classes are too small for it, ConfigError where names cannot answer.
+    """
     dataset, split, options = parts.dataset, parts.split, parts.config.evaluation
+    _require_text(parts)
     pool = parts.config.training.validation_pool
     with _naming(dataset.classes):
         return Draws(

@@ -52,13 +52,18 @@ def examine(
     total = 3 * len(draws.episodes)
 
     def evaluations(
-        rows: NDArray[np.float32], head: Head, metric: Metric, before: int
+        rows: NDArray[np.float32],
+        head: Head,
+        metric: Metric,
+        before: int,
+        text: NDArray[np.float32] | None,
     ) -> dict[Setting, Evaluation]:
         evaluated, missing = {}, unembedded(rows)
         for done, (setting, tasks) in enumerate(draws.episodes.items(), start=1):
             evaluated[setting] = evaluate(
-                rows, tasks, head, metric, dataset.classes, names, memory, missing, setting.once
-            )
+                rows, tasks, head, metric, dataset.classes, names, memory, missing, setting.once,
+                text,
+            )  # fmt: skip
             progress("episodes", before * len(draws.episodes) + done, total, "", "")
         return evaluated
 
@@ -70,8 +75,11 @@ def examine(
     trained = "backbone" if _as_it_came(parts) else "trained backbone"
     engine = Engine("auto")
     rows = plain_rows = _embeddings(parts, draws, trained, progress, asked, engine)
-    unknown = calibrated(rows, held_out, parts.head, parts.metric)
-    ours = evaluations(rows, parts.head, parts.metric, 0)
+    text, reads = None, parts.head.names
+    if reads or any(setting.k_shot == 0 for setting in draws.episodes):
+        text = parts.embedder.of_names(dataset.classes)
+    unknown = calibrated(rows, held_out, parts.head, parts.metric, text if reads else None)
+    ours = evaluations(rows, parts.head, parts.metric, 0, text)
     first = _first_episodes(draws)
     shown = first[min(first, key=lambda k: abs(k - 5))]
     verification = None
@@ -84,7 +92,8 @@ def examine(
         ours, gains = _adapted(parts, draws, ours, names, progress)
         task = (parts.adapter, parts.embedder, dataset, shown, parts.metric, parts.config.seed)
         rows, _ = adapted_embeddings(*task)
-    answers = predict(rows, shown, parts.head, parts.metric, memory)
+    of_shown = None if text is None else text[np.array(shown.classes)]
+    answers = predict(rows, shown, parts.head, parts.metric, memory, of_shown)
     weights = snapshot(parts.learned)
     if not _same(weights, blank):
         parts.learned.load_weights(blank)
@@ -93,14 +102,16 @@ def examine(
         else:
             recentre(parts.embedder, dataset, parts.training_images)  # by its own mean
             rows = _embeddings(parts, draws, "untrained backbone", progress)
-        untrained = evaluations(rows, parts.head, parts.metric, 1)
+        untrained = evaluations(rows, parts.head, parts.metric, 1, text)
         parts.learned.load_weights(weights)
     # A learned head is one of embeddings of the backbone's length.
     plain = parts.head if parts.head.module is None else nearest_prototype()
     rows = raw_pixels(
         dataset, needed(task for blocks in draws.episodes.values() for task in blocks)
     )
-    floor = evaluations(rows, plain, euclidean(), 2)
+    # A name says nothing of pixels: all classes are equally near.
+    nothing = None if text is None else np.zeros((len(text), rows.shape[1]), np.float32)
+    floor = evaluations(rows, plain, euclidean(), 2, nothing)
     results = RunResults(
         k_shot=tuple(
             _row(setting, blocks, ours[setting], floor[setting], untrained[setting],

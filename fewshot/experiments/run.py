@@ -247,10 +247,10 @@ def _report(
 
 def _tell_instead(draws: Draws, config: RunConfig, progress: Progress) -> None:
     """Say which K have given way to leave-one-out."""
-    folds = [tasks for setting, tasks in draws.episodes.items() if setting.once]
+    folds = [tasks for setting, tasks in draws.episodes.items() if setting.protocol != "episodes"]
     if not folds:
         return
-    kept = {setting.k_shot for setting in draws.episodes if not setting.once}
+    kept = {setting.k_shot for setting in draws.episodes if setting.protocol == "episodes"}
     gone = ", ".join(str(k) for k in config.evaluation.k_shot if k not in kept) or "some K"
     line = (
         f"too few images of a class for K = {gone} and queries: leave-one-out over "

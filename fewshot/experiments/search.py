@@ -206,7 +206,10 @@ def _scores(
         recentre(parts.embedder, dataset, parts.training_images)
         rows = embed(parts.embedder, dataset, needed(tasks), kept=embedded(parts, say))
         memory = config.evaluation.memory
-        found = evaluate(rows, tasks, parts.head, parts.metric, dataset.classes, memory=memory)
+        text = parts.embedder.of_names(dataset.classes) if parts.head.names else None
+        found = evaluate(
+            rows, tasks, parts.head, parts.metric, dataset.classes, memory=memory, text=text
+        )
         scores.append(found.accuracy)
     return scores
 

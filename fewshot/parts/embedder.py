@@ -77,6 +77,10 @@ class Embedder:
         embeddings = self.scaled(self._centred(five_crops(images).reshape(-1, *images.shape[1:])))
         return self.scaled(embeddings.reshape(5, len(images), -1).mean(axis=0))
 
+    def of_names(self, names: Sequence[str]) -> NDArray[np.float32]:
+        """Embeddings (n, d) of classes' names, by the backbone's `text`; of length 1 under l2."""
+        return np.array(self.scaled(self.backbone.text(names)))
+
     def _centred(self, images: mx.array) -> mx.array:
         embeddings: mx.array = self.backbone(images)
         return embeddings if self.centre is None else self.centre(embeddings)

@@ -115,8 +115,8 @@ def _over_k(axes: Axes, shots: Sequence[int], n_way: int) -> None:
     """Axes of accuracy against K, with chance."""
     axes.axhline(1 / n_way, color="black", linestyle=":", label="chance")
     axes.set(
-        xscale="log", xlabel="K (support images per class)", ylim=(0, 1),
-        ylabel=f"accuracy, {n_way}-way",
+        xscale="symlog" if 0 in shots else "log", xlabel="K (support images per class)",
+        ylim=(0, 1), ylabel=f"accuracy, {n_way}-way",
     )  # fmt: skip
     axes.set_xticks(shots, [str(k) for k in shots])
     axes.minorticks_off()

@@ -12,7 +12,7 @@ from mlx.utils import tree_flatten
 
 from ..catalogue.kinds import asked_for
 from ..compute.modules import evaluating
-from ..core.errors import ConfigError
+from ..core.errors import ConfigError, DataError
 from ..core.interfaces import Backbone
 from ..core.options import NoOptions
 from .laws import Kind, fail, first, law, laws_of, require_made
@@ -280,6 +280,29 @@ def saved_whole(tried: Tried) -> None:
             f"with the parameters of another, embeddings differ by {apart:.1%}: something it "
             "needs is no parameter (in a private attribute, a NumPy array, a closure?)"
         )
+
+
+@law()
+def text(tried: Tried) -> None:
+    """`text`, if it has it, embeds a name as long as an image, the same alone as among others."""
+    backbone = tried.made()
+    read = getattr(backbone, "text", None)
+    if read is None:
+        return
+    names = ["cat", "grey_wolf", "7"]
+    try:
+        found = np.array(read(names))
+    except DataError:  # what reads names is not here
+        return
+    due = (3, backbone.embedding_dim)
+    if found.shape != due or found.dtype != np.float32 or not np.isfinite(found).all():
+        fail(f"3 names -> {found.dtype} {found.shape}, finite float32 {due} is due")
+    if _differ(found, found[[1, 2, 0]]) is None:
+        fail(f"{', '.join(names)} have one embedding")
+    for rows in ([1], [2, 0]):
+        apart = _differ(found[rows], np.array(read([names[i] for i in rows])))
+        if apart:
+            fail(f"names {rows} of 3 have embeddings that differ by {apart:.1%} from those among 3")
 
 
 KIND = Kind("backbone", _subject, laws_of(globals()))

@@ -14,6 +14,7 @@ from mlx.utils import tree_flatten
 
 from ..core.interfaces import Head, Metric
 from ..core.options import NoOptions
+from ..parts.heads.prototypes import prototypes
 from ..parts.metrics import cosine, euclidean, manhattan, sqeuclidean
 from .laws import Kind, fail, first, law, laws_of, made_by, require_made, told
 from .strategies import Array, seeds, shuffled, tasks
@@ -74,6 +75,8 @@ def made(head: Any) -> None:
         fail(f"queries is {head.queries!r}: 'alone' or 'together' is due")
     if not isinstance(head.module, nn.Module | None):
         fail(f"module is {head.module!r}, which is no Module")
+    if not isinstance(head.names, bool):
+        fail(f"names is {head.names!r}: True or False is due")
 
 
 def _is_learned(head: Head) -> bool:
@@ -317,7 +320,8 @@ def _leaves(state: Any) -> Any:
 def _subject(factory: Callable[..., Head], options: Any) -> Head:
     """What the factory makes, in eval mode; one for each length of embeddings, where it is given.
 
-    Learned parts are those of 3 numbers.
+    Learned parts are those of 3 numbers. Of a head that reads names, the name of a class is the
+    mean of its support, and where classes have one image each, these are the names alone.
     """
 
     @cache
@@ -325,7 +329,7 @@ def _subject(factory: Callable[..., Head], options: Any) -> Head:
         head = made_by(factory, options, d)
         if isinstance(getattr(head, "module", None), nn.Module):
             head.module.eval()
-        return head
+        return _with_names(head) if isinstance(head, Head) and head.names is True else head
 
     head = of(3)
     if not isinstance(head, Head) or "embedding_dim" not in inspect.signature(factory).parameters:
@@ -335,6 +339,18 @@ def _subject(factory: Callable[..., Head], options: Any) -> Head:
         fit=lambda support, *others: of(support.shape[-1]).fit(support, *others),
         scores=lambda state, query, metric: of(query.shape[-1]).scores(state, query, metric),
     )
+
+
+def _with_names(head: Head) -> Head:
+    def fit(support: mx.array, labels: mx.array, metric: Metric, n_way: int) -> Any:
+        names = prototypes(support, labels, n_way)
+        first = mx.broadcast_to(mx.arange(n_way), names.shape[:-1])
+        if support.shape[-2] == n_way:
+            return head.fit(names, first, metric, n_way)
+        rows = mx.concatenate([names, support], axis=-2)
+        return head.fit(rows, mx.concatenate([first, labels], axis=-1), metric, n_way)
+
+    return evolve(head, fit=fit)
 
 
 KIND = Kind("head", _subject, laws_of(globals()))

@@ -221,8 +221,9 @@ def leaving_no_files() -> Iterator[None]:
 
 
 def made_by(factory: Callable[..., Any], options: Any, embedding_dim: int = 8) -> Any:
-    """What a factory makes, given the length of embeddings where it has a parameter for it."""
-    return factory(options, **asked_for(factory, {"embedding_dim": embedding_dim}))
+    """What a factory makes, given what it has a parameter for: the length of embeddings, names."""
+    known = {"embedding_dim": embedding_dim, "has_text": True}
+    return factory(options, **asked_for(factory, known))
 
 
 def evaluated(part: Any) -> Any:

@@ -197,6 +197,36 @@ def running_mean_in_numpy(_, shape):
 # ------------------------------------------------------------------------------ odd and sound
 
 
+def reads(text):
+    """A factory of `Linear` that has `text`: `text(numbers (n, 8) of the names)`."""
+
+    def of_names(names):
+        rng = [np.random.default_rng(list(name.encode())) for name in names]
+        return mx.array(text(np.stack([one.normal(size=8) for one in rng])), mx.float32)
+
+    return of(lambda module, images, embedded: embedded, text=of_names)
+
+
+@CASES.breaks("text")
+def names_of_another_length(_, shape):
+    return reads(lambda numbers: numbers[:, :7])(shape)
+
+
+@CASES.breaks("text")
+def names_about_their_mean(_, shape):
+    return reads(lambda numbers: numbers - numbers.mean(0))(shape)
+
+
+@CASES.breaks("text")
+def names_that_nobody_reads(_, shape):
+    return reads(np.ones_like)(shape)
+
+
+@CASES.sound
+def names_and_images(_, shape):
+    return reads(lambda numbers: numbers)(shape)
+
+
 @CASES.sound
 def linear(_, shape):
     return Linear(shape)

@@ -50,6 +50,11 @@ def a_module_that_is_none(_):
     return evolve(GOOD, module=GOOD.scores)
 
 
+@CASES.breaks("made")
+def names_by_a_word(_):
+    return evolve(GOOD, names="yes")
+
+
 @CASES.breaks("shape")
 def classes_before_queries(_):
     return changed(lambda found: found.swapaxes(-1, -2))
@@ -63,6 +68,21 @@ def answers_for_scores(_):
 @CASES.breaks("one query")
 def squeezes_one_query(_):
     return changed(lambda found: found.squeeze())
+
+
+@CASES.breaks("one query")
+def names_that_want_images(_):
+    """Distances to names and to the nearest image of any class, of which there may be none."""
+
+    def fit(support, labels, metric, n_way):
+        return support[..., :n_way, :], support[..., n_way:, :]
+
+    def scores(state, query, metric):
+        names, images = state
+        near = metric.table(query, images).min(-1, keepdims=True)
+        return near - metric.table(query, names)
+
+    return Head(fit, scores, differentiable=False, names=True)
 
 
 @CASES.breaks("any counts")

@@ -8,7 +8,8 @@ from attrs import frozen
 
 from ...core.components import Component
 from ...core.interfaces import Head, Metric
-from ...core.options import above, option, positive
+from ...core.options import above, at_least, option, positive
+from ..metrics import unit
 from .prototypes import one_hot
 
 # Distances below are 0.
@@ -115,6 +116,44 @@ def matching(options: MatchingOptions = MatchingOptions()) -> Head:
     return Head(_kept, scores, differentiable=True)
 
 
+@frozen
+class TipAdapterOptions:
+    """Options of Tip-Adapter."""
+
+    alpha: float = option(1.0, "how much images count beside names", above(0))
+    beta: float = option(5.5, "how much more the nearest images count", at_least(0))
+    scale: float = option(100.0, "how much the cosine to a name counts, CLIP's is 100", above(0))
+    names: bool = option(True, "read the classes' names, where the backbone has text")
+
+
+def tip_adapter(
+    options: TipAdapterOptions = TipAdapterOptions(), *, has_text: bool = False
+) -> Head:
+    """Names as a prior and images as a cache, nothing trained (Zhang et al. 2022, eq. 5 and 6).
+
+    α exp(−β (1 − q F')) L + s q W', of vectors of length 1: F the support images, L their classes,
+    one-hot, and W the classes' names, which without images are zero-shot CLIP; without names the
+    cache alone. The metric has no say.
+    """
+    names = options.names and has_text
+
+    def fit(
+        support: mx.array, support_labels: mx.array, metric: Metric, n_way: int
+    ) -> tuple[mx.array, ...]:
+        rows, of_class = unit(support), one_hot(support_labels, n_way)
+        first = n_way if names else 0
+        return rows[..., :first, :], rows[..., first:, :], of_class[..., first:, :]
+
+    def scores(state: tuple[mx.array, ...], query: mx.array, metric: Metric) -> mx.array:
+        words, images, of_class = state
+        query = unit(query)
+        near = mx.exp(options.beta * (query @ images.swapaxes(-1, -2) - 1))
+        found = options.alpha * near @ of_class
+        return found + options.scale * query @ words.swapaxes(-1, -2) if names else found
+
+    return Head(fit, scores, differentiable=not names, names=names)
+
+
 COMPONENTS = (
     Component(
         "matching",
@@ -127,5 +166,11 @@ COMPONENTS = (
         nearest_support,
         NearestSupportOptions,
         "votes of the k nearest support images",
+    ),
+    Component(
+        "tip-adapter",
+        tip_adapter,
+        TipAdapterOptions,
+        "names of classes as a prior, where the backbone has text, and near support images",
     ),
 )
