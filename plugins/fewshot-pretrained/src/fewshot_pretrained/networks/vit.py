@@ -8,13 +8,15 @@ from typing import Literal
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
-from attrs import evolve, frozen
+from attrs import evolve, frozen, validators
 from numpy.typing import NDArray
 
-from fewshot import PerImage, Sequential, option
+from fewshot import Component, PerImage, Sequential, option
 
+from .attention import attended, quick_gelu
 from .hub import Published, colour, component
 from .published import PublishedOptions, Shape, freeze, require_shape
+from .text import TOKENIZER, WEIGHTS, TextPlan, read_names
 
 _HALF = (0.5, 0.5, 0.5)
 
@@ -27,6 +29,22 @@ class ViTOptions(PublishedOptions):
         "class",
         "class: what the network gives for an image, its class token (CLIP: projected; SigLIP: its "
         "attention pool); mean: of the patches; both: one after the other",
+    )
+
+
+@frozen
+class CaptionedOptions(ViTOptions):
+    """Options of a vision transformer that was trained with captions."""
+
+    text: str = option(
+        "",
+        f"a folder with the text tower, {WEIGHTS} and {TOKENIZER}; else what `fewshot fetch` "
+        "brought",
+    )
+    template: str = option(
+        "a photo of a {}.",
+        "what is read for the class of the name {}",
+        validators.matches_re(r"[^{}]*\{\}[^{}]*"),
     )
 
 
@@ -57,14 +75,6 @@ class Plan:
 # ------------------------------------------------------------------------------ network
 
 
-def _attended(q: mx.array, k: mx.array, v: mx.array, heads: int) -> mx.array:
-    """(b, n, d), (b, m, d), (b, m, d) -> (b, n, d), every head a part of the d."""
-    split = [x.reshape(*x.shape[:2], heads, -1).transpose(0, 2, 1, 3) for x in (q, k, v)]
-    scale = 1 / math.sqrt(split[0].shape[-1])
-    out = mx.fast.scaled_dot_product_attention(*split, scale=scale)
-    return out.transpose(0, 2, 1, 3).flatten(2)
-
-
 def _mlp(width: int) -> dict[str, nn.Module]:
     return {"fc1": nn.Linear(width, 4 * width), "fc2": nn.Linear(4 * width, width)}
 
@@ -86,7 +96,7 @@ class Block(nn.Module):
     def __call__(self, x: mx.array) -> mx.array:
         """(b, n, width) -> the same shape."""
         q, k, v = mx.split(self.attn["qkv"](self.norm1(x)), 3, axis=-1)
-        y = self.attn["proj"](_attended(q, k, v, self._heads))
+        y = self.attn["proj"](attended(q, k, v, self._heads))
         x = x + (self.ls1["gamma"] * y if "ls1" in self else y)
         y = self.mlp["fc2"](self._gelu(self.mlp["fc1"](self.norm2(x))))
         return x + (self.ls2["gamma"] * y if "ls2" in self else y)
@@ -109,7 +119,7 @@ class AttentionPool(nn.Module):
         """(b, n, width) -> (b, width)."""
         q = mx.broadcast_to(self.q(self.latent), (len(x), 1, x.shape[-1]))
         k, v = mx.split(self.kv(x), 2, axis=-1)
-        y = self.proj(_attended(q, k, v, self._heads))
+        y = self.proj(attended(q, k, v, self._heads))
         return (y + self.mlp["fc2"](self._gelu(self.mlp["fc1"](self.norm(y)))))[:, 0]
 
 
@@ -209,10 +219,6 @@ def bicubic(before: int, after: int) -> NDArray[np.float32]:
 SMALL, BASE = Plan(16, 384, 6), Plan(16, 768, 12)
 
 
-def _quick_gelu(x: mx.array) -> mx.array:
-    return x * mx.sigmoid(1.702 * x)
-
-
 def _dinov2(plan: Plan) -> Plan:
     return evolve(plan, patch=14, scaled=True)
 
@@ -221,7 +227,7 @@ def _registers(plan: Plan) -> Plan:
     return evolve(_dinov2(plan), prefix=5, placed=0)
 
 
-_CLIP = evolve(BASE, norm_first=True, projected=512, gelu=_quick_gelu, eps=1e-5)
+_CLIP = evolve(BASE, norm_first=True, projected=512, gelu=quick_gelu, eps=1e-5)
 
 _SIGLIP = evolve(BASE, prefix=0, placed=0, pooled=True, gelu=nn.gelu_approx)
 
@@ -237,6 +243,47 @@ _OPENAI = partial(
 _WEBLI = partial(
     Published, licence="Apache-2.0", trained_on="WebLI, captioned images", mean=_HALF, std=_HALF
 )
+
+CLIP_TEXT = TextPlan(
+    vocabulary=49408, width=512, heads=8, context=77, dim=512, end="<|endoftext|>", causal=True,
+    gelu=quick_gelu, eps=1e-5,
+)  # fmt: skip
+SIGLIP_TEXT = TextPlan(
+    vocabulary=32000, width=768, heads=12, context=64, dim=768, end="</s>", causal=False,
+    gelu=nn.gelu_approx, eps=1e-6, prefix="text.",
+)  # fmt: skip
+
+
+def captioned(
+    plan: Plan,
+    of_text: TextPlan,
+    name: str,
+    published: Published,
+    options: CaptionedOptions,
+    shape: Shape,
+) -> ViT:
+    """A vision transformer that embeds names too, unless its output is not what these lie near.
+
+    `published`: of the text tower of the backbone `name`.
+    """
+    network = ViT(plan, options, shape)
+    if options.output == "class":
+        network.text = partial(read_names, of_text, name, published, options.text, options.template)
+    return network
+
+
+def _captioned(
+    name: str, plan: Plan, of_text: TextPlan, published: Published, of: str, summary: str
+) -> Component:
+    """`of`: the repository that has the whole model under OpenCLIP's names, a text tower in it."""
+    text = evolve(
+        published,
+        repository=of,
+        files=(WEIGHTS, TOKENIZER),
+        others=("visual.", "logit_scale", "logit_bias"),
+    )
+    factory = partial(captioned, plan, of_text, name, text)
+    return component(name, factory, CaptionedOptions, evolve(published, text=text), summary)
 
 
 COMPONENTS = tuple(
@@ -268,23 +315,38 @@ COMPONENTS = tuple(
             _DINOV2("timm/vit_base_patch14_reg4_dinov2.lvd142m"),
             "DINOv2 ViT-B/14 with registers",
         ),
+    )
+)
+
+COMPONENTS += tuple(
+    _captioned(name, plan, text, published(repository), of or repository, summary)
+    for name, plan, text, published, repository, of, summary in (
         (
             "clip-base-32",
             evolve(_CLIP, patch=32),
-            _OPENAI("timm/vit_base_patch32_clip_224.openai"),
-            "CLIP's ViT-B/32 for images",
+            CLIP_TEXT,
+            _OPENAI,
+            "timm/vit_base_patch32_clip_224.openai",
+            "",
+            "CLIP's ViT-B/32, for images and names",
         ),
         (
             "clip-base-16",
             _CLIP,
-            _OPENAI("timm/vit_base_patch16_clip_224.openai"),
-            "CLIP's ViT-B/16 for images",
+            CLIP_TEXT,
+            _OPENAI,
+            "timm/vit_base_patch16_clip_224.openai",
+            "",
+            "CLIP's ViT-B/16, for images and names",
         ),
         (
             "siglip-base-16",
             _SIGLIP,
-            _WEBLI("timm/vit_base_patch16_siglip_224.webli"),
-            "SigLIP's ViT-B/16 for images",
+            SIGLIP_TEXT,
+            _WEBLI,
+            "timm/vit_base_patch16_siglip_224.webli",
+            "timm/ViT-B-16-SigLIP",
+            "SigLIP's ViT-B/16, for images and names",
         ),
     )
 )
