@@ -29,7 +29,7 @@ _COLUMNS = 80  # where nobody watches
 
 
 @click.command()
-@click.argument("source", metavar="[RUN|FILE]", type=click.Path(path_type=Path))
+@click.argument("source", metavar="[RUN|FILE]", required=False, type=click.Path(path_type=Path))
 @click.argument("folder", required=False, type=click.Path(path_type=Path))
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="The file to write.")
 @click.option("--backbone", metavar="NAME", help="A network with weights, in place of a run.")
@@ -45,7 +45,7 @@ _COLUMNS = 80  # where nobody watches
 @without_adapter
 @engine
 def enrol(
-    source: Path,
+    source: Path | None,
     folder: Path | None,
     out: Path | None,
     classes: Path | None,
@@ -78,6 +78,8 @@ def enrol(
         raise click.UsageError(f"a network is named, or of {source}: not both")
     if made:
         source, folder = Path(), source
+    elif source is None:
+        raise click.UsageError("Missing argument '[RUN|FILE]': what classes are enrolled in")
     elif named["metric"] or named["head"] or named["settings"]:
         raise click.UsageError("--metric, --head and --set go with --backbone NAME")
     if folder is None and classes is None and not remove and threshold is None and not show:

@@ -494,7 +494,7 @@ def test_a_hundred_shots_work_and_one_more_image_is_needed() -> None:
     "change",
     [
         {"k_shot": ()},
-        {"k_shot": (0,)},
+        {"k_shot": (-1,)},
         {"n_way": ()},
         {"n_way": (1,)},
         {"groups": ()},

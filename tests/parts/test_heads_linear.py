@@ -1,4 +1,4 @@
-"""Ridge and logistic regression, matching and weighted votes against float64 NumPy and SciPy."""
+"""Ridge and logistic regression, matching, a cache and weighted votes against float64 NumPy and SciPy."""
 
 from typing import Any
 
@@ -16,8 +16,10 @@ from fewshot.parts.heads.linear import LogisticOptions, RidgeOptions, logistic, 
 from fewshot.parts.heads.nearest import (
     MatchingOptions,
     NearestSupportOptions,
+    TipAdapterOptions,
     matching,
     nearest_support,
+    tip_adapter,
 )
 from fewshot.parts.metrics import cosine, euclidean, sqeuclidean
 from fewshot.testing import tasks
@@ -152,6 +154,31 @@ def test_matching_is_the_attention_to_each_class(
     )
     found = scores(matching(MatchingOptions(temperature)), METRICS[scipys], *task)
     assert np.allclose(found, expected, rtol=1e-4, atol=1e-3)
+
+
+@given(
+    seed=seeds,
+    k_shot=st.integers(0, 4),
+    names=st.booleans(),
+    alpha=st.sampled_from([0.5, 3.0]),
+    beta=st.sampled_from([1.0, 5.5]),
+)
+def test_tip_adapter_is_names_and_a_cache(
+    seed: int, k_shot: int, names: bool, alpha: float, beta: float
+) -> None:
+    """Zhang et al. 2022, eq. 5 and 6: α exp(−β (1 − f F')) L + f W'."""
+    support, labels, query, n_way = drawn(seed, k_shot, d=4)
+    text = np.random.default_rng(seed + 1).normal(size=(n_way, 4)).astype("f4")
+    f, cached, words = (units(x.astype(np.float64)) for x in (query, support, text))
+    expected = alpha * np.exp(-beta * (1 - f @ cached.T)) @ np.eye(n_way)[labels]
+    if names:
+        expected += 100 * f @ words.T
+        support = np.concatenate([text, support])
+        labels = np.concatenate([np.arange(n_way), labels])
+    head = tip_adapter(TipAdapterOptions(alpha, beta), has_text=names)
+    found = scores(head, euclidean(), support, labels, query, n_way)
+    assert head.names == names
+    assert np.allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("scipys", METRICS)
