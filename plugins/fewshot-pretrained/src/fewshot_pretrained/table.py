@@ -40,6 +40,13 @@ Images may be of another size, `--set dataset.size=N`; transformers want a multi
 and positions are resampled as timm does. DINOv2 was trained at 518 pixels, and is asked at 224
 here. A transformer's `output` is its class token, the mean of its patches, or both.
 
+CLIP's and SigLIP's read names of classes too (`output` "class"). `fetch` brings for that the whole
+model under OpenCLIP's names, of which the text tower is loaded, and its `tokenizer.json`, which the
+library tokenizers reads (extra `hub`): about 600 MB for CLIP, from the same repository, and 810 MB
+for SigLIP, from timm/ViT-B-16-SigLIP. `--set backbone.text=FOLDER` names a folder that has both.
+Parity here too: with transformers' text models, of drawn weights. No published text tower and no
+published tokenizer was loaded.
+
 {table}"""
 
 

@@ -32,9 +32,10 @@ class Published:
     """Weights that someone has published, and what they were trained on.
 
     `repository`: on the Hugging Face hub, and its `files`, the weights first. `size`: of the
-    images, in pixels a side; `mean` and `std` of each channel, of values in [0, 1]; `crop`: the share of the
-    shorter side that the published evaluation keeps; `interpolation`: how it scales. `sha256`: of
-    the file, where it is known; else what the hub gives first is noted, and told from any other.
+    images, in pixels a side; `mean` and `std` of each channel, of values in [0, 1]; `crop`: the
+    share of the shorter side that the published evaluation keeps; `interpolation`: how it scales.
+    `sha256`: of the weights, where it is known; else what the hub gives first is noted, and told
+    from any other.
     `others`: tensors of the file that the network here has no use for, by how their names begin.
     `text`: those of what embeds names, where the network has it.
     """

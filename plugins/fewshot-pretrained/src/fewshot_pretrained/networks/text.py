@@ -34,7 +34,7 @@ class TextPlan:
     heads: int
     context: int
     dim: int
-    end: str
+    end: int
     causal: bool
     gelu: Callable[[mx.array], mx.array]
     eps: float
@@ -123,22 +123,21 @@ def tokens(plan: TextPlan, path: Path, texts: Sequence[str]) -> tuple[mx.array, 
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises nothing else
         raise DataError(f"{path}: not a tokenizer: {' '.join(str(error).split())}") from error
-    end = tokenizer.token_to_id(plan.end)
-    if end is None or tokenizer.get_vocab_size() > plan.vocabulary:
+    if tokenizer.get_vocab_size() > plan.vocabulary:
         raise DataError(
-            f"{path}: a tokenizer of {tokenizer.get_vocab_size()} tokens; one of "
-            f"{plan.vocabulary} with {plan.end} is due"
+            f"{path}: a tokenizer of {tokenizer.get_vocab_size()} tokens, {plan.vocabulary} are due"
         )
     if not plan.causal:
         nothing = str.maketrans("", "", punctuation)
         texts = [" ".join(text.translate(nothing).split()).lower() for text in texts]
     tokenizer.enable_truncation(plan.context)
     length = None if plan.causal else plan.context
-    tokenizer.enable_padding(pad_id=end, pad_token=plan.end, length=length)
+    tokenizer.enable_padding(pad_id=plan.end, length=length)
     ids = np.array([each.ids for each in tokenizer.encode_batch(list(texts))])
-    if not (ids == end).any(axis=1).all():
-        raise DataError(f"{path}: a tokenizer that does not end a text with {plan.end}")
-    ends = (ids == end).argmax(axis=1) if plan.causal else np.full(len(ids), plan.context - 1)
+    is_end = ids == plan.end
+    if not is_end.any(axis=1).all():
+        raise DataError(f"{path}: a tokenizer that does not end a text with token {plan.end}")
+    ends = is_end.argmax(axis=1) if plan.causal else np.full(len(ids), plan.context - 1)
     return mx.array(ids), mx.array(ends)
 
 

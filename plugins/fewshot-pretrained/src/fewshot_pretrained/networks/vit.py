@@ -245,11 +245,11 @@ _WEBLI = partial(
 )
 
 CLIP_TEXT = TextPlan(
-    vocabulary=49408, width=512, heads=8, context=77, dim=512, end="<|endoftext|>", causal=True,
+    vocabulary=49408, width=512, heads=8, context=77, dim=512, end=49407, causal=True,
     gelu=quick_gelu, eps=1e-5,
 )  # fmt: skip
 SIGLIP_TEXT = TextPlan(
-    vocabulary=32000, width=768, heads=12, context=64, dim=768, end="</s>", causal=False,
+    vocabulary=32000, width=768, heads=12, context=64, dim=768, end=1, causal=False,
     gelu=nn.gelu_approx, eps=1e-6, prefix="text.",
 )  # fmt: skip
 

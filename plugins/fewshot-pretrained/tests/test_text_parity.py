@@ -1,0 +1,16 @@
+"""What the text towers compute is what transformers' do, of the same file."""
+
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+from attrs import evolve
+
+from fewshot_pretrained import parity, text_parity
+from fewshot_pretrained.networks import vit
+
+
+@pytest.mark.parametrize("plan", [vit.CLIP_TEXT, vit.SIGLIP_TEXT], ids=["clip", "siglip"])
+def test_embeddings_of_texts_agree(plan):
+    assert text_parity.compare(evolve(plan, depth=2, vocabulary=500)) <= parity.BOUND
