@@ -210,7 +210,8 @@ def main(arguments: Sequence[str]) -> int:
                 )
                 good &= row.apart <= BOUND
             if weights_of(known[name]).text is not None:
-                apart = text_parity.compare(known[name].factory.args[1])
+                factory: Any = known[name].factory
+                apart = text_parity.compare(factory.args[1])
                 print(f"{'':26} names {apart:.1e}", flush=True)
                 good &= apart <= BOUND
     return 0 if good else 1
