@@ -322,7 +322,7 @@ class _Board:
 def episode(
     dataset: Dataset, task: Episode, answers: Ints, path: Path, rows: int = 10, shown: int = 8
 ) -> None:
-    """Part of one episode: per query class a support image, then queries, right and wrong."""
+    """Part of one episode: per query class a support image, or the name, then queries."""
     names = [_short(name) for name in episode_classes(dataset, task)]
     asked = np.unique(task.query_labels)[:rows]
     board = _Board(len(asked), shown + 1, head=0.16, left=0)
@@ -330,9 +330,12 @@ def episode(
         first = task.items[task.support[task.support_labels == label][:1]]
         queries = np.flatnonzero(task.query_labels == label)
         queries = queries[np.linspace(0, len(queries) - 1, min(shown, len(queries))).astype(int)]
-        images = gather(dataset, np.concatenate([first, task.items[task.query[queries]]]))
-        board.put(row, 0, images[0], f"support: {names[label]}")
-        for column, (image, q) in enumerate(zip(images[1:], queries, strict=True), start=1):
+        images = gather(dataset, task.items[task.query[queries]])
+        if len(first):
+            board.put(row, 0, dataset[int(first[0])], f"support: {names[label]}")
+        else:
+            board.write(0.5, board.middle(row), names[label], va="center", fontsize=8)
+        for column, (image, q) in enumerate(zip(images, queries, strict=True), start=1):
             sign, colour = ("✓", _RIGHT) if answers[q] == label else ("✗", _WRONG)
             board.put(row, column, image, f"{sign} {names[answers[q]]}", colour)
     board.save(path)

@@ -29,7 +29,7 @@ def by_setting(rows: Sequence[Row]) -> list[list[Row]]:
 
 def caption(rows: Sequence[KShotRow | StudyFigures]) -> str:
     """What the rows of one setting stand on."""
-    row = rows[0]
+    row = max(rows, key=lambda row: row.episodes)
     groups = {"none": "no groups known", "mixed": "groups mixed", "separate": "groups separate"}
     if row.protocol == "leave-one-out":
         asked = sum(sum(answered.values()) for answered in row.confusion.values())
@@ -38,9 +38,11 @@ def caption(rows: Sequence[KShotRow | StudyFigures]) -> str:
             f"each asked once, in {row.episodes} parts, among all images of the other parts, "
             f"{row.k_shot} of its class or more, {groups[row.groups]}"
         )
+    once = any((of.k_shot, of.episodes) == (0, 1) for of in rows)
     return (
         f"{row.n_way}-way, queries of {len(row.per_class)} unseen classes, "
         f"{row.episodes} episodes for each K, {groups[row.groups]}"
+        f"{'; K = 0: by the names alone, every image asked once' if once else ''}"
     )
 
 

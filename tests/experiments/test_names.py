@@ -29,7 +29,7 @@ from fewshot.experiments.run import run
 from fewshot.parts.heads.nearest import TipAdapterOptions, tip_adapter
 from fewshot.parts.heads.prototypes import nearest_prototype
 from fewshot.parts.metrics import cosine
-from fewshot.reports.run_page import table
+from fewshot.reports.run_page import caption, table
 
 HEADS = {"nearest-prototype": nearest_prototype(), "tip-adapter": tip_adapter(has_text=True)}
 
@@ -58,6 +58,7 @@ def test_a_run_has_a_row_without_images_that_asks_every_image_once(
     folder = run(config(registry), registry, tmp_path / "run")
     zero, one = read_results(folder).k_shot
     assert (zero.k_shot, zero.queries, len(zero.per_episode)) == (0, 24, 24)
+    assert "2 episodes for each K, no groups known; K = 0" in caption([zero, one])
     assert zero.accuracy == pytest.approx(np.mean(zero.per_episode)) == 1
     assert zero.ci95[1] == 1 > zero.ci95[0]
     assert zero.floor == 1 / 4  # a name says nothing of pixels
@@ -69,6 +70,17 @@ def test_a_run_has_a_row_without_images_that_asks_every_image_once(
     parts = build(other, registry)
     plain = examine(parts, drawn(parts), snapshot(parts.learned), silent).results
     assert [row.digest for row in plain.k_shot] == [zero.digest, one.digest]
+
+
+def test_names_alone_can_be_all_there_is_to_see(tmp_path: Path, registry: Registry):
+    """A page and its pictures, of standard episodes, by a head that reads no names itself."""
+    options = {"k_shot": [0], "n_way": [3], "n_query": 2, "episodes": 2, "pairs": 0}
+    chosen = config(registry, head="nearest-prototype", evaluation=options)
+    folder = run(chosen, registry, tmp_path / "run")
+    (row,) = read_results(folder).k_shot
+    assert (row.k_shot, row.n_way, row.episodes, row.accuracy) == (0, 3, 2, 1)
+    assert row.floor == pytest.approx(1 / 3)
+    assert (folder / "episodes.png").is_file()
 
 
 @settings(max_examples=12)

@@ -143,9 +143,10 @@ def fetch(published: Published, folder: Path, progress: Callable[[str, int, int]
         raise DataError(f"{where} has no {error.args[0]}") from error
     except Exception as error:  # the library's own, those of the network and of the file system
         line = " ".join(str(error).split())
+        way_out = "weights=PATH" if FILE in published.files else "text=FOLDER"
         raise DataError(
-            f"{where} did not give {' and '.join(published.files)}: {line}; a file that is here: "
-            "--set backbone.weights=PATH"
+            f"{where} did not give {' and '.join(published.files)}: {line}; what is here already: "
+            f"--set backbone.{way_out}"
         ) from error
     digests = {name: _sha256(folder / name) for name in published.files}
     for file in files:
