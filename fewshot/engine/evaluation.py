@@ -84,19 +84,13 @@ def _with_text(embeddings: Rows, text: Rows | None) -> Rows:
     return embeddings if text is None else np.concatenate([embeddings, text])
 
 
-def _named(
-    block: EpisodeBlock, head: Head, text: Rows | None, ids: Ints | None, images: int
-) -> EpisodeBlock:
-    """A block as the head is asked: with the rows of its classes' names, after those of images.
-
-    `ids` (e, n_way): which rows of `text` these are.
-    """
-    alone = not block.support.shape[1]
-    if text is None or ids is None:
-        if alone or head.names:
-            raise ConfigError("an episode is to be answered by its classes' names: give `text`")
+def _as_asked(block: EpisodeBlock, head: Head, names: Ints | None) -> EpisodeBlock:
+    """A block with the rows (e, n_way) of its classes' names, where the head is asked with them."""
+    if block.support.shape[1] and not head.names:
         return block
-    return block.with_names(images + ids) if alone or head.names else block
+    if names is None:
+        raise ConfigError("an episode is to be answered by its classes' names: give `text`")
+    return block.with_names(names)
 
 
 def _width(head: Head, metric: Metric, s: int, d: int, n_way: int) -> int:
@@ -167,7 +161,8 @@ def predict(
     """
     block = EpisodeBlock.of([episode])
     _require_embedded(unembedded(embeddings, episode.items))
-    asked = _named(block, head, text, np.arange(block.n_way)[None], len(embeddings))
+    names = None if text is None else len(embeddings) + np.arange(block.n_way)[None]
+    asked = _as_asked(block, head, names)
     rows = _with_text(embeddings, text)
     with evaluating(head.module, metric.fn):
         answers = _ask(rows, asked, slice(None), head, metric, _numbers(memory))
@@ -320,8 +315,8 @@ def _answered(
         for items in (block.support, block.query):
             _require_embedded(missing[items])
         asked.append((block, []))
-        ids = None if text is None else _class_ids(block, classes)
-        whole = _named(block, head, text, ids, len(embeddings))
+        names = None if text is None else len(embeddings) + _class_ids(block, classes)
+        whole = _as_asked(block, head, names)
         for part in _parts(whole, head, metric, d, numbers):
             if len(under_way) == _waiting():
                 mx.eval(under_way.popleft())
