@@ -4,6 +4,8 @@ from .catalogue.hooks import hookimpl as hookimpl
 from .catalogue.loading import build_registry as build_registry
 from .compute.folding import folded as folded
 from .compute.layers import BatchNorm as BatchNorm
+from .compute.layers import Beside as Beside
+from .compute.layers import Covariance as Covariance
 from .compute.layers import Flatten as Flatten
 from .compute.layers import MaxPool2x2 as MaxPool2x2
 from .compute.layers import MeanPool as MeanPool
@@ -11,6 +13,7 @@ from .compute.layers import Pad as Pad
 from .compute.layers import PerImage as PerImage
 from .compute.layers import ReLU6 as ReLU6
 from .compute.layers import Residual as Residual
+from .compute.layers import RootUnit as RootUnit
 from .compute.layers import Sequential as Sequential
 from .compute.modules import copied as copied
 from .compute.runtime import prepare as prepare

@@ -7,6 +7,8 @@ from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
+import numpy as np
+from numpy.typing import NDArray
 
 from . import depthwise, winograd
 from .streams import all_busy, divide, each, on_cpu, total
@@ -137,12 +139,52 @@ class FixedLinear(nn.Module):
         return rows.reshape(*x.shape[:-1], len(self.bias))
 
 
+class Covariance(nn.Module):
+    """How the channels of a map vary together over its places: (b, h, w, c) -> (b, c (c + 1) / 2).
+
+    The upper triangle of Σ (x − mean)(x − mean)ᵀ / (h w) of each image, row by row: what the parts
+    of a thing look like, wherever they are (second-order pooling: Carreira et al. 2012; Lin,
+    RoyChowdhury & Maji 2015, "Bilinear CNN Models", section 3).
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.channels = channels
+
+    def __call__(self, x: mx.array) -> mx.array:
+        """Pool the map of each image."""
+        c = self.channels
+        places = x.reshape(x.shape[0], -1, c)
+        places = places - places.mean(axis=1, keepdims=True)
+        products = places.swapaxes(1, 2) @ places / places.shape[1]
+        return products.reshape(-1, c * c)[:, mx.array(upper(c))]
+
+
+def upper(c: int) -> NDArray[np.int64]:
+    """Where the upper triangle of a c x c matrix stands among its c² numbers, row by row."""
+    return np.ravel_multi_index(np.triu_indices(c), (c, c))
+
+
+class RootUnit(nn.Module):
+    """sign(x) √|x| of each number, then length 1: (b, d) -> (b, d); zeros stay zeros.
+
+    What evens out pooled features before they are compared (Perronnin, Sánchez & Mensink 2010;
+    Lin et al. 2015, section 3.1).
+    """
+
+    def __call__(self, x: mx.array) -> mx.array:
+        """Scale each row."""
+        length = mx.abs(x).sum(axis=-1, keepdims=True)  # of the roots, squared
+        shares = mx.abs(x) / mx.maximum(length, 1e-12)
+        return mx.sign(x) * mx.sqrt(mx.maximum(shares, 1e-12))  # a root's gradient at 0 is infinite
+
+
 # Layers that treat every image of a batch by itself.
 _PER_IMAGE = (
     nn.Conv2d, nn.Linear, MaxPool2x2, nn.MaxPool2d, nn.AvgPool2d,
     nn.LayerNorm, nn.GroupNorm, nn.InstanceNorm,
     nn.ReLU, nn.LeakyReLU, nn.PReLU, nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid, nn.Identity, Flatten,
-    Affine, FixedLinear, MeanPool, Pad, PerImage, ReLU6,
+    Affine, Covariance, FixedLinear, MeanPool, Pad, PerImage, ReLU6, RootUnit,
 )  # fmt: skip
 
 
@@ -172,7 +214,7 @@ class Sequential(nn.Sequential):
                 if pool is not None:
                     del layers[pool]
                 parts = layer.over(parts, pooled=pool is not None)
-            elif type(layer) in (MaxPool2x2, Sequential, Residual):
+            elif type(layer) in (MaxPool2x2, Sequential, Residual, Beside):
                 parts = layer.over(parts)
             elif depthwise.fits(layer, parts[0]):
                 parts = each(partial(depthwise.convolved, layer), parts)
@@ -202,6 +244,23 @@ class Residual(nn.Module):
         """The parts of one batch."""
         kept = self.around.over(parts) if "around" in self else parts
         return each(lambda x, change: x + change, kept, self.branch.over(parts))
+
+
+class Beside(nn.Module):
+    """What several branches make of the same x, end to end: (b, …) -> (b, d1 + d2 + …)."""
+
+    def __init__(self, *branches: Sequential) -> None:
+        super().__init__()
+        self.branches = list(branches)
+
+    def __call__(self, x: mx.array) -> mx.array:
+        """Concatenate what each branch, ending in (b, d), makes of x."""
+        return self.over([x])[0]
+
+    def over(self, parts: list[mx.array]) -> list[mx.array]:
+        """The parts of one batch."""
+        made = [branch.over(parts) for branch in self.branches]
+        return each(lambda *made: mx.concatenate(list(made), axis=-1), *made)
 
 
 def _convolved(layer: Any, parts: list[mx.array]) -> list[mx.array]:

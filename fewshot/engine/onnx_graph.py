@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from ..compute.layers import (
     Affine,
     BatchNorm,
+    Beside,
+    Covariance,
     FixedLinear,
     Flatten,
     MaxPool2x2,
@@ -19,6 +21,8 @@ from ..compute.layers import (
     Pad,
     ReLU6,
     Residual,
+    RootUnit,
+    upper,
 )
 from ..core.errors import ConfigError
 from ..data.images import Shape
@@ -144,6 +148,8 @@ def _layers(graph: _Graph, sequence: nn.Sequential) -> None:
                 kept, graph.value = graph.value, before
             _layers(graph, layer.branch)
             graph.add("Add", kept)
+        elif isinstance(layer, Beside):
+            _beside(graph, layer)
         elif type(layer) in _COUNTERPARTS:
             _COUNTERPARTS[type(layer)](graph, layer)
         else:
@@ -152,6 +158,44 @@ def _layers(graph: _Graph, sequence: nn.Sequential) -> None:
                 f"layer {type(layer).__name__} cannot be exported as ONNX (.mlxfn can); valid: "
                 f"{names}"
             )
+
+
+def _beside(graph: _Graph, layer: Beside) -> None:
+    """Every branch from the same value."""
+    before, made = graph.value, []
+    for branch in layer.branches:
+        graph.value = before
+        _layers(graph, branch)
+        made.append(graph.value)
+    graph.value = made[0]
+    graph.add("Concat", *made[1:], axis=-1)
+
+
+def _covariance(graph: _Graph, layer: Any) -> None:
+    """Channels first here, so that a map is its matrix (c, h w)."""
+    graph.add("Reshape", graph.constant(np.array([0, 0, -1], np.int64)))
+    places = graph.value
+    graph.add("ReduceMean", axes=[2], keepdims=1)
+    graph.add("Sub", places, last=True)
+    centred = graph.value
+    graph.add("Transpose", perm=[0, 2, 1])
+    graph.add("MatMul", centred, last=True)
+    products, graph.value = graph.value, places
+    graph.add("Shape", start=2)
+    graph.add("Cast", to=graph.onnx.TensorProto.FLOAT)
+    graph.add("Div", products, last=True)
+    graph.add("Flatten")
+    graph.add("Gather", graph.constant(upper(layer.channels)), axis=1)
+
+
+def _root_unit(graph: _Graph, _: Any) -> None:
+    before = graph.value
+    graph.add("Sign")
+    signs, graph.value = graph.value, before
+    graph.add("Abs")
+    graph.add("Sqrt")
+    graph.add("LpNormalization", axis=-1, p=2)
+    graph.add("Mul", signs)
 
 
 def _convolution(graph: _Graph, layer: Any) -> None:
@@ -236,6 +280,8 @@ _COUNTERPARTS: dict[type, Callable[[_Graph, Any], None]] = {
     Pad: _pad,
     MeanPool: _mean,
     nn.LeakyReLU: lambda graph, layer: graph.add("LeakyRelu", alpha=layer._negative_slope),
+    Covariance: _covariance,
+    RootUnit: _root_unit,
     MaxPool2x2: lambda graph, _: graph.add("MaxPool", kernel_shape=[2, 2], strides=[2, 2]),
     nn.MaxPool2d: partial(_pool, "MaxPool"),
     nn.AvgPool2d: partial(_pool, "AveragePool"),

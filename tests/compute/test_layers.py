@@ -413,3 +413,31 @@ thread.join()
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stdout.split() == ["done", "done"], done.stderr
+
+
+@settings(max_examples=10)
+@given(seed=seeds, batch=st.integers(1, 7), streams=st.integers(1, 3))
+def test_covariances_beside_means_are_numpys(seed: int, batch: int, streams: int):
+    maps = np.random.default_rng(seed).normal(size=(batch, 4, 3, 5)) + 1
+    maps[0] = 0
+    network = fs.Sequential(
+        fs.Beside(
+            fs.Sequential(nn.AvgPool2d((4, 3)), fs.Flatten()),
+            fs.Sequential(fs.Covariance(5), fs.RootUnit()),
+        )
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runtime, "streams", lambda: streams)
+        found = np.array(network(mx.array(maps.astype(np.float32))))
+    for row, image in zip(found, maps.reshape(batch, 12, 5), strict=True):
+        second = np.cov(image.T, bias=True)[np.triu_indices(5)]
+        roots = np.sign(second) * np.sqrt(np.abs(second))
+        length = np.linalg.norm(roots)
+        expected = [*image.mean(axis=0), *(roots / length if length else roots)]
+        np.testing.assert_allclose(row, expected, atol=1e-5)
+
+
+@given(x=st.lists(st.floats(-9, 9, width=32), min_size=1, max_size=5))
+def test_a_root_of_unit_length_has_a_gradient_at_zeros(x: list[float]):
+    gradient = mx.grad(lambda x: fs.RootUnit()(x).sum())(mx.array([x]))
+    assert bool(mx.isfinite(gradient).all())

@@ -113,6 +113,17 @@ def network(names: list[str]) -> Network:
     return Network([*layers, fs.Flatten(), *ends])
 
 
+def test_pools_side_by_side_are_exported(tmp_path: Path):
+    def make() -> Network:
+        mean = fs.Sequential(nn.ReLU(), nn.AvgPool2d(SHAPE[:2]), fs.Flatten(), fs.RootUnit())
+        second = fs.Sequential(fs.Covariance(CHANNELS), fs.RootUnit())
+        return Network([fs.Beside(mean, second)])
+
+    for suffix in ("onnx", "mlxfn"):
+        ours, registry = classifier(make, "l2")
+        assert fs.export(ours, tmp_path / f"net.{suffix}", registry) <= 1e-4
+
+
 @settings(max_examples=12)
 @given(
     names=st.lists(st.sampled_from(sorted(LAYERS)), max_size=5),

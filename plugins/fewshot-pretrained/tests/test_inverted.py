@@ -25,10 +25,11 @@ from fewshot_pretrained.networks.inverted import (
     LITE0,
     MOBILENET_V2,
     V2,
+    InvertedOptions,
     InvertedResiduals,
     Row,
 )
-from fewshot_pretrained.networks.published import FILE, PublishedOptions
+from fewshot_pretrained.networks.published import FILE
 
 COMPONENTS = {component.name: component for component in inverted.COMPONENTS}
 SIZE = 32
@@ -41,12 +42,12 @@ SMALL = {
 
 
 def made(name: str, shape: Any = (SIZE, SIZE, 3), **options: Any) -> Any:
-    return COMPONENTS[name].factory(PublishedOptions(**options), shape)
+    return COMPONENTS[name].factory(InvertedOptions(**options), shape)
 
 
 def initialised(name: str, shape: Any = (SIZE, SIZE, 3), **options: Any) -> Any:
     network = made(name, shape, **options)
-    COMPONENTS[name].initialise(network, PublishedOptions(**options))
+    COMPONENTS[name].initialise(network, InvertedOptions(**options))
     return network.eval()
 
 
@@ -131,8 +132,33 @@ def test_it_computes_what_the_papers_say(name: str, size: tuple[int, int]):
     np.testing.assert_allclose(folded, expected, atol=1e-4 * np.abs(expected).max())
 
 
-def test_it_keeps_the_laws_of_a_backbone():
-    check_backbone(COMPONENTS["efficientnet-lite0"].factory, PublishedOptions())
+@pytest.mark.parametrize("output", ["mean", "second-order"])
+def test_it_keeps_the_laws_of_a_backbone(output: Any):
+    check_backbone(COMPONENTS["efficientnet-lite0"].factory, InvertedOptions(output=output))
+
+
+def rooted(x: Any) -> Any:
+    x = np.sign(x) * np.sqrt(np.abs(x))
+    return x / np.linalg.norm(x, axis=-1, keepdims=True)
+
+
+def test_second_order_is_the_mean_beside_the_covariance_of_an_earlier_map(lite0: Any):
+    second = initialised("efficientnet-lite0", output="second-order")
+    shown = images()
+    maps = shown
+    for block in lite0.blocks()[:12]:  # the first convolution and the blocks of rows 1 to 5
+        maps = block(maps)
+    assert maps.shape[1:] == (SIZE // 16, SIZE // 16, 112)
+    flat = np.array(maps).astype(np.float64).reshape(len(shown), -1, 112)
+    upper = np.triu_indices(112)
+    expected = [
+        [*rooted(mean), *rooted(np.cov(places.T, bias=True)[upper])]
+        for mean, places in zip(np.array(lite0(shown)), flat, strict=True)
+    ]
+    found = np.array(second(shown))
+    assert found.shape == (2, second.embedding_dim)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    assert len(second.blocks()) == len(lite0.blocks())
 
 
 def test_sizes_and_channels_that_cannot_be():

