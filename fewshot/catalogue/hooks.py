@@ -96,6 +96,8 @@ def fewshot_heads() -> Iterable[Component]:
 def fewshot_adapters() -> Iterable[Component]:
     """K-shot training on the support: `factory(options)` -> `Adapter`.
 
+    A factory with parameters `learner`, `loss` or `head` is given those of the run.
+
     return [Component("centre", lambda _: centre)]  # centre(embedder, images, labels, metric, seed)
     """
     raise NotImplementedError
@@ -104,6 +106,8 @@ def fewshot_adapters() -> Iterable[Component]:
 @hookspec
 def fewshot_learners() -> Iterable[Component]:
     """How a step learns: `factory(options)` -> `Learner`.
+
+    A factory with a parameter `backbone` is given the network.
 
     return [Component("maml", maml, MamlOptions)]
     """

@@ -83,8 +83,13 @@ KINDS = {
         Kind(
             "head", "Head", may_take=(*_WIDTH, "has_text"), sections=("head",), flag="--head"
         ),
-        Kind("adapter", "Adapter", sections=("adapter",), flag="--adapter"),
-        Kind("learner", "Learner", sections=("learner",), flag="--learner"),
+        Kind(
+            "adapter", "Adapter", may_take=("learner", "loss", "head"), sections=("adapter",),
+            flag="--adapter",
+        ),
+        Kind(
+            "learner", "Learner", may_take=("backbone",), sections=("learner",), flag="--learner"
+        ),
         Kind(
             "optimizer", "Optimizer", takes=("options", "learning_rate"),
             sections=("optimizer",), flag="--optimizer",

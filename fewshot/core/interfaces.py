@@ -62,7 +62,8 @@ class Backbone(Protocol):
 
     Optional: `text(names)`, embeddings (n, embedding_dim), float32, of n names of classes, each as
     its folder is called, that lie near those of their images; DataError where what reads them is
-    not here. No part of what is trained or saved.
+    not here. No part of what is trained or saved. `block_names()`, of each block, in order, the
+    names of its modules, for whoever trains the last.
     """
 
     embedding_dim: int
@@ -277,18 +278,27 @@ class Learner:
     """How one step learns.
 
     `step(model, objective, batch)` -> (figures, gradients). `model`: an `nn.Module` of everything
-    that is trained, `model.backbone` and, where they have learned parts, `metric`, `loss`, `head`
-    and `proxies`; `objective(batch)` -> figures of the model as it is now, the loss and the share
-    of its values above 0; `figures`: as many; `gradients`: a tree like
+    that is trained, `model.backbone` and, where they have learned parts, `metric`, `loss`, `head`,
+    `learner` and `proxies`; `objective(batch)` -> figures of the model as it is now, the loss and
+    the share of its values above 0, a record with its `embedder`, `metric`, `loss` and `head`, of
+    which another may be put (`attrs.evolve`); `figures`: as many; `gradients`: a tree like
     `model.trainable_parameters()`, which the optimizer follows. What a step does to these
     parameters is undone after it, what it does to others, such as batch norm's running statistics,
     stays. It computes nothing that is not returned: the step may be compiled.
 
     `layout`: the draws that it learns from, "episode" where it needs a support; None: any.
+
+    `adapt(embedder, support, metric, loss, head)`: its steps on a new task, which the adapter
+    `learner` takes. `support`: a `Batch` of one, `Batch.of_support`. It changes the embedder's
+    backbone, or returns a linear layer (n_way, d) from embeddings to the classes' scores that
+    answers in the head's place, or both. None: it has none. `module`: its learned parts, trained
+    and saved with the backbone.
     """
 
     step: "Callable[[nn.Module, Callable[[Batch], Figures], Batch], tuple[Figures, Any]]"
     layout: DrawLayout | None = None
+    adapt: "Callable[[Any, Batch, Metric, Loss, Head], nn.Linear | None] | None" = None
+    module: "nn.Module | None" = None
 
 
 @runtime_checkable

@@ -20,9 +20,9 @@ within = validators.and_
 class ZeroOr:
     """A validator: 0, which means something of its own, or at least `least`."""
 
-    least: int
+    least: float
 
-    def __call__(self, _: Any, attribute: Any, value: int) -> None:
+    def __call__(self, _: Any, attribute: Any, value: float) -> None:
         """Raise ValueError for any other value."""
         if value != 0 and value < self.least:
             raise ValueError(f"'{attribute.name}' must be 0 or >= {self.least}: {value}")

@@ -30,8 +30,8 @@ Values = tuple[mx.array, mx.array | None]  # a loss's values, and how much each 
 class Learned(nn.Module):
     """All that training changes, in one module: what it leaves and a checkpoint saves.
 
-    `backbone`; `metric`, `loss` and `head` where they have learned parts; `proxies` (n_way ·
-    centres, d), the vectors of classes that an episode loss compares labelled images with;
+    `backbone`; `metric`, `loss`, `head` and `learner` where they have learned parts; `proxies`
+    (n_way · centres, d), vectors of classes that an episode loss compares labelled images with;
     `centre`, which an embedder may subtract outside training, is only kept here.
     """
 
@@ -43,6 +43,7 @@ class Learned(nn.Module):
         head: Head | None = None,
         proxies: mx.array | None = None,
         centre: nn.Module | None = None,
+        learner: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -51,6 +52,7 @@ class Learned(nn.Module):
             "loss": loss and loss.fn,
             "head": head and head.module,
             "centre": centre,
+            "learner": learner,
         }
         for name, part in parts.items():
             if isinstance(part, nn.Module):

@@ -379,7 +379,9 @@ def fit(
     """
     check_fits(embedder, sampler, loss, metric, head, miner, learner, mixer)
     proxies = proxies_of(sampler, loss, embedder.backbone.embedding_dim, seed)
-    learned = Learned(embedder.backbone, metric, loss, head, proxies, embedder.centre)
+    learned = Learned(
+        embedder.backbone, metric, loss, head, proxies, embedder.centre, learner.module
+    )
     objective = Objective(embedder, metric, loss, head, miner, learned, sampler.layout)
     training = Training(
         objective, dataset, sampler, options, augment, learner, seed, optimizer, mixer

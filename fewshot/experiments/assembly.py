@@ -203,10 +203,9 @@ def build(
         given = {"embedding_dim": dim, **known}
         return make(entry, chosen.options, *arguments, seed=config.seed, **given)
 
-    loss, miner, mixer, adapter, learner = (
-        part(kind, getattr(config, kind))
-        for kind in ("loss", "miner", "mixer", "adapter", "learner")
-    )
+    loss, miner, mixer = (part(kind, getattr(config, kind)) for kind in ("loss", "miner", "mixer"))
+    learner = part("learner", config.learner, backbone=embedder.backbone)
+    adapter = part("adapter", config.adapter, learner=learner, loss=loss, head=head)
     schedule = part("schedule", config.schedule, scheduled_steps(config.training))
     optimizer = part("optimizer", config.optimizer, learning_rate(config.training, schedule))
     augment = tuple(part("transform", one) for one in config.augment)
@@ -218,7 +217,9 @@ def build(
             role = getattr(dataset, "role", None)
             sampler = part("sampler", config.sampler, training, dataset.groups, role=role)
         proxies = proxies_of(sampler, loss, dim, config.seed)
-    learned = Learned(embedder.backbone, metric, loss, head, proxies, embedder.centre)
+    learned = Learned(
+        embedder.backbone, metric, loss, head, proxies, embedder.centre, learner.module
+    )
     mx.eval(learned.parameters())
     return Parts(
         config, made_by, dataset, split, embedder, metric, loss, head, adapter, sampler, miner,

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import mlx.core as mx
+import mlx.nn as nn
 import numpy as np
 from attrs import frozen
 from mlx.utils import tree_flatten
@@ -66,7 +67,7 @@ def step_of(learner: Learner) -> Step:
     embedder.backbone.layers[0].freeze(keys=["weight"])
     width = embedder.backbone.embedding_dim
     proxies = mx.random.normal((2, width)) if layout == "labelled" else None
-    learned = Learned(embedder.backbone, metric, loss, None, proxies)
+    learned = Learned(embedder.backbone, metric, loss, None, proxies, learner=learner.module)
     objective = Objective(embedder, metric, loss, nearest_prototype(), Miner(None), learned, layout)
     learned.train()
     mx.eval(learned.parameters())
@@ -164,6 +165,31 @@ def the_rest_stays(learner: Learner) -> None:
         fail(f"{moved[0]} is another afterwards")
     if modes(step.learned) != how:
         fail("parts of it are in another mode, or frozen, afterwards")
+
+
+@law()
+def adapts(learner: Learner) -> None:
+    """Its steps on a support change trainable weights of the backbone alone, or give a layer."""
+    if learner.adapt is None:
+        return
+    step = step_of(learner)
+    embedder, support = step.objective.embedder, step.batch.split()[0].of_support()
+    before, how = state(embedder.backbone), modes(embedder.backbone)
+    trained = dict(tree_flatten(embedder.backbone.trainable_parameters()))
+    found = learner.adapt(embedder, support, sqeuclidean(), prototypical(), nearest_prototype())
+    after = state(embedder.backbone)
+    moved = [name for name in before if after.get(name) != before[name] and name not in trained]
+    if after.keys() != before.keys() or moved:
+        fail(f"{[*moved, *(after.keys() ^ before.keys())][0]} is another afterwards")
+    if modes(embedder.backbone) != how:
+        fail("parts of the backbone are in another mode, or frozen, afterwards")
+    if found is None:
+        return
+    due = (support.n_ways[0], embedder.backbone.embedding_dim)
+    if not isinstance(found, nn.Linear) or found.weight.shape != due:
+        fail(f"it returned {found!r}, where a linear layer {due} is due, or None")
+    if not np.isfinite(np.array(found(mx.zeros((1, due[1]))))).all():
+        fail("the layer's scores are not finite")
 
 
 @law()

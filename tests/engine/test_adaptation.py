@@ -21,7 +21,8 @@ from fewshot.engine.adaptation import adapted_embeddings, evaluate_adapted, gain
 from fewshot.engine.embedding import embed
 from fewshot.engine.evaluation import evaluate
 from fewshot.experiments.config import resolve, to_tree
-from fewshot.parts.adapters import FinetuneOptions, finetune, none
+from fewshot.parts.adapters.copies import none
+from fewshot.parts.adapters.steps import FinetuneOptions, finetune
 from fewshot.parts.backbones import Conv4Options, conv4
 from fewshot.parts.embedder import Embedder
 from fewshot.parts.episodes import EpisodesOptions, episodes

@@ -10,7 +10,10 @@ from numpy.typing import NDArray
 
 from fewshot.compute.modules import copied
 from fewshot.core.errors import ConfigError, TrainingError
-from fewshot.parts.adapters import FinetuneOptions, WhitenOptions, finetune, maml, none, whiten
+from fewshot.parts.adapters.copies import none
+from fewshot.parts.adapters.linear import learner
+from fewshot.parts.adapters.steps import FinetuneOptions, finetune, lora
+from fewshot.parts.adapters.whitening import WhitenOptions, whiten
 from fewshot.parts.embedder import Centre, Embedder
 from fewshot.parts.metrics import euclidean
 from fewshot.parts.transforms import normalise
@@ -118,7 +121,7 @@ def test_a_copy_shares_no_array_that_can_be_written_to() -> None:
 # ---------------------------------------------------------------------------- the centre
 
 
-@pytest.mark.parametrize("adapter", [none(), finetune(), maml(), whiten()])
+@pytest.mark.parametrize("adapter", [none(), finetune(), learner(), lora(), whiten()])
 def test_an_adapted_embedder_keeps_the_centre(adapter: Any) -> None:
     images, labels = task(2)
     ours = small_embedder("none")
@@ -135,7 +138,7 @@ def test_an_adapted_embedder_keeps_the_centre(adapter: Any) -> None:
     assert np.allclose(np.array(centre.mean), mean)
 
 
-@pytest.mark.parametrize("adapter", [finetune(), maml()])
+@pytest.mark.parametrize("adapter", [finetune(), learner()])
 def test_a_frozen_backbone_cannot_be_trained_and_the_way_out_is_named(adapter: Any) -> None:
     ours = small_embedder()
     ours.backbone.freeze()

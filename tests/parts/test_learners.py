@@ -14,15 +14,14 @@ from numpy.typing import NDArray
 import fewshot as fs
 from fewshot.compute.modules import copied
 from fewshot.core.errors import ConfigError
-from fewshot.core.interfaces import Batch, Miner
+from fewshot.core.interfaces import Batch, Head, Loss, Miner
 from fewshot.engine.objective import Learned, Objective, batch_of, check_fits
-from fewshot.parts import adapters
 from fewshot.parts.backbones import Conv4Options, conv4
 from fewshot.parts.embedder import Embedder
 from fewshot.parts.episodes import EpisodesOptions, episodes
 from fewshot.parts.heads.prototypes import nearest_prototype
 from fewshot.parts.learners import MamlOptions, descend, maml, plain
-from fewshot.parts.losses.scores import PrototypicalOptions, prototypical
+from fewshot.parts.losses.scores import prototypical
 from fewshot.parts.metrics import sqeuclidean
 from fewshot.parts.samplers import PairsOptions, pairs
 
@@ -39,15 +38,24 @@ class Quadratic(nn.Module):
         self.metric = nn.Module()
         self.metric.v = mx.array(v.astype(np.float32))
 
-    def objective(self, batch: Batch) -> tuple[mx.array, mx.array]:
-        """½ |X w − y + v·1|² / q over the queries, whose images are the rows (X, y)."""
+
+class Misses:
+    """Its objective: ½ |X w − y + v·1|² / q over the queries, whose images are the rows (X, y)."""
+
+    def __init__(self, model: Quadratic) -> None:
+        self.model, self.backbone, self.embedder, self.metric = model, model.backbone, self, None
+        self.loss = Loss(lambda misses, _: misses * misses / 2, "episode")
+        self.head = Head(lambda *_: (), lambda _, query, __: query, differentiable=True)
+
+    def __call__(self, given: Any) -> Any:
+        """Of images what they miss by, of a batch the figures."""
+        if isinstance(given, mx.array):
+            return given[:, :-1] @ (self.backbone.w + self.model.metric.v) - given[:, -1]
         values, start = [], 0
-        for draw, size in zip(batch.draws, batch.sizes, strict=True):
-            rows = batch.images[start : start + size][draw["query"]]
+        for draw, size in zip(given.draws, given.sizes, strict=True):
+            values.append(self(given.images[start : start + size][draw["query"]]))
             start += size
-            miss = rows[:, :-1] @ (self.backbone.w + self.metric.v) - rows[:, -1]
-            values.append((miss * miss).mean() / 2)
-        loss = mx.stack(values).mean()
+        loss = mx.stack([(miss * miss).mean() / 2 for miss in values]).mean()
         return loss, loss
 
 
@@ -98,7 +106,7 @@ def test_the_gradients_of_maml_are_those_of_the_quadratic_model_in_closed_form(
     images = mx.array(np.concatenate([rows for rows, _ in drawn]).astype(np.float32))
     batch = Batch(images, [draw for _, draw in drawn], [7] * tasks, [3] * tasks)
     model = Quadratic(w, v)
-    figures, gradients = maml(MamlOptions(steps, rate, second)).step(model, model.objective, batch)
+    figures, gradients = maml(MamlOptions(steps, rate, second)).step(model, Misses(model), batch)
     scale = 1e-4 * (1 + np.abs(of_w).max() + np.abs(of_v).max())
     assert figures[0].item() == pytest.approx(np.mean(losses), rel=1e-3, abs=1e-5)
     assert np.allclose(np.array(gradients["backbone"]["w"]), of_w, rtol=0, atol=10 * scale)
@@ -126,6 +134,12 @@ def of(net: Any, shape: tuple[int, int, int], k_shot: int = 1) -> tuple[Objectiv
     head, miner = nearest_prototype(), Miner(None)
     objective = Objective(embedder, metric, loss, head, miner, learned, "episode")
     return objective, batch_of(mx.array(pixels), list(draws))
+
+
+def descended(module: nn.Module, loss: Any, steps: int, rate: float) -> None:
+    """Take the steps."""
+    for _ in descend(module, loss, steps, lambda *_: rate):
+        pass
 
 
 @pytest.mark.parametrize("steps", [1, 3])
@@ -188,7 +202,7 @@ def test_running_statistics_are_those_of_episodes_after_the_inner_steps(second: 
     found = np.array(norm.running_mean)
 
     model.backbone.load_weights(buffers)
-    descend(model.backbone, lambda: objective(one.of_support())[0], 3, 0.5)
+    descended(model.backbone, lambda: objective(one.of_support())[0], 3, 0.5)
     assert np.array_equal(np.array(norm.running_mean), before)
     objective(one)
     assert np.allclose(np.array(norm.running_mean), found, rtol=1e-4, atol=1e-6)
@@ -221,12 +235,6 @@ def test_what_maml_cannot_learn_from_is_refused_in_one_line() -> None:
     assert "\n" not in str(refusal.value)
 
 
-def test_the_adapter_takes_the_steps_of_the_learner_and_the_loss_where_nothing_is_said() -> None:
-    adapter, learner = adapters.MamlOptions(), MamlOptions()
-    assert adapter.temperature == PrototypicalOptions().temperature
-    assert (adapter.inner_steps, adapter.inner_rate) == (learner.inner_steps, learner.inner_rate)
-
-
 def test_inner_steps_are_in_eval_mode_whatever_mode_the_network_is_in() -> None:
     found = []
     for training in (True, False):
@@ -235,7 +243,7 @@ def test_inner_steps_are_in_eval_mode_whatever_mode_the_network_is_in() -> None:
         backbone: Any = objective.learned.backbone
         support = batch.split()[0].of_support()
         backbone.train(training)
-        descend(backbone, lambda o=objective, s=support: o(s)[0], 2, 0.1)
+        descended(backbone, lambda o=objective, s=support: o(s)[0], 2, 0.1)
         assert backbone.training is training
         found.append([np.array(value) for _, value in tree_flatten(backbone.parameters())])
     assert all(np.allclose(a, b, rtol=1e-4, atol=1e-6) for a, b in zip(*found, strict=True))

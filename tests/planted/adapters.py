@@ -8,11 +8,11 @@ import numpy as np
 from attrs import evolve
 
 from fewshot import Embedder, generator
-from fewshot.parts import adapters
+from fewshot.parts.adapters.copies import none
 from planted import Collection
 
 CASES = Collection("adapter")
-COPY = adapters.none()
+COPY = none()
 
 
 class Changed(nn.Module):

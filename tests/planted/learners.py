@@ -7,7 +7,8 @@ import mlx.nn as nn
 from mlx.utils import tree_map
 
 from fewshot import Learner
-from fewshot.parts.learners import MamlOptions, maml, plain
+from fewshot.parts.learners import MamlOptions, anil, maml, plain, reptile
+from fewshot.testing.learners import step_of
 from planted import Collection
 
 CASES = Collection("learner")
@@ -105,6 +106,58 @@ def decays_what_is_frozen(_):
     return changed(change)
 
 
+@CASES.breaks("adapts")
+def adapts_in_training_mode(_):
+    """Batch norm's statistics move with the support's."""
+
+    def adapt(embedder, support, metric, loss, head):
+        embedder.backbone.train()
+        embedder(support.images)
+
+    return Learner(GOOD.step, adapt=adapt)
+
+
+@CASES.breaks("adapts")
+def a_layer_of_one_class_too_many(_):
+    def adapt(embedder, support, metric, loss, head):
+        return nn.Linear(embedder.backbone.embedding_dim, support.n_ways[0] + 1)
+
+    return Learner(GOOD.step, adapt=adapt)
+
+
+@CASES.breaks("adapts")
+def adapts_what_is_frozen(_):
+    def adapt(embedder, support, metric, loss, head):
+        embedder.backbone.layers[0].weight = embedder.backbone.layers[0].weight * 0.9
+
+    return Learner(GOOD.step, adapt=adapt)
+
+
+@CASES.breaks("downhill")
+def reptile_to_where_it_came_from(_):
+    """The difference of weights, the wrong way round."""
+    good = reptile()
+
+    def step(model, objective, batch):
+        figures, gradients = good.step(model, objective, batch)
+        return figures, tree_map(mx.negative, gradients)
+
+    return Learner(step)
+
+
+@CASES.breaks("the rest stays")
+def leaves_the_inner_weights_frozen(_):
+    """ANIL by freezing the body, which stays frozen."""
+    good = anil()
+
+    def step(model, objective, batch):
+        found = good.step(model, objective, batch)
+        model.backbone.freeze()
+        return found
+
+    return Learner(step, "episode")
+
+
 @CASES.breaks("traceable")
 def looks_at_the_loss(_):
     return changed(
@@ -133,19 +186,11 @@ def of_first_order(_):
 
 
 @CASES.sound
-def reptile(_):
-    """Nichol, Achiam & Schulman 2018."""
-
-    def step(model, objective, batch):
-        before = model.trainable_parameters()
-        weights = before
-        for _ in range(2):
-            figures, gradients = nn.value_and_grad(model, objective)(batch)
-            weights = tree_map(lambda w, g: w - 0.01 * g, weights, gradients)
-            model.update(weights)
-        return figures, tree_map(lambda a, b: (a - b) / 0.02, before, weights)
-
-    return Learner(step)
+def with_rates_of_its_own(_):
+    return maml(
+        MamlOptions(2, learned_rates=True, multi_step=3, first_order_steps=2),
+        backbone=step_of(GOOD).learned.backbone,
+    )
 
 
 @CASES.sound

@@ -52,8 +52,12 @@ def freeze(
 ) -> None:
     """Freeze what the options say. `blocks`: of the network in order, the last with its tail.
 
+    The network tells them from then on, as `block_names()`.
     Raises ConfigError where there are fewer blocks.
     """
+    names = {id(part): name for name, part in network.named_modules()}
+    told = [[names[id(part)] for part in block] for block in blocks]
+    network.block_names = lambda: told
     if options.train_from > len(blocks):
         raise ConfigError(
             f"train_from {options.train_from}: the network has blocks 1 to {len(blocks)}"
