@@ -40,8 +40,9 @@ def descend(
 ) -> Iterator[None]:
     """Gradient steps of a module on its own loss, in place: stops before the first, after each.
 
-    A step is in eval mode, so that buffers stay; modes are their own at every stop.
-    `second_order`: the steps' gradients have gradients too; of an array, that share of them.
+    A step is in eval mode, so that buffers stay; modes are their own at every stop. What has the
+    rate None stays. `second_order`: the steps' gradients have gradients too; of an array, that
+    share of them.
     """
     yield
     for step in range(steps):
@@ -50,10 +51,12 @@ def descend(
             _, gradients = nn.value_and_grad(module, loss)()
         if second_order is not True:
             gradients = tree_map(lambda g: _partly(g, second_order), gradients)
+        rates = tree_map_with_path(lambda name, _, at=step: rate(at, name), weights)
         module.update(
-            tree_map_with_path(
-                lambda name, one, gradient, at=step: one - rate(at, name) * gradient,
+            tree_map(
+                lambda one, by, gradient: one if by is None else one - by * gradient,
                 weights,
+                rates,
                 gradients,
             )
         )
@@ -313,16 +316,19 @@ def _of_classes(who: str, options: AnilOptions | ProtoMamlOptions, whole: bool) 
             means = prototypes(rows, support.draws[0]["support_labels"], n_way)
             classes.weight, classes.bias = 2 * means, -mx.square(means).sum(axis=-1)
         else:
+            # A gradient inside another must be by all that it sees of what the outer one is by:
+            # MLX takes the rest for constants from then on wherever a function is compiled.
+            moving.rows = rows
             classes.weight, classes.bias = mx.zeros((n_way, rows.shape[-1])), mx.zeros(n_way)
 
         def asked() -> mx.array:
-            now = embedder(support.images) if whole else rows
+            now = embedder(support.images) if whole else moving.rows
             return _mean_loss(now, support, loss, lambda rows, _: classes(rows))
 
-        steps = descend(
-            moving, asked, options.inner_steps, lambda *_: options.inner_rate, options.second_order
-        )
-        for _ in steps:
+        def rate(_: int, name: str) -> float | None:
+            return None if name == "rows" else options.inner_rate
+
+        for _ in descend(moving, asked, options.inner_steps, rate, options.second_order):
             yield classes
 
     return inner

@@ -4,24 +4,30 @@ from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
+import mlx.optimizers as optimizers
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from mlx.utils import tree_flatten
 from numpy.typing import NDArray
+from tasks import smooth, two_episodes
 
 import fewshot as fs
 from fewshot.compute.modules import copied
 from fewshot.core.errors import ConfigError
-from fewshot.core.interfaces import Batch, Head, Loss, Miner
-from fewshot.engine.objective import Learned, Objective, batch_of, check_fits
+from fewshot.core.interfaces import Batch, Head, Loss
+from fewshot.engine.objective import Learned, Objective, check_fits
 from fewshot.parts.backbones import Conv4Options, conv4
-from fewshot.parts.embedder import Embedder
-from fewshot.parts.episodes import EpisodesOptions, episodes
 from fewshot.parts.heads.prototypes import nearest_prototype
-from fewshot.parts.learners import MamlOptions, descend, maml, plain
-from fewshot.parts.losses.scores import prototypical
+from fewshot.parts.learners import (
+    MamlOptions,
+    ReptileOptions,
+    descend,
+    maml,
+    plain,
+    reptile,
+)
 from fewshot.parts.metrics import sqeuclidean
 from fewshot.parts.samplers import PairsOptions, pairs
 
@@ -113,29 +119,6 @@ def test_the_gradients_of_maml_are_those_of_the_quadratic_model_in_closed_form(
     assert np.allclose(np.array(gradients["metric"]["v"]), of_v, rtol=0, atol=10 * scale)
 
 
-def small(layers: int = 2) -> tuple[Objective, Batch]:
-    """An episode of noise and a network of smooth layers."""
-    mx.random.seed(3)
-    net: Any = fs.Sequential(fs.Flatten(), nn.Linear(16, 6), nn.Tanh(), nn.Linear(6, 4))
-    net.embedding_dim = 4
-    return of(net, (4, 4, 1), k_shot=2)
-
-
-def of(net: Any, shape: tuple[int, int, int], k_shot: int = 1) -> tuple[Objective, Batch]:
-    rng = np.random.default_rng(0)
-    labels = np.repeat(np.arange(4), 6)
-    images = rng.normal(size=(24, *shape)).astype(np.float32)
-    images += 0.7 * rng.normal(size=(4, *shape)).astype(np.float32)[labels]
-    sampler = episodes(EpisodesOptions(3, k_shot, 2), labels)
-    draws = [sampler.draw(0, i) for i in range(2)]
-    pixels = images[np.concatenate([draw.items for draw in draws])]
-    embedder, metric, loss = Embedder(net), sqeuclidean(), prototypical()
-    learned = Learned(net, metric, loss)
-    head, miner = nearest_prototype(), Miner(None)
-    objective = Objective(embedder, metric, loss, head, miner, learned, "episode")
-    return objective, batch_of(mx.array(pixels), list(draws))
-
-
 def descended(module: nn.Module, loss: Any, steps: int, rate: float) -> None:
     """Take the steps."""
     for _ in descend(module, loss, steps, lambda *_: rate):
@@ -146,7 +129,7 @@ def descended(module: nn.Module, loss: Any, steps: int, rate: float) -> None:
 def test_second_order_is_the_slope_of_the_whole_outer_loss_and_first_order_is_not(
     steps: int,
 ) -> None:
-    objective, batch = small()
+    objective, batch = smooth()
     model: Any = objective.learned
     start = model.trainable_parameters()
     flat = dict(tree_flatten(start))
@@ -177,7 +160,10 @@ def test_second_order_is_the_slope_of_the_whole_outer_loss_and_first_order_is_no
 
 
 def test_no_inner_step_is_the_plain_gradient() -> None:
-    for objective, batch in (small(), of(conv4(Conv4Options(4), (16, 16, 1)), (16, 16, 1))):
+    for objective, batch in (
+        smooth(),
+        two_episodes(conv4(Conv4Options(4), (16, 16, 1)), (16, 16, 1)),
+    ):
         for one in batch.split():  # batch norm is over an episode there, over the batch here
             start = objective.learned.trainable_parameters()
             found = []
@@ -190,7 +176,7 @@ def test_no_inner_step_is_the_plain_gradient() -> None:
 
 @pytest.mark.parametrize("second", [True, False])
 def test_running_statistics_are_those_of_episodes_after_the_inner_steps(second: bool) -> None:
-    objective, batch = of(conv4(Conv4Options(4), (16, 16, 1)), (16, 16, 1))
+    objective, batch = two_episodes(conv4(Conv4Options(4), (16, 16, 1)), (16, 16, 1))
     (one, _) = batch.split()
     model: Any = objective.learned
     norm = model.backbone.layers.layers[1]
@@ -210,7 +196,7 @@ def test_running_statistics_are_those_of_episodes_after_the_inner_steps(second: 
 
 
 def test_the_support_of_a_batch_is_its_images_and_no_other() -> None:
-    _, batch = small()
+    _, batch = smooth()
     support = batch.of_support()
     start = 0
     expected = []
@@ -226,7 +212,7 @@ def test_the_support_of_a_batch_is_its_images_and_no_other() -> None:
 
 
 def test_what_maml_cannot_learn_from_is_refused_in_one_line() -> None:
-    objective, _ = small()
+    objective, _ = smooth()
     sampler = pairs(PairsOptions(4), np.repeat(np.arange(4), 6))
     with pytest.raises(ConfigError, match=r"wants 'episode'.*'pairs'.*plain") as refusal:
         check_fits(
@@ -239,7 +225,7 @@ def test_inner_steps_are_in_eval_mode_whatever_mode_the_network_is_in() -> None:
     found = []
     for training in (True, False):
         mx.random.seed(0)
-        objective, batch = of(conv4(Conv4Options(4), (16, 16, 1)), (16, 16, 1), k_shot=2)
+        objective, batch = two_episodes(conv4(Conv4Options(4), (16, 16, 1)), (16, 16, 1), k_shot=2)
         backbone: Any = objective.learned.backbone
         support = batch.split()[0].of_support()
         backbone.train(training)
@@ -247,3 +233,114 @@ def test_inner_steps_are_in_eval_mode_whatever_mode_the_network_is_in() -> None:
         assert backbone.training is training
         found.append([np.array(value) for _, value in tree_flatten(backbone.parameters())])
     assert all(np.allclose(a, b, rtol=1e-4, atol=1e-6) for a, b in zip(*found, strict=True))
+
+
+# ------------------------------------------------------------------------------- reptile
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_a_step_down_the_gradient_of_reptile_is_where_steps_of_training_lead(steps: int) -> None:
+    objective, batch = smooth()
+    model: Any = objective.learned
+    start = dict(tree_flatten(model.trainable_parameters()))
+    rate = 0.05
+    _, gradients = reptile(ReptileOptions(steps, rate)).step(model, objective, batch)
+    model.load_weights(list(start.items()))
+    ends = []
+    for draw in batch.split():
+        sgd = optimizers.SGD(rate)
+        for _ in range(steps):
+            sgd.update(model, plain().step(model, objective, draw)[1])
+        ends.append(dict(tree_flatten(model.trainable_parameters())))
+        model.load_weights(list(start.items()))
+    for name, gradient in tree_flatten(gradients):
+        mean = sum(end[name] for end in ends) / len(ends)
+        assert mx.allclose(start[name] - rate * gradient, mean, rtol=1e-4, atol=1e-6)
+
+
+# ------------------------------------------------------------------------------ maml++
+
+
+def gradients_of(learner: fs.Learner, objective: Objective, batch: Batch) -> dict[str, mx.array]:
+    """By name, of a model with the learner's own parts, left as it was; the loss as "loss"."""
+    parts = (objective.learned.backbone, objective.metric, objective.loss)
+    model = Learned(*parts, learner=learner.module)
+    start = model.trainable_parameters()
+    figures, gradients = learner.step(model, objective, batch)
+    model.update(start)
+    return {"loss": figures[0], **dict(tree_flatten(gradients))}
+
+
+def alike(one: dict[str, mx.array], other: dict[str, mx.array]) -> bool:
+    return all(
+        bool(np.allclose(np.array(one[n]), np.array(other[n]), rtol=1e-4, atol=1e-5)) for n in other
+    )
+
+
+@pytest.mark.parametrize("second", [True, False])
+def test_slopes_by_learned_rates_sum_up_to_that_by_the_one_rate(second: bool) -> None:
+    objective, batch = smooth()
+    backbone, rate, h = objective.learned.backbone, 0.1, 0.004
+
+    def loss(inner_rate: float) -> float:
+        return float(
+            gradients_of(maml(MamlOptions(2, inner_rate)), objective, batch)["loss"].item()
+        )
+
+    learned = maml(MamlOptions(2, rate, second, learned_rates=True), backbone=backbone)
+    found = gradients_of(learned, objective, batch)
+    assert found["learner.rates"].shape == (2, 2)
+    assert alike(found, gradients_of(maml(MamlOptions(2, rate, second)), objective, batch))
+    if second:  # first order leaves out how a step moves the next one's gradient
+        slope = (loss(rate + h) - loss(rate - h)) / (2 * h)
+        assert found["learner.rates"].sum().item() == pytest.approx(slope, rel=1e-2)
+
+
+def test_a_layer_of_rate_0_takes_no_inner_step_and_the_adapter_knows_the_rates() -> None:
+    objective, batch = smooth()
+    backbone: Any = objective.learned.backbone
+    learner = maml(MamlOptions(2, 0.1, learned_rates=True), backbone=backbone)
+    assert learner.module is not None
+    assert learner.adapt is not None
+    learner.module.rates = mx.array([[0.0, 0.1], [0.0, 0.1]])
+    before = dict(tree_flatten(copied(backbone).parameters()))
+    support = batch.split()[0].of_support()
+    learner.adapt(
+        objective.embedder, support, objective.metric, objective.loss, nearest_prototype()
+    )
+    after = dict(tree_flatten(backbone.parameters()))
+    moved = {name for name in before if not mx.array_equal(before[name], after[name])}
+    last = max(name.rpartition(".")[0] for name in before)
+    assert moved == {f"{last}.weight", f"{last}.bias"}
+
+
+def test_rates_of_no_backbone_are_refused() -> None:
+    with pytest.raises(ConfigError, match="rates of a backbone's layers"):
+        maml(MamlOptions(learned_rates=True))
+
+
+@pytest.mark.parametrize("gone", [0, 3, 10, 17])
+def test_multi_step_losses_are_a_weighted_sum_of_those_after_each_step(gone: int) -> None:
+    objective, batch = smooth()
+    learner = maml(MamlOptions(3, 0.1, multi_step=10))
+    assert learner.module is not None
+    learner.module.running_steps = mx.array(float(gone))
+    found = gradients_of(learner, objective, batch)
+    each = [gradients_of(maml(MamlOptions(n, 0.1)), objective, batch) for n in (1, 2, 3)]
+    done = min(gone / 10, 1)
+    shares = (1 - done) / 3 + done * np.array([0, 0, 1])
+    due = {name: sum(s * one[name] for s, one in zip(shares, each, strict=True)) for name in found}
+    assert alike(found, due)
+    assert learner.module.running_steps.item() == gone + 1
+
+
+def test_the_second_order_sets_in_after_so_many_training_steps() -> None:
+    objective, batch = smooth()
+    learner = maml(MamlOptions(2, 0.1, first_order_steps=2))
+    found = [gradients_of(learner, objective, batch) for _ in range(3)]
+    first, second = (
+        gradients_of(maml(MamlOptions(2, 0.1, order)), objective, batch) for order in (False, True)
+    )
+    assert not alike(first, second)
+    assert [alike(each, first) for each in found] == [True, True, False]
+    assert alike(found[2], second)

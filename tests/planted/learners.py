@@ -7,7 +7,7 @@ import mlx.nn as nn
 from mlx.utils import tree_map
 
 from fewshot import Learner
-from fewshot.parts.learners import MamlOptions, anil, maml, plain, reptile
+from fewshot.parts.learners import MamlOptions, ReptileOptions, anil, maml, plain, reptile
 from fewshot.testing.learners import step_of
 from planted import Collection
 
@@ -136,7 +136,7 @@ def adapts_what_is_frozen(_):
 @CASES.breaks("downhill")
 def reptile_to_where_it_came_from(_):
     """The difference of weights, the wrong way round."""
-    good = reptile()
+    good = reptile(ReptileOptions(inner_steps=1))
 
     def step(model, objective, batch):
         figures, gradients = good.step(model, objective, batch)
@@ -188,7 +188,7 @@ def of_first_order(_):
 @CASES.sound
 def with_rates_of_its_own(_):
     return maml(
-        MamlOptions(2, learned_rates=True, multi_step=3, first_order_steps=2),
+        MamlOptions(1, learned_rates=True, multi_step=3, first_order_steps=2),
         backbone=step_of(GOOD).learned.backbone,
     )
 

@@ -29,7 +29,7 @@ OTHERS: dict[str, list[dict[str, Any]]] = {
     "adamw": [{"weight_decay": 0.1}],
     "adafactor": [{"scaled": False}],
     "step": [{"at": ()}],
-    "maml": [{"multi_step": 10, "first_order_steps": 5}],
+    "maml": [{"inner_steps": 1, "multi_step": 10, "first_order_steps": 5}],
     "blur": [{"probability": 1.0, "sigma": 3.0}],
     "simplecnn": [{"dropout": 0.5, "order": "norm-relu", "channels": (2, 3)}],
     "asl-synthetic": [{"images": 2, "size": 32}],
@@ -39,11 +39,15 @@ FEWER = settings(max_examples=settings().max_examples // 3)
 # Options in place of the default ones, where these are dear.
 CHEAPER: dict[str, dict[str, Any]] = {
     "alpha-tim": {"steps": 5},
+    "anil": {"inner_steps": 2},
     "finetune": {"steps": 2, "learning_rate": 1e-4},
     "linear-probe": {"strength": 0.1},
     "lora": {"steps": 2, "learning_rate": 1e-3},
     "logistic": {"steps": 10},
+    "maml": {"inner_steps": 1},
+    "proto-maml": {"inner_steps": 1},
     "pt-map": {"steps": 4},
+    "reptile": {"inner_steps": 2},
     "tim": {"steps": 5},
 }
 CASES = [
