@@ -120,7 +120,7 @@ def test_an_adapted_embedder_serves_a_classifier() -> None:
     dataset = data()
     support = np.flatnonzero(np.arange(40) % 8 < 3)
     images, labels = dataset.images[support], dataset.labels[support]
-    adapted = finetune()(network(), images, labels, euclidean(), 0)
+    adapted = finetune(FinetuneOptions(steps=2))(network(), images, labels, euclidean(), 0)
     few = {name: images[labels == i] for i, name in enumerate(dataset.classes)}
     classifier = Classifier.of(adapted, few, nearest_prototype(), euclidean())
     assert {found.best for found in classifier.predict(dataset.images)} <= {*dataset.classes}

@@ -82,7 +82,9 @@ def asked(head: Head, metric: Metric) -> Any:
 def adapted(head: Head, metric: Metric) -> Any:
     """By an adapter that moves along the metric's gradient."""
     given = Embedder(network())
-    return adapted_embeddings(fs.finetune(), given, DATA, TASKS[0].episode(0), metric)[0]
+    return adapted_embeddings(
+        fs.finetune(fs.FinetuneOptions(steps=2)), given, DATA, TASKS[0].episode(0), metric
+    )[0]
 
 
 def classified(head: Head, metric: Metric) -> Any:

@@ -15,7 +15,7 @@ from ..transforms import ColourOptions, CropOptions, colour_jitter, random_resiz
 
 Images = NDArray[np.uint8]
 
-part = within(above(0.0), at_most(1.0))
+SHARE = within(above(0.0), at_most(1.0))
 CROP_HELP = "smallest share of an image's area in a random crop; 1: no crop"
 COLOUR_HELP = "strength of random brightness, contrast and saturation; 0: none"
 

@@ -1,6 +1,7 @@
 """Adapters that take gradient steps on episodes made of the support."""
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any, Literal
 
 import mlx.core as mx
@@ -8,7 +9,7 @@ import mlx.nn as nn
 import mlx.optimizers as optimizers
 import numpy as np
 from attrs import evolve, frozen
-from mlx.utils import tree_flatten
+from mlx.utils import tree_flatten, tree_unflatten
 
 from ...compute.modules import parameter_count
 from ...core.components import Component
@@ -25,7 +26,7 @@ from ...core.seeding import generator
 from ..embedder import Embedder
 from ..heads.prototypes import nearest_prototype
 from ..losses.scores import PrototypicalOptions, prototypical
-from .copies import COLOUR_HELP, CROP_HELP, Images, augmentation, in_order, own, part, rows_of
+from .copies import COLOUR_HELP, CROP_HELP, SHARE, Images, augmentation, in_order, own, rows_of
 
 
 @frozen
@@ -38,7 +39,7 @@ class StepsOptions:
     )
     per_class: int = option(2, "images of a class for its prototype, and as queries", positive)
     temperature: float = option(0.1, "distances are divided by it before the softmax", positive)
-    crop: float = option(0.6, CROP_HELP, part)
+    crop: float = option(0.6, CROP_HELP, SHARE)
     colour: float = option(0.3, COLOUR_HELP, share)
 
 
@@ -85,21 +86,22 @@ def finetune(options: FinetuneOptions = FinetuneOptions()) -> Adapter[Embedder]:
                 "adapter 'finetune' trains the backbone, which is frozen: --set "
                 "backbone.frozen=false, where it has that option, or --adapter linear-probe"
             )
-        leaves = _blocks(backbone, options.train_from) if options.train_from else _leaves(backbone)
-        if options.layers and not options.train_from:
-            leaves = leaves[-options.layers :]
-        places = [
-            (leaf, name)
-            for leaf in leaves
-            for name in dict(tree_flatten(leaf.trainable_parameters()))
-            if options.only == "all" or name == "bias" or isinstance(leaf, _NORMS)
-        ]
+        if options.train_from:
+            trained = _blocks(backbone, options.train_from)
+        else:
+            trained = _last(backbone, options.layers)
+        flat = [dict(_flat(part, options.only == "bias-norm")) for part in trained]
+        if options.steps and not any(flat):
+            raise ConfigError(
+                "adapter.only is 'bias-norm', and the layers that are trained have neither biases "
+                "nor norms: adapter.layers=0 takes all"
+            )
 
         def put(arrays: dict[str, mx.array]) -> None:
-            for i, (leaf, name) in enumerate(places):
-                leaf[name] = arrays[str(i)]
+            for i, (part, names) in enumerate(zip(trained, flat, strict=True)):
+                part.update(tree_unflatten([(name, arrays[f"{i}.{name}"]) for name in names]))
 
-        return {str(i): leaf[name] for i, (leaf, name) in enumerate(places)}, put
+        return {f"{i}.{name}": a for i, part in enumerate(flat) for name, a in part.items()}, put
 
     return _by_steps("finetune", start, options, (1e-4, 1e-3))
 
@@ -107,9 +109,22 @@ def finetune(options: FinetuneOptions = FinetuneOptions()) -> Adapter[Embedder]:
 _NORMS = (nn.BatchNorm, nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, nn.InstanceNorm)
 
 
-def _leaves(module: nn.Module) -> list[nn.Module]:
-    """The layers with weights that may be trained, in order."""
-    return [layer for layer in _layers(module) if tree_flatten(layer.trainable_parameters())]
+def _flat(part: nn.Module, bias_norm: bool) -> Iterator[tuple[str, mx.array]]:
+    """Names and arrays of what is trained: all, or the biases and the weights of norms."""
+    owners = dict(part.named_modules())
+    flat: Any = tree_flatten(part.trainable_parameters())
+    for path, array in flat:
+        owner, _, name = path.rpartition(".")
+        if not bias_norm or name == "bias" or isinstance(owners.get(owner), _NORMS):
+            yield path, array
+
+
+def _last(backbone: nn.Module, count: int) -> list[nn.Module]:
+    """The last `count` layers with weights, or the whole backbone for 0."""
+    if count == 0:
+        return [backbone]
+    layers = [part for part in _layers(backbone) if tree_flatten(part.trainable_parameters())]
+    return layers[-count:]
 
 
 def _layers(module: nn.Module) -> list[nn.Module]:
@@ -119,7 +134,7 @@ def _layers(module: nn.Module) -> list[nn.Module]:
 
 
 def _blocks(backbone: nn.Module, first: int) -> list[nn.Module]:
-    """The layers of the blocks from this one on."""
+    """The modules of the blocks from this one on."""
     blocks = backbone.block_names() if hasattr(backbone, "block_names") else []
     if not blocks:
         raise ConfigError(
@@ -131,8 +146,7 @@ def _blocks(backbone: nn.Module, first: int) -> list[nn.Module]:
             f"adapter.train_from is {first}: the backbone has blocks 1 to {len(blocks)}"
         )
     parts = dict(backbone.named_modules())
-    names = [name for block in blocks[first - 1 :] for name in block]
-    return [leaf for name in names for leaf in _leaves(parts[name])]
+    return [parts[name] for block in blocks[first - 1 :] for name in block]
 
 
 @frozen
@@ -224,7 +238,7 @@ def _by_steps(
                 yield mine
 
         rate, steps = options.learning_rate or rates[0], options.steps
-        held = _held_out(labels, generator(seed, f"{who} held out"))
+        held = held_out(labels, generator(seed, f"{who} held out"))
         if not options.learning_rate and held.size and steps:
             kept = np.setdiff1d(np.arange(len(labels)), held)
 
@@ -235,13 +249,13 @@ def _by_steps(
                 scores = head(rows[one], truth[one], rows[two], metric, n_way)
                 return float(np.array(loss.fn(scores, truth[two]).mean()))
 
-            marks = {steps * part // 4 for part in range(5)}
-            _, rate, steps = min(
-                (asked(mine), each, step)
-                for each in rates
-                for step, mine in enumerate(trained(kept, each, steps))
-                if step in marks
-            )
+            marks, found = {steps * quarter // 4 for quarter in range(5)}, []
+            for each in rates:
+                with suppress(TrainingError):  # another rate will do
+                    for step, mine in enumerate(trained(kept, each, steps)):
+                        if step in marks:
+                            found.append((asked(mine), each, step))
+            _, rate, steps = min(found)
         *_, mine = trained(np.arange(len(labels)), rate, steps)
         mx.eval(mine.backbone.parameters())
         return mine
@@ -249,7 +263,7 @@ def _by_steps(
     return adapt
 
 
-def _held_out(labels: Ints, rng: np.random.Generator) -> Ints:
+def held_out(labels: Ints, rng: np.random.Generator) -> Ints:
     """Positions of a quarter of each class, at least one, that has two images."""
     pools = [np.flatnonzero(labels == label) for label in range(labels.max() + 1)]
     return np.concatenate(

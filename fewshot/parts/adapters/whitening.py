@@ -12,16 +12,16 @@ from ...core.interfaces import Adapter, Metric
 from ...core.options import option, positive, share
 from ...core.seeding import generator
 from ..embedder import Embedder
-from .copies import COLOUR_HELP, CROP_HELP, Images, augmentation, in_order, own, part
+from .copies import COLOUR_HELP, CROP_HELP, SHARE, Images, augmentation, in_order, own
 
 
 @frozen
 class WhitenOptions:
     """Options of whiten."""
 
-    shrinkage: float = option(0.8, "weight of the unit matrix; 1: no change", part)
+    shrinkage: float = option(0.8, "weight of the unit matrix; 1: no change", SHARE)
     views: int = option(5, "augmented copies of every support image", positive)
-    crop: float = option(0.6, CROP_HELP, part)
+    crop: float = option(0.6, CROP_HELP, SHARE)
     colour: float = option(0.3, COLOUR_HELP, share)
 
 
