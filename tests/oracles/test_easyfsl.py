@@ -20,10 +20,12 @@ from fewshot.parts.heads.transductive import (
     LaplacianShotOptions,
     PtMapOptions,
     TimOptions,
+    TransductiveFinetuneOptions,
     bd_cspn,
     laplacian_shot,
     pt_map,
     tim,
+    transductive_finetune,
 )
 from fewshot.parts.metrics import cosine, euclidean
 
@@ -180,6 +182,25 @@ def test_tim(monkeypatch: pytest.MonkeyPatch) -> None:
     for seed in range(BATCHES):
         task = batch(seed, unit=True)
         due, found = o.temperature * theirs(make(), task), ours(tim(o), euclidean(), task)
+        assert np.allclose(due, found, rtol=1e-5, atol=5e-5), seed  # scores of up to 30
+
+
+def test_transductive_finetuning(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Theirs takes unsquared distances, where ours has −½ squared ones as in `tim`, and Adam."""
+    o = TransductiveFinetuneOptions(steps=5)
+
+    class Squared(methods.TransductiveFinetuning):  # type: ignore[misc]
+        def l2_distance_to_prototypes(self, samples: Any) -> Any:
+            return -((samples[:, None] - self.prototypes) ** 2).sum(-1) / 2
+
+    monkeypatch.setattr(
+        torch.optim, "Adam", lambda parts, lr: torch.optim.SGD(parts, lr=lr, momentum=0.9)
+    )
+    more = {"fine_tuning_steps": o.steps, "fine_tuning_lr": o.rate, "temperature": o.temperature}
+    for seed in range(BATCHES):
+        task = batch(seed, unit=True)
+        due = o.temperature * theirs(Squared(**more), task)
+        found = ours(transductive_finetune(o), euclidean(), task)
         assert np.allclose(due, found, rtol=1e-5, atol=5e-5), seed  # scores of up to 30
 
 

@@ -20,12 +20,14 @@ from fewshot.parts.heads.transductive import (
     LaplacianShotOptions,
     PtMapOptions,
     TimOptions,
+    TransductiveFinetuneOptions,
     alpha_tim,
     bd_cspn,
     label_propagation,
     laplacian_shot,
     pt_map,
     tim,
+    transductive_finetune,
 )
 from fewshot.parts.metrics import euclidean, sqeuclidean
 from fewshot.testing import tasks
@@ -90,9 +92,22 @@ def test_tim_descends_its_energy_by_gradient_with_momentum(
     head: Any, kind: Any, alpha: float, seed: int
 ) -> None:
     """The gradient by finite differences, in the space of embeddings."""
-    support, labels, query, n_way = task = drawn(seed)
+    task = drawn(seed)
     more = {} if alpha == 1 else {"alpha": alpha}
     o = kind(steps=3, rate=0.004, conditional=0.7, marginal=0.9, support=0.6, **more)
+    descends(head(o), o, alpha, task)
+
+
+@few
+@given(seed=seeds)
+def test_transductive_finetuning_descends_cross_entropy_and_entropy(seed: int) -> None:
+    o = TransductiveFinetuneOptions(steps=3, rate=0.004, conditional=0.7)
+    same = TimOptions(steps=3, rate=0.004, conditional=0.7, marginal=0.0, support=1.0)
+    descends(transductive_finetune(o), same, 1.0, drawn(seed))
+
+
+def descends(head: Any, o: Any, alpha: float, task: Any) -> None:
+    support, labels, query, n_way = task
     s, q, y = units(support), units(query), np.eye(n_way)[labels]
     w = means(s, labels, n_way)
     speed, step = np.zeros_like(w), 1e-6
@@ -107,7 +122,7 @@ def test_tim_descends_its_energy_by_gradient_with_momentum(
         speed = 0.9 * speed - o.rate * slope
         w = w + speed
     expected = -o.temperature / 2 * cdist(q, w, "sqeuclidean")
-    assert np.allclose(scores(head(o), euclidean(), *task), expected, rtol=1e-3, atol=1e-3)
+    assert np.allclose(scores(head, euclidean(), *task), expected, rtol=1e-3, atol=1e-3)
 
 
 # ------------------------------------------------------------------------- laplacian-shot

@@ -233,6 +233,38 @@ def alpha_tim(options: AlphaTimOptions = AlphaTimOptions()) -> Head:
     return _informed(options, options.alpha)
 
 
+@frozen
+class TransductiveFinetuneOptions:
+    """Options of transductive fine-tuning."""
+
+    conditional: float = option(1.0, "weight of the entropy of each query", at_least(0.0))
+    temperature: float = option(15.0, "half the squared distances are multiplied by it", above(0))
+    steps: int = option(25, "steps of gradient descent", positive)
+    rate: float = option(0.005, "length of these steps", above(0))
+
+
+def transductive_finetune(
+    options: TransductiveFinetuneOptions = TransductiveFinetuneOptions(),
+) -> Head:
+    """Nearest prototype, moved until the queries are sure of their class (Dhillon et al. 2020).
+
+    Prototypes of embeddings of length 1 descend, from the class means, the mean cross-entropy of
+    the support plus the mean entropy of the queries' p (eq. 8), p as in `tim`, of which this is the
+    case without the term of even shares. The original descends by the whole network, here frozen:
+    a head sees embeddings, and an adapter no query. The metric has no say.
+    """
+    return _informed(
+        TimOptions(
+            marginal=0.0,
+            conditional=options.conditional,
+            temperature=options.temperature,
+            steps=options.steps,
+            rate=options.rate,
+        ),
+        1.0,
+    )
+
+
 def _informed(options: TimOptions | AlphaTimOptions, alpha: float) -> Head:
     temperature = options.temperature
 
@@ -349,6 +381,12 @@ COMPONENTS = (
         alpha_tim,
         AlphaTimOptions,
         "class means moved so that queries tell most about classes; for any number of each",
+    ),
+    Component(
+        "transductive-finetune",
+        transductive_finetune,
+        TransductiveFinetuneOptions,
+        "class means moved until the queries are sure of their class; the network stays frozen",
     ),
     Component(
         "laplacian-shot",
