@@ -363,7 +363,8 @@ class Adapter(Protocol[E]):
     with a backbone of its own: the caller's keeps its weights and modes, and training one never
     changes the other. A pure function: the same arguments give the same embedder.
     Where the embedder has a centre, it is subtracted from what the new backbone gives, too:
-    whoever maps embeddings maps it.
+    whoever maps embeddings maps it. One that fits a classifier, too, gives it as `fitted`: a head
+    that answers about the classes of this support, and whose `fit` takes no other.
     """
 
     def __call__(

@@ -108,6 +108,11 @@ class Classifier:
         if not images:
             raise DataError("a classifier needs at least one class")
         if isinstance(network, Embedder):
+            if network.fitted is not None:
+                raise ConfigError(
+                    "the embedder's adapter fitted a head for the classes of its support, which "
+                    "takes no others: adapt by finetune, lora or whiten, or take the head logistic"
+                )
             shapes = {np.shape(of_class)[1:] for of_class in images.values()}
             if len(shapes) > 1:
                 raise DataError("images of different classes must have one size (h, w, c)")

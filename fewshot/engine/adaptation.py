@@ -25,8 +25,10 @@ def adapted_embeddings(
     episode: Episode,
     metric: Metric,
     seed: int = 0,
-) -> tuple[NDArray[np.float32], float]:
+) -> tuple[NDArray[np.float32], Head | None, float]:
     """Embeddings (n, d) of an episode's images after adapting to its support, and the seconds.
+
+    Between them the head that the adapter fitted, or None.
 
     The adapter gets the support images and their labels, nothing else; the embedder stays as it
     is. Rows of other images are NaN. The seconds are those of adapting alone.
@@ -37,7 +39,7 @@ def adapted_embeddings(
         adapted = adapter(embedder, support, episode.support_labels, metric, seed)
     mx.eval(adapted.backbone.parameters())
     seconds = time.perf_counter() - began
-    return embed(adapted, dataset, episode.items, engine="mlx"), seconds
+    return embed(adapted, dataset, episode.items, engine="mlx"), adapted.fitted, seconds
 
 
 def evaluate_adapted(
@@ -55,6 +57,8 @@ def evaluate_adapted(
 ) -> tuple[Evaluation, float]:
     """`evaluate`, each episode with a copy of the embedder adapted to its support.
 
+    Where the adapter fits a head, that answers.
+
     Returns the mean seconds of an adaptation too; embedding the queries is not counted.
     `progress(done)` is called after each episode.
     """
@@ -64,11 +68,13 @@ def evaluate_adapted(
         for block in tasks:
             for i in range(len(block)):
                 episode = block.episode(i)
-                rows, took = adapted_embeddings(adapter, embedder, dataset, episode, metric, seed)
+                rows, fitted, took = adapted_embeddings(
+                    adapter, embedder, dataset, episode, metric, seed
+                )
                 seconds.append(took)
                 if progress is not None:
                     progress(len(seconds))
-                answers = predict(rows, episode, head, metric, memory)
+                answers = predict(rows, episode, fitted or head, metric, memory)
                 yield EpisodeBlock.of([episode]), answers[None]
 
     evaluation = tally(answered(), dataset.classes, names, once)

@@ -87,13 +87,14 @@ def examine(
         margin = parts.loss.margin if parts.loss.layout == "pairs" else None
         verification = verify(rows, *draws.pairs, parts.metric, margin)
     gains: dict[Setting, AdapterGain] = {}
-    untrained = ours
+    untrained, head = ours, parts.head
     if parts.config.adapter.name != "none":
         ours, gains = _adapted(parts, draws, ours, names, progress)
         task = (parts.adapter, parts.embedder, dataset, shown, parts.metric, parts.config.seed)
-        rows, _ = adapted_embeddings(*task)
+        rows, fitted, _ = adapted_embeddings(*task)
+        head = fitted or head
     of_shown = None if text is None else text[np.array(shown.classes)]
-    answers = predict(rows, shown, parts.head, parts.metric, memory, of_shown)
+    answers = predict(rows, shown, head, parts.metric, memory, of_shown)
     weights = snapshot(parts.learned)
     if not _same(weights, blank):
         parts.learned.load_weights(blank)

@@ -10,7 +10,7 @@ import numpy as np
 from attrs import field, frozen
 from numpy.typing import NDArray
 
-from ..core.interfaces import Transform
+from ..core.interfaces import Head, Transform
 from ..core.options import option
 from ..core.seeding import generator
 from ..data.batches import prepared
@@ -40,6 +40,8 @@ class Embedder:
     """A backbone, what is done to every image before it, and to every embedding after it.
 
     Outside training `centre` is subtracted from what the backbone gives, before length 1.
+    `fitted`: a head that an adapter fitted with the backbone: it answers about the classes of the
+    adapter's support in the place of a task's own, and takes no support.
     """
 
     backbone: Any
@@ -50,6 +52,7 @@ class Embedder:
     normalize: Literal["none", "l2"] = "l2"
     crops: Literal["one", "five"] = "one"
     centre: Centre | None = None
+    fitted: Head | None = None
 
     def prepared(
         self,

@@ -136,8 +136,8 @@ def _meta(
             )  # fmt: skip
             for at, classes in enumerate(stops):
                 if at == steps or (shares is not None and at):
-                    asked = objective if classes is None else evolve(objective, head=_of(classes))
-                    found.append(asked(episode))
+                    by = {} if classes is None else {"head": linear_head(classes)}
+                    found.append((evolve(objective, **by) if by else objective)(episode))
             model.update(weights)
             counts = shares() if shares is not None and steps else mx.ones(1)
             each = zip(*found, strict=True)
@@ -155,8 +155,8 @@ def _meta(
     return Learner(step, "episode", lambda *task: _last(inner(*task)), module)
 
 
-def _of(classes: nn.Linear) -> Head:
-    """A head that is fitted already."""
+def linear_head(classes: nn.Linear) -> Head:
+    """One that is fitted already: a linear layer of the classes, whatever support it is given."""
     return Head(lambda *_: (), lambda _, query, __: classes(query), differentiable=True)
 
 

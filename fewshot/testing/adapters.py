@@ -69,6 +69,16 @@ def embedded(model: Embedder, images: Array) -> Array:
     return embed(model, ArrayDataset(images, np.zeros(len(images), np.int64), ["any"]))
 
 
+def seen(model: Embedder, images: Array = _QUERIES) -> Array:
+    """Embeddings (q, d), beside them the scores of the head that was fitted with them, if any."""
+    rows = embedded(model, images)
+    if model.fitted is None:
+        return rows
+    given, metric = mx.array(rows), euclidean()
+    scores = model.fitted(given[:1], mx.array([0]), given, metric, 1)
+    return np.concatenate([rows, np.array(scores)], axis=1)
+
+
 @law()
 def made(adapter: Any) -> None:
     """The factory makes a function from an embedder, a support, a metric and a seed."""
@@ -78,10 +88,14 @@ def made(adapter: Any) -> None:
 
 @law()
 def gives_an_embedder(adapter: Adapter[Embedder]) -> None:
-    """It returns an `Embedder`."""
+    """It returns an `Embedder`; a fitted head has the support's classes, and asks for none."""
     found = adapter(small_embedder(), *_SUPPORT, euclidean(), 0)
     if not isinstance(found, Embedder):
         fail(f"it returned {type(found).__name__}")
+    if found.fitted is not None:
+        n_way = seen(found).shape[1] - found.backbone.embedding_dim
+        if n_way != 3:
+            fail(f"its fitted head has scores of {n_way} classes, where the support has 3")
 
 
 @law()
@@ -119,12 +133,12 @@ def backbone_of_its_own(adapter: Adapter[Embedder]) -> None:
 
 @law(support=supports(), metric=_metrics, normalize=st.sampled_from(["l2", "none"]))
 def finite(adapter: Adapter[Embedder], support: Support, metric: str, normalize: str) -> None:
-    """Embeddings are finite: of one image a class, of images that are all equal too."""
+    """Embeddings and fitted scores are finite: of one image a class, of equal images, too."""
     adapted = adapter(small_embedder(normalize), *support, _METRICS[metric], 0)
-    rows = np.array(adapted(mx.array(_QUERIES.astype(np.float32) / 255)))
+    rows = seen(adapted)
     at = first(~np.isfinite(rows))
     if at:
-        fail(f"an embedding holds {rows[at]} for {_told(support)}")
+        fail(f"an embedding or a score holds {rows[at]} for {_told(support)}")
 
 
 def _told(support: Support) -> str:
@@ -152,7 +166,8 @@ def same_again(adapter: Adapter[Embedder]) -> None:
         once = adapter(ours, *_SUPPORT, metric, 7)
         adapter(ours, *_SUPPORT, metric, 8)
         mx.random.seed(2)
-        if state(once.backbone) != state(adapter(ours, *_SUPPORT, metric, 7).backbone):
+        again = adapter(ours, *_SUPPORT, metric, 7)
+        if state(once.backbone) != state(again.backbone) or (seen(once) != seen(again)).any():
             fail(f"asked twice with the seed 7, the weights are others, for {told(metric=name)}")
 
 
@@ -162,12 +177,12 @@ def support_order(adapter: Adapter[Embedder], support: Support, metric: str, see
     images, labels = support
     order = shuffled(len(labels), seed)
     one, other = (
-        embedded(adapter(small_embedder(), *given, _METRICS[metric], 0), _QUERIES)
+        seen(adapter(small_embedder(), *given, _METRICS[metric], 0))
         for given in (support, (images[order], labels[order]))
     )
     if not np.allclose(one, other, rtol=0, atol=1e-5):
         fail(
-            f"embeddings are others with the support in the order {order.tolist()}: "
+            f"embeddings or scores are others with the support in the order {order.tolist()}: "
             f"{_told(support)}"
         )
 

@@ -22,10 +22,12 @@ from fewshot.engine.embedding import embed
 from fewshot.engine.evaluation import evaluate
 from fewshot.experiments.config import resolve, to_tree
 from fewshot.parts.adapters.copies import none
+from fewshot.parts.adapters.linear import LinearProbeOptions, linear_probe
 from fewshot.parts.adapters.steps import FinetuneOptions, finetune
 from fewshot.parts.backbones import Conv4Options, conv4
 from fewshot.parts.embedder import Embedder
 from fewshot.parts.episodes import EpisodesOptions, episodes
+from fewshot.parts.heads.linear import LogisticOptions, logistic
 from fewshot.parts.heads.prototypes import nearest_prototype
 from fewshot.parts.metrics import euclidean
 
@@ -84,10 +86,20 @@ def test_an_adapter_is_given_the_support_of_each_episode_and_never_a_query() -> 
         assert seed == 7
 
 
+def test_a_head_that_the_adapter_fitted_answers_in_place_of_the_runs() -> None:
+    dataset, embedder, tasks = data(), network(), drawn(data())
+    head = logistic(LogisticOptions(0.1))
+    due = evaluate(embed(embedder, dataset), tasks, head, euclidean(), dataset.classes)
+    probe = linear_probe(LinearProbeOptions(0.1))
+    for other in (nearest_prototype(), head):
+        found, _ = evaluate_adapted(probe, embedder, dataset, tasks, other, euclidean())
+        np.testing.assert_array_equal(found.per_episode, due.per_episode)
+
+
 def test_only_an_episodes_images_are_embedded() -> None:
     dataset = data()
     episode = drawn(dataset)[0].episode(0)
-    rows, _ = adapted_embeddings(none(), network(), dataset, episode, euclidean())
+    rows, *_ = adapted_embeddings(none(), network(), dataset, episode, euclidean())
     embedded = ~np.isnan(rows).any(axis=1)
     np.testing.assert_array_equal(np.flatnonzero(embedded), np.sort(episode.items))
 

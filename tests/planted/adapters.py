@@ -9,6 +9,8 @@ from attrs import evolve
 
 from fewshot import Embedder, generator
 from fewshot.parts.adapters.copies import none
+from fewshot.parts.heads.prototypes import nearest_prototype
+from fewshot.parts.learners import linear_head
 from planted import Collection
 
 CASES = Collection("adapter")
@@ -44,6 +46,34 @@ def a_backbone(_):
     return lambda embedder, images, labels, metric, seed: (
         COPY(embedder, images, labels, metric, seed).backbone
     )
+
+
+@CASES.breaks("gives an embedder")
+def a_head_that_fits_the_support_it_is_given(_):
+    def adapt(embedder, images, labels, metric, seed):
+        return evolve(COPY(embedder, images, labels, metric, seed), fitted=nearest_prototype())
+
+    return adapt
+
+
+@CASES.breaks("finite")
+def a_head_that_divides_by_the_spread(_):
+    def adapt(embedder, images, labels, metric, seed):
+        classes = nn.Linear(6, int(labels.max()) + 1)
+        classes.weight = classes.weight / mx.array(float(images.std() > 0))
+        return evolve(COPY(embedder, images, labels, metric, seed), fitted=linear_head(classes))
+
+    return adapt
+
+
+@CASES.breaks("support order")
+def a_head_by_the_first_image(_):
+    def adapt(embedder, images, labels, metric, seed):
+        classes = nn.Linear(6, int(labels.max()) + 1, bias=False)
+        classes.weight = mx.full(classes.weight.shape, float(images[0].mean()))
+        return evolve(COPY(embedder, images, labels, metric, seed), fitted=linear_head(classes))
+
+    return adapt
 
 
 @CASES.breaks("the callers stays")

@@ -49,7 +49,7 @@ CHEAPER: dict[str, dict[str, Any]] = {
     "pt-map": {"steps": 4},
     "reptile": {"inner_steps": 2},
     "tim": {"steps": 5},
-    "transductive-finetune": {"steps": 5},
+    "transductive-finetune": {"steps": 2},
 }
 CASES = [
     (entry, options)

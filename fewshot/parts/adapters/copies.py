@@ -26,7 +26,7 @@ def own(embedder: Embedder) -> Embedder:
     It keeps the centre, that of the training classes before adapting.
     """
     backbone, centre = copied(embedder.backbone).eval(), copied(embedder.centre)
-    return evolve(embedder, backbone=backbone, centre=centre)
+    return evolve(embedder, backbone=backbone, centre=centre, fitted=None)
 
 
 def in_order(images: Images, labels: Ints) -> tuple[Images, Ints]:

@@ -1,6 +1,4 @@
-"""Adapters whose embeddings are the shares of the classes, by a linear layer; a learner's own."""
-
-from collections.abc import Callable
+"""Adapters that fit the classes on the frozen network, or as a learner does."""
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -16,42 +14,9 @@ from ...core.options import NoOptions, ZeroOr, option
 from ..embedder import Embedder
 from ..heads.linear import LogisticOptions, logistic
 from ..heads.prototypes import nearest_prototype
-from ..learners import maml
+from ..learners import linear_head, maml
 from ..losses.scores import prototypical
-from ..metrics import unit
 from .copies import Images, in_order, own, rows_of
-
-# -------------------------------------------------------- a linear layer on the embeddings
-
-
-class Shares(nn.Module):
-    """A backbone and a linear layer on its embeddings: images -> the classes' shares (b, n_way).
-
-    `scaled`: what is done to embeddings before it.
-    """
-
-    def __init__(
-        self, embedder: Embedder, classes: nn.Linear, scaled: Callable[[mx.array], mx.array]
-    ) -> None:
-        super().__init__()
-        self.backbone, self.classes = embedder.backbone, classes
-        if embedder.centre is not None:
-            self.centre = embedder.centre
-        self._scaled = scaled
-        self.embedding_dim = classes.weight.shape[0]
-
-    def __call__(self, images: mx.array) -> mx.array:
-        """Embed a batch."""
-        rows = self.backbone(images)
-        rows = self.centre(rows) if "centre" in self else rows
-        return mx.softmax(self.classes(self._scaled(rows)), axis=-1)
-
-
-def _shares(
-    embedder: Embedder, classes: nn.Linear, scaled: Callable[[mx.array], mx.array]
-) -> Embedder:
-    """The centre is subtracted before the layer, and not again."""
-    return evolve(embedder, backbone=Shares(embedder, classes, scaled).eval(), centre=None)
 
 
 @frozen
@@ -67,11 +32,11 @@ class LinearProbeOptions:
 
 
 def linear_probe(options: LinearProbeOptions = LinearProbeOptions()) -> Adapter[Embedder]:
-    """Logistic regression on the frozen network (Alain & Bengio 2017), whose shares are embeddings.
+    """Logistic regression on the frozen network (Alain & Bengio 2017).
 
-    An image is embedded as softmax(W x) (n_way), x its embedding of length 1 and W that of the head
-    `logistic`, which gives the same answers without an adapter. The prototypes of shares lie near
-    the corners of the simplex, so that the nearest is, but for ties, the class of most.
+    The embedder stays as it is; its head is the fitted `logistic`, scores W x of embeddings x of
+    length 1, with strength λ. The head `logistic` itself is the same without an adapter, but for
+    the choice of λ.
 
     λ is of 0.01, 0.03 … 3 the one of least loss of the support, where each of up to five parts is
     left out in turn, counting images of classes that have two; 0.1 where none has. The order of
@@ -85,10 +50,9 @@ def linear_probe(options: LinearProbeOptions = LinearProbeOptions()) -> Adapter[
         mine, n_way = own(embedder), int(labels.max()) + 1
         rows = mx.array(rows_of(mine, images))
         strength = options.strength or _strength(rows, labels, metric, n_way)
-        fitted = logistic(LogisticOptions(strength)).fit(rows, mx.array(labels), metric, n_way)
-        classes = nn.Linear(1, 1, bias=False)
-        classes.weight = fitted.T
-        return _shares(mine, classes, unit)
+        head = logistic(LogisticOptions(strength))
+        weights = head.fit(rows, mx.array(labels), metric, n_way)
+        return evolve(mine, fitted=evolve(head, fit=lambda *_: weights))
 
     return adapt
 
@@ -129,10 +93,10 @@ def learner(
     """The steps on the support that the run's learner trains for: the inner ones of `maml` & co.
 
     With the run's loss, if it is one of scores, else `prototypical`, and the run's head, if it has
-    a gradient, else nearest-prototype. Where the learner fits a linear layer of the classes, their
-    shares are the embeddings, as in `linear_probe`. Batch norm keeps its statistics, nothing
-    is dropped. The order of the support does not matter. Raises ConfigError for a learner without
-    such steps and for a frozen backbone, TrainingError where the weights are no longer finite.
+    a gradient, else nearest-prototype. A linear layer of the classes that the learner fits is the
+    embedder's head. Batch norm keeps its statistics, nothing is dropped. The order of the support
+    does not matter. Raises ConfigError for a learner without such steps and for a frozen backbone,
+    TrainingError where the weights are no longer finite.
     """
     steps = learner.adapt
     if steps is None:
@@ -154,8 +118,8 @@ def learner(
         support = Batch(pixels, [draw], [len(labels)], [int(labels.max()) + 1])
         classes = steps(evolve(mine, crops="one"), support, metric, loss, head)
         if classes is not None:
-            mine = _shares(mine, classes, embedder.scaled)
-        moved = snapshot(mine.backbone)
+            mine = evolve(mine, fitted=linear_head(classes))
+        moved = [*snapshot(mine.backbone), *(snapshot(classes) if classes is not None else ())]
         mx.eval(moved)
         if not all(mx.isfinite(array).all().item() for _, array in moved):
             raise TrainingError(
@@ -172,7 +136,7 @@ COMPONENTS = (
         "linear-probe",
         linear_probe,
         LinearProbeOptions,
-        "logistic regression on the frozen network, whose class shares are embeddings",
+        "logistic regression on the frozen network, its strength chosen on the support",
     ),
     Component(
         "learner",
