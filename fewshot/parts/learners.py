@@ -157,7 +157,16 @@ def _meta(
 
 def linear_head(classes: nn.Linear) -> Head:
     """One that is fitted already: a linear layer of the classes, whatever support it is given."""
-    return Head(lambda *_: (), lambda _, query, __: classes(query), differentiable=True)
+
+    def fit(support: mx.array, *_: Any) -> tuple[mx.array, ...]:
+        bias = classes.bias if "bias" in classes else mx.zeros(classes.weight.shape[0])
+        state = classes.weight.T, bias[None]
+        return tuple(mx.broadcast_to(part, (*support.shape[:-2], *part.shape)) for part in state)
+
+    def scores(state: tuple[mx.array, ...], query: mx.array, metric: Metric) -> mx.array:
+        return query @ state[0] + state[1]
+
+    return Head(fit, scores, differentiable=True)
 
 
 # ------------------------------------------------------------------------------- learners

@@ -22,13 +22,14 @@ from fewshot.engine.embedding import embed
 from fewshot.engine.evaluation import evaluate
 from fewshot.experiments.config import resolve, to_tree
 from fewshot.parts.adapters.copies import none
-from fewshot.parts.adapters.linear import LinearProbeOptions, linear_probe
+from fewshot.parts.adapters.linear import LinearProbeOptions, learner, linear_probe
 from fewshot.parts.adapters.steps import FinetuneOptions, finetune
 from fewshot.parts.backbones import Conv4Options, conv4
 from fewshot.parts.embedder import Embedder
 from fewshot.parts.episodes import EpisodesOptions, episodes
 from fewshot.parts.heads.linear import LogisticOptions, logistic
 from fewshot.parts.heads.prototypes import nearest_prototype
+from fewshot.parts.learners import anil
 from fewshot.parts.metrics import euclidean
 
 Array = NDArray[Any]
@@ -94,6 +95,19 @@ def test_a_head_that_the_adapter_fitted_answers_in_place_of_the_runs() -> None:
     for other in (nearest_prototype(), head):
         found, _ = evaluate_adapted(probe, embedder, dataset, tasks, other, euclidean())
         np.testing.assert_array_equal(found.per_episode, due.per_episode)
+
+
+def test_a_layer_that_the_learner_fits_answers() -> None:
+    dataset, embedder, metric = data(), network(), euclidean()
+    episode = drawn(dataset)[0].episode(0)
+    adapt = learner(learner=anil())
+    rows, fitted, _ = adapted_embeddings(adapt, embedder, dataset, episode, metric)
+    assert fitted is not None
+    task = [EpisodeBlock.of([episode])]
+    found, _ = evaluate_adapted(adapt, embedder, dataset, task, nearest_prototype(), metric)
+    support, query = (mx.array(rows[episode.items[at]]) for at in (episode.support, episode.query))
+    scores = np.array(fitted(support, mx.array(episode.support_labels), query, metric, 3))
+    assert found.per_episode[0] == (scores.argmax(axis=1) == episode.query_labels).mean()
 
 
 def test_only_an_episodes_images_are_embedded() -> None:

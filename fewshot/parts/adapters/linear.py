@@ -1,5 +1,7 @@
 """Adapters that fit the classes on the frozen network, or as a learner does."""
 
+from typing import Any
+
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
@@ -52,7 +54,11 @@ def linear_probe(options: LinearProbeOptions = LinearProbeOptions()) -> Adapter[
         strength = options.strength or _strength(rows, labels, metric, n_way)
         head = logistic(LogisticOptions(strength))
         weights = head.fit(rows, mx.array(labels), metric, n_way)
-        return evolve(mine, fitted=evolve(head, fit=lambda *_: weights))
+
+        def fit(support: mx.array, *_: Any) -> mx.array:
+            return mx.broadcast_to(weights, (*support.shape[:-2], *weights.shape))
+
+        return evolve(mine, fitted=evolve(head, fit=fit))
 
     return adapt
 
