@@ -77,6 +77,15 @@ def test_frozen_is_what_lies_before_train_from(network):
         assert fewer < more
     with pytest.raises(ConfigError, match="blocks 1 to"):
         trained(frozen=False, train_from=9)
+    whole = factory(options(frozen=False), SHAPE)
+    parts = dict(whole.named_modules())
+    for n in (1, 2):
+        named = [name for block in whole.block_names()[n - 1 :] for name in block]
+        assert trained(frozen=False, train_from=n) == {
+            f"{name}.{inner}"
+            for name in named
+            for inner, _ in tree_flatten(parts[name].trainable_parameters())
+        }
 
 
 def test_grey_is_equal_red_green_and_blue(network):
