@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from mlx.utils import tree_flatten
 from numpy.typing import NDArray
 from tasks import smooth, two_episodes
+from toys import network, toy
 
 import fewshot as fs
 from fewshot.compute.modules import copied
@@ -344,3 +345,17 @@ def test_the_second_order_sets_in_after_so_many_training_steps() -> None:
     assert not alike(first, second)
     assert [alike(each, first) for each in found] == [True, True, False]
     assert alike(found[2], second)
+
+
+def test_learned_rates_are_trained_with_the_network() -> None:
+    net = network()
+    learner = maml(MamlOptions(1, 0.1, learned_rates=True), backbone=net)
+    assert learner.module is not None
+    before = np.array(learner.module.rates)
+    data = toy()
+    sampler = fs.episodes(fs.EpisodesOptions(3, 2, 2), data.labels)
+    rest = fs.prototypical(), sqeuclidean(), nearest_prototype()
+    options = fs.TrainingOptions(2, learning_rate=1e-2)
+    fs.fit(fs.Embedder(net), data, sampler, *rest, options, learner=learner)
+    assert (np.array(learner.module.rates) != before).any()
+    assert learner.module.running_steps.item() == 2
