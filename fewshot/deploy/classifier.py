@@ -108,16 +108,11 @@ class Classifier:
         if not images:
             raise DataError("a classifier needs at least one class")
         if isinstance(network, Embedder):
-            if network.fitted is not None:
-                raise ConfigError(
-                    "the embedder's adapter fitted a head for the classes of its support, which "
-                    "takes no others: adapt by finetune, lora or whiten, or take the head logistic"
-                )
             shapes = {np.shape(of_class)[1:] for of_class in images.values()}
             if len(shapes) > 1:
                 raise DataError("images of different classes must have one size (h, w, c)")
-            (shape,) = shapes
-            return _blank(network, metric or euclidean(), head or lda(), shape).enrol(images)
+            (shape,), parts = shapes, (metric or euclidean(), head or lda())
+            return _blank(network.for_any_classes(), *parts, shape).enrol(images)
         if head is not None or metric is not None:
             raise ConfigError(
                 "head and metric of a named network are named beside it, so that the classifier "

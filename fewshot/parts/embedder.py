@@ -10,6 +10,7 @@ import numpy as np
 from attrs import field, frozen
 from numpy.typing import NDArray
 
+from ..core.errors import ConfigError
 from ..core.interfaces import Head, Transform
 from ..core.options import option
 from ..core.seeding import generator
@@ -53,6 +54,15 @@ class Embedder:
     crops: Literal["one", "five"] = "one"
     centre: Centre | None = None
     fitted: Head | None = None
+
+    def for_any_classes(self) -> "Embedder":
+        """Itself; ConfigError where a head was fitted with it, which knows its classes alone."""
+        if self.fitted is not None:
+            raise ConfigError(
+                "the embedder's adapter fitted a head for the classes of its support, which takes "
+                "no others: adapt by finetune, lora or whiten, or take the head logistic"
+            )
+        return self
 
     def prepared(
         self,
