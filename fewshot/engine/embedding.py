@@ -101,7 +101,7 @@ def recentre(
     """Take an embedder's centre, where it has one, anew: the mean over images `indices`.
 
     That is of their embeddings (over five crops, where it takes these) as the backbone gives them,
-    neither centred nor of length 1.
+    raised to the embedder's power, neither centred nor of length 1.
     """
     if embedder.centre is None:
         return

@@ -82,6 +82,14 @@ def onnx_model(
         graph.add("MatMul", graph.constant(down[:, None, None]), last=True)
         reshape(-1, channels, height, width)
     _layers(graph, layers)
+    if embedder.power != 1:
+        value = graph.value
+        graph.add("Sign")
+        sign = graph.value
+        graph.value = value
+        graph.add("Abs")
+        graph.add("Pow", graph.constant(np.float32(embedder.power)))
+        graph.add("Mul", sign)
     if embedder.centre is not None:
         graph.add("Sub", graph.constant(embedder.centre.mean))
     scale()

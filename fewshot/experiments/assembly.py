@@ -156,7 +156,8 @@ def network(
     dim = net.embedding_dim  # may matter to the others
     transforms = tuple(part("transform", chosen) for chosen in preprocess)
     centre = Centre(dim) if embedding.centre == "train" else None
-    embedder = Embedder(net, transforms, embedding.normalize, embedding.crops, centre)
+    after = embedding.normalize, embedding.crops, centre, embedding.power
+    embedder = Embedder(net, transforms, *after)
     return (
         embedder,
         part("metric", metric, embedding_dim=dim),

@@ -16,7 +16,7 @@ from fewshot.compute.modules import evaluating
 from fewshot.data.datasets import ArrayDataset
 from fewshot.engine.embedding import embed, raw_pixels, recentre
 from fewshot.engine.speed import embedding_speed
-from fewshot.parts.embedder import Centre, Embedder, five_crops
+from fewshot.parts.embedder import Centre, Embedder, five_crops, powered
 from fewshot.testing.laws import ULP
 
 seeds = st.integers(0, 2**32 - 1)
@@ -174,13 +174,18 @@ def test_speeds_are_positive_and_one_image_takes_the_reciprocal() -> None:
 # ------------------------------------------------------------------------------- centring
 
 
+def roots(raw: Any, power: float) -> Any:
+    raw = raw.astype(np.float64)
+    return np.sign(raw) * np.abs(raw) ** power
+
+
 def of_numpy(raw: Any, mean: Any, normalize: str) -> Any:
     """Raw embeddings (crops, n, d) centred, of length 1, and their mean over crops: float64."""
 
     def scaled(rows: Any) -> Any:
         return rows / np.linalg.norm(rows, axis=-1, keepdims=True) if normalize == "l2" else rows
 
-    rows = scaled(raw.astype(np.float64) - mean)
+    rows = scaled(raw - mean)
     return scaled(rows.mean(axis=0)) if len(raw) > 1 else rows[0]
 
 
@@ -189,20 +194,22 @@ def of_numpy(raw: Any, mean: Any, normalize: str) -> Any:
     known=st.lists(st.integers(0, 17), min_size=2, unique=True),
     normalize=st.sampled_from(["l2", "none"]),
     crops=st.sampled_from(["one", "five"]),
+    power=st.sampled_from([1.0, 0.5, 0.3]),
 )
-def test_embeddings_are_seen_from_the_mean_of_the_training_images(
-    known: list[int], normalize: Any, crops: Any
+def test_embeddings_are_raised_to_the_power_and_seen_from_the_mean_of_the_training_images(
+    known: list[int], normalize: Any, crops: Any, power: float
 ) -> None:
     images, net = toy(per_class=3), network(dropout=0.5)
-    embedder = Embedder(net, normalize=normalize, crops=crops, centre=Centre(net.embedding_dim))
+    centre = Centre(net.embedding_dim)
+    embedder = Embedder(net, normalize=normalize, crops=crops, centre=centre, power=power)
     recentre(embedder, images, np.array(known))
     assert net.training  # as it was
 
     pixels = mx.array(embedder.prepared(images.images))
     views = five_crops(pixels) if crops == "five" else pixels[None]
     with evaluating(net):
-        raw = np.stack([np.array(net(view)) for view in views])
-    mean = raw.astype(np.float64)[:, known].mean(axis=(0, 1))
+        raw = roots(np.stack([np.array(net(view)) for view in views]), power)
+    mean = raw[:, known].mean(axis=(0, 1))
     assert embedder.centre is not None
     assert np.allclose(np.array(embedder.centre.mean), mean, atol=1e-5)
     expected = of_numpy(raw, mean, normalize)
@@ -210,13 +217,24 @@ def test_embeddings_are_seen_from_the_mean_of_the_training_images(
     assert not np.allclose(embed(evolve(embedder, centre=None), images), expected, atol=1e-3)
 
 
-def test_during_training_nothing_is_subtracted() -> None:
+def test_during_training_nothing_is_subtracted_and_no_root_taken() -> None:
     net, images = network().train(), mx.array(np.random.default_rng(0).random((4, 16, 16, 1), "f4"))
     for crops in ("one", "five"):
         plain = Embedder(net, crops=crops)
-        centred = evolve(plain, centre=Centre(net.embedding_dim))
+        centred = evolve(plain, centre=Centre(net.embedding_dim), power=0.5)
         centred.centre.mean = mx.ones(net.embedding_dim)
         assert np.allclose(np.array(plain(images)), np.array(centred(images)), atol=100 * ULP)
+
+
+def test_a_power_keeps_signs_and_order_and_has_finite_gradients() -> None:
+    numbers = [-4.0, -0.25, -1e-30, 0.0, 1e-30, 0.25, 4.0]
+    found = powered(mx.array(numbers), 0.5)
+    expected = [-2, -0.5, -1e-15, 0, 1e-15, 0.5, 2]
+    np.testing.assert_allclose(np.array(found), expected, rtol=1e-5)
+    slopes = np.array(mx.grad(lambda x: powered(x, 0.5).sum())(mx.array(numbers)))
+    assert np.isfinite(slopes).all()
+    assert slopes[3] == 0
+    np.testing.assert_allclose(slopes[[0, 1, 5, 6]], [0.25, 1, 1, 0.25], rtol=1e-5)
 
 
 def test_without_a_centre_there_is_none_to_take() -> None:

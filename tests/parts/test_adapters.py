@@ -117,6 +117,16 @@ def test_whitening_changes_nothing_at_full_shrinkage_or_without_any_spread(
     np.testing.assert_allclose(embedded(ours, QUERIES), embedded(adapted, QUERIES), atol=1e-6)
 
 
+def test_whitening_sees_embeddings_raised_to_the_embedders_power() -> None:
+    images, labels = task(1)
+    ours = evolve(small_embedder("none"), power=0.5)
+    adapted = whiten()(ours, images, labels, euclidean(), 0)
+    matrix = np.array(adapted.backbone.matrix)
+    np.testing.assert_allclose(
+        embedded(adapted, QUERIES), embedded(ours, QUERIES) @ matrix, atol=1e-5
+    )
+
+
 # ------------------------------------------------------------------------------ copies
 
 

@@ -11,7 +11,7 @@ from ...core.draws import Ints
 from ...core.interfaces import Adapter, Metric
 from ...core.options import option, positive, share
 from ...core.seeding import generator
-from ..embedder import Embedder
+from ..embedder import Embedder, powered
 from .copies import COLOUR_HELP, CROP_HELP, SHARE, Images, augmentation, in_order, own
 
 
@@ -26,17 +26,18 @@ class WhitenOptions:
 
 
 class Mapped(nn.Module):
-    """A backbone, its embeddings times a matrix (d, d): (b, h, w, c) -> (b, d)."""
+    """A backbone, its embeddings `powered`, times a matrix (d, d): (b, h, w, c) -> (b, d)."""
 
-    def __init__(self, backbone: nn.Module, matrix: mx.array) -> None:
+    def __init__(self, backbone: nn.Module, matrix: mx.array, power: float = 1.0) -> None:
         super().__init__()
         self.backbone = backbone
         self.matrix = matrix
+        self.power = power
         self.embedding_dim = matrix.shape[1]
 
     def __call__(self, images: mx.array) -> mx.array:
         """Embed a batch."""
-        return self.backbone(images) @ self.matrix
+        return powered(self.backbone(images), self.power) @ self.matrix
 
 
 def whiten(options: WhitenOptions = WhitenOptions()) -> Adapter[Embedder]:
@@ -62,10 +63,10 @@ def whiten(options: WhitenOptions = WhitenOptions()) -> Adapter[Embedder]:
         of_row = np.tile(labels, options.views)
         matrix = _inverse_root(np.concatenate(rows).astype(np.float64), of_row, options.shrinkage)
         # Under l2 the lengths of the frozen embeddings need not be 1: the products' will be.
-        backbone = Mapped(mine.backbone, mx.array(matrix.astype(np.float32)))
+        backbone = Mapped(mine.backbone, mx.array(matrix.astype(np.float32)), mine.power)
         if mine.centre is not None:
             mine.centre.mean = mine.centre.mean @ backbone.matrix  # (x − c) C^(-1/2)
-        return evolve(mine, backbone=backbone.eval())
+        return evolve(mine, backbone=backbone.eval(), power=1.0)
 
     return adapt
 
