@@ -83,10 +83,9 @@ def onnx_model(
         reshape(-1, channels, height, width)
     _layers(graph, layers)
     if embedder.power != 1:
-        value = graph.value
+        signed = graph.value
         graph.add("Sign")
-        sign = graph.value
-        graph.value = value
+        sign, graph.value = graph.value, signed
         graph.add("Abs")
         graph.add("Pow", graph.constant(np.float32(embedder.power)))
         graph.add("Mul", sign)
