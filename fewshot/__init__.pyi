@@ -179,8 +179,14 @@ from .parts.losses.scores import proxy_nca as proxy_nca
 from .parts.losses.scores import soft_triple as soft_triple
 from .parts.losses.triplets import TripletOptions as TripletOptions
 from .parts.losses.triplets import triplet as triplet
+from .parts.metrics import EmdOptions as EmdOptions
+from .parts.metrics import braycurtis as braycurtis
+from .parts.metrics import canberra as canberra
+from .parts.metrics import chebyshev as chebyshev
 from .parts.metrics import cosine as cosine
+from .parts.metrics import emd as emd
 from .parts.metrics import euclidean as euclidean
+from .parts.metrics import mahalanobis as mahalanobis
 from .parts.metrics import manhattan as manhattan
 from .parts.metrics import sqeuclidean as sqeuclidean
 from .parts.miners import AngularTripletsOptions as AngularTripletsOptions

@@ -172,6 +172,22 @@ def a_norm_divided(_):
     return metric(lambda x, y: squares(unit(x), unit(y)))
 
 
+@CASES.breaks("finite gradient")
+def canberra_without_a_floor(_):
+    def fn(x, y):
+        total = mx.abs(x) + mx.abs(y)
+        return (mx.abs(x - y) / mx.where(total == 0, 1, total)).sum(-1)
+
+    return metric(fn, "identity", "symmetry", "triangle")
+
+
+@CASES.breaks("never negative")
+def a_form_that_is_not_definite(_):
+    """Mahalanobis's, squared, of a learned matrix that is not L'L."""
+    form = mx.array([1.0, -0.5, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0])
+    return metric(lambda x, y: ((x - y) ** 2 * form[mx.arange(x.shape[-1]) % 9]).sum(-1))
+
+
 @CASES.breaks("pair alone")
 def relative_to_the_farthest(_):
     def fn(x, y):

@@ -34,7 +34,7 @@ OTHERS: dict[str, list[dict[str, Any]]] = {
     "simplecnn": [{"dropout": 0.5, "order": "norm-relu", "channels": (2, 3)}],
     "asl-synthetic": [{"images": 2, "size": 32}],
 }
-# There are many, and each is its formula in float64 besides (tests/parts).
+# There are many, or dear ones, and each is its formula in float64 besides (tests/parts).
 FEWER = settings(max_examples=settings().max_examples // 3)
 # Options in place of the default ones, where these are dear.
 CHEAPER: dict[str, dict[str, Any]] = {
@@ -87,7 +87,7 @@ def test_every_component_keeps_every_law(
     if entry.kind not in ("preset", "study"):
         chosen = entry.component.options(**options)
     try:
-        fewer = FEWER if entry.kind in ("loss", "miner") else None
+        fewer = FEWER if entry.kind in ("loss", "miner", "metric") else None
         outcomes = list(try_part(entry, REGISTRY, chosen, fewer))
     except DataError as error:
         if entry.name in files or entry.kind != "dataset":
