@@ -227,3 +227,5 @@ from .parts.transforms import gaussian_blur as gaussian_blur
 from .parts.transforms import horizontal_flip as horizontal_flip
 from .parts.transforms import normalise as normalise
 from .parts.transforms import random_resized_crop as random_resized_crop
+from .parts.varied import VariedOptions as VariedOptions
+from .parts.varied import varied as varied

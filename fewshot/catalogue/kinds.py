@@ -76,8 +76,9 @@ KINDS = {
             plural="losses",
         ),
         Kind(
-            "sampler", "Sampler", takes=("options", "labels", "groups"), may_take=("role",),
-            sections=("sampler",), flag="--loss prototypical --sampler",
+            "sampler", "Sampler", takes=("options", "labels", "groups"),
+            may_take=("role", "parents"), sections=("sampler",),
+            flag="--loss prototypical --sampler",
         ),
         Kind("miner", "Miner", may_take=_WIDTH, sections=("miner",), flag="--miner"),
         Kind(

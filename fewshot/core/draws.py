@@ -14,6 +14,8 @@ Roles = NDArray[np.str_]  # of images, in an episode: each one of `ROLES`
 Layout = Literal["pairs", "triplets", "episode", "batch"]  # of what a loss compares
 DrawLayout = Literal["pairs", "triplets", "episode", "labelled"]
 Grouping = Literal["separate", "mixed"]
+Within = Literal["any", "parent"]  # which classes a draw puts together
+Parents = Sequence[str]  # of each class of a data set, by its id, what it belongs to
 ROLES = ("support", "query", "both")
 Protocol = Literal["episodes", "leave-one-out"]  # which draws an evaluation is made of
 

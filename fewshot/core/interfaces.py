@@ -19,7 +19,7 @@
 
 The factory of a metric, loss, head or miner that has a parameter `embedding_dim` is given that of
 the backbone, which is made first, and that of a head that has a parameter `has_text` whether this
-embeds names; that of a sampler that has a parameter `role` is given the data set's.
+embeds names; that of a sampler that has a parameter `role`, or `parents`, is given the data set's.
 The factory of a backbone that has a parameter `saved` is given, where it is made again, the arrays
 that were saved of it by name, else nothing: for one whose shapes its options do not tell.
 
@@ -406,9 +406,9 @@ class Dataset(Protocol):
     None: images of one shot or signer share a number; item i: (h, w, c) uint8, asked for from
     several threads, DataError where it cannot be read. Optional: `split`, a `ClassSplit` of its
     own; `role` (n,), of each image "support", "query" or "both", what it may be in an episode;
-    `names`, what to call each image (its file); and `load(progress)`, all images at once as
-    (n, h, w, c), where that is faster (`progress(done, total)` or None). `--data PATH` sets the
-    option `path`.
+    `parents`, of each class the name of what it belongs to, such as its alphabet; `names`, what to
+    call each image (its file); and `load(progress)`, all images at once as (n, h, w, c), where that
+    is faster (`progress(done, total)` or None). `--data PATH` sets the option `path`.
     """
 
     @property

@@ -26,8 +26,8 @@ class ArrayDataset:
 
     `files_sha256` stands for the names and contents of the files they were decoded from.
     `role`: "support", "query" or "both" of each image, where not every one may be either.
-    Raises DataError for another type or shape, unequal lengths, labels out of range or a role that
-    is none.
+    `parents`: of each class, the name of what it belongs to. Raises DataError for another type or
+    shape, unequal lengths, labels out of range or a role that is none.
     """
 
     images: NDArray[np.uint8]
@@ -38,6 +38,7 @@ class ArrayDataset:
     split: ClassSplit | None = None
     files_sha256: str | None = None
     role: Roles | None = None
+    parents: Sequence[str] | None = None
 
     def __attrs_post_init__(self) -> None:
         if self.images.dtype != np.uint8 or self.images.ndim != 4:
@@ -49,6 +50,8 @@ class ArrayDataset:
         ):  # fmt: skip
             if values is not None and len(values) != len(self.images):
                 raise DataError(f"{len(self.images)} images, but {len(values)} {what}")
+        if self.parents is not None and len(self.parents) != len(self.classes):
+            raise DataError(f"{len(self.classes)} classes, but {len(self.parents)} parents")
         if len(set(self.classes)) != len(self.classes):
             raise DataError("two classes have one name")
         if self.role is not None and not np.isin(self.role, ROLES).all():
@@ -140,6 +143,7 @@ def decode(
         split=getattr(dataset, "split", None),
         files_sha256=files_sha256,
         role=getattr(dataset, "role", None),
+        parents=getattr(dataset, "parents", None),
     )
 
 

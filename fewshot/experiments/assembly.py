@@ -215,8 +215,10 @@ def build(
     if config.training.steps:
         with _naming(dataset.classes):
             training = only(dataset.labels, class_ids(dataset, split.train))
-            role = getattr(dataset, "role", None)
-            sampler = part("sampler", config.sampler, training, dataset.groups, role=role)
+            role, parents = (getattr(dataset, name, None) for name in ("role", "parents"))
+            sampler = part(
+                "sampler", config.sampler, training, dataset.groups, role=role, parents=parents
+            )
         proxies = proxies_of(sampler, loss, dim, config.seed)
     learned = Learned(
         embedder.backbone, metric, loss, head, proxies, embedder.centre, learner.module

@@ -7,12 +7,31 @@ import numpy as np
 from attrs import frozen
 from numpy.typing import NDArray
 
-from ..core.draws import Episode, EpisodeBlock, Grouping, Ints, Roles, in_blocks
+from ..core.draws import (
+    Episode,
+    EpisodeBlock,
+    Grouping,
+    Ints,
+    Parents,
+    Roles,
+    Within,
+    in_blocks,
+)
 from ..core.errors import ClassTooSmallError
 from ..core.interfaces import Sampler
 from ..core.options import at_least, option, positive
 from ..core.seeding import generator
-from .pools import GROUPS_HELP, Masks, Places, groups_used, pools_of, require_classes, sides
+from .pools import (
+    GROUPS_HELP,
+    WITHIN_HELP,
+    Masks,
+    Places,
+    families,
+    groups_used,
+    pools_of,
+    require_classes,
+    sides,
+)
 
 # Episodes are drawn a block at a time, keyed by (seed, index // block), in tables with an entry for
 # every image of every class of every episode: at most this many entries and this many episodes.
@@ -127,6 +146,7 @@ class EpisodesOptions:
     k_shot: int = option(5, "support images per class", positive)
     n_query: int = option(15, "query images per class", positive)
     groups: Grouping = option("separate", GROUPS_HELP)
+    within: Within = option("any", WITHIN_HELP)
 
 
 def _check_deal(
@@ -208,17 +228,25 @@ def _short(class_id: int, have: int, n_query: int) -> ClassTooSmallError:
 
 
 def episodes(
-    options: EpisodesOptions, labels: Ints, groups: Ints | None = None, role: Roles | None = None
+    options: EpisodesOptions,
+    labels: Ints,
+    groups: Ints | None = None,
+    role: Roles | None = None,
+    parents: Parents | None = None,
 ) -> Sampler[Episode]:
     """N-way K-shot episodes (Vinyals et al. 2016): support and query share no image, nor group.
 
-    `role`: of each image, "support", "query" or "both", where it cannot be either.
+    `role`: of each image, "support", "query" or "both", where it cannot be either. `parents`: of
+    each class id, what it belongs to; where classes are of one parent, every parent of at least
+    `n_way` is as likely.
     """
     by_class = pools_of(labels)
     groups = groups_used(groups, options.groups)
     require_classes(by_class, options.n_way, f"n_way {options.n_way}")
     _check_deal(by_class, groups, role, options.k_shot, options.n_query)
     pools = _Pools.of(by_class, groups, role)
+    together = families(list(by_class), parents, options.within, options.n_way)
+    table, sizes = _padded(together).T, np.array([len(family) for family in together])
     n_way, k_shot, n_query = options.n_way, options.k_shot, options.n_query
     size = pools.block(n_way, _EPISODES)
     support_labels, query_labels = (np.repeat(np.arange(n_way), k) for k in (k_shot, n_query))
@@ -227,8 +255,9 @@ def episodes(
     def dealt(seed: int, number: int) -> tuple[Ints, Ints, Ints, Ints]:
         """Support (e, s), query (e, q), possible queries (e, n_way) and classes (e, n_way)."""
         rng = generator(seed, "episodes", number)
-        every = np.repeat(np.arange(len(pools.ids))[:, None], size, axis=1)
-        _shuffle(rng, every, np.full(size, len(pools.ids)), n_way)
+        family = rng.integers(len(sizes), size=size) if len(sizes) > 1 else np.zeros(size, np.int64)
+        every = np.ascontiguousarray(table[:, family])
+        _shuffle(rng, every, sizes[family], n_way)
         classes = np.ascontiguousarray(every[:n_way].T)
         support, rest, n_rest = pools.deal(rng, classes, k_shot)
         _shuffle(rng, rest, n_rest, n_query)

@@ -4,24 +4,29 @@ Every factory takes (options, labels (n,), groups (n,) or None) and returns a `S
 indices in a draw are positions in `labels`; entries labelled -1 are never drawn.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 from attrs import frozen
 
 from ..core.components import Component
-from ..core.draws import Grouping, Ints, Labelled, Pairs, Triplets
+from ..core.draws import Grouping, Ints, Labelled, Pairs, Parents, Roles, Triplets, Within
 from ..core.interfaces import Sampler
 from ..core.options import at_least, option, positive, share
 from ..core.seeding import generator
 from .episodes import EpisodesOptions, episodes
 from .pools import (
     GROUPS_HELP,
+    WITHIN_HELP,
     apart,
     batch_pools,
+    families,
     groups_used,
     pools_of,
     require_classes,
     require_images,
 )
+from .varied import VariedOptions, varied
 
 # ------------------------------------------------------------------------------- pairs
 
@@ -61,6 +66,12 @@ def pairs(options: PairsOptions, labels: Ints, groups: Ints | None = None) -> Sa
     return Sampler(draw=draw, layout="pairs")
 
 
+_AGAIN_HELP = (
+    "draw images again where a class has fewer than per_class, or than that many groups, in place "
+    "of refusing"
+)
+
+
 @frozen
 class BalancedOptions:
     """Options of a class-balanced batch."""
@@ -68,26 +79,43 @@ class BalancedOptions:
     classes: int = option(14, "classes in a batch, at the most", at_least(2))
     per_class: int = option(5, "images of each", at_least(2))
     groups: Grouping = option("separate", GROUPS_HELP)
+    within: Within = option("any", WITHIN_HELP)
+    replacement: bool = option(False, _AGAIN_HELP)
 
 
 def _balanced(
-    rng: np.random.Generator,
-    pools: dict[int, Ints],
+    options: "BalancedOptions | ProxiesOptions",
+    labels: Ints,
     groups: Ints | None,
-    classes: int,
-    per_class: int,
-) -> Ints:
-    chosen = rng.choice(np.array(list(pools)), min(classes, len(pools)), replace=False)
-    return np.concatenate([apart(rng, pools[c], groups, per_class) for c in chosen])
+    parents: Parents | None,
+    name: str,
+) -> tuple[dict[int, Ints], Callable[[np.random.Generator], Ints]]:
+    """Images by class, and what draws a batch of them, for the sampler `name`."""
+    grouping = options.groups if isinstance(options, BalancedOptions) else "mixed"
+    again, per_class = options.replacement, options.per_class
+    pools, groups = batch_pools(labels, groups, grouping, per_class, name, again)
+    ids = np.array(list(pools))
+    together = families(list(pools), parents, options.within, 2)
+
+    def batch(rng: np.random.Generator) -> Ints:
+        family = ids[together[rng.integers(len(together)) if len(together) > 1 else 0]]
+        chosen = rng.choice(family, min(options.classes, len(family)), replace=False)
+        return np.concatenate([apart(rng, pools[c], groups, per_class, again) for c in chosen])
+
+    return pools, batch
 
 
-def all_pairs(options: BalancedOptions, labels: Ints, groups: Ints | None = None) -> Sampler[Pairs]:
+def all_pairs(
+    options: BalancedOptions,
+    labels: Ints,
+    groups: Ints | None = None,
+    parents: Parents | None = None,
+) -> Sampler[Pairs]:
     """All pairs of a batch of `classes` x `per_class` images (Hermans et al. 2017's PK batch)."""
-    pools, groups = batch_pools(labels, groups, options.groups, options.per_class, "all-pairs")
+    _, batch = _balanced(options, labels, groups, parents, "all-pairs")
 
     def draw(seed: int, index: int) -> Pairs:
-        rng = generator(seed, "all-pairs", index)
-        items = _balanced(rng, pools, groups, options.classes, options.per_class)
+        items = batch(generator(seed, "all-pairs", index))
         left, right = np.triu_indices(len(items), k=1)
         return Pairs(items, left, right, labels[items[left]] == labels[items[right]])
 
@@ -98,29 +126,31 @@ def all_pairs(options: BalancedOptions, labels: Ints, groups: Ints | None = None
 
 
 def balanced(
-    options: BalancedOptions, labels: Ints, groups: Ints | None = None
+    options: BalancedOptions,
+    labels: Ints,
+    groups: Ints | None = None,
+    parents: Parents | None = None,
 ) -> Sampler[Labelled]:
     """A batch of `classes` x `per_class` images, each to be compared with all the others.
 
     For losses of batches, and for miners (Hermans et al. 2017's PK batch).
     """
-    pools, groups = batch_pools(labels, groups, options.groups, options.per_class, "balanced")
-    return _labelled(options, labels, pools, groups, "balanced")
+    return _labelled(options, labels, groups, parents, "balanced")
 
 
 def _labelled(
     options: "BalancedOptions | ProxiesOptions",
     labels: Ints,
-    pools: dict[int, Ints],
     groups: Ints | None,
+    parents: Parents | None,
     name: str,
     centres: int = 1,
 ) -> Sampler[Labelled]:
+    pools, batch = _balanced(options, labels, groups, parents, name)
     ids = np.array(list(pools))
 
     def draw(seed: int, index: int) -> Labelled:
-        rng = generator(seed, name, index)
-        items = _balanced(rng, pools, groups, options.classes, options.per_class)
+        items = batch(generator(seed, name, index))
         return Labelled(items, np.searchsorted(ids, labels[items]), tuple(pools))
 
     return Sampler(draw=draw, layout="labelled", centres=centres)
@@ -133,16 +163,23 @@ class ProxiesOptions:
     classes: int = option(14, "classes in a batch, at the most", positive)
     per_class: int = option(5, "images of each", positive)
     centres: int = option(1, "proxies of each class, of which the nearest counts", positive)
+    within: Within = option("any", WITHIN_HELP)
+    replacement: bool = option(False, _AGAIN_HELP)
 
 
-def proxies(options: ProxiesOptions, labels: Ints, groups: Ints | None = None) -> Sampler[Labelled]:
+def proxies(
+    options: ProxiesOptions,
+    labels: Ints,
+    groups: Ints | None = None,
+    role: Roles | None = None,
+    parents: Parents | None = None,
+) -> Sampler[Labelled]:
     """A batch of `classes` x `per_class` images, each to be told by its class's learned proxies.
 
     Several `centres` leave room for a class of several looks (Deng et al. 2020). Images are not
-    compared with each other, so their groups do not matter.
+    compared with each other, so their groups and roles do not matter.
     """
-    pools, _ = batch_pools(labels, None, "mixed", options.per_class, "proxies")
-    return _labelled(options, labels, pools, None, "proxies", options.centres)
+    return _labelled(options, labels, None, parents, "proxies", options.centres)
 
 
 # ---------------------------------------------------------------------------- triplets
@@ -156,17 +193,22 @@ class TripletsOptions:
     per_class: int = option(6, "images of each", at_least(2))
     triplets: int = option(1024, "triplets drawn among the batch's images", positive)
     groups: Grouping = option("separate", GROUPS_HELP)
+    within: Within = option("any", WITHIN_HELP)
 
 
 def triplets(
-    options: TripletsOptions, labels: Ints, groups: Ints | None = None
+    options: TripletsOptions,
+    labels: Ints,
+    groups: Ints | None = None,
+    parents: Parents | None = None,
 ) -> Sampler[Triplets]:
     """Random triplets among the images of a class-balanced batch."""
-    pools, groups = batch_pools(labels, groups, options.groups, options.per_class, "triplets")
+    like = BalancedOptions(options.classes, options.per_class, options.groups, options.within)
+    _, batch = _balanced(like, labels, groups, parents, "triplets")
 
     def draw(seed: int, index: int) -> Triplets:
         rng = generator(seed, "triplets", index)
-        items = _balanced(rng, pools, groups, options.classes, options.per_class)
+        items = batch(rng)
         t, per_class = options.triplets, options.per_class
         n_classes = len(items) // per_class
         own = rng.integers(n_classes, size=t)
@@ -199,6 +241,12 @@ COMPONENTS = (
         "random triplets of a class-balanced batch",
     ),
     Component("episodes", episodes, EpisodesOptions, "N-way K-shot episodes"),
+    Component(
+        "varied",
+        varied,
+        VariedOptions,
+        "episodes of many ways and shots, unequal among classes",
+    ),
     Component(
         "balanced",
         balanced,

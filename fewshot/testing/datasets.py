@@ -240,6 +240,16 @@ def role(tried: Tried) -> None:
         fail(f"a role is '{wrong[0]}': each is one of {', '.join(ROLES)}")
 
 
+@law(when=_has("parents"))
+def parents(tried: Tried) -> None:
+    """`parents` says of every class what it belongs to, by name."""
+    found, n = tried.optional("parents"), len(tried.data.classes)
+    if isinstance(found, str) or not all(isinstance(name, str) for name in found):
+        fail(f"parents are {found!r:.80}, where a name of each class is due")
+    if len(found) != n:
+        fail(f"there are {n} classes and {len(found)} parents")
+
+
 @law(when=_has("names"))
 def names(tried: Tried) -> None:
     """`names` has a different name for every image, by which episodes are written down."""

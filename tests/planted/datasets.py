@@ -25,6 +25,7 @@ class Data:
     item: object = None
     load: object = None
     role: object = None
+    parents: object = None
 
     def __getitem__(self, index):
         return (self.item or picture)(index)
@@ -214,6 +215,16 @@ def loaded_in_another_order(_):
 # ------------------------------------------------------------------------------ odd and sound
 
 
+@CASES.breaks("parents")
+def a_parent_of_every_image(_):
+    return data(parents=["x", "y"] * 10)
+
+
+@CASES.breaks("parents")
+def parents_by_number(_):
+    return data(parents=np.arange(5))
+
+
 @CASES.sound
 def plain(_):
     return data()
@@ -225,6 +236,7 @@ def with_everything(_):
         groups=np.arange(20) // 2, split=ClassSplit(["a", "b"], ["c"], ["d", "e"]),
         names=[f"{i}.png" for i in range(20)],
         role=np.array(["support", "query", "both", "query"] * 5),
+        parents=("x", "y", "x", "y", "x"),
         load=lambda progress: np.stack([picture(i) for i in range(20)]),
     )  # fmt: skip
 

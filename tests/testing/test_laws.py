@@ -50,6 +50,7 @@ CHEAPER: dict[str, dict[str, Any]] = {
     "reptile": {"inner_steps": 2},
     "tim": {"steps": 5},
     "transductive-finetune": {"steps": 2},
+    "varied": {"min_way": 2, "max_way": 4, "max_query": 2, "max_support": 20},
 }
 CASES = [
     (entry, options)

@@ -50,6 +50,12 @@ class Omniglot:
     names: tuple[str, ...]
     split: ClassSplit
 
+    @property
+    def parents(self) -> tuple[str, ...]:
+        """Of each character its alphabet, turned as it is."""
+        of = (name.split("/") for name in self.classes)
+        return tuple("/".join([alphabet, *turn]) for alphabet, _, *turn in of)
+
     def __getitem__(self, index: int) -> NDArray[np.uint8]:
         """Image `index`; DataError, naming the file, where it cannot be read."""
         turn, i = divmod(index, len(self.drawings))
