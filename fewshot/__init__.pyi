@@ -145,6 +145,10 @@ from .parts.heads.transductive import label_propagation as label_propagation
 from .parts.heads.transductive import laplacian_shot as laplacian_shot
 from .parts.heads.transductive import pt_map as pt_map
 from .parts.heads.transductive import tim as tim
+from .parts.losses.around import CrossBatchOptions as CrossBatchOptions
+from .parts.losses.around import RotationOptions as RotationOptions
+from .parts.losses.around import cross_batch as cross_batch
+from .parts.losses.around import rotation as rotation
 from .parts.losses.batches import AngularOptions as AngularOptions
 from .parts.losses.batches import CircleOptions as CircleOptions
 from .parts.losses.batches import LiftedStructureOptions as LiftedStructureOptions

@@ -124,7 +124,10 @@ class Loss:
     `soft`: of "episode", whether in the place of labels it takes targets (…, q, n_way) too, rows
     >= 0 that sum to 1, as a mixer makes them; rows of one 1 cost what the labels cost.
     `centres(distances (…, k))` -> (…): how those to the k proxies of one class become one; None:
-    the nearest.
+    the nearest. `memory`: of labelled images, how many of earlier batches stand beside the others
+    of each, as they were embedded then; until there are, others of the batch in their place.
+    `auxiliary(backbone, images (b, h, w, c))` -> values, whose mean is added to the loss; what it
+    learns is a part of `fn`.
     """
 
     fn: "Callable[..., mx.array]"
@@ -134,6 +137,8 @@ class Loss:
     draws: DrawLayout | None = None
     soft: bool = False
     centres: "Callable[[mx.array], mx.array] | None" = None
+    memory: int = 0
+    auxiliary: "Callable[[nn.Module, mx.array], mx.array] | None" = None
 
 
 @frozen

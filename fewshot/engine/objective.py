@@ -24,6 +24,25 @@ from ..core.seeding import mlx_seed
 from ..parts.embedder import Embedder
 
 Arrays = Mapping[str, mx.array]
+
+
+class Memory(nn.Module):
+    """The last n embeddings and their labels, the newest first; a label of -1: none yet."""
+
+    def __init__(self, n: int, embedding_dim: int) -> None:
+        super().__init__()
+        self.embeddings = mx.zeros((n, embedding_dim))
+        self.labels = mx.full((n,), -1, mx.int32)
+        self.freeze()
+
+    def keep(self, embeddings: mx.array, labels: mx.array) -> None:
+        """Put these in front; the oldest are forgotten."""
+        n = len(self.labels)
+        labels = labels.astype(mx.int32)
+        self.embeddings = mx.concatenate([mx.stop_gradient(embeddings), self.embeddings])[:n]
+        self.labels = mx.concatenate([labels, self.labels])[:n]
+
+
 Values = tuple[mx.array, mx.array | None]  # a loss's values, and how much each counts
 
 
@@ -32,7 +51,8 @@ class Learned(nn.Module):
 
     `backbone`; `metric`, `loss`, `head` and `learner` where they have learned parts; `proxies`
     (n_way · centres, d), vectors of classes that an episode loss compares labelled images with;
-    `centre`, which an embedder may subtract outside training, is only kept here.
+    `memory` of a loss that has one; `centre`, which an embedder may subtract outside training, is
+    only kept here.
     """
 
     def __init__(
@@ -59,6 +79,8 @@ class Learned(nn.Module):
                 self[name] = part
         if proxies is not None:
             self.proxies = proxies
+        if loss is not None and loss.memory:
+            self.memory = Memory(loss.memory, backbone.embedding_dim)
 
     def train(self, mode: bool = True) -> "Learned":
         """Set the mode of all parts; what is frozen, with its running statistics, stays in eval."""
@@ -119,7 +141,7 @@ class Objective:
     layout: DrawLayout
 
     def __call__(self, batch: Batch) -> tuple[mx.array, mx.array]:
-        """Mean of all values, and the share above 0."""
+        """Mean of all values, with the auxiliary ones' added, and the share above 0."""
         embeddings = self.embedder(batch.images)
         found, start = [], 0
         for draw, size, n_way in zip(batch.draws, batch.sizes, batch.n_ways, strict=True):
@@ -129,7 +151,10 @@ class Objective:
             start += size
         every, counts = (mx.concatenate(list(part)) for part in zip(*found, strict=True))
         total = mx.maximum(counts.sum(), 1e-12)
-        return (every * counts).sum() / total, ((every > 0) * counts).sum() / total
+        mean = (every * counts).sum() / total
+        if self.loss.auxiliary is not None:
+            mean = mean + self.loss.auxiliary(self.embedder.backbone, batch.images).mean()
+        return mean, ((every > 0) * counts).sum() / total
 
     def values(self, embeddings: mx.array, draw: Arrays, n_way: int) -> Values:
         """The loss's values of one draw's embeddings, and how much each counts; None: alike."""
@@ -164,11 +189,26 @@ def _proxies(o: Objective, x: mx.array, draw: Arrays, n_way: int) -> Values:
 
 
 def _against_others(o: Objective, x: mx.array, labels: mx.array) -> tuple[mx.array, mx.array]:
-    """Distances (b, b − 1) of each image to the others, and the others' labels."""
+    """Distances (b, m) of each image to the others, and the others' labels.
+
+    m is b − 1, and with a memory as many more as that holds: while some of these are none yet,
+    columns of the batch's own stand in their place.
+    """
     b = len(x)
+    distances = without_own(o.metric.table(x, x))
+    others = without_own(mx.broadcast_to(labels, (b, b)))
+    if not o.loss.memory:
+        return distances, others
+    memory = o.learned.memory
+    n = len(memory.labels)
+    there, own = memory.labels >= 0, mx.arange(n) % (b - 1)
+    earlier = mx.where(there, o.metric.table(x, memory.embeddings), distances[:, own])
+    of_earlier = mx.where(there, memory.labels, others[:, own])
+    if o.learned.training:
+        memory.keep(x, labels)
     return (
-        without_own(o.metric.table(x, x)),
-        without_own(mx.broadcast_to(labels, (b, b))),
+        mx.concatenate([distances, earlier], axis=1),
+        mx.concatenate([others, of_earlier.astype(others.dtype)], axis=1),
     )
 
 
@@ -289,6 +329,17 @@ def check_fits(
             f"triplets: here the loss wants '{loss.layout}' and the sampler gives "
             f"'{sampler.layout}' draws (--miner none, or --sampler balanced)"
         )
+    if loss.memory and sampler.layout != "labelled":
+        raise ConfigError(
+            "a loss with a memory compares labelled images with those of earlier batches, and the "
+            f"sampler gives '{sampler.layout}' draws (--sampler balanced)"
+        )
+    of_batch = loss.fn if loss.layout == "batch" else miner.mask
+    if loss.memory and of_batch is not None and not _takes_others(of_batch):
+        raise ConfigError(
+            "a loss with a memory compares a batch with images outside it, and the loss, or the "
+            "miner, takes those of the batch alone: take another (--miner none)"
+        )
     if mixer.mix is not None and (
         sampler.layout != "labelled" or loss.layout != "episode" or not loss.soft
     ):
@@ -323,6 +374,16 @@ def check_fits(
             f"the loss's margin {loss.margin:g} is out of reach: this metric is at most {upper:g} "
             "between embeddings of length 1"
         )
+
+
+def _takes_others(fn: Callable[..., mx.array]) -> bool:
+    """Whether it takes distances of 3 images to 5 others."""
+    labels, others = mx.array([0, 0, 1]), mx.array([[0, 1, 0, 1, 2]] * 3)
+    try:
+        mx.eval(fn(mx.ones((3, 5)), labels, others))
+    except ValueError:
+        return False
+    return True
 
 
 def check_learned(objective: Objective, draw: Draw, shape: tuple[int, int, int]) -> None:

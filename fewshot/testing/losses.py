@@ -99,6 +99,8 @@ def made(loss: Any) -> None:
         fail(f"draws is '{loss.draws}': '{loss.layout}' is served by {' or '.join(serving)}")
     if loss.soft and loss.layout != "episode":
         fail(f"soft, of '{loss.layout}': targets are for a loss of \"episode\"")
+    if loss.memory < 0 or (loss.memory and loss.layout == "episode"):
+        fail(f"memory = {loss.memory} of '{loss.layout}': >= 0 is due, 0 for a loss of scores")
     unknown = sorted(loss.requires - set(get_args(Law)))
     if unknown:
         fail(f"requires '{unknown[0]}', no law of a metric: these are {', '.join(get_args(Law))}")
@@ -171,6 +173,37 @@ def finite_gradient(loss: Loss, inputs: Inputs) -> None:
     for gradient in _gradients(loss, inputs):
         if not np.isfinite(gradient).all():
             fail(f"a gradient is {gradient[~np.isfinite(gradient)][0]} for {_told(loss, inputs)}")
+
+
+def _has_auxiliary(loss: Loss) -> bool:
+    return loss.auxiliary is not None
+
+
+class _Means(nn.Module):
+    """A backbone: the weighted means of the channels of images (b, h, w, 3)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = mx.ones(3)
+
+    def __call__(self, images: mx.array) -> mx.array:
+        return images.mean(axis=(1, 2)) * self.weight
+
+
+@law(when=_has_auxiliary, seed=st.integers(0, 99), b=st.integers(1, 9))
+def auxiliary(loss: Loss, seed: int, b: int) -> None:
+    """What `auxiliary` adds is finite, of any number of images; the backbone's gradient, too."""
+    images = np.random.default_rng(seed).random((b, 4, 4, 3), np.float32)
+    backbone = _Means()
+
+    def mean(images: mx.array) -> mx.array:
+        assert loss.auxiliary is not None
+        return loss.auxiliary(backbone, images).mean()
+
+    value, gradient = nn.value_and_grad(backbone, mean)(mx.array(images))
+    for name, found in (("value", value), ("gradient", gradient["weight"])):
+        if not np.isfinite(np.array(found)).all():
+            fail(f"the {name} is {found} for {b} images")
 
 
 def _fitting(loss: Loss) -> Metric | None:

@@ -401,6 +401,38 @@ def both_ways_by_places(_):
     return Loss(fn, "batch")
 
 
+@CASES.breaks("made")
+def a_memory_of_scores(_):
+    return Loss(prototypical().fn, "episode", memory=4)
+
+
+@CASES.breaks("auxiliary")
+def a_spread_of_one_image(_):
+    """The standard deviation over images, sample by sample: of one image 0 / 0."""
+
+    def spread(backbone, images):
+        x = backbone(images)
+        return ((x - x.mean(axis=0)) ** 2).sum(axis=0) / (len(x) - 1)
+
+    return Loss(contrast, "pairs", margin=1.0, auxiliary=spread)
+
+
+@CASES.breaks("auxiliary")
+def the_root_of_a_difference(_):
+    return Loss(
+        contrast, "pairs", margin=1.0,
+        auxiliary=lambda backbone, images: mx.sqrt(backbone(images) - backbone(images)),
+    )  # fmt: skip
+
+
+@CASES.sound
+def shrinking_embeddings(_):
+    return Loss(
+        contrast, "pairs", margin=1.0,
+        auxiliary=lambda backbone, images: (backbone(images) ** 2).sum(axis=-1),
+    )  # fmt: skip
+
+
 @CASES.sound
 def soft_margin(_):
     return Loss(lambda near, far: nn.softplus(near - far), "triplets")

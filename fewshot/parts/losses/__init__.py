@@ -1,10 +1,11 @@
 """Losses: functions of distances or scores, whose values training averages."""
 
-from . import batches, pairs, scores, triplets
+from . import around, batches, pairs, scores, triplets
 
 COMPONENTS = (
     *pairs.COMPONENTS,
     *triplets.COMPONENTS,
     *scores.COMPONENTS,
     *batches.COMPONENTS,
+    *around.COMPONENTS,
 )
