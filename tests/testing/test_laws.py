@@ -85,7 +85,7 @@ def test_every_component_keeps_every_law(
     if entry.name in files:
         options = {"path": files[entry.name]}
     chosen = None
-    if entry.kind not in ("preset", "study"):
+    if options and entry.kind not in ("preset", "study"):
         chosen = entry.component.options(**options)
     try:
         fewer = FEWER if entry.kind in ("loss", "miner", "metric") else None
