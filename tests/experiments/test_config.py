@@ -116,12 +116,16 @@ def values_of(kind: Any, validator: Any) -> st.SearchStrategy[Any]:
     return values_of(present[0], validator)
 
 
+def plain_options(cls: type) -> list[Any]:
+    """The options of a class that name no other component."""
+    attrs.resolve_types(cls)
+    return [f for f in attrs.fields(cls) if f.name not in component_options(cls)]
+
+
 def tables_of(cls: type) -> st.SearchStrategy[dict[str, Any]]:
     """Some of an options class's options, with values that it takes."""
-    attrs.resolve_types(cls)
-    plain = [f for f in attrs.fields(cls) if f.name not in component_options(cls)]
     return st.fixed_dictionaries(
-        {}, optional={f.name: values_of(f.type, f.validator) for f in plain}
+        {}, optional={f.name: values_of(f.type, f.validator) for f in plain_options(cls)}
     )
 
 
@@ -619,8 +623,7 @@ def wrong_for(kind: Any) -> list[Any]:
 def test_a_wrong_type_is_named_with_its_key_value_and_what_is_wanted(
     key: str, name: str, cls: type
 ):
-    attrs.resolve_types(cls)
-    for field in attrs.fields(cls):
+    for field in plain_options(cls):
         for value in wrong_for(field.type):
             text = error(section(key, name, **{field.name: value}))
             assert f"{key}.{field.name}" in text
