@@ -54,8 +54,8 @@ class Embedder:
     normalize: Literal["none", "l2"] = "l2"
     crops: Literal["one", "five"] = "one"
     centre: Centre | None = None
-    fitted: Head | None = None
     power: float = 1.0
+    fitted: Head | None = None
 
     def for_any_classes(self) -> "Embedder":
         """Itself; ConfigError where a head was fitted with it, which knows its classes alone."""
