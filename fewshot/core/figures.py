@@ -38,6 +38,10 @@ class KShotRow:
     `digest` names the episodes: equal digests, equal episodes. `protocol` "leave-one-out": every
     image is asked once, `episodes` are folds, `k_shot` is the fewest support images that a query's
     class had, `per_episode` 0 or 1 of each image, `ci95` Wilson's over images.
+
+    `dirichlet` above 0: the classes' shares of the queries were drawn from a Dirichlet distribution
+    of it, and an episode's accuracy is over its queries, not the mean over its classes. `balance`:
+    mean entropy of these shares over log n_way, 1 where there are as many queries of each.
     """
 
     k_shot: int
@@ -58,6 +62,8 @@ class KShotRow:
     digest: str
     adapter: AdapterGain | None = None
     protocol: str = "episodes"
+    dirichlet: float = 0.0
+    balance: float = 1.0
 
 
 @frozen
@@ -204,11 +210,13 @@ class StudyFigures:
     published: float | None = None
     lower_next: float | None = None
     protocol: str = "episodes"
+    dirichlet: float = 0.0
+    balance: float = 1.0
 
 
-def part_of(row: KShotRow | StudyFigures) -> tuple[str, int, str]:
-    """What the rows of one table share: protocol, n_way and grouping."""
-    return row.protocol, row.n_way, row.groups
+def part_of(row: KShotRow | StudyFigures) -> tuple[str, int, str, float]:
+    """What the rows of one table share: protocol, n_way, grouping and shares of queries."""
+    return row.protocol, row.n_way, row.groups, row.dirichlet
 
 
 @frozen
@@ -257,6 +265,7 @@ class PairedRows:
     groups: str
     draws: PairedTest
     classes: PairedTest
+    dirichlet: float = 0.0
 
 
 @frozen

@@ -54,6 +54,7 @@ def evaluate_adapted(
     memory: int = 256,
     progress: Callable[[int], object] | None = None,
     once: bool = False,
+    by_query: bool = False,
 ) -> tuple[Evaluation, float]:
     """`evaluate`, each episode with a copy of the embedder adapted to its support.
 
@@ -77,7 +78,7 @@ def evaluate_adapted(
                 answers = predict(rows, episode, fitted or head, metric, memory)
                 yield EpisodeBlock.of([episode]), answers[None]
 
-    evaluation = tally(answered(), dataset.classes, names, once)
+    evaluation = tally(answered(), dataset.classes, names, once, by_query)
     return evaluation, float(np.mean(seconds))
 
 

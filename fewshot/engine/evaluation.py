@@ -30,6 +30,8 @@ class Evaluation:
     classes, which reflects how few they are. `confusion` (c, c): queries of class row answered
     as class column. `digest` names the episodes: equal digests, equal episodes. Where every image
     is asked once, each is an episode: `per_episode` (q,) is 0 or 1, `ci95` Wilson's over images.
+    `balance`: how evenly the queries of an episode are spread over its classes, the mean entropy
+    of their shares over log n_way: 1 where there are as many of each, 0 where all are of one.
     """
 
     accuracy: float
@@ -40,6 +42,7 @@ class Evaluation:
     confusion: Ints
     classes: tuple[str, ...]
     digest: str
+    balance: float = 1.0
 
 
 Rows = NDArray[np.float32]
@@ -206,6 +209,7 @@ def evaluate(
     missing: NDArray[np.bool_] | None = None,
     once: bool = False,
     text: Rows | None = None,
+    by_query: bool = False,
 ) -> Evaluation:
     """Accuracy of `head` on episodes over embedded images (n, d).
 
@@ -217,14 +221,16 @@ def evaluate(
     `unembedded(embeddings)`, where it is known already. `once`: the episodes ask every image once
     (`leave_one_out`), and each image counts alike. `text` (c, d): embeddings of the classes' names,
     which a head that reads names has ahead of the support, and any head where an episode has no
-    support. Raises ConfigError for no episode, one without queries, one without support or names,
-    or an image that was not embedded, DataError for a class that the dataset does not have.
+    support. `by_query`: an episode's accuracy is the share of its queries that are right, as where
+    classes have unlike numbers of them on purpose. Raises ConfigError for no episode, one without
+    queries, one without support or names, or an image that was not embedded, DataError for a class
+    that the dataset does not have.
     """
     if missing is None:
         missing = unembedded(embeddings)
     with evaluating(head.module, metric.fn):
         answered = _answered(embeddings, tasks, head, metric, missing, memory, classes, text)
-        return tally(answered, classes, names, once)
+        return tally(answered, classes, names, once, by_query)
 
 
 def tally(
@@ -232,15 +238,17 @@ def tally(
     classes: Sequence[str],
     names: Sequence[str] | None = None,
     once: bool = False,
+    by_query: bool = False,
 ) -> Evaluation:
     """The evaluation that blocks of episodes and the answers (e, q) to their queries come to.
 
-    `classes`, `names` and `once` as in `evaluate`, whose ConfigError and DataError it raises.
+    `classes`, `names`, `once` and `by_query` as in `evaluate`; its ConfigError and DataError.
     """
     confusion = np.zeros((len(classes), len(classes)), np.int64)
     digest = hashlib.sha256("\0".join(classes).encode())
     keys = None if names is None else _image_keys(names)
     accuracies: list[Floats] = []
+    balances: list[Floats] = []
 
     def count(block: EpisodeBlock, answers: Ints) -> None:
         e, n_way = block.classes.shape
@@ -253,7 +261,10 @@ def tally(
             for found in (of_class, of_class[correct])
         )
         of_episodes = (right / np.maximum(asked, 1)).sum(axis=1) / (asked > 0).sum(axis=1)
+        if by_query:
+            of_episodes = correct.mean(axis=1)
         accuracies.append(correct.ravel().astype(float) if once else of_episodes)
+        balances.append(_evenness(asked))
         truth = _of_labels(ids, block.query_labels)
         cells = truth * len(classes) + np.take_along_axis(ids, answers, axis=1)
         np.add.at(confusion.reshape(-1), cells.ravel(), 1)
@@ -284,7 +295,15 @@ def tally(
         confusion=confusion,
         classes=tuple(classes),
         digest=digest.hexdigest(),
+        balance=float(np.concatenate(balances).mean()),
     )
+
+
+def _evenness(counts: Ints) -> Floats:
+    """Entropy (e,) of the shares that counts (e, n) are, over log n; 1 where n is 1."""
+    shares = counts / counts.sum(axis=1, keepdims=True)
+    entropy = -(shares * np.log(np.where(shares > 0, shares, 1.0))).sum(axis=1)
+    return entropy / np.log(counts.shape[1]) if counts.shape[1] > 1 else np.ones(len(counts))
 
 
 def _answered(

@@ -41,6 +41,13 @@ class EvaluationOptions:
     n_query: int = option(15, "queries per class in standard episodes", positive)
     episodes: int = option(600, "standard episodes", at_least(2))
     repeats: int = option(20, "support draws where n_way is 0", at_least(2))
+    dirichlet: tuple[float, ...] = option(
+        (),
+        "in standard episodes 0: as many queries of each class; above: their shares are drawn from "
+        "a Dirichlet distribution of it, n_query is the mean; of a list, each; empty: 0, and for a "
+        "head that asks queries together 2 as well",
+        validators.deep_iterable(at_least(0.0)),
+    )
     groups: tuple[Grouping, ...] = option(
         ("separate",),
         "separate: support and query share no group (shot, signer), where the dataset has groups; "
@@ -63,12 +70,14 @@ class Setting:
     """What the episodes of one row of results share.
 
     `n_way` 0: all classes, as in the options. `groups` "none": the dataset knows no groups.
+    `dirichlet` 0: as many queries of each class, or, of all classes, as there are.
     """
 
     k_shot: int
     n_way: int = 0
     groups: str = "none"
     protocol: Protocol = "episodes"
+    dirichlet: float = 0.0
 
     @property
     def once(self) -> bool:
@@ -77,17 +86,23 @@ class Setting:
 
 
 def k_shot_episodes(
-    dataset: Dataset, split: ClassSplit, options: EvaluationOptions, leave_one: bool = False
+    dataset: Dataset,
+    split: ClassSplit,
+    options: EvaluationOptions,
+    leave_one: bool = False,
+    together: bool = False,
 ) -> dict[Setting, list[EpisodeBlock]]:
     """The episodes on the test classes, drawn with the evaluation's own seed.
 
     For every n_way, grouping ("none" where the dataset knows no groups) and k_shot of the options.
     n_way 0: support of all classes of the split, queries all other images of the test classes,
-    `repeats` times. Otherwise `episodes` standard episodes. K = 0: these of K = 1 without their
-    support, or, of all classes, one episode that asks every image of the test classes. Raises
-    DataError where a class has too few images; `leave_one`: `leave_one_out` takes the place of
-    every such K, once for a grouping. A data set with roles has support and queries of images that
-    may be that.
+    `repeats` times. Otherwise `episodes` standard episodes, for every `dirichlet`, which `together`
+    (whether the head asks all queries at once) decides where the options do not: even ones, and
+    for such a head Dirichlet(2) as well (Veilleux et al. 2021, section 5). K = 0: these of K = 1
+    without their support, or, of all classes, one episode that asks every image of the test
+    classes. Raises DataError where a class has too few images; `leave_one`: `leave_one_out` takes
+    the place of every such K, once for a grouping. A data set with roles has support and queries of
+    images that may be that.
     """
     role = getattr(dataset, "role", None)
     test = class_ids(dataset, split.test)
@@ -97,7 +112,9 @@ def k_shot_episodes(
         groups = dataset.groups if setting.groups == "separate" else None
         if setting.n_way == 0:
             return all_way(every, groups, test, setting.k_shot, role)
-        spec = EpisodesOptions(setting.n_way, setting.k_shot, options.n_query)
+        spec = EpisodesOptions(
+            setting.n_way, setting.k_shot, options.n_query, dirichlet=setting.dirichlet
+        )
         return episodes(spec, only(dataset.labels, test), groups, role)
 
     def blocks(setting: Setting) -> list[EpisodeBlock]:
@@ -115,14 +132,20 @@ def k_shot_episodes(
     found: dict[Setting, list[EpisodeBlock]] = {}
     lacking: dict[str, None] = {}  # groupings, in order
     groupings = ("none",) if dataset.groups is None else options.groups
-    for n_way, grouping, k in product(options.n_way, groupings, options.k_shot):
-        setting = Setting(k, n_way, grouping)
+    shares = options.dirichlet or ((0.0, 2.0) if together else (0.0,))
+    every_setting = (
+        Setting(k, n_way, grouping, dirichlet=share)
+        for n_way, grouping in product(options.n_way, groupings)
+        for share in (shares if n_way else (0.0,))
+        for k in options.k_shot
+    )
+    for setting in every_setting:
         try:
             found[setting] = blocks(setting)
         except ClassTooSmallError:
             if not leave_one or role is not None:
                 raise
-            lacking.setdefault(grouping)
+            lacking.setdefault(setting.groups)
     for grouping in lacking:
         groups = dataset.groups if grouping == "separate" else None
         folds = leave_one_out(every, groups, test, _FOLDS, options.seed)

@@ -317,7 +317,13 @@ def drawn(parts: Parts) -> Draws:
     pool = parts.config.training.validation_pool
     with _naming(dataset.classes):
         return Draws(
-            k_shot_episodes(dataset, split, options, leave_one=not parts.config.training.steps),
+            k_shot_episodes(
+                dataset,
+                split,
+                options,
+                leave_one=not parts.config.training.steps,
+                together=parts.head.queries == "together",
+            ),
             verification_pairs(dataset, split, options),
             validation_draws(dataset, split, options.groups[0], pool),
         )

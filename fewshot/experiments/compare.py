@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from ..core.errors import ConfigError
-from ..core.figures import Compared, KShotRow
+from ..core.figures import Compared, KShotRow, part_of
 from ..engine.statistics import over_classes, paired_test
 from .folder import read_results
 
@@ -36,7 +36,7 @@ def compare_runs(folders: Sequence[Path]) -> list[Compared]:
     return compared
 
 
-def _by_setting(folder: Path) -> dict[tuple[str, int, str, int], KShotRow]:
+def _by_setting(folder: Path) -> dict[tuple[str, int, str, float, int], KShotRow]:
     """A run's rows by protocol, n_way, grouping and K."""
     rows = read_results(folder).k_shot
-    return {(row.protocol, row.n_way, row.groups, row.k_shot): row for row in rows}
+    return {(*part_of(row), row.k_shot): row for row in rows}

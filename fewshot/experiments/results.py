@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import mlx.core as mx
 import numpy as np
-from attrs import frozen
+from attrs import evolve, frozen
 from numpy.typing import NDArray
 
 from ..compute.modules import is_frozen, snapshot
@@ -62,7 +62,7 @@ def examine(
         for done, (setting, tasks) in enumerate(draws.episodes.items(), start=1):
             evaluated[setting] = evaluate(
                 rows, tasks, head, metric, dataset.classes, names, memory, missing, setting.once,
-                text,
+                text, setting.dirichlet > 0,
             )  # fmt: skip
             progress("episodes", before * len(draws.episodes) + done, total, "", "")
         return evaluated
@@ -169,13 +169,17 @@ def _as_it_came(parts: Parts) -> bool:
 
 def _first_episodes(draws: Draws) -> dict[int, Episode]:
     """By K: the first episode of the first n_way and grouping."""
-    main = next(iter(draws.episodes))
+    main = _part(next(iter(draws.episodes)))
     return {
         setting.k_shot: blocks[0].episode(0)
         for setting, blocks in draws.episodes.items()
-        if (setting.protocol, setting.n_way, setting.groups)
-        == (main.protocol, main.n_way, main.groups)
+        if _part(setting) == main
     }
+
+
+def _part(setting: Setting) -> Setting:
+    """The setting for any K."""
+    return evolve(setting, k_shot=0)
 
 
 def _adapted(
@@ -207,6 +211,7 @@ def _adapted(
             parts.config.evaluation.memory,
             shown,
             setting.once,
+            setting.dirichlet > 0,
         )
         gains[setting] = gain(frozen[setting], adapted[setting], seconds)
         before += sum(map(len, blocks))
@@ -252,4 +257,6 @@ def _row(
         digest=ours.digest,
         adapter=adapter,
         protocol=setting.protocol,
+        dirichlet=setting.dirichlet,
+        balance=ours.balance,
     )

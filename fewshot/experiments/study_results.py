@@ -127,6 +127,8 @@ def _figures(same: Sequence[KShotRow]) -> StudyFigures:
         per_class=classes,
         confusion=answers,
         protocol=one.protocol,
+        dirichlet=one.dirichlet,
+        balance=_mean([row.balance for row in same]),
     )
 
 
@@ -143,6 +145,7 @@ def _paired(one: StudyRow, other: StudyRow) -> list[PairedRows]:
                 np.mean(ours.per_draw, axis=0), np.mean(theirs[ours.digest].per_draw, axis=0)
             ),
             classes=over_classes(ours.per_class, theirs[ours.digest].per_class),
+            dirichlet=ours.dirichlet,
         )
         for ours in one.figures
         if ours.digest in theirs

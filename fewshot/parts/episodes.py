@@ -147,6 +147,12 @@ class EpisodesOptions:
     n_query: int = option(15, "query images per class", positive)
     groups: Grouping = option("separate", GROUPS_HELP)
     within: Within = option("any", WITHIN_HELP)
+    dirichlet: float = option(
+        0.0,
+        "above 0: n_query is the mean, and the classes' shares of the queries are drawn from a "
+        "Dirichlet distribution of this concentration (2: Veilleux et al. 2021); 0: all the same",
+        at_least(0.0),
+    )
 
 
 def _check_deal(
@@ -204,6 +210,23 @@ def _shuffle(rng: np.random.Generator, table: Places, sizes: Ints, count: int) -
         table[i] = chosen
 
 
+def _uneven(rng: np.random.Generator, have: Ints, n_query: int, concentration: float) -> Ints:
+    """Queries of each class (e, w), w · n_query in an episode, their shares of a Dirichlet.
+
+    None has more than the images that may be asked, `have` (e, w): what is over falls to the first
+    classes that have some left. Where a class has fewer than n_query, all have n_query, which
+    is refused later.
+    """
+    e, w = have.shape
+    shares = rng.dirichlet(np.full(w, concentration), e)
+    ends = np.rint(shares.cumsum(axis=1) * w * n_query).astype(np.int64)
+    found = np.minimum(np.diff(ends, axis=1, prepend=0), have)
+    left = have - found
+    over = w * n_query - found.sum(axis=1, keepdims=True)
+    found += np.clip(over - (left.cumsum(axis=1) - left), 0, left)
+    return np.where((have < n_query).any(axis=1, keepdims=True), n_query, found)
+
+
 def _first(mask: NDArray[np.bool_]) -> tuple[Ints, Ints]:
     """Where (…, n) is true: positions (n, …) flattened, the true ones first, and how many (…)."""
     order = np.argsort(~mask, axis=-1, kind="stable").reshape(-1, mask.shape[-1])
@@ -249,39 +272,49 @@ def episodes(
     table, sizes = _padded(together).T, np.array([len(family) for family in together])
     n_way, k_shot, n_query = options.n_way, options.k_shot, options.n_query
     size = pools.block(n_way, _EPISODES)
-    support_labels, query_labels = (np.repeat(np.arange(n_way), k) for k in (k_shot, n_query))
+    support_labels, evenly = (np.repeat(np.arange(n_way), k) for k in (k_shot, n_query))
 
     @lru_cache(maxsize=1)
-    def dealt(seed: int, number: int) -> tuple[Ints, Ints, Ints, Ints]:
-        """Support (e, s), query (e, q), possible queries (e, n_way) and classes (e, n_way)."""
+    def dealt(seed: int, number: int) -> tuple[Ints, Ints, Ints, Ints, Ints]:
+        """Support (e, s), query (e, q) and its labels, possible queries and classes (e, n_way)."""
         rng = generator(seed, "episodes", number)
         family = rng.integers(len(sizes), size=size) if len(sizes) > 1 else np.zeros(size, np.int64)
         every = np.ascontiguousarray(table[:, family])
         _shuffle(rng, every, sizes[family], n_way)
         classes = np.ascontiguousarray(every[:n_way].T)
         support, rest, n_rest = pools.deal(rng, classes, k_shot)
-        _shuffle(rng, rest, n_rest, n_query)
-        chosen = [
+        have = n_rest.reshape(size, n_way)
+        labels = np.broadcast_to(evenly, (size, n_way * n_query))
+        at_most = n_query
+        if options.dirichlet:
+            of_class = _uneven(rng, have, n_query, options.dirichlet)
+            labels = np.repeat(np.tile(np.arange(n_way), size), of_class.ravel()).reshape(size, -1)
+            at_most = int(of_class.max())
+        _shuffle(rng, rest, n_rest, at_most)
+        s, q = (
             pools.images[classes.ravel(), rows].reshape(-1, size, n_way).transpose(1, 2, 0)
-            for rows in (support, rest[:n_query])
-        ]
-        s, q = (rows.reshape(size, -1) for rows in chosen)
-        return s, q, n_rest.reshape(size, n_way), pools.ids[classes]
+            for rows in (support, rest[:at_most])
+        )
+        # Of uneven queries the first of each class.
+        asked = q[np.arange(q.shape[-1]) < of_class[..., None]] if options.dirichlet else q
+        ids = pools.ids[classes]
+        return s.reshape(size, -1), asked.reshape(size, -1), labels, have, ids
 
-    def part(seed: int, number: int, episodes: slice) -> tuple[Ints, Ints, Ints]:
-        support, query, n_rest, classes = (rows[episodes] for rows in dealt(seed, number))
+    def part(seed: int, number: int, episodes: slice) -> tuple[Ints, Ints, Ints, Ints]:
+        support, query, labels, n_rest, classes = (rows[episodes] for rows in dealt(seed, number))
         for e, w in np.argwhere(n_rest < n_query):
             raise _short(int(classes[e, w]), int(n_rest[e, w]), n_query)
-        return support, query, classes
+        return support, query, labels, classes
 
     def draw(seed: int, index: int) -> Episode:
         number, at = divmod(index, size)
-        support, query, classes = (rows[0] for rows in part(seed, number, slice(at, at + 1)))
-        return Episode.joined(support, support_labels, query, query_labels, classes.tolist())
+        s, q, query_labels, c = (rows[0] for rows in part(seed, number, slice(at, at + 1)))
+        return Episode.joined(s, support_labels, q, query_labels, c.tolist())
 
     def blocks(seed: int, count: int) -> Iterator[EpisodeBlock]:
         for start in range(0, count, size):
-            support, query, classes = part(seed, start // size, slice(0, count - start))
+            support, query, uneven, classes = part(seed, start // size, slice(0, count - start))
+            query_labels = uneven if options.dirichlet else evenly
             yield EpisodeBlock(support, support_labels, query, query_labels, classes)
 
     return Sampler(draw=draw, layout="episode", blocks=blocks)

@@ -41,9 +41,16 @@ def caption(rows: Sequence[KShotRow | StudyFigures]) -> str:
     once = any((of.k_shot, of.episodes) == (0, 1) for of in rows)
     return (
         f"{row.n_way}-way, queries of {len(row.per_class)} unseen classes, "
-        f"{row.episodes} episodes for each K, {groups[row.groups]}"
+        f"{row.episodes} episodes for each K, {groups[row.groups]}{shares(row)}"
         f"{'; K = 0: by the names alone, every image asked once' if once else ''}"
     )
+
+
+def shares(row: KShotRow | StudyFigures) -> str:
+    """How the queries are spread over the classes, where they were drawn unevenly."""
+    if not row.dirichlet:
+        return ""
+    return f", queries' class shares of Dirichlet({row.dirichlet:g}), accuracy over queries"
 
 
 def table(rows: Sequence[KShotRow]) -> tuple[list[str], list[list[str]]]:
@@ -87,8 +94,14 @@ def facts(results: RunResults) -> list[str]:
     """Verification, training and speed, as lines of text."""
     lines = []
     if results.queries == "together":
+        balances = (
+            f"{part[0].balance:.2f} where {caption(part).partition(',')[0]}{shares(part[0])}"
+            for part in by_setting(results.k_shot)
+        )
         lines.append(
-            "queries together: these figures answer another question than one query at a time"
+            "queries together: these figures answer another question than one query at a time; "
+            f"how even the classes of an episode's queries were (1: all alike): "
+            f"{'; '.join(balances)}"
         )
     if results.verification is not None:
         v = results.verification
@@ -162,7 +175,8 @@ def comparison_table(rows: Sequence[Compared]) -> tuple[list[str], list[list[str
 
 def _compared(compared: Compared) -> list[str]:
     row = compared.row
-    cells = [str(row.k_shot), str(row.n_way), row.groups, compared.run, percent(row.accuracy)]
+    way = f"{row.n_way}, Dirichlet({row.dirichlet:g})" if row.dirichlet else str(row.n_way)
+    cells = [str(row.k_shot), way, row.groups, compared.run, percent(row.accuracy)]
     if compared.draws is None or compared.classes is None:
         return [*cells, "", "", "", "", ""]
     cells.append(f"{100 * compared.draws.difference:+.1f}")

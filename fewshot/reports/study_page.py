@@ -94,12 +94,16 @@ def costs(results: StudyResults) -> Table:
     return header, cells
 
 
-def differences(results: StudyResults, k_shot: int, n_way: int, groups: str) -> Table:
-    """Line minus column in percentage points, with the p-values over draws and over classes."""
+def differences(results: StudyResults, k_shot: int, of: StudyFigures) -> Table:
+    """Line minus column in percentage points, with the p-values over draws and over classes.
+
+    In the setting of `of`.
+    """
+    due = (k_shot, of.n_way, of.groups, of.dirichlet)
     names = list(results.rows)
     texts: dict[tuple[str, str], str] = {}
     for pair in results.paired:
-        if (pair.k_shot, pair.n_way, pair.groups) != (k_shot, n_way, groups):
+        if (pair.k_shot, pair.n_way, pair.groups, pair.dirichlet) != due:
             continue
         a, b = pair.rows
         draws, classes = (p_value(test.p, test.n) for test in (pair.draws, pair.classes))
@@ -164,7 +168,7 @@ def page(out: Path, study: Study, study_text: str, results: StudyResults) -> Non
         if any("pair_accuracy" in record for run in row.runs for record in run.records)
     }  # of rows with validation classes
     tested = "".join(
-        f"<h3>K = {k}</h3>{html_table(*differences(results, k, of.n_way, of.groups))}"
+        f"<h3>K = {k}</h3>{html_table(*differences(results, k, of))}"
         for k, of in zip(shots, of_any, strict=True)
     )
     missing = [f"{row}: no finished run" for row in study.rows if row not in results.rows]

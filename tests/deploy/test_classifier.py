@@ -16,13 +16,13 @@ from PIL import Image
 
 import fewshot as fs
 from fewshot.catalogue.loading import build_registry
-from fewshot.core.files import read_json
 from fewshot.data.images import picture
 from fewshot.deploy import archive
 from fewshot.experiments.assembly import build
 from fewshot.experiments.config import resolve
-from fewshot.experiments.folder import run_config
+from fewshot.experiments.folder import read_results, run_config
 from fewshot.experiments.run import evaluate_run, run
+from fewshot.reports.run_page import facts
 
 REGISTRY = build_registry()[0]
 SIZE = 16
@@ -119,8 +119,19 @@ def test_a_learned_head_goes_from_run_to_file_to_classifier(tmp_path: Path, trai
             REGISTRY,
         )
     plain = resolve(REGISTRY, [run_config(folder) | {"head": {"name": "bd-cspn"}}])
-    results = read_json(evaluate_run(folder, plain, REGISTRY) / "results.json")
-    assert (results["queries"], results["unknown"]) == ("together", [])
+    plain = evolve(
+        plain, evaluation=evolve(plain.evaluation, n_way=(0, 2), n_query=3, episodes=4, k_shot=(1,))
+    )
+    results = read_results(evaluate_run(folder, plain, REGISTRY))
+    assert (results.queries, results.unknown) == ("together", ())
+    assert [(row.n_way, row.dirichlet) for row in results.k_shot][1:] == [(2, 0.0), (2, 2.0)]
+    every, even, uneven = (row.balance for row in results.k_shot)
+    assert even == pytest.approx(1)
+    assert max(every, uneven) < 1
+    (said,) = [line for line in facts(results) if "another question" in line]
+    for balance in (every, even, uneven):
+        assert f"{balance:.2f}" in said
+    assert "Dirichlet(2)" in said
 
 
 def test_the_nearest_support_images_are_those_of_least_distance(enrolled: fs.Classifier):
