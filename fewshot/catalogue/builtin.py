@@ -1,6 +1,6 @@
 """The built-in parts, offered through the hooks every plugin uses."""
 
-from ..core.components import Component, Preset
+from ..core.components import Component, Preset, Study
 from ..data import datasets, folders
 from ..parts import (
     adapters,
@@ -15,6 +15,7 @@ from ..parts import (
     optimizers,
     samplers,
     schedules,
+    studies,
     transforms,
 )  # fmt: skip
 from .hooks import hookimpl
@@ -108,6 +109,12 @@ def fewshot_datasets() -> tuple[Component, ...]:
 def fewshot_presets() -> tuple[Preset, ...]:
     """The episodic recipe."""
     return (EPISODIC,)
+
+
+@hookimpl
+def fewshot_studies() -> tuple[Study, ...]:
+    """Heads and losses side by side."""
+    return (studies.METHODS,)
 
 
 EPISODIC = Preset(

@@ -92,7 +92,7 @@ def showing_progress() -> Iterator[Progress]:
 def print_results(folder: Path) -> None:
     """The table and the facts of a run folder."""
     from ..experiments.folder import read_results
-    from ..reports.run_page import by_setting, caption, facts, gains, table
+    from ..reports.run_page import by_setting, caption, facts, gains, heads_by_setting, table
 
     results = read_results(folder)
     for rows in by_setting(results.k_shot):
@@ -100,6 +100,9 @@ def print_results(folder: Path) -> None:
             if cells:
                 print_table(header, cells, right=True)
         _echo_wrapped(caption(rows))
+    for text, (header, cells) in heads_by_setting(results):
+        print_table(header, cells, right=True)
+        _echo_wrapped(f"other heads, {text}")
     for line in facts(results):
         _echo_wrapped(line)
     click.echo(f"everything else: {folder / 'report.html'}")

@@ -115,8 +115,11 @@ class Study:
     """A table of runs: every row a partial configuration above `base`, trained with `seeds` seeds.
 
     `published`: by row and K, accuracies (shares) that others printed, to stand beside the first
-    n_way and grouping; `notes`: what is different about them. Raises ConfigError for no row, a
-    row's name that is no file name, figures for no row.
+    n_way and grouping; `notes`: what is different about them. A row may say `seeds` of its own. A
+    text "$NAME" in it is that of the environment variable NAME. `optional`: rows whose data,
+    variables or plugins are not there are left out, with a line each, instead of being an error.
+
+    Raises ConfigError for no row, a row's name that is no file name, figures for no row.
     """
 
     name: str = field(validator=validators.matches_re(r"\w[\w.-]*"))
@@ -126,6 +129,7 @@ class Study:
     published: Mapping[str, Mapping[Any, float]] = field(factory=dict, converter=_by_k)
     notes: tuple[str, ...] = field(default=(), converter=as_names)
     summary: str = ""
+    optional: bool = False
 
     def __attrs_post_init__(self) -> None:
         if not self.rows:

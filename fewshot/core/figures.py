@@ -34,8 +34,9 @@ class KShotRow:
     """Accuracy in one setting: for one K, n_way and grouping.
 
     `ci95`: Student t over episodes, `ci95_classes`: bootstrap over query classes. `floor`: raw
-    pixels, `untrained`: the backbone before training, both by the same head on the same episodes.
-    `digest` names the episodes: equal digests, equal episodes. `protocol` "leave-one-out": every
+    pixels, `untrained`: the backbone before training (None: not examined), both by the same head
+    on the same episodes. `digest` names the episodes: equal digests, equal episodes. `protocol`
+    "leave-one-out": every
     image is asked once, `episodes` are folds, `k_shot` is the fewest support images that a query's
     class had, `per_episode` 0 or 1 of each image, `ci95` Wilson's over images.
 
@@ -51,8 +52,8 @@ class KShotRow:
     ci95_classes: Interval
     floor: float
     floor_ci95: Interval
-    untrained: float
-    untrained_ci95: Interval
+    untrained: float | None
+    untrained_ci95: Interval | None
     groups: str
     episodes: int
     queries: int
@@ -148,10 +149,36 @@ class TrainingSummary:
 
 
 @frozen
+class HeadRow:
+    """Another head on the episodes of a `KShotRow`, from the same embeddings.
+
+    `queries`: whether it answered each "alone", or those of a task "together". `gain`: over the
+    run's own head, paired by episode. `cpu_seconds`: of one episode, on all cores, embedding not
+    counted.
+    """
+
+    head: str
+    queries: str
+    k_shot: int
+    n_way: int
+    groups: str
+    accuracy: float
+    ci95: Interval
+    gain: float
+    gain_ci95: Interval
+    gain_p: float
+    cpu_seconds: float
+    protocol: str = "episodes"
+    dirichlet: float = 0.0
+    balance: float = 1.0
+
+
+@frozen
 class RunResults:
     """results.json. `training`: None where a run is evaluated again.
 
     `queries`: whether the head answered each query "alone", or those of a task "together".
+    `heads`: what others make of the same embeddings.
     """
 
     k_shot: tuple[KShotRow, ...]
@@ -160,6 +187,7 @@ class RunResults:
     unknown: tuple[UnknownRow, ...] = ()
     queries: str = "alone"
     training: TrainingSummary | None = None
+    heads: tuple[HeadRow, ...] = ()
 
 
 @frozen
@@ -203,7 +231,7 @@ class StudyFigures:
     ci95_classes: Interval
     draw_std: float
     floor: float
-    untrained: float
+    untrained: float | None
     per_draw: tuple[tuple[float, ...], ...]
     per_class: Mapping[str, float]
     confusion: Answered
@@ -214,7 +242,7 @@ class StudyFigures:
     balance: float = 1.0
 
 
-def part_of(row: KShotRow | StudyFigures) -> tuple[str, int, str, float]:
+def part_of(row: KShotRow | StudyFigures | HeadRow) -> tuple[str, int, str, float]:
     """What the rows of one table share: protocol, n_way, grouping and shares of queries."""
     return row.protocol, row.n_way, row.groups, row.dirichlet
 
@@ -230,6 +258,7 @@ class StudiedRun:
     speed: Speed
     verification: Verification | None
     records: tuple[Mapping[str, Any], ...]
+    heads: tuple[HeadRow, ...] = ()
 
 
 @frozen

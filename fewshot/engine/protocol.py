@@ -56,6 +56,13 @@ class EvaluationOptions:
             validators.min_len(1), validators.deep_iterable(validators.in_(get_args(Grouping)))
         ),
     )
+    heads: tuple[str, ...] = option(
+        (),
+        "other heads, with their default options, that answer the same episodes too",
+    )
+    untrained: bool = option(
+        True, "examine the network before training too, which costs embedding all images again"
+    )
     pairs: int = option(4000, "pairs for verification; 0: none", ZeroOr(2))
     seed: int = option(
         0, "of the draws: two runs of one evaluation seed meet the same", at_least(0)

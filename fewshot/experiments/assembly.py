@@ -72,6 +72,7 @@ class Parts:
     metric: Metric
     loss: Loss
     head: Head
+    other_heads: dict[str, Head]
     adapter: Adapter[Embedder]
     sampler: Sampler[Draw] | None
     miner: Miner
@@ -207,6 +208,7 @@ def build(
     loss, miner, mixer = (part(kind, getattr(config, kind)) for kind in ("loss", "miner", "mixer"))
     learner = part("learner", config.learner, backbone=embedder.backbone)
     adapter = part("adapter", config.adapter, learner=learner, loss=loss, head=head)
+    other_heads = {name: _unlearned(registry, name, dim) for name in config.evaluation.heads}
     schedule = part("schedule", config.schedule, scheduled_steps(config.training))
     optimizer = part("optimizer", config.optimizer, learning_rate(config.training, schedule))
     augment = tuple(part("transform", one) for one in config.augment)
@@ -225,9 +227,22 @@ def build(
     )
     mx.eval(learned.parameters())
     return Parts(
-        config, made_by, dataset, split, embedder, metric, loss, head, adapter, sampler, miner,
+        config, made_by, dataset, split, embedder, metric, loss, head, other_heads, adapter,
+        sampler, miner,
         mixer, learner, optimizer, learned, observers, augment, shape,
     )  # fmt: skip
+
+
+def _unlearned(registry: Registry, name: str, embedding_dim: int) -> Head:
+    """A head as it is by default. Raises ConfigError for one with learned parts."""
+    entry = registry.get("head", name)
+    head: Head = make(entry, entry.component.options(), seed=0, embedding_dim=embedding_dim)
+    if head.module is not None:
+        raise ConfigError(
+            f"evaluation.heads: '{name}' has learned parts, which are trained with a run of its "
+            f"own: fewshot run --head {name}"
+        )
+    return head
 
 
 def initialise(parts: Parts, registry: Registry) -> bool:

@@ -1,6 +1,7 @@
 """Everything that is found out about trained parts: figures and floors; nothing is written."""
 
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 
 import mlx.core as mx
 import numpy as np
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 
 from ..compute.modules import is_frozen, snapshot
 from ..core.draws import Episode, EpisodeBlock, Ints
-from ..core.figures import AdapterGain, KShotRow, RunResults
+from ..core.figures import AdapterGain, HeadRow, KShotRow, RunResults
 from ..core.interfaces import Head, Metric
 from ..core.progress import Progress
 from ..data.episode_files import image_names
@@ -20,6 +21,7 @@ from ..engine.evaluation import Evaluation, evaluate, predict, unembedded
 from ..engine.inference import Engine
 from ..engine.protocol import Setting, held_out_episodes, needed
 from ..engine.speed import embedding_speed
+from ..engine.statistics import paired_test
 from ..engine.verification import verify
 from ..parts.heads.prototypes import nearest_prototype
 from ..parts.metrics import euclidean
@@ -49,7 +51,7 @@ def examine(
     """
     dataset, memory = parts.dataset, parts.config.evaluation.memory
     names = image_names(dataset)
-    total = 3 * len(draws.episodes)
+    total = (3 + len(parts.other_heads)) * len(draws.episodes)
 
     def evaluations(
         rows: NDArray[np.float32],
@@ -80,6 +82,10 @@ def examine(
         text = parts.embedder.of_names(dataset.classes)
     unknown = calibrated(rows, held_out, parts.head, parts.metric, text if reads else None)
     ours = evaluations(rows, parts.head, parts.metric, 0, text)
+    heads: list[HeadRow] = []
+    for before, (name, other) in enumerate(parts.other_heads.items(), start=3):
+        heads += _other_head(parts, draws, rows, text, name, other, ours)
+        progress("episodes", before * len(draws.episodes), total, "", "")
     first = _first_episodes(draws)
     shown = first[min(first, key=lambda k: abs(k - 5))]
     verification = None
@@ -87,7 +93,8 @@ def examine(
         margin = parts.loss.margin if parts.loss.layout == "pairs" else None
         verification = verify(rows, *draws.pairs, parts.metric, margin)
     gains: dict[Setting, AdapterGain] = {}
-    untrained, head = ours, parts.head
+    untrained: dict[Setting, Evaluation] = ours if parts.config.evaluation.untrained else {}
+    head = parts.head
     if parts.config.adapter.name != "none":
         ours, gains = _adapted(parts, draws, ours, names, progress)
         task = (parts.adapter, parts.embedder, dataset, shown, parts.metric, parts.config.seed)
@@ -96,7 +103,7 @@ def examine(
     of_shown = None if text is None else text[np.array(shown.classes)]
     answers = predict(rows, shown, head, parts.metric, memory, of_shown)
     weights = snapshot(parts.learned)
-    if not _same(weights, blank):
+    if untrained and not _same(weights, blank):
         parts.learned.load_weights(blank)
         if is_frozen(parts.embedder.backbone):
             rows = plain_rows
@@ -115,7 +122,8 @@ def examine(
     floor = evaluations(rows, plain, euclidean(), 2, nothing)
     results = RunResults(
         k_shot=tuple(
-            _row(setting, blocks, ours[setting], floor[setting], untrained[setting],
+            _row(setting, blocks, ours[setting], floor[setting],
+                 untrained.get(setting),
                  gains.get(setting))
             for setting, blocks in draws.episodes.items()
         ),
@@ -123,8 +131,46 @@ def examine(
         speed=embedding_speed(parts.embedder, parts.shape, engine=engine),
         unknown=unknown,
         queries=parts.head.queries,
+        heads=tuple(heads),
     )  # fmt: skip
     return Examination(results, first, shown, answers)
+
+
+def _other_head(
+    parts: Parts,
+    draws: Draws,
+    rows: NDArray[np.float32],
+    text: NDArray[np.float32] | None,
+    name: str,
+    head: Head,
+    ours: Mapping[Setting, Evaluation],
+) -> Iterator[HeadRow]:
+    """What another head makes of the same embeddings, in every setting."""
+    missing, memory = unembedded(rows), parts.config.evaluation.memory
+    for setting, tasks in draws.episodes.items():
+        began = time.process_time()
+        found = evaluate(
+            rows, tasks, head, parts.metric, parts.dataset.classes, None, memory, missing,
+            setting.once, text, setting.dirichlet > 0,
+        )  # fmt: skip
+        seconds = (time.process_time() - began) / sum(map(len, tasks))
+        test = paired_test(ours[setting].per_episode, found.per_episode)
+        yield HeadRow(
+            head=name,
+            queries=head.queries,
+            k_shot=setting.k_shot,
+            n_way=tasks[0].n_way,
+            groups=setting.groups,
+            accuracy=found.accuracy,
+            ci95=found.ci95,
+            gain=test.difference,
+            gain_ci95=test.ci95,
+            gain_p=test.p,
+            cpu_seconds=seconds,
+            protocol=setting.protocol,
+            dirichlet=setting.dirichlet,
+            balance=found.balance,
+        )
 
 
 def _same(one: list[tuple[str, mx.array]], other: list[tuple[str, mx.array]]) -> bool:
@@ -228,7 +274,7 @@ def _row(
     blocks: list[EpisodeBlock],
     ours: Evaluation,
     floor: Evaluation,
-    untrained: Evaluation,
+    untrained: Evaluation | None,
     adapter: AdapterGain | None,
 ) -> KShotRow:
     return KShotRow(
@@ -239,8 +285,8 @@ def _row(
         ci95_classes=ours.ci95_classes,
         floor=floor.accuracy,
         floor_ci95=floor.ci95,
-        untrained=untrained.accuracy,
-        untrained_ci95=untrained.ci95,
+        untrained=None if untrained is None else untrained.accuracy,
+        untrained_ci95=None if untrained is None else untrained.ci95,
         groups=setting.groups,
         episodes=sum(len(block) for block in blocks),
         queries=sum(block.query.size for block in blocks),

@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,6 +23,7 @@ from ..core.errors import (
     InterruptedRunError,
     OutputError,
     TrainingError,
+    UnknownComponentError,
     choose_from,
 )
 from ..core.figures import StudyResults
@@ -58,19 +60,77 @@ def study_configs(
     """(row, configuration) of every run, all rows with one seed before the next.
 
     `above`: layers above the rows' own; `below`: layers between the base and the rows. Raises
-    ConfigError, naming the row.
+    ConfigError, naming the row, DataError for an environment variable that is not set.
     """
-    configs = {}
+    configs, seeds = {}, {}
     for row, layer in study.rows.items():
         with _naming(row):
-            if chooses(dict(layer), "dataset") and any("dataset" in each for each in below):
+            own = {key: value for key, value in layer.items() if key != "seeds"}
+            if chooses(own, "dataset") and any("dataset" in each for each in below):
                 raise ConfigError("it names a data set of its own: leave out --dataset and --data")
-            configs[row] = resolve(registry, [dict(study.base), *below, dict(layer), *above])
+            layers = [_expanded(dict(study.base)), *below, _expanded(own), *above]
+            configs[row] = resolve(registry, layers)
+            seeds[row] = layer.get("seeds", study.seeds)
+            if not isinstance(seeds[row], int) or seeds[row] < 1:
+                raise ConfigError(f"seeds wants a whole number from 1, got {seeds[row]!r}")
     return [
         (row, evolve(config, seed=config.seed + i))
-        for i in range(study.seeds)
+        for i in range(max(seeds.values()))
         for row, config in configs.items()
+        if i < seeds[row]
     ]
+
+
+def _expanded(value: Any) -> Any:
+    """A layer with its "$NAME" replaced. Raises DataError for a variable that is not set."""
+    if isinstance(value, Mapping):
+        return {key: _expanded(each) for key, each in value.items()}
+    if not isinstance(value, str) or not value.startswith("$"):
+        return value
+    if value[1:] not in os.environ:
+        raise DataError(f"the environment variable {value[1:]} is not set")
+    return os.environ[value[1:]]
+
+
+def is_absent(error: ConfigError | DataError) -> bool:
+    """Whether a row's error is that something is not there, and not that something is wrong."""
+    return isinstance(error, DataError) or isinstance(error.__cause__, UnknownComponentError)
+
+
+def at_hand(
+    study: Study,
+    registry: Registry,
+    above: Sequence[Tree] = (),
+    below: Sequence[Tree] = (),
+    progress: Progress = silent,
+) -> Study:
+    """An optional study without the rows that cannot be run here, each told in a line.
+
+    Whose plugins are missing, or whose images; data sets are opened for it, not decoded. Raises
+    ConfigError where no row is left.
+    """
+    rows, missing = {}, []
+    opened: set[str] = set()
+    for row, layer in study.rows.items():
+        alone = evolve(study, rows={row: layer}, published={})
+        try:
+            ((_, config), *_) = study_configs(alone, registry, above, below)
+            with _naming(row):
+                if repr(config.dataset) not in opened:
+                    entry = registry.get("dataset", config.dataset.name)
+                    make(entry, config.dataset.options)
+        except (ConfigError, DataError) as error:
+            if not is_absent(error):
+                raise
+            missing.append(str(error))
+            progress("study", 0, 0, "", f"left out: {error}")
+        else:
+            rows[row] = layer
+            opened.add(repr(config.dataset))
+    if not rows:
+        raise ConfigError(f"no row can be run here: {missing[0]}")
+    published = {row: of for row, of in study.published.items() if row in rows}
+    return evolve(study, rows=rows, published=published)
 
 
 def rows_name_path(study: Study, registry: Registry) -> bool:
@@ -80,8 +140,13 @@ def rows_name_path(study: Study, registry: Registry) -> bool:
     """
     found = []
     for row, layer in study.rows.items():
-        with _naming(row):
-            found.append(names_path(registry, [dict(study.base), dict(layer)]))
+        own = {key: value for key, value in layer.items() if key != "seeds"}
+        try:
+            with _naming(row):
+                found.append(names_path(registry, [dict(study.base), own]))
+        except ConfigError:
+            if not study.optional:
+                raise
     return all(found)
 
 
@@ -111,6 +176,8 @@ def run_study(
     for row in only:
         if row not in study.rows:
             raise ConfigError(f"the study has no row '{row}': {choose_from(row, study.rows)}")
+    if study.optional:
+        study = at_hand(study, registry, above, below, progress)
     configs = study_configs(study, registry, above, below)
     with _alone(out):
         runs = _with_images(configs, registry, out / "runs", progress)

@@ -80,6 +80,7 @@ def _run(run: FinishedRun) -> StudiedRun:
         speed=run.results.speed,
         verification=run.results.verification,
         records=tuple(run.records),
+        heads=run.results.heads,
     )
 
 
@@ -110,6 +111,7 @@ def _figures(same: Sequence[KShotRow]) -> StudyFigures:
             for answer, count in given.items():
                 total[answer] = total.get(answer, 0) + count
     one = same[0]
+    before = [row.untrained for row in same if row.untrained is not None]
     return StudyFigures(
         k_shot=one.k_shot,
         n_way=one.n_way,
@@ -122,7 +124,7 @@ def _figures(same: Sequence[KShotRow]) -> StudyFigures:
         ci95_classes=bootstrap_interval(np.array(list(classes.values()))),
         draw_std=float(np.sqrt(draws.var(axis=1, ddof=1).mean())),
         floor=_mean([row.floor for row in same]),
-        untrained=_mean([row.untrained for row in same]),
+        untrained=_mean(before) if before else None,
         per_draw=tuple(row.per_episode for row in same),
         per_class=classes,
         confusion=answers,

@@ -79,9 +79,14 @@ def k_shot(rows: Sequence[KShotRow], path: Path) -> None:
     """Accuracy against K with 95 % intervals, above the floor rows and chance."""
     figure = Figure(figsize=(5.5, 3.6), layout="constrained")
     axes = figure.subplots()
+    before = [
+        (row.untrained, row.untrained_ci95)
+        for row in rows
+        if row.untrained is not None and row.untrained_ci95 is not None
+    ]
     lines = [
         ("trained", _OURS, [(row.accuracy, row.ci95) for row in rows]),
-        ("untrained backbone", _UNTRAINED, [(row.untrained, row.untrained_ci95) for row in rows]),
+        *([("untrained backbone", _UNTRAINED, before)] if before else []),
         ("raw pixels", _FLOOR, [(row.floor, row.floor_ci95) for row in rows]),
     ]
     gains = [row.adapter for row in rows if row.adapter is not None]

@@ -6,7 +6,15 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..core.figures import Compared, KShotRow, RunResults, StudyFigures, UnknownRow, part_of
+from ..core.figures import (
+    Compared,
+    HeadRow,
+    KShotRow,
+    RunResults,
+    StudyFigures,
+    UnknownRow,
+    part_of,
+)
 from . import pictures
 from .page import (
     html_list,
@@ -64,7 +72,7 @@ def table(rows: Sequence[KShotRow]) -> tuple[list[str], list[list[str]]]:
             interval(row.ci95_classes),
             percent(row.floor),
             interval(row.floor_ci95),
-            percent(row.untrained),
+            "" if row.untrained is None else percent(row.untrained),
         ]
         for row in rows
     ]
@@ -88,6 +96,39 @@ def gains(rows: Sequence[KShotRow]) -> tuple[list[str], list[list[str]]]:
         if (adapter := row.adapter) is not None
     ]
     return header, cells
+
+
+def heads_table(rows: Sequence[HeadRow]) -> tuple[list[str], list[list[str]]]:
+    """Other heads on the episodes of one setting, as a header and cells of text."""
+    header = ["head", "queries", "K", "accuracy", "95 %", "gain", "95 %", "p", "CPU ms an episode"]
+    cells = [
+        [
+            row.head,
+            row.queries,
+            str(row.k_shot),
+            percent(row.accuracy),
+            interval(row.ci95),
+            f"{100 * row.gain:+.1f}",
+            " to ".join(f"{100 * end:+.1f}" for end in row.gain_ci95),
+            f"{row.gain_p:.2g}" if row.gain_p >= 0.0001 else "<0.0001",
+            f"{1000 * row.cpu_seconds:.2g}",
+        ]
+        for row in rows
+    ]
+    return header, cells
+
+
+def heads_by_setting(
+    results: RunResults,
+) -> list[tuple[str, tuple[list[str], list[list[str]]]]]:
+    """For each setting its caption and the table of other heads, K by K."""
+    found = []
+    for part in by_setting(results.k_shot):
+        rows = [row for row in results.heads if part_of(row) == part_of(part[0])]
+        if rows:
+            rows = sorted(rows, key=lambda row: row.k_shot)
+            found.append((caption(part), heads_table(rows)))
+    return found
 
 
 def facts(results: RunResults) -> list[str]:
@@ -213,6 +254,8 @@ def page(
         adapted = gains(rows)
         if adapted[1]:
             tables += f"<h4>With and without the adapter</h4>{html_table(*adapted)}"
+    for text, cells in heads_by_setting(results):
+        tables += f"<h3>Other heads, {html.escape(text)}</h3>{html_table(*cells)}"
     unknown = ""
     if results.unknown:
         unknown = (

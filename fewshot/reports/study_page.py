@@ -62,7 +62,10 @@ def table(rows: Mapping[str, Sequence[StudyFigures]]) -> Table:
         )
         line("   95 % over draws", {k: interval(of.ci95_draws) for k, of in of_k.items()})
         line("   95 % over classes", {k: interval(of.ci95_classes) for k, of in of_k.items()})
-        line("   untrained", {k: percent(of.untrained) for k, of in of_k.items()})
+        line(
+            "   untrained",
+            {k: "" if of.untrained is None else percent(of.untrained) for k, of in of_k.items()},
+        )
         line("   raw pixels", {k: percent(of.floor) for k, of in of_k.items()})
         line(
             "   published",

@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from ..catalogue.loading import build_registry
 from ..catalogue.registry import Registry
 from ..core.components import Study
-from ..core.errors import ConfigError
-from ..experiments.study import study_configs
+from ..core.errors import ConfigError, DataError
+from ..experiments.study import is_absent, study_configs
 from .laws import Kind, fail, law, laws_of
 
 
@@ -48,11 +48,16 @@ def summary(tried: Tried) -> None:
 
 @law()
 def rows(tried: Tried) -> None:
-    """Every row comes to a configuration whose components, options and values exist."""
-    try:
-        study_configs(tried.study, tried.registry)
-    except ConfigError as error:
-        fail(str(error))
+    """Every row comes to a configuration whose components, options and values exist.
+
+    Of an optional study, every row whose components and variables are there.
+    """
+    for row, layer in tried.study.rows.items():
+        try:
+            study_configs(evolve(tried.study, rows={row: layer}, published={}), tried.registry)
+        except (ConfigError, DataError) as error:
+            if not (tried.study.optional and is_absent(error)):
+                fail(str(error))
 
 
 KIND = Kind("study", _subject, laws_of(globals()))
