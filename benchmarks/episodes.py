@@ -33,14 +33,17 @@ def clusters(
     return embeddings.astype(np.float32), labels
 
 
-def ours() -> tuple[dict[str, Any], Turn]:
+def ours(
+    head: str = "nearest-prototype", dimensions: int = DIMENSIONS
+) -> tuple[dict[str, Any], Turn]:
     import fewshot as fs
 
     fs.prepare()
-    embeddings, labels = clusters()
+    embeddings, labels = clusters(dimensions=dimensions)
     classes = [str(c) for c in range(CLASSES)]
     sampler = fs.episodes(fs.EpisodesOptions(n_way=N_WAY, k_shot=K_SHOT, n_query=N_QUERY), labels)
-    head, metric = fs.nearest_prototype(), fs.euclidean()
+    component = fs.build_registry()[0].get("head", head).component
+    answering, metric = component.factory(component.options()), fs.euclidean()
     seeds = itertools.count()
     example = sampler.draw(0, 0)
     facts = {
@@ -52,23 +55,26 @@ def ours() -> tuple[dict[str, Any], Turn]:
 
     def turn(n: int) -> dict[str, Any]:
         began = time.perf_counter()
-        result = fs.evaluate(embeddings, sampler.blocks(next(seeds), n), head, metric, classes)
+        result = fs.evaluate(embeddings, sampler.blocks(next(seeds), n), answering, metric, classes)
         took = time.perf_counter() - began
         return {"each": took / n, "accuracy": result.accuracy}
 
     return facts, turn
 
 
-def in_easyfsl(workers: int) -> tuple[dict[str, Any], Turn]:
+def in_easyfsl(
+    workers: int, method: str = "PrototypicalNetworks", dimensions: int = DIMENSIONS
+) -> tuple[dict[str, Any], Turn]:
     """Its way for embeddings that are there already: FeaturesDataset and no backbone."""
     torch = need("torch")
     need("easyfsl.utils")
+    methods = need("easyfsl.methods")
     from easyfsl.datasets import FeaturesDataset
-    from easyfsl.methods import PrototypicalNetworks
 
-    embeddings, labels = clusters()
+    embeddings, labels = clusters(dimensions=dimensions)
     data = FeaturesDataset(labels.tolist(), torch.from_numpy(embeddings), [*map(str, range(20))])
-    return _by_evaluate(PrototypicalNetworks(), data, workers, LEAST)
+    least = LEAST if method == "PrototypicalNetworks" else LEAST // 10
+    return _by_evaluate(getattr(methods, method)(), data, workers, least)
 
 
 def in_easyfsl_on_images() -> tuple[dict[str, Any], Turn]:
@@ -132,6 +138,40 @@ def _by_evaluate(model: Any, data: Any, workers: int, least: int) -> tuple[dict[
         return {"each": (time.perf_counter() - began) / n, "accuracy": accuracy}
 
     return facts, turn
+
+
+# Heads that easyfsl has as well, and which of its classes they are.
+HEADS = {
+    "bd-cspn": "BDCSPN",
+    "laplacian-shot": "LaplacianShot",
+    "pt-map": "PTMAP",
+    "tim": "TIM",
+    "matching": "MatchingNetworks",
+}
+WIDE = 640
+
+
+def measure_head(settings: Settings, head: str) -> Result:
+    """One head against easyfsl's of the same method; their options differ, and so do accuracies."""
+    wanted = {"head": head, "dimensions": WIDE}
+    theirs = {"workers": 0, "method": HEADS[head], "dimensions": WIDE}
+    with sides(("episodes:ours", wanted), ("episodes:in_easyfsl", theirs)) as parts:
+        checked = require_same(parts, "support", "queries", "dimensions")
+        mine, peer = alternate(parts, settings)
+        facts = parts[1].facts
+    accuracies = [mean(reply["accuracy"] for reply in replies) for replies in (mine, peer)]
+    own, other = seconds(mine), seconds(peer)
+    return Result(
+        what=f"the head {head} on {N_WAY}-way {K_SHOT}-shot {N_QUERY}-query episodes, {WIDE} "
+        "numbers",
+        ours=_a_second(own),
+        peer=_a_second(other),
+        against=f"{facts['peer']}, {HEADS[head]}",
+        ratio=ratio("speed", other, own),
+        note=f"accuracies {accuracies[0]:.3f} and {accuracies[1]:.3f}, each with its own defaults",
+        checked=checked,
+        figures={"ours": own, "easyfsl": other},
+    )
 
 
 def measure(settings: Settings) -> Result:

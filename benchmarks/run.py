@@ -5,6 +5,7 @@ import datetime
 import json
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ ROWS: dict[str, Callable[[Settings], Result]] = {
     "step-stock": step.measure_stock,
     "jpeg": jpeg.measure,
     "episodes": episodes.measure,
+    **{f"head-{head}": partial(episodes.measure_head, head=head) for head in episodes.HEADS},
     "embed": embed.measure,
     "latency": latency.measure,
     "latency-k": latency.measure_growth,

@@ -20,6 +20,11 @@ from .terminal import fast_mlx, load_registry, print_table, showing_progress
 @click.option(
     "--out", type=click.Path(path_type=Path), help="Its folder; else studies/NAME. It may exist."
 )
+@click.option(
+    "--page",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Put the tables into this Markdown page too, below what is written there by hand.",
+)
 def study(which: str, seeds: int | None, only: tuple[str, ...], **given: Any) -> None:
     """Do a table of runs, by name (`fewshot list study`) or from a TOML file, and report on it.
 
@@ -32,6 +37,7 @@ def study(which: str, seeds: int | None, only: tuple[str, ...], **given: Any) ->
     from ..core.errors import TrainingError
     from ..experiments.config import read_study, settings_layer
     from ..experiments.study import rows_name_path, run_study
+    from ..reports import study_markdown
     from ..reports.study_page import settings, table, title
 
     asked = (
@@ -45,6 +51,8 @@ def study(which: str, seeds: int | None, only: tuple[str, ...], **given: Any) ->
     above = topmost(settings_layer(given["settings"]), flags)
     with showing_progress() as progress:
         results = run_study(asked, registry, out, above, only, data, runtime, progress)
+    if given["page"] is not None:
+        study_markdown.write(given["page"], results)
     main = settings(results)[0]
     print_table(*table(main), right=True)
     click.echo(title(main))

@@ -8,22 +8,37 @@ from attrs import frozen
 from ...core.components import Component
 from ...core.interfaces import Head, Metric
 from ...core.options import above, at_least, at_most, option, positive, within
-from ..metrics import cosine, sqeuclidean, unit
-from .prototypes import one_hot, prototypes
+from ..metrics import sqeuclidean, unit
+
+# Everything about classes is (…, n_way, n), images last: sums over few classes then run along rows
+# of many images, which is what a CPU does fastest.
 
 
 def _kept(
     support: mx.array, support_labels: mx.array, metric: Metric, n_way: int
-) -> tuple[mx.array, ...]:
-    """The whole support (…, s, d), its classes (…, s, n_way) and prototypes (…, n_way, d)."""
+) -> tuple[mx.array, mx.array]:
+    """The whole support (…, s, d) and its classes (…, n_way, s), 1 or 0."""
     labels = mx.broadcast_to(support_labels, support.shape[:-1])
-    return support, one_hot(labels, n_way), prototypes(support, labels, n_way)
+    return support, (labels[..., None, :] == mx.arange(n_way)[:, None]).astype(mx.float32)
 
 
 def _kept_unit(
     support: mx.array, support_labels: mx.array, metric: Metric, n_way: int
-) -> tuple[mx.array, ...]:
+) -> tuple[mx.array, mx.array]:
     return _kept(unit(support), support_labels, metric, n_way)
+
+
+def _log_softmax(logits: mx.array) -> tuple[mx.array, mx.array]:
+    """Softmax over the classes of (…, n_way, n), and its logarithm."""
+    logits = logits - logits.max(axis=-2, keepdims=True)
+    powers = mx.exp(logits)
+    sums = powers.sum(axis=-2, keepdims=True)
+    return powers / sums, logits - mx.log(sums)
+
+
+def _softmax(logits: mx.array) -> mx.array:
+    powers = mx.exp(logits - logits.max(axis=-2, keepdims=True))
+    return powers / powers.sum(axis=-2, keepdims=True)
 
 
 @frozen
@@ -59,19 +74,16 @@ def _rectified(
     state: tuple[mx.array, ...], query: mx.array, temperature: float
 ) -> tuple[mx.array, mx.array]:
     """Moved queries and new prototypes of BD-CSPN."""
-    support, of_class, means = state
+    support, of_class = state
+    s, n_way = of_class.shape[-1], of_class.shape[-2]
+    means = unit(of_class @ support)  # their length is of no account
     moved = query + (support.mean(axis=-2, keepdims=True) - query.mean(axis=-2, keepdims=True))
-    taken_for = _cosines(moved, means).argmax(axis=-1)
-    members = mx.concatenate([of_class, one_hot(taken_for, means.shape[-2])], axis=-2)
     rows = mx.concatenate([support, moved], axis=-2)
-    similar = mx.where(members > 0, _cosines(rows, means) / temperature, -mx.inf)
-    weights = mx.softmax(similar, axis=-2)
-    return moved, weights.swapaxes(-1, -2) @ rows
-
-
-def _cosines(x: mx.array, y: mx.array) -> mx.array:
-    """(…, q, d), (…, p, d) -> (…, q, p); of a vector of zeros 1/2."""
-    return 1 - cosine().table(x, y)
+    similar = means @ unit(rows).swapaxes(-1, -2)
+    taken_for = similar[..., s:].argmax(axis=-2)[..., None, :] == mx.arange(n_way)[:, None]
+    members = mx.concatenate([of_class > 0, taken_for], axis=-1)
+    weights = mx.softmax(mx.where(members, similar / temperature, -mx.inf), axis=-1)
+    return moved, weights @ rows
 
 
 @frozen
@@ -95,11 +107,11 @@ def laplacian_shot(options: LaplacianShotOptions = LaplacianShotOptions()) -> He
 
     def scores(state: tuple[mx.array, ...], query: mx.array, metric: Metric) -> mx.array:
         moved, means = _rectified(state, unit(query), options.temperature)
-        near = _nearest_others(_squares(moved, moved), options.neighbours)
-        alone = found = -_squares(moved, means)
+        near = _nearest_others(_squares(moved, moved), options.neighbours).swapaxes(-1, -2)
+        alone = found = -_squares(means, moved)
         for _ in range(options.steps):
-            found = alone + options.weight * (near @ mx.softmax(found, axis=-1))
-        return found
+            found = alone + options.weight * (_softmax(found) @ near)
+        return found.swapaxes(-1, -2)
 
     return Head(_kept_unit, scores, differentiable=False, queries="together")
 
@@ -114,7 +126,15 @@ def _nearest_others(squares: mx.array, k: int) -> mx.array:
         return mx.zeros_like(squares)
     others = squares + mx.where(mx.eye(n) > 0, mx.inf, 0.0)
     k = min(k, n - 1)
-    last = mx.partition(others, k - 1, axis=-1)[..., k - 1 : k]
+    if k <= 3:  # faster than a partition
+        last = others.min(axis=-1, keepdims=True)
+        for _ in range(k - 1):
+            # As many as are equally far count; the next is looked for among those farther.
+            seen = (others <= last).sum(axis=-1, keepdims=True)
+            beyond = mx.where(others > last, others, mx.inf).min(axis=-1, keepdims=True)
+            last = mx.where(seen < k, beyond, last)
+    else:
+        last = mx.partition(others, k - 1, axis=-1)[..., k - 1 : k]
     return (others <= last).astype(mx.float32)
 
 
@@ -147,41 +167,38 @@ def label_propagation(options: LabelPropagationOptions = LabelPropagationOptions
     steps = math.ceil(math.log(1e-7) / math.log(rate)) if alpha else 0
 
     def scores(state: tuple[mx.array, ...], query: mx.array, metric: Metric) -> mx.array:
-        support, of_class, _ = state
+        support, of_class = state
         rows = mx.concatenate([support, unit(query)], axis=-2)
         squares = _squares(rows, rows)
         near = _nearest_others(squares, options.neighbours)
         mean = squares.mean(axis=(-1, -2), keepdims=True)
         width = options.width * mx.where(mean > 0, mean, 1.0)
-        flow = mx.exp(-squares / width / 2) * mx.maximum(near, near.swapaxes(-1, -2))
-        degrees = mx.sqrt(mx.maximum(flow.sum(axis=-1, keepdims=True), 1e-30))
-        flow = alpha * flow / (degrees * degrees.swapaxes(-1, -2))
-        none = mx.zeros((*query.shape[:-1], of_class.shape[-1]))
-        labels = before = mx.concatenate([of_class, none], axis=-2)
-        found, weight = labels + flow @ labels, 1 / (1 - alpha * alpha / 2)
+        flow = mx.exp(squares * (-0.5 / width)) * mx.maximum(near, near.swapaxes(-1, -2))
+        inverse = mx.rsqrt(mx.maximum(flow.sum(axis=-1, keepdims=True), 1e-30))
+        flow = flow * (alpha * inverse) * inverse.swapaxes(-1, -2)
+        none = mx.zeros((*of_class.shape[:-1], query.shape[-2]))
+        labels = before = mx.concatenate([of_class, none], axis=-1)
+        found, weight = labels + labels @ flow, 1 / (1 - alpha * alpha / 2)
         for _ in range(steps):
-            before, found = found, before + weight * (labels + flow @ found - before)
+            before, found = found, before + weight * (labels + found @ flow - before)
             weight = 1 / (1 - alpha * alpha * weight / 4)
-        return found[..., support.shape[-2] :, :]
+        return found[..., support.shape[-2] :].swapaxes(-1, -2)
 
     return Head(_kept_unit, scores, differentiable=False, queries="together")
 
 
-def _halved_squares(gram: mx.array, shares: mx.array) -> mx.array:
-    """(…, n, n), (…, n, m) -> (…, n, m): half the squared distances of n points to sums of them.
+def _nearness(products: mx.array, shares: mx.array) -> mx.array:
+    """x·m − |m|²/2 (…, n_way, n) of points x and sums m of points, by the points' shares in them.
 
-    `gram`: their products; `shares`: of each point in each sum.
+    That is minus half the squared distance but for |x|²/2. `products`: x·m.
     """
-    products = gram @ shares
-    own = mx.diagonal(gram, axis1=-2, axis2=-1)[..., None]
-    return own / 2 + (shares * products).sum(axis=-2, keepdims=True) / 2 - products
+    return products - (shares * products).sum(axis=-1, keepdims=True) / 2
 
 
 def _mean_shares(of_class: mx.array, q: int) -> mx.array:
-    """(…, s, n_way) -> (…, s + q, n_way): the share of support and queries in each prototype."""
-    *lead, _, n_way = of_class.shape
-    shares = of_class / of_class.sum(axis=-2, keepdims=True)
-    return mx.concatenate([shares, mx.zeros((*lead, q, n_way))], axis=-2)
+    """(…, n_way, s) -> (…, n_way, s + q): the share of support and queries in each prototype."""
+    shares = of_class / of_class.sum(axis=-1, keepdims=True)
+    return mx.concatenate([shares, mx.zeros((*of_class.shape[:-1], q))], axis=-1)
 
 
 @frozen
@@ -268,29 +285,37 @@ def transductive_finetune(
 def _informed(options: TimOptions | AlphaTimOptions, alpha: float) -> Head:
     temperature = options.temperature
 
-    def rise(p: mx.array) -> mx.array:
+    def rise(p: mx.array, log: mx.array | None) -> mx.array:
         """The derivative of the entropy by p, but for a constant: p sums to 1, whatever it adds."""
-        return -mx.log(p + 1e-12) if alpha == 1 else alpha / (1 - alpha) * mx.power(p, alpha - 1)
+        if alpha == 1:
+            return -(mx.log(p + 1e-12) if log is None else log)
+        return alpha / (1 - alpha) * (p if alpha == 2 else mx.power(p, alpha - 1))
 
     def scores(state: tuple[mx.array, ...], query: mx.array, metric: Metric) -> mx.array:
-        support, of_class, _ = state
+        support, of_class = state
         s, q = support.shape[-2], query.shape[-2]
         rows = mx.concatenate([support, unit(query)], axis=-2)
-        gram, shares = rows @ rows.swapaxes(-1, -2), _mean_shares(of_class, q)
+        columns, shares = rows.swapaxes(-1, -2), _mean_shares(of_class, q)
+        gram = rows @ columns if s + q <= 2 * rows.shape[-1] else None
+
+        def nearness(shares: mx.array) -> mx.array:
+            products = (shares @ rows) @ columns if gram is None else shares @ gram
+            return _nearness(products, shares)
+
         speed = mx.zeros_like(shares)
         for _ in range(options.steps):
-            every = mx.softmax(-temperature * _halved_squares(gram, shares), axis=-1)
-            p = every[..., s:, :]
-            even = options.marginal * rise(p.mean(axis=-2, keepdims=True))
-            pull = p * (options.conditional * rise(p) - even) / q
-            pull = pull - p * pull.sum(axis=-1, keepdims=True)
-            wrong = options.support / s * (every[..., :s, :] - of_class)
-            slopes = mx.concatenate([wrong, pull], axis=-2)  # by the logits
-            push = slopes - slopes.sum(axis=-2, keepdims=True) * shares
+            every, log = _log_softmax(temperature * nearness(shares))
+            p = every[..., s:]
+            even = options.marginal / q * rise(p.mean(axis=-1, keepdims=True), None)
+            pull = p * (options.conditional / q * rise(p, log[..., s:]) - even)
+            pull = pull - p * pull.sum(axis=-2, keepdims=True)
+            wrong = options.support / s * (every[..., :s] - of_class)
+            slopes = mx.concatenate([wrong, pull], axis=-1)  # by the logits
+            push = slopes - slopes.sum(axis=-1, keepdims=True) * shares
             speed = 0.9 * speed - options.rate * temperature * push
             shares = shares + speed
-        means = shares.swapaxes(-1, -2) @ rows
-        return -temperature / 2 * _squares(rows[..., s:, :], means)
+        own = mx.square(rows[..., s:, :]).sum(axis=-1, keepdims=True) / 2
+        return temperature * (nearness(shares)[..., s:].swapaxes(-1, -2) - own)
 
     return Head(_kept_unit, scores, differentiable=False, queries="together")
 
@@ -321,42 +346,64 @@ def pt_map(options: PtMapOptions = PtMapOptions()) -> Head:
     no say. It takes as many queries of each class for granted: where they are not, it is wrong.
     """
 
-    def prepared(x: mx.array) -> mx.array:
-        x = unit(mx.sign(x) * mx.power(mx.abs(x), options.power))
-        return unit(x - x.mean(axis=-2, keepdims=True))
+    def raised(x: mx.array) -> mx.array:
+        size = mx.abs(x)
+        size = mx.sqrt(size) if options.power == 0.5 else mx.power(size, options.power)
+        return mx.where(x < 0, -size, size)
 
     def fit(
         support: mx.array, support_labels: mx.array, metric: Metric, n_way: int
     ) -> tuple[mx.array, ...]:
-        return _kept(prepared(support), support_labels, metric, n_way)
+        return _kept(raised(support), support_labels, metric, n_way)
 
     def scores(state: tuple[mx.array, ...], query: mx.array, metric: Metric) -> mx.array:
-        support, of_class, _ = state
-        s, (*lead, q, _) = support.shape[-2], query.shape
-        n_way = of_class.shape[-1]
-        points = mx.concatenate([support, prepared(query)], axis=-2)
-        gram, shares = points @ points.swapaxes(-1, -2), _mean_shares(of_class, q)
-        columns = mx.ones((*lead, n_way, 1))
+        support, of_class = state
+        s, q, n_way = support.shape[-2], query.shape[-2], of_class.shape[-2]
+        rows = mx.concatenate([support, raised(query)], axis=-2)
+        gram = _unit_products(rows @ rows.swapaxes(-1, -2))
+        shares = _mean_shares(of_class, q)
+        gram = _unit_products(_centred_products(gram, s))
+        columns = mx.ones((*of_class.shape[:-1], 1))
 
-        def shared(columns: mx.array) -> tuple[mx.array, mx.array]:
-            """Log P, and the factors of its columns, from which the next one sets out."""
-            costs = -2 * options.sharpness * _halved_squares(gram, shares)[..., s:, :]
-            costs = costs - costs.max(axis=-1, keepdims=True)
-            kernel = mx.exp(costs)
+        def shared(columns: mx.array) -> tuple[mx.array, mx.array, mx.array]:
+            """P (…, n_way, q), its logarithm, and the factors of its classes, to set out from."""
+            near = _nearness(shares @ gram, shares)[..., s:]
+            near = 2 * options.sharpness * (near - near.max(axis=-2, keepdims=True))
+            kernel = mx.exp(near)
             for _ in range(_SINKHORN):
-                rows = 1 / (kernel @ columns)
-                columns = q / n_way / (kernel.swapaxes(-1, -2) @ rows)
-            rows = 1 / (kernel @ columns)
-            return costs + mx.log(rows) + mx.log(columns).swapaxes(-1, -2), columns
+                rows = 1 / (kernel * columns).sum(axis=-2, keepdims=True)
+                columns = q / n_way / (kernel * rows).sum(axis=-1, keepdims=True)
+            found = kernel * columns
+            sums = found.sum(axis=-2, keepdims=True)
+            return found / sums, near + mx.log(columns) - mx.log(sums), columns
 
         for _ in range(options.steps):
-            found, columns = shared(columns)
-            weights = mx.concatenate([of_class, mx.exp(found)], axis=-2)
-            new = weights / weights.sum(axis=-2, keepdims=True)
+            p, _, columns = shared(columns)
+            weights = mx.concatenate([of_class, p], axis=-1)
+            new = weights / weights.sum(axis=-1, keepdims=True)
             shares = shares + options.rate * (new - shares)
-        return shared(columns)[0]
+        return shared(columns)[1].swapaxes(-1, -2)
 
     return Head(fit, scores, differentiable=False, queries="together")
+
+
+def _unit_products(gram: mx.array) -> mx.array:
+    """The products (…, n, n) of points, where these are brought to length 1; of zeros, 0."""
+    squares = mx.diagonal(gram, axis1=-2, axis2=-1)
+    zero = squares < 1e-12
+    inverse = mx.where(zero, 0.0, mx.rsqrt(mx.where(zero, 1.0, squares)))
+    return gram * inverse[..., None] * inverse[..., None, :]
+
+
+def _centred_products(gram: mx.array, s: int) -> mx.array:
+    """The products (…, n, n) of points, the first s about their mean, the others about theirs."""
+
+    def centred(x: mx.array) -> mx.array:
+        """Each row of (…, n, n) less its mean over the first s columns, or over the others."""
+        parts = (x[..., :s], x[..., s:])
+        return mx.concatenate([y - y.mean(axis=-1, keepdims=True) for y in parts], axis=-1)
+
+    return centred(centred(gram).swapaxes(-1, -2))
 
 
 # Rounds of Sinkhorn's algorithm for each move of the prototypes; each sets out from the last.
