@@ -107,7 +107,7 @@ def laplacian_shot(options: LaplacianShotOptions = LaplacianShotOptions()) -> He
 
     def scores(state: tuple[mx.array, ...], query: mx.array, metric: Metric) -> mx.array:
         moved, means = _rectified(state, unit(query), options.temperature)
-        near = _nearest_others(_squares(moved, moved), options.neighbours).swapaxes(-1, -2)
+        near = _nearest_others(_squares_among(moved), options.neighbours).swapaxes(-1, -2)
         alone = found = -_squares(means, moved)
         for _ in range(options.steps):
             found = alone + options.weight * (_softmax(found) @ near)
@@ -117,6 +117,13 @@ def laplacian_shot(options: LaplacianShotOptions = LaplacianShotOptions()) -> He
 
 
 _squares = sqeuclidean().table
+
+
+def _squares_among(rows: mx.array) -> mx.array:
+    """Squared distances (…, n, n) among rows (…, n, d) of about length 1."""
+    gram = rows @ rows.swapaxes(-1, -2)
+    own = mx.diagonal(gram, axis1=-2, axis2=-1)
+    return mx.maximum(own[..., None] + own[..., None, :] - 2 * gram, 0)
 
 
 def _nearest_others(squares: mx.array, k: int) -> mx.array:
@@ -169,7 +176,7 @@ def label_propagation(options: LabelPropagationOptions = LabelPropagationOptions
     def scores(state: tuple[mx.array, ...], query: mx.array, metric: Metric) -> mx.array:
         support, of_class = state
         rows = mx.concatenate([support, unit(query)], axis=-2)
-        squares = _squares(rows, rows)
+        squares = _squares_among(rows)
         near = _nearest_others(squares, options.neighbours)
         mean = squares.mean(axis=(-1, -2), keepdims=True)
         width = options.width * mx.where(mean > 0, mean, 1.0)
