@@ -19,7 +19,7 @@ from fewshot.catalogue.loading import build_registry
 from fewshot.catalogue.registry import Registered, Registry
 from fewshot.cli import commands as group
 from fewshot.core import errors, interfaces
-from fewshot.core.components import Component
+from fewshot.core.components import Component, Study
 from fewshot.experiments.config import PLAIN, partial_to_toml
 from fewshot.experiments.schema import show_options
 from fewshot.testing import LAWS
@@ -118,6 +118,9 @@ def _components(registry: Registry) -> str:
 
 def _component(entry: Registered) -> list[str]:
     lines = [f"### {entry.name}", "", f"{entry.part.summary} (from `{entry.provider}`)", ""]
+    if isinstance(entry.part, Study):  # whose rows are many
+        rows = ", ".join(map(_code, entry.part.rows))
+        return [*lines, f"`fewshot show study {entry.name}` prints it. Rows: {rows}"]
     if not isinstance(entry.part, Component):
         return [*lines, "```toml", partial_to_toml(entry.part).strip(), "```"]
     doc = inspect.getdoc(entry.component.factory)

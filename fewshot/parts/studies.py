@@ -81,7 +81,7 @@ def _scratch(data: dict[str, Any], n_way: int, head: str) -> dict[str, Any]:
 def _pretrained(data: dict[str, Any]) -> dict[str, Any]:
     return {
         "seeds": 1,
-        "dataset": {**data, "size": 128},
+        "dataset": {**data, "size": 160},
         "backbone": "efficientnet-lite0",
         "head": "nearest-prototype",
         "training": {"steps": 0},
