@@ -28,7 +28,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
     """One row with other heads and one without, nothing trained."""
     rng = np.random.default_rng(0)
     labels = np.repeat(np.arange(6), 9)
-    noise = rng.integers(0, 120, (len(labels), 8, 8, 3)) + 15 * labels[:, None, None, None]
+    noise = rng.integers(0, 120, (len(labels), 16, 16, 3)) + 15 * labels[:, None, None, None]
     path = tmp_path_factory.mktemp("data") / "data.npz"
     np.savez(path, images=noise.astype(np.uint8), labels=labels)
     return Study(
