@@ -15,7 +15,10 @@ from PIL import Image
 
 import fewshot as fs
 
-BACKBONES = ("efficientnet-lite0", "mobilenet-v2")
+BACKBONES = (
+    "efficientnet-lite0", "efficientnet-lite0 output=second-order", "mobilenet-v2",
+    "mobilenet-v2 output=second-order", "efficientnet-lite2 output=second-order",
+)  # fmt: skip
 
 HEAD, SHOWN = "lda", "K = 5"  # where all data sets stand together
 
@@ -112,7 +115,7 @@ def measured(
 ) -> Iterator[str]:
     """The tables, line by line: the networks, a table for each data set, all together."""
     busy = os.getloadavg()[0] > fs.cores() + 1
-    networks = {name: fs.Classifier.blank([{"backbone": name}]) for name in backbones}
+    networks = {name: fs.Classifier.blank([{"backbone": _told(name)}]) for name in backbones}
     yield "| backbone | numbers | MB of weights | images/s |\n| --- | --- | --- | --- |"
     for name, each in networks.items():
         assert each.recipe is not None
@@ -156,6 +159,12 @@ def measured(
         yield f"| {name} | {' | '.join(best)} |"
 
 
+def _told(text: str) -> dict[str, str]:
+    """ "NAME OPTION=VALUE …" as a section of a configuration."""
+    name, *options = text.split()
+    return {"name": name, **dict(each.split("=", 1) for each in options)}
+
+
 def _number(text: str) -> tuple[str, int]:
     name, _, number = text.partition("=")
     return name, int(number)
@@ -178,7 +187,12 @@ def main(arguments: list[str] | None = None) -> int:
         metavar="NAME=N",
         help="images of each class",
     )
-    parser.add_argument("--backbone", action="append", metavar="NAME", help="a network; repeatable")
+    parser.add_argument(
+        "--backbone",
+        action="append",
+        metavar="'NAME OPTION=VALUE'",
+        help="a network, with options or without; repeatable",
+    )
     parser.add_argument("--write", type=Path, metavar="FILE", help=f"below its {MARK.strip()}")
     given = parser.parse_args(arguments)
     fs.prepare()  # before anything loads MLX
