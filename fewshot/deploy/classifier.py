@@ -38,6 +38,7 @@ from ..engine.calibration import (
     fitted,
     for_counts,
     from_enrolled,
+    from_results,
     from_rows,
 )
 from ..engine.inference import Engine, as_engine, in_mlx, same
@@ -157,8 +158,9 @@ class Classifier:
         registry = build_registry()[0] if registry is None else registry
         if path.is_dir():
             made = recipe.of_run(path, registry, without_adapter)
-            blank = _of_recipe(made, registry)
-            return evolve(blank, calibrations=_of_results(path / "results.json"))
+            results = path / "results.json"  # none, where it was interrupted
+            found = from_results(read_json(results)) if results.is_file() else ()
+            return evolve(_of_recipe(made, registry), calibrations=found)
         document, arrays = archive.read(path)
         try:
             return _from_file(tomllib.loads(document), arrays, registry)
@@ -448,13 +450,6 @@ def _blank(embedder: Embedder, metric: Metric, head: Head, shape: Shape) -> Clas
 def _of_recipe(made: Recipe, registry: Registry) -> Classifier:
     embedder, metric, head = recipe.remade(made, registry)
     return evolve(_blank(embedder, metric, head, made.shape), recipe=made)
-
-
-def _of_results(path: Path) -> tuple[Calibration, ...]:
-    """The calibrations of a run; none if it was interrupted, or trained nothing."""
-    results = read_json(path) if path.is_file() else {}
-    untrained = (results.get("training") or {}).get("steps") == 0  # as good: the enrolled classes
-    return () if untrained else from_rows(results.get("unknown", []))
 
 
 def _from_file(

@@ -58,6 +58,12 @@ def from_rows(rows: Iterable[Mapping[str, Any]]) -> tuple[Calibration, ...]:
     )
 
 
+def from_results(results: Mapping[str, Any]) -> tuple[Calibration, ...]:
+    """Those of a run; none if it trained nothing: the enrolled classes tell as much then."""
+    untrained = (results.get("training") or {}).get("steps") == 0
+    return () if untrained else from_rows(results.get("unknown", []))
+
+
 def for_counts(calibrations: Sequence[Calibration], counts: Sequence[int]) -> Calibration | None:
     """The one whose K is nearest, by ratio, to the median number of images of a class."""
     if not calibrations or not any(counts):

@@ -16,6 +16,7 @@ _HEADS = (
     "nearest-prototype",
     "nearest-support",
     "matching",
+    "tip-adapter",
     "ridge",
     "logistic",
     "lda",
@@ -25,6 +26,7 @@ _HEADS = (
     "laplacian-shot",
     "pt-map",
     "label-propagation",
+    "transductive-finetune",
 )
 
 # Heads that are trained with the network, on the same episodes.

