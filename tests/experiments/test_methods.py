@@ -11,6 +11,7 @@ from fewshot.catalogue.loading import build_registry
 from fewshot.core.components import Study
 from fewshot.core.errors import ConfigError, DataError
 from fewshot.core.figures import StudyResults
+from fewshot.core.options import component_options
 from fewshot.experiments.config import resolve
 from fewshot.experiments.folder import read_results, run_config
 from fewshot.experiments.run import evaluate_run
@@ -146,4 +147,6 @@ def test_every_head_and_loss_is_in_the_study_of_methods():
         heads |= {*row["evaluation"].get("heads", ())} | {row["head"]}
         losses |= {row["loss"]["name"]} if "loss" in row else set()
     assert heads == entries["head"]
-    assert losses == entries["loss"] - {"cross-entropy"}  # the same as prototypical
+    around = {entry.name for entry in REGISTRY.all("loss")  # another loss
+              if component_options(entry.component.options)}  # fmt: skip
+    assert losses == entries["loss"] - around - {"cross-entropy"}  # the same as prototypical
