@@ -100,6 +100,7 @@ from .engine.validation import validation as validation
 from .engine.verification import verify as verify
 from .engine.weights import load_weights as load_weights
 from .engine.weights import save_weights as save_weights
+from .experiments.run import resume as resume
 from .experiments.run import trained as trained
 from .parts.adapters.linear import LinearProbeOptions as LinearProbeOptions
 from .parts.adapters.linear import linear_probe as linear_probe

@@ -5,7 +5,9 @@ file; 6 training; 7 a law broken; 130 interrupted; 1 anything else, a failed `do
 """
 
 import os
+import signal
 import sys
+from contextlib import suppress
 from typing import Any
 
 import click
@@ -16,6 +18,8 @@ from . import authors, catalogue, classifiers, data, doctor, runs, searches, ser
 
 def main() -> None:
     """The command `fewshot`: errors end in one line and their exit code, never a traceback."""
+    with suppress(ValueError):  # only the first thread may
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does
     try:
         code = commands.main(standalone_mode=False)
     except FewshotError as error:

@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .options import engine, flag_layer, settings, topmost, without_adapter
-from .terminal import columns, fast_mlx, load_registry, print_table, showing_progress
+from .terminal import (
+    columns,
+    fast_mlx,
+    load_registry,
+    print_table,
+    showing_progress,
+    tell_unfinished,
+)
 
 if TYPE_CHECKING:
     from ..core.errors import DataError
@@ -123,6 +130,7 @@ def _load(path: Path, without_adapter: bool = False) -> Classifier:
     registry, _ = load_registry(strict=False)
     from ..deploy.classifier import Classifier
 
+    tell_unfinished(path)
     return Classifier.load(path, registry, without_adapter)
 
 

@@ -1,4 +1,4 @@
-"""Commands that train, evaluate and compare."""
+"""Commands that train, go on, evaluate and compare."""
 
 from __future__ import annotations
 
@@ -8,7 +8,16 @@ from typing import Any
 import click
 
 from .options import above, choices, examination, flag_layer, topmost
-from .terminal import fast_mlx, load_registry, print_results, print_table, showing_progress
+from .terminal import (
+    fast_mlx,
+    load_registry,
+    print_results,
+    print_table,
+    showing_progress,
+    tell_unfinished,
+)
+
+_MOVED = "The images, where they have moved."
 
 
 @click.command()
@@ -33,10 +42,37 @@ def run(**given: Any) -> None:
     print_results(folder)
 
 
+@click.command()
+@click.argument("folder", metavar="RUN", type=click.Path(path_type=Path))
+@click.option("--data", metavar="PATH", type=click.Path(path_type=Path), help=_MOVED)
+def resume(folder: Path, data: Path | None) -> None:
+    """Go on with a run that was interrupted or killed, to what it would have been.
+
+    Weights and figures are those of the run left alone, bit for bit, on the same machine.
+    """
+    runtime = fast_mlx()
+    from ..experiments.run import resume as go_on
+
+    registry, _ = load_registry(strict=False)
+    with showing_progress() as progress:
+        go_on(folder, registry, runtime, progress, data=data)
+    print_results(folder)
+
+
+@click.command()
+@click.argument("folders", metavar="[RUN]...", nargs=-1, type=click.Path(path_type=Path))
+def status(folders: tuple[Path, ...]) -> None:
+    """How far runs are: those named, else all in runs/."""
+    from ..experiments.status import run_status
+
+    found = folders or sorted(path.parent for path in Path("runs").glob("*/config.toml"))
+    print_table(("run", "status"), [(str(folder), str(run_status(folder))) for folder in found])
+
+
 @click.command("eval")
 @click.argument("folder", metavar="RUN", type=click.Path(path_type=Path))
 @click.option("--metric", metavar="NAME", help="Distance.")
-@click.option("--data", metavar="PATH", help="The images, where they have moved.")
+@click.option("--data", metavar="PATH", help=_MOVED)
 @examination
 def evaluate(folder: Path, **given: Any) -> None:
     """Evaluate a run again with other K, n_way, head or metric; no training."""
@@ -46,6 +82,7 @@ def evaluate(folder: Path, **given: Any) -> None:
     from ..experiments.run import evaluate_run
 
     registry, _ = load_registry(given["strict_plugins"])
+    tell_unfinished(folder)
     flags = flag_layer({**given, "data": None})
     if given["data"] is not None:
         flags["dataset"] = {"path": given["data"]}
@@ -68,4 +105,4 @@ def compare(folders: tuple[Path, ...]) -> None:
     print_table(*comparison_table(compare_runs(folders)), right=True)
 
 
-COMMANDS = (run, evaluate, compare)
+COMMANDS = (run, resume, status, evaluate, compare)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from .options import engine, without_adapter
-from .terminal import fast_mlx
+from .terminal import fast_mlx, tell_unfinished
 
 if TYPE_CHECKING:
     from ..engine.inference import Name
@@ -43,6 +43,8 @@ def serve(
         if show:
             click.launch(address)
 
+    if run is not None:
+        tell_unfinished(run)
     desk = Desk(file, run, without_adapter, engine)
     if desk.hint:
         click.echo(desk.hint, err=True)

@@ -44,6 +44,15 @@ def fast_mlx() -> Runtime:
     return runtime
 
 
+def tell_unfinished(folder: Path) -> None:
+    """A line on stderr where a run, whose weights are about to be used, is not finished."""
+    from ..experiments.status import unfinished
+
+    told = unfinished(folder)
+    if told is not None:
+        click.echo(told, err=True)
+
+
 @contextmanager
 def showing_progress() -> Iterator[Progress]:
     """Bars on a terminal; otherwise a line for every stage and every validation."""

@@ -27,7 +27,7 @@ from ..experiments.config import (
     to_table,
     with_preset,
 )
-from ..experiments.folder import run_config, run_weights
+from ..experiments.folder import run_config, whole_weights
 from ..experiments.schema import Tree, options
 from ..parts.embedder import Embedder, EmbeddingOptions
 
@@ -60,7 +60,7 @@ def of_run(folder: Path, registry: Registry, without_adapter: bool = False) -> R
     """
     config = resolve(registry, [run_config(folder)])
     _require_no_adapter(config, str(folder), without_adapter)
-    weights = {name: np.array(array) for name, array in run_weights(folder).items()}
+    weights = {name: np.array(array) for name, array in whole_weights(folder, config).items()}
     manifest = read_json(folder / "manifest.json")
     try:
         height, width, channels = manifest["data"]["shape"]

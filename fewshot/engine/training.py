@@ -62,6 +62,12 @@ class TrainingOptions:
         8, "validations without a better score before training stops; 0: never", at_least(0)
     )
     validation_pool: int = option(30, "images of a class that validation draws from", at_least(6))
+    checkpoint_every: int = option(
+        0,
+        "steps between two checkpoints, which `fewshot resume` goes on from; 0: every 5 seconds, "
+        "fewer where that would take over 1 % of the time",
+        at_least(0),
+    )
 
 
 def scheduled_steps(options: TrainingOptions) -> int:
@@ -318,14 +324,16 @@ def train(
     on_record: Callable[[dict[str, Any]], None] | None = None,
     on_best: Callable[[nn.Module], object] | None = None,
     progress: Callable[[int, int, str], None] | None = None,
+    on_step: Callable[[Training], object] | None = None,
 ) -> History:
     """Take the steps and records that are left; the parts end with the best weights, in eval mode.
 
     `validate()` gives named figures, of which "score" (higher is better) decides on the best
     weights and on early stopping; without it the last weights are kept. Every `validate_every`
     steps `on_record` gets the figures since the last time, `on_best` the learned parts when they
-    are the best so far; `progress(step, steps, speed)` is called after every step. Ctrl-C ends
-    training as "interrupted" with the best weights so far.
+    are the best so far; `on_step(training)`, which may take its state, and `progress(step, steps,
+    speed)` are called after every step. Ctrl-C ends training as "interrupted" with the best weights
+    so far.
     """
     options, history = training.options, training.history
     try:
@@ -339,6 +347,8 @@ def train(
             if training.ended:
                 break
             training.step()
+            if on_step is not None:
+                on_step(training)
             if progress is not None:
                 progress(history.steps, options.steps, f"{history.images_per_second:.0f} images/s")
         history.stopped = "patience" if training.out_of_patience else "steps"

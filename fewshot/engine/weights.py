@@ -1,13 +1,14 @@
 """Weights on disk."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
 
+from ..compute.modules import snapshot
 from ..core.errors import OutputError
 from ..core.files import replacing
 
@@ -26,11 +27,15 @@ def require_sha256(path: Path, sha256: str | None) -> None:
         raise OutputError(f"{path}: damaged: its SHA-256 is not the one in the manifest")
 
 
-def save_weights(module: nn.Module, path: Path) -> str:
-    """Save all parameters and buffers as safetensors, atomically; returns the file's SHA-256."""
+def save_weights(module: nn.Module, path: Path, without: Collection[str] = ()) -> str:
+    """Save parameters and buffers as safetensors, atomically; returns the file's SHA-256.
+
+    All but those `without`, by name.
+    """
+    weights = {name: array for name, array in snapshot(module) if name not in without}
     try:
         with replacing(path) as temporary:
-            module.save_weights(str(temporary))
+            mx.save_safetensors(str(temporary), weights)
             with temporary.open("rb") as file:
                 return hashlib.file_digest(file, "sha256").hexdigest()
     except (OSError, RuntimeError) as error:

@@ -12,8 +12,9 @@ from ..core import files
 from ..core.errors import OutputError
 from ..core.figures import AdapterGain, KShotRow, RunResults
 from ..engine.weights import WEIGHTS, read_weights, require_sha256
-from .config import read_toml
+from .config import RunConfig, read_toml
 from .schema import Tree
+from .status import METRICS, unfinished
 
 RESULTS = "results.json"
 
@@ -35,9 +36,9 @@ def read_run(folder: Path) -> FinishedRun:
     manifest = files.read_json(folder / "manifest.json")
     try:
         if manifest["status"] != "finished":
-            raise OutputError(f"{folder}: not finished (its status: {manifest['status']})")
+            raise OutputError(unfinished(folder) or f"{folder}: not finished")
         require_sha256(folder / WEIGHTS, manifest["weights_sha256"])
-        records = files.read_lines(folder / "metrics.jsonl")
+        records = files.read_lines(folder / METRICS)
     except (KeyError, TypeError, ValueError) as error:
         raise OutputError(f"{folder}: damaged: {type(error).__name__}: {error}") from error
     results = read_results(folder)
@@ -49,6 +50,9 @@ def read_run(folder: Path) -> FinishedRun:
 def read_results(folder: Path) -> RunResults:
     """The figures of a run or an evaluation. Raises OutputError where there are none."""
     path = folder / RESULTS
+    told = None if path.exists() else unfinished(folder)
+    if told is not None:
+        raise OutputError(f"{told}; it has no results yet")
     return from_json(RunResults, files.read_json(path), f"{path}: not the results of a run")
 
 
@@ -65,8 +69,20 @@ def run_weights(folder: Path) -> dict[str, mx.array]:
     manifest = files.read_json(folder / "manifest.json")
     path = folder / WEIGHTS
     if not path.is_file():
-        raise OutputError(f"{folder}: no weights yet (its status: {manifest.get('status')})")
+        raise OutputError(f"{unfinished(folder) or folder}; it has no weights yet")
     return read_weights(path, manifest.get("weights_sha256"))
+
+
+def whole_weights(folder: Path, config: RunConfig) -> dict[str, mx.array]:
+    """`run_weights` for use as they are: with the centre, where embeddings have one.
+
+    Raises OutputError where a run that was killed had not taken it yet.
+    """
+    weights = run_weights(folder)
+    if config.embedding.centre == "train" and "centre.mean" not in weights:
+        told = unfinished(folder) or f"{folder}: damaged"
+        raise OutputError(f"{told}; the centre of its embeddings is not taken yet")
+    return weights
 
 
 # ------------------------------------------------------------------------------- as JSON

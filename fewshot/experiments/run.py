@@ -1,5 +1,6 @@
 """From a configuration to a run folder: the one path of the command line and of library users."""
 
+import json
 import platform
 from collections.abc import Mapping
 from copy import deepcopy
@@ -7,12 +8,13 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from shutil import rmtree
 from typing import Any, Literal
 
 import attrs
 import mlx.core as mx
 import numpy as np
-from attrs import evolve
+from attrs import evolve, frozen
 
 from ..catalogue.registry import Registry
 from ..compute.modules import parameter_count, snapshot
@@ -21,10 +23,12 @@ from ..core import files
 from ..core.errors import ConfigError, DataError, InterruptedRunError
 from ..core.figures import RunResults, TrainingSummary
 from ..core.interfaces import Dataset, Observer
+from ..core.locks import held
 from ..core.progress import Progress, silent
 from ..data.datasets import ArrayDataset, decode
 from ..data.episode_files import write_episode
 from ..data.split import named
+from ..engine.checkpoints import checkpoints, go_on
 from ..engine.embedding import recentre
 from ..engine.training import History, Training, train
 from ..engine.validation import validating
@@ -32,8 +36,10 @@ from ..engine.weights import INITIAL, WEIGHTS, fill, read_weights, save_weights
 from ..reports import pictures, run_page
 from .assembly import Draws, Parts, build, check, drawn, initialise
 from .config import RunConfig, resolve, to_toml, to_tree
-from .folder import RESULTS, run_config, run_weights, to_json
+from .folder import RESULTS, from_json, run_config, run_weights, to_json, whole_weights
 from .results import Examination, examine
+from .schema import Tree
+from .status import CHECKPOINT, LOCK, METRICS, require_empty, run_folder, run_status
 
 
 def run(
@@ -48,63 +54,61 @@ def run(
 
     `images`: the configuration's data set, where it is decoded already.
 
-    Interrupted in training, the folder holds the best weights so far and `status` "interrupted" in
-    its manifest; `evaluate_run` then examines them.
+    Interrupted or killed, `resume` goes on with it; the folder holds the best weights so far, which
+    `evaluate_run` examines. Raises OutputError where another process is at work in the folder.
     """
     parts = build(config, registry, images)
     draws = check(parts)
-    blank = snapshot(parts.learned)
-    initialised = initialise(parts, registry) and parts.sampler is not None
-    if initialised:  # the floor of training is what training begins with
-        blank = snapshot(parts.learned)
-    folder = files.new_folder(Path("runs")) if out is None else files.named_folder(out)
-    try:
+    begun = _initialised(parts, registry)
+    folder = run_folder(out)
+    with held(folder / LOCK, str(folder)):
+        require_empty(folder)
+        config = evolve(config, split=named(config.split, parts.split))
+        files.write_text(folder / "config.toml", to_toml(config))
+        try:
+            parts = evolve(parts, dataset=decoded(parts.dataset, progress), config=config)
+        except BaseException:
+            rmtree(folder)  # nothing else is in it yet
+            raise
+        manifest = _manifest(parts, runtime)
+        return _carried_out(parts, draws, begun, folder, manifest, progress)
+
+
+def resume(
+    folder: Path,
+    registry: Registry,
+    runtime: Runtime | None = None,
+    progress: Progress = silent,
+    images: ArrayDataset | None = None,
+    data: Path | None = None,
+) -> Path:
+    """Go on with a run that was interrupted or killed, from its last checkpoint; returns `folder`.
+
+    What it comes to is what it would have come to left alone, bit for bit but for times, on the
+    same machine, cores and releases; others are told in a line of progress. A run that is finished
+    is left as it is. `images`: its data set, where it is decoded already; `data`: where its images
+    have moved to.
+
+    Raises OutputError where the folder is no run, is damaged or another process is at work in it,
+    DataError where the images are no longer the run's.
+    """
+    layers: list[Tree] = [run_config(folder)]
+    if data is not None:
+        layers.append({"dataset": {"path": str(data)}})
+    with held(folder / LOCK, str(folder)):
+        if run_status(folder).finished:
+            return folder
+        parts = build(resolve(registry, layers), registry, images)
+        draws = check(parts)
+        kept: dict[str, Any] = {}
+        if (folder / "manifest.json").exists():  # else killed while images were decoded
+            kept = files.read_json(folder / "manifest.json")
+        begun = _initialised(parts, registry, folder, kept.get("initial_sha256"))
         parts = evolve(parts, dataset=decoded(parts.dataset, progress))
-    except BaseException:
-        folder.rmdir()  # nothing is in it yet
-        raise
-    config = evolve(config, split=named(config.split, parts.split))
-    parts = evolve(parts, config=config)
-    files.write_text(folder / "config.toml", to_toml(config))
-    manifest = _manifest(parts, runtime)
-
-    def note(**facts: Any) -> None:
-        manifest.update(facts)
-        files.write_json(folder / "manifest.json", manifest)
-
-    audience = _Audience(parts, progress)
-    note(status="training")
-    try:
-        audience.tell("start", folder, to_tree(config))
-        _tell_instead(draws, config, progress)
-        if initialised:  # `eval` has the same floor, without what they came from
-            note(initial_sha256=save_weights(parts.learned, folder / INITIAL))
-        history = _train(parts, draws, folder, audience, progress)
-        recentre(parts.embedder, parts.dataset, parts.training_images)
-        summary = TrainingSummary(
-            **{field.name: getattr(history, field.name) for field in attrs.fields(TrainingSummary)}
-        )
-        note(
-            weights_sha256=save_weights(parts.learned, folder / WEIGHTS),
-            training=attrs.asdict(summary),
-        )
-        pictures.curves(history.records, folder / "curves.png")
-        if history.stopped == "interrupted":
-            note(status="interrupted")
-            raise InterruptedRunError(
-                f"interrupted at step {history.steps}; the best weights so far are kept: "
-                f"fewshot eval {folder}"
-            )
-        examination = examine(parts, draws, blank, progress)
-        results = _report(folder, "Run", parts, examination, manifest, summary)
-        note(status="finished", finished=_now())
-    except (Exception, KeyboardInterrupt) as error:
-        if manifest["status"] != "interrupted":
-            note(status=f"ended early: {type(error).__name__}: {error}")
-        audience.tell("end", None)
-        raise
-    audience.tell("end", to_json(results))
-    return folder
+        manifest = _manifest(parts, runtime)
+        _require_same(kept, manifest, folder, progress)
+        manifest |= {**kept, "resumed": [*kept.get("resumed", []), _now()]}
+        return _carried_out(parts, draws, begun, folder, manifest, progress)
 
 
 def trained(folder: Path, registry: Registry) -> Parts:
@@ -113,8 +117,9 @@ def trained(folder: Path, registry: Registry) -> Parts:
     `embed(parts.embedder, …)`, `parts.metric` and `parts.head` serve any images of `parts.shape`.
     Raises OutputError for a folder that is no run, has no weights yet or damaged ones.
     """
-    weights = run_weights(folder)
-    parts = build(resolve(registry, [run_config(folder)]), registry, saved=weights)
+    config = resolve(registry, [run_config(folder)])
+    weights = whole_weights(folder, config)
+    parts = build(config, registry, saved=weights)
     fill(parts.learned, weights, f"{folder}: its weights")
     parts.learned.eval()
     return parts
@@ -201,6 +206,123 @@ def identity(images: ArrayDataset) -> dict[str, Any]:
 # -------------------------------------------------------------------------------- steps
 
 
+@frozen
+class _Begun:
+    """What training begins with: `blank`, the weights that the floor of the run has.
+
+    `initialised`: whether training begins with weights from elsewhere, which are that floor.
+    """
+
+    blank: list[tuple[str, mx.array]]
+    initialised: bool
+
+
+def _initialised(
+    parts: Parts, registry: Registry, folder: Path | None = None, sha256: str | None = None
+) -> _Begun:
+    """Give the parts the weights they have from elsewhere, those kept in a run's folder first."""
+    if folder is not None and sha256 is not None:
+        fill(parts.learned, read_weights(folder / INITIAL, sha256), str(folder / INITIAL))
+        return _Begun(snapshot(parts.learned), True)
+    blank = snapshot(parts.learned)
+    if initialise(parts, registry) and parts.sampler is not None:
+        return _Begun(snapshot(parts.learned), True)
+    return _Begun(blank, False)
+
+
+def _carried_out(
+    parts: Parts,
+    draws: Draws,
+    begun: _Begun,
+    folder: Path,
+    manifest: dict[str, Any],
+    progress: Progress,
+) -> Path:
+    """Do what is left of a run, by its manifest and what is in its folder."""
+
+    def note(**facts: Any) -> None:
+        manifest.update(facts)
+        files.write_json(folder / "manifest.json", manifest)
+
+    audience = _Audience(parts, progress)
+    done = _training_done(manifest, folder)
+    if done is None:  # what is known of weights that were interrupted is true of them no longer
+        manifest.pop("training", None)
+        manifest.pop("weights_sha256", None)
+    note(status="training" if done is None else "evaluating")
+    try:
+        audience.tell("start", folder, to_tree(parts.config))
+        _tell_instead(draws, parts.config, progress)
+        if done is None:
+            if begun.initialised:  # `eval` has the same floor, without what they came from
+                note(initial_sha256=save_weights(parts.learned, folder / INITIAL))
+            history = _train(parts, draws, folder, audience, progress)
+            recentre(parts.embedder, parts.dataset, parts.training_images)
+            done = TrainingSummary(
+                **{f.name: getattr(history, f.name) for f in attrs.fields(TrainingSummary)}
+            )
+            interrupted = done.stopped == "interrupted"
+            note(
+                weights_sha256=save_weights(parts.learned, folder / WEIGHTS),
+                training=attrs.asdict(done),
+                status="interrupted" if interrupted else "evaluating",
+            )
+            pictures.curves(history.records, folder / "curves.png")
+            if interrupted:
+                raise InterruptedRunError(
+                    f"interrupted at step {done.steps}; the best weights so far are kept: "
+                    f"`fewshot resume {folder}` goes on, `fewshot eval {folder}` examines them"
+                )
+        else:
+            weights = read_weights(folder / WEIGHTS, manifest.get("weights_sha256"))
+            fill(parts.learned, weights, f"{folder}: its weights")
+            parts.learned.eval()
+        examination = examine(parts, draws, begun.blank, progress)
+        results = _report(folder, "Run", parts, examination, manifest, done)
+        (folder / CHECKPOINT).unlink(missing_ok=True)
+        note(status="finished", finished=_now())
+    except (Exception, KeyboardInterrupt) as error:
+        audience.tell("end", None)
+        if isinstance(error, KeyboardInterrupt):
+            note(status="interrupted")
+            line = f"interrupted: `fewshot resume {folder}` goes on"
+            raise InterruptedRunError(line) from error
+        if not isinstance(error, InterruptedRunError):
+            note(status=f"ended early: {type(error).__name__}: {error}")
+        raise
+    audience.tell("end", to_json(results))
+    return folder
+
+
+def _training_done(manifest: Mapping[str, Any], folder: Path) -> TrainingSummary | None:
+    """What came of a run's training, where it is over and only its evaluation is left."""
+    if "training" not in manifest:
+        return None
+    done = from_json(TrainingSummary, manifest["training"], f"{folder}: damaged manifest")
+    return None if done.stopped == "interrupted" else done
+
+
+def _require_same(
+    kept: Mapping[str, Any], now: Mapping[str, Any], folder: Path, progress: Progress
+) -> None:
+    """Refuse other images; tell what else a run's bits depend on and is no longer what it was."""
+    if not kept:
+        return
+
+    def of(manifest: Mapping[str, Any]) -> dict[str, Any]:
+        data = {**manifest["data"]}
+        data.pop("decoded")  # where to, which may be anywhere
+        return data
+
+    if of(kept) != of(now):
+        raise DataError(f"{folder}: its images are not those that it began with")
+    keys = ("components", "versions", "machine", "device", "runtime")
+    changed = [key for key in keys if kept.get(key) != now[key]]
+    if changed:
+        line = f"not what the run began with: {', '.join(changed)}; figures may differ a little"
+        progress("resume", 0, 0, "", line)
+
+
 class _Audience:
     """The observers that are told of a run, each a copy of what there is to tell.
 
@@ -269,7 +391,7 @@ def _train(
         return History()
 
     def keep(record: Mapping[str, Any]) -> None:
-        files.append_line(folder / "metrics.jsonl", record)
+        files.append_line(folder / METRICS, record)
         audience.tell("record", record)
         progress("training", record["step"], config.training.steps, "", _line(record))
 
@@ -277,8 +399,13 @@ def _train(
         parts.objective, parts.dataset, parts.sampler, config.training, parts.augment,
         parts.learner, config.seed, parts.optimizer, parts.mixer,
     )  # fmt: skip
+    go_on(training, folder / CHECKPOINT)
+    lines = "".join(f"{json.dumps(record)}\n" for record in training.history.records)
+    files.write_text(folder / METRICS, lines)  # none from beyond the checkpoint
     validate = None
-    if draws.validation is not None:
+    untaken = ["centre.mean"]  # until training is over
+    if draws.validation is not None:  # which takes the centre
+        untaken = []
         validate = validating(
             parts.embedder, parts.dataset, parts.head, parts.metric, draws.validation
         )
@@ -286,8 +413,9 @@ def _train(
         training,
         validate,
         on_record=keep,
-        on_best=lambda model: save_weights(model, folder / WEIGHTS),
+        on_best=lambda model: save_weights(model, folder / WEIGHTS, without=untaken),
         progress=lambda done, total, speed: progress("training", done, total, speed, ""),
+        on_step=checkpoints(folder / CHECKPOINT, config.training.checkpoint_every),
     )
 
 

@@ -4,6 +4,7 @@ import fcntl
 import time
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,12 @@ from ..core.progress import Progress, silent
 from ..core.seeding import generator
 from ..data.datasets import ArrayDataset
 from ..data.split import ClassSplit, named, split_classes
+from ..engine.checkpoints import checkpoints, go_on
 from ..engine.embedding import embed, recentre
 from ..engine.evaluation import evaluate
 from ..engine.protocol import needed
-from ..engine.training import fit
+from ..engine.training import Training
+from ..engine.training import train as train_all
 from ..reports import pictures
 from ..reports.page import percent
 from .assembly import build, check, embedded, initialise
@@ -32,6 +35,7 @@ from .schema import Tree
 from .search_space import Parameter, Propose, method, trial_count
 
 TRIALS = "trials.jsonl"
+CLAIMS = "claims"
 
 Record = Mapping[str, Any]
 
@@ -87,7 +91,7 @@ def search(
         began = time.perf_counter()
         try:
             config = _trial(layers, registry, values)
-            scores = _scores(config, registry, dataset, folds, options, number, progress)
+            scores = _scores(config, registry, dataset, folds, options, folder, number, progress)
             outcome: dict[str, Any] = {"score": float(np.mean(scores)), "folds": scores}
         except InterruptedRunError:
             raise
@@ -97,6 +101,8 @@ def search(
         record = {"trial": number, "values": values, **outcome}
         files.append_line(folder / TRIALS, record)
         progress("trials", len(recorded(folder)), count, "", _line(record))
+        for path in (folder / CLAIMS).glob(f"{number:04d}-*"):
+            path.unlink(missing_ok=True)
         _keep_best(folder, layers, registry, split)
     records = recorded(folder)
     if _keep_best(folder, layers, registry, split):
@@ -153,12 +159,22 @@ def _scores(
     dataset: ArrayDataset,
     folds: Sequence[tuple[list[str], list[str]]],
     options: SearchOptions,
+    folder: Path,
     number: int,
     progress: Progress,
 ) -> list[float]:
-    """Accuracy on the held-out classes of every fold, at the last step: nothing chosen on them."""
-    scores = []
+    """Accuracy on the held-out classes of every fold, at the last step: nothing chosen on them.
+
+    A trial that was killed is gone on with: folds that are done, and the state of the one that is
+    not, are kept under `claims` until it is done.
+    """
+    digest = sha256(to_toml(config).encode()).hexdigest()[:12]  # optuna may now propose another
+    stem = f"{number:04d}-{digest}"
+    kept = folder / CLAIMS / f"{stem}.jsonl"
+    scores = [float(record["score"]) for record in files.read_lines(kept)]
     for i, (train, held_out) in enumerate(folds, start=1):
+        if i <= len(scores):
+            continue
         split = evolve(
             config.split, train=tuple(train), val=(), test=tuple(held_out), file=None, draw=False
         )
@@ -181,22 +197,14 @@ def _scores(
             progress("embedding", 0, len(folds), where, line)
 
         if parts.sampler is not None:
-            history = fit(
-                parts.embedder,
-                dataset,
-                parts.sampler,
-                parts.loss,
-                parts.metric,
-                parts.head,
-                config.training,
-                parts.augment,
-                seed=config.seed,
-                progress=shown,
-                miner=parts.miner,
-                mixer=parts.mixer,
-                learner=parts.learner,
-                optimizer=parts.optimizer,
-            )
+            training = Training(
+                parts.objective, dataset, parts.sampler, config.training, parts.augment,
+                parts.learner, config.seed, parts.optimizer, parts.mixer,
+            )  # fmt: skip
+            checkpoint = folder / CLAIMS / f"{stem}-{i}.safetensors"
+            go_on(training, checkpoint)
+            keep = checkpoints(checkpoint, config.training.checkpoint_every)
+            history = train_all(training, progress=shown, on_step=keep)
             if history.stopped == "interrupted":
                 raise InterruptedRunError(
                     f"interrupted in {where}; trials that are done are kept: the same command "
@@ -211,6 +219,7 @@ def _scores(
             rows, tasks, parts.head, parts.metric, dataset.classes, memory=memory, text=text
         )
         scores.append(found.accuracy)
+        files.append_line(kept, {"score": found.accuracy})
     return scores
 
 
@@ -241,7 +250,7 @@ def _claimed(folder: Path, count: int) -> Iterator[int]:
     A trial is this process's from when it is given until the next is asked for. A lock on a file
     says so, which ends with the process, however it ends.
     """
-    claims = folder / "claims"
+    claims = folder / CLAIMS
     claims.mkdir(exist_ok=True)
 
     def done(number: int) -> bool:

@@ -1,6 +1,5 @@
 """A study's runs: planned, each done once, taken up again where they stopped."""
 
-import fcntl
 import json
 import os
 import shutil
@@ -27,6 +26,7 @@ from ..core.errors import (
     choose_from,
 )
 from ..core.figures import StudyResults
+from ..core.locks import held
 from ..core.progress import Progress, silent
 from ..data.datasets import ArrayDataset
 from ..data.split import named, split_classes
@@ -34,8 +34,9 @@ from ..reports import study_page
 from .assembly import build, check
 from .config import RunConfig, chooses, names_path, partial_to_toml, resolve, to_tree
 from .folder import read_run, to_json
-from .run import decoded, identity, run
+from .run import decoded, identity, resume, run
 from .schema import Tree
+from .status import LOCK, run_status
 from .study_results import tabulate
 
 
@@ -166,7 +167,8 @@ def run_study(
     `above`, `below`: as for `study_configs`.
 
     A run is done where its folder `out/runs/ROW-SEED-DIGEST`, named by a digest of configuration
-    and images, is whole; a folder that is not is named and its run done again. Training that cannot
+    and images, is whole. One that was interrupted or killed is gone on with (`resume`); a damaged
+    one is named and done again. Training that cannot
     go on ends its run and not the study; the results name it under "failed".
 
     Everything is checked before the first run. Raises ConfigError and DataError, naming the row,
@@ -192,9 +194,8 @@ def run_study(
         failed = {}
         for each in todo:
             clock.begin(each)
-            shutil.rmtree(each.folder, ignore_errors=True)  # half-done or damaged
             try:
-                run(each.config, registry, each.folder, runtime, clock.within, each.images)
+                _do(each, registry, runtime, clock.within)
             except TrainingError as error:
                 failed[each.name] = str(error)
             except InterruptedRunError as error:
@@ -220,7 +221,7 @@ def run_study(
 def run_digest(config: RunConfig, data: Mapping[str, Any]) -> str:
     """What tells a run from every other, in 12 characters: configuration and `identity` of data."""
     tree = to_tree(config)
-    del tree["evaluation"]["memory"]  # changes no figure
+    del tree["evaluation"]["memory"], tree["training"]["checkpoint_every"]  # change no figure
     what = json.dumps([tree, data], sort_keys=True)
     return sha256(what.encode()).hexdigest()[:12]
 
@@ -244,17 +245,26 @@ def _alone(out: Path) -> Iterator[None]:
     """The folder, held against a second process, which would do the same runs again."""
     try:
         out.mkdir(parents=True, exist_ok=True)
-        lock = (out / ".lock").open("w")
     except OSError as error:
         raise OutputError(f"{out}: cannot be made: {error.strerror}") from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise OutputError(
-                f"{out}: another study is at work there: name another --out"
-            ) from error
+    with held(out / LOCK, str(out)):
         yield
+
+
+def _do(each: StudyRun, registry: Registry, runtime: Runtime | None, progress: Progress) -> None:
+    """Do a run: from where it stopped, where it was begun, and afresh where that is damaged."""
+    try:
+        status = run_status(each.folder)
+        if status.owner is not None:
+            raise ConfigError(f"{each.folder}: in use by {status.owner}")
+        if not status.finished:
+            resume(each.folder, registry, runtime, progress, each.images)
+            return
+    except OutputError as error:
+        if each.folder.exists():
+            progress("study", 0, 0, "", f"{error}; it is done again")
+    shutil.rmtree(each.folder, ignore_errors=True)
+    run(each.config, registry, each.folder, runtime, progress, each.images)
 
 
 def _with_images(
@@ -290,7 +300,7 @@ def _is_done(folder: Path, progress: Progress) -> bool:
     try:
         read_run(folder)
     except OutputError as error:
-        progress("study", 0, 0, "", f"{error}; it is done again")
+        progress("study", 0, 0, "", str(error))
         return False
     return True
 

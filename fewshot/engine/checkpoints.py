@@ -1,0 +1,90 @@
+"""The state of a training on disk, from which another process goes on."""
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+
+from ..core.errors import OutputError
+from ..core.files import replacing
+from .training import State, Training
+
+_SECONDS = 5.0  # between two checkpoints at the least, where none is asked for by steps
+_SHARE = 0.01  # of the time that checkpoints may take then
+
+
+def checkpoints(path: Path, every: int) -> Callable[[Training], None]:
+    """What `train` calls after a step to save its state, atomically, every `every` steps.
+
+    0: by the clock, 5 seconds apart or so far that saving takes under 1 % of the time. Raises
+    OutputError where it cannot be written.
+    """
+    due = time.monotonic() + _SECONDS
+
+    def keep(training: Training) -> None:
+        nonlocal due
+        began = time.monotonic()
+        if began < due if every == 0 else training.history.steps % every:
+            return
+        save_state(training.state(), path)
+        ended = time.monotonic()
+        due = ended + max(_SECONDS, (ended - began) / _SHARE)
+
+    return keep
+
+
+def go_on(training: Training, path: Path) -> None:
+    """Restore a training from a checkpoint, where there is one.
+
+    Raises OutputError where it is damaged or another training's.
+    """
+    if not path.exists():
+        return
+    state = read_state(path)
+    try:
+        training.restore(state)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        line = " ".join(str(error).split())
+        raise OutputError(f"{path}: not of this training: {line}") from error
+
+
+def save_state(state: State, path: Path) -> None:
+    """Save a state as safetensors with a digest, atomically. Raises OutputError."""
+    facts = json.dumps(state.facts)
+    about = {"facts": facts, "sha256": _digest(state.arrays, facts)}
+    try:
+        with replacing(path) as temporary:
+            mx.save_safetensors(str(temporary), dict(state.arrays), about)
+    except (OSError, RuntimeError) as error:
+        raise OutputError(f"{path}: cannot be written: {error}") from error
+
+
+def read_state(path: Path) -> State:
+    """What `save_state` saved. Raises OutputError for anything else."""
+    try:
+        arrays, about = _loaded(path)
+        facts, digest = about["facts"], about["sha256"]
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
+        raise OutputError(f"{path}: not a checkpoint: {' '.join(str(error).split())}") from error
+    if _digest(arrays, facts) != digest:
+        raise OutputError(f"{path}: damaged: its SHA-256 is not the one in it")
+    return State(arrays, json.loads(facts))
+
+
+def _loaded(path: Path) -> tuple[dict[str, mx.array], dict[str, str]]:
+    loaded: Any = mx.load(str(path), return_metadata=True)
+    mx.eval(loaded[0])  # loading is lazy
+    return loaded[0], loaded[1]
+
+
+def _digest(arrays: Mapping[str, mx.array], facts: str) -> str:
+    """Of facts and of every array: its name, type, shape and bytes."""
+    found = sha256(facts.encode())
+    for name, array in sorted(arrays.items()):
+        found.update(f"\n{name} {array.dtype} {array.shape} ".encode())
+        found.update(memoryview(array.reshape(-1).view(mx.uint8)))  # type: ignore[arg-type]
+    return found.hexdigest()
