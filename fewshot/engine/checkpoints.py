@@ -15,6 +15,7 @@ from .training import State, Training
 
 _SECONDS = 5.0  # between two checkpoints at the least, where none is asked for by steps
 _SHARE = 0.01  # of the time that checkpoints may take then
+_WAY_OUT = "; without it training begins again at the first step"
 
 
 def checkpoints(path: Path, every: int) -> Callable[[Training], None]:
@@ -49,7 +50,7 @@ def go_on(training: Training, path: Path) -> None:
         training.restore(state)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         line = " ".join(str(error).split())
-        raise OutputError(f"{path}: not of this training: {line}") from error
+        raise OutputError(f"{path}: not of this training: {line}{_WAY_OUT}") from error
 
 
 def save_state(state: State, path: Path) -> None:
@@ -69,9 +70,10 @@ def read_state(path: Path) -> State:
         arrays, about = _loaded(path)
         facts, digest = about["facts"], about["sha256"]
     except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
-        raise OutputError(f"{path}: not a checkpoint: {' '.join(str(error).split())}") from error
+        line = " ".join(str(error).split())
+        raise OutputError(f"{path}: not a checkpoint: {line}{_WAY_OUT}") from error
     if _digest(arrays, facts) != digest:
-        raise OutputError(f"{path}: damaged: its SHA-256 is not the one in it")
+        raise OutputError(f"{path}: damaged: its SHA-256 is not the one in it{_WAY_OUT}")
     return State(arrays, json.loads(facts))
 
 

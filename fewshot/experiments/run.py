@@ -63,13 +63,14 @@ def run(
     folder = run_folder(out)
     with held(folder / LOCK, str(folder)):
         require_empty(folder)
-        config = evolve(config, split=named(config.split, parts.split))
-        files.write_text(folder / "config.toml", to_toml(config))
         try:
-            parts = evolve(parts, dataset=decoded(parts.dataset, progress), config=config)
+            parts = evolve(parts, dataset=decoded(parts.dataset, progress))
         except BaseException:
-            rmtree(folder)  # nothing else is in it yet
+            rmtree(folder)  # nothing is in it yet
             raise
+        config = evolve(config, split=named(config.split, parts.split))
+        parts = evolve(parts, config=config)
+        files.write_text(folder / "config.toml", to_toml(config))
         manifest = _manifest(parts, runtime)
         return _carried_out(parts, draws, begun, folder, manifest, progress)
 
@@ -92,17 +93,16 @@ def resume(
     Raises OutputError where the folder is no run, is damaged or another process is at work in it,
     DataError where the images are no longer the run's.
     """
-    layers: list[Tree] = [run_config(folder)]
-    if data is not None:
-        layers.append({"dataset": {"path": str(data)}})
+    run_status(folder)  # it is a run, before it gets a lock
     with held(folder / LOCK, str(folder)):
         if run_status(folder).finished:
             return folder
+        layers: list[Tree] = [run_config(folder)]
+        if data is not None:
+            layers.append({"dataset": {"path": str(data)}})
         parts = build(resolve(registry, layers), registry, images)
         draws = check(parts)
-        kept: dict[str, Any] = {}
-        if (folder / "manifest.json").exists():  # else killed while images were decoded
-            kept = files.read_json(folder / "manifest.json")
+        kept = files.read_json(folder / "manifest.json")
         begun = _initialised(parts, registry, folder, kept.get("initial_sha256"))
         parts = evolve(parts, dataset=decoded(parts.dataset, progress))
         manifest = _manifest(parts, runtime)
@@ -306,8 +306,6 @@ def _require_same(
     kept: Mapping[str, Any], now: Mapping[str, Any], folder: Path, progress: Progress
 ) -> None:
     """Refuse other images; tell what else a run's bits depend on and is no longer what it was."""
-    if not kept:
-        return
 
     def of(manifest: Mapping[str, Any]) -> dict[str, Any]:
         data = {**manifest["data"]}

@@ -48,15 +48,14 @@ def run_status(folder: Path) -> RunStatus:
 
     A run whose manifest says that it is at work, while nobody is, was killed.
     """
-    path = folder / "config.toml"
-    if not _is_run(folder):
-        raise OutputError(f"{folder}: not a run folder")
+    path = folder / "manifest.json"
+    if not path.is_file():
+        raise OutputError(f"{folder}: not a run folder, or killed before it began (no {path.name})")
     at_work = owner(folder / LOCK)
-    manifest: Any = {"status": "training"}  # killed before there was one
-    if (folder / "manifest.json").exists():
-        manifest = files.read_json(folder / "manifest.json")
+    manifest: Any = files.read_json(path)
+    config = read_toml(folder / "config.toml")
     try:
-        status, steps = str(manifest["status"]), int(read_toml(path)["training"]["steps"])
+        status, steps = str(manifest["status"]), int(config["training"]["steps"])
         if "training" in manifest:
             step = int(manifest["training"]["steps"])
         else:
@@ -71,7 +70,7 @@ def run_status(folder: Path) -> RunStatus:
 
 def unfinished(folder: Path) -> str | None:
     """What to tell of a run that is not finished, with the way on; None: it is, or is no run."""
-    if not _is_run(folder):
+    if not (folder / "manifest.json").is_file():
         return None
     status = run_status(folder)
     if status.finished:
@@ -102,17 +101,14 @@ def require_empty(folder: Path) -> None:
         raise OutputError(f"{folder} exists: name another --out, or leave it out")
 
 
-def _is_run(folder: Path) -> bool:
-    """Whether a run was begun there; an evaluation has its configuration only."""
-    begun = (folder / name for name in ("manifest.json", LOCK))
-    return (folder / "config.toml").is_file() and any(path.exists() for path in begun)
-
-
 def _holds_anything(folder: Path) -> bool:
+    """Whether there is more than a run leaves that was killed before its manifest was written."""
     try:
-        return any(path.name != LOCK for path in folder.iterdir())
+        names = {path.name for path in folder.iterdir()}
     except OSError as error:
         raise OutputError(f"{folder}: cannot be read: {error.strerror}") from error
+    left = {"config.toml"} if LOCK in names else set()
+    return any(not name.startswith(".") for name in names - left)
 
 
 def _kept_step(path: Path) -> int:

@@ -5,7 +5,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ from .config import RunConfig, chooses, names_path, partial_to_toml, resolve, to
 from .folder import read_run, to_json
 from .run import decoded, identity, resume, run
 from .schema import Tree
-from .status import LOCK, run_status
+from .status import LOCK, unfinished
 from .study_results import tabulate
 
 
@@ -167,8 +167,8 @@ def run_study(
     `above`, `below`: as for `study_configs`.
 
     A run is done where its folder `out/runs/ROW-SEED-DIGEST`, named by a digest of configuration
-    and images, is whole. One that was interrupted or killed is gone on with (`resume`); a damaged
-    one is named and done again. Training that cannot
+    and images, is whole. One that was interrupted or killed is gone on with (`resume`); one that
+    is damaged since it was done is named and done again. Training that cannot
     go on ends its run and not the study; the results name it under "failed".
 
     Everything is checked before the first run. Raises ConfigError and DataError, naming the row,
@@ -252,19 +252,15 @@ def _alone(out: Path) -> Iterator[None]:
 
 
 def _do(each: StudyRun, registry: Registry, runtime: Runtime | None, progress: Progress) -> None:
-    """Do a run: from where it stopped, where it was begun, and afresh where that is damaged."""
-    try:
-        status = run_status(each.folder)
-        if status.owner is not None:
-            raise ConfigError(f"{each.folder}: in use by {status.owner}")
-        if not status.finished:
-            resume(each.folder, registry, runtime, progress, each.images)
-            return
-    except OutputError as error:
-        if each.folder.exists():
-            progress("study", 0, 0, "", f"{error}; it is done again")
-    shutil.rmtree(each.folder, ignore_errors=True)
-    run(each.config, registry, each.folder, runtime, progress, each.images)
+    """Do a run: from where it stopped, where it was begun, and afresh where it is not whole."""
+    begun = None
+    with suppress(OutputError):  # damaged
+        begun = unfinished(each.folder)
+    if begun is not None:
+        resume(each.folder, registry, runtime, progress, each.images)
+    else:
+        shutil.rmtree(each.folder, ignore_errors=True)
+        run(each.config, registry, each.folder, runtime, progress, each.images)
 
 
 def _with_images(
@@ -298,11 +294,14 @@ def _is_done(folder: Path, progress: Progress) -> bool:
     if not folder.exists():
         return False
     try:
-        read_run(folder)
+        told = unfinished(folder)
+        if told is None:
+            read_run(folder)
+            return True
     except OutputError as error:
-        progress("study", 0, 0, "", str(error))
-        return False
-    return True
+        told = f"{error}; it is done again"
+    progress("study", 0, 0, "", told)
+    return False
 
 
 @define

@@ -1,8 +1,8 @@
 """Training that goes on from a state is the training left alone, bit for bit."""
 
-import json
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -27,8 +27,11 @@ from trainings import (
 )
 
 import fewshot as fs
+from fewshot.core.errors import OutputError
 from fewshot.core.interfaces import Learner, Loss, Metric, Miner
+from fewshot.engine import checkpoints as kept_states
 from fewshot.engine import training
+from fewshot.engine.checkpoints import checkpoints, go_on, read_state, save_state
 from fewshot.engine.objective import Learned, Objective, proxies_of
 from fewshot.engine.training import (
     State,
@@ -100,13 +103,6 @@ def judged(training: Training) -> Callable[[], dict[str, float]]:
     return validate
 
 
-def stored(kept: State, folder: Path) -> State:
-    """What is left of a state after JSON and a file of arrays."""
-    mx.save_safetensors(str(folder / "state.safetensors"), dict(kept.arrays))
-    arrays: Any = mx.load(str(folder / "state.safetensors"))
-    return State(arrays, json.loads(json.dumps(kept.facts)))
-
-
 def outcome(training: Training) -> tuple[Weights, dict[str, Any]]:
     """All weights and the history, but for times."""
     history = attrs.asdict(training.history)
@@ -114,6 +110,10 @@ def outcome(training: Training) -> tuple[Weights, dict[str, Any]]:
         told.pop("seconds", None)
         told.pop("images_per_second")
     return state(training.learned), history
+
+
+class KilledError(Exception):
+    """Takes the process's place."""
 
 
 def holds_going_on(
@@ -128,20 +128,21 @@ def holds_going_on(
     left_alone = made(layout, 1, learner, options, named, mixer)
     loop(left_alone, judged(left_alone) if validated else None)
 
-    kept: list[State] = []
     stopped = made(layout, 1, learner, options, named, mixer)
-
-    def at(step: int, *_: Any) -> None:
-        if step == stop:
-            kept.append(stopped.state())
-
-    loop(stopped, judged(stopped) if validated else None, progress=at)
-    if not kept:  # out of patience before
-        return
     with TemporaryDirectory() as folder:
-        before = stored(kept[0], Path(folder))
+        path = Path(folder, "checkpoint.safetensors")
+
+        def at(training: Training) -> None:
+            if training.history.steps == stop:
+                save_state(training.state(), path)
+                raise KilledError
+
+        with suppress(KilledError):  # or out of patience before
+            loop(stopped, judged(stopped) if validated else None, on_step=at)
+        if not path.exists():
+            return
         other = made(layout, 2, learner, options, named, mixer)
-        other.restore(before)
+        go_on(other, path)
         loop(other, judged(other) if validated else None)
     weights, history = outcome(other)
     expected, wanted = outcome(left_alone)
@@ -207,3 +208,58 @@ def test_a_state_of_other_parts_is_refused() -> None:
     arrays = {name: array for name, array in kept.arrays.items() if "scale" not in name}
     with pytest.raises(ValueError, match="loss"):
         made("pairs", 1, plain(), options).restore(State(arrays, kept.facts))
+
+
+def test_a_checkpoint_with_any_byte_changed_is_refused_or_none(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.safetensors"
+    one = made("pairs", 1, plain(), TrainingOptions(2))
+    go_on(one, path)  # nothing to go on from
+    assert one.history.steps == 0
+    save_state(one.state(), path)
+    whole = path.read_bytes()
+    rng = np.random.default_rng(0)
+    for place in [0, 7, 8, len(whole) - 1, *rng.integers(len(whole), size=40)]:
+        changed = bytes([whole[place] ^ 1 << rng.integers(8)])
+        path.write_bytes(whole[:place] + changed + whole[place + 1 :])
+        with pytest.raises(OutputError, match="checkpoint"):
+            go_on(one, path)
+    for length in (0, 4, 100, len(whole) - 1):
+        path.write_bytes(whole[:length])
+        with pytest.raises(OutputError, match="checkpoint"):
+            go_on(one, path)
+
+
+@pytest.mark.parametrize("every", [1, 2, 3])
+def test_checkpoints_are_taken_every_so_many_steps(every: int, tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.safetensors"
+    training = made("pairs", 1, plain(), TrainingOptions(4))
+    keep, found = checkpoints(path, every), []
+
+    def on_step(training: Training) -> None:
+        keep(training)
+        found.append(read_state(path).facts["history"]["steps"] if path.exists() else 0)
+
+    loop(training, on_step=on_step)
+    assert found == [step - step % every for step in range(1, 5)]
+
+
+@pytest.mark.parametrize("cost", [0.0, 0.04, 3.0])
+def test_by_the_clock_checkpoints_take_under_one_percent(
+    cost: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step takes 0.1 s and a checkpoint its cost, by a clock of their own."""
+    now, spent = 0.0, [0.0]
+
+    def save(*_: Any) -> None:
+        nonlocal now
+        now += cost
+        spent.append(cost)
+
+    monkeypatch.setattr(kept_states, "save_state", save)
+    monkeypatch.setattr(kept_states.time, "monotonic", lambda: now)
+    keep, training = checkpoints(Path("none"), 0), made("pairs", 1, plain(), TrainingOptions(2))
+    for _ in range(20_000):
+        now += 0.1
+        keep(training)
+    assert sum(spent) <= 0.01 * now + cost  # the last one may stand at the end
+    assert len(spent) > 2
