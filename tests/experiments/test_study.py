@@ -1,7 +1,6 @@
 """A study's runs are done once each, whatever ends it, and its figures are those of its runs."""
 
 import copy
-import fcntl
 import json
 import os
 import re
@@ -25,6 +24,7 @@ from fewshot.catalogue.loading import build_registry
 from fewshot.core.components import Study
 from fewshot.core.errors import ConfigError, DataError, OutputError, TrainingError
 from fewshot.core.figures import StudyResults
+from fewshot.core.locks import held
 from fewshot.engine.statistics import lower_next
 from fewshot.experiments.config import partial_to_toml, read_study
 from fewshot.experiments.folder import from_json, read_results, read_run, to_json
@@ -388,10 +388,8 @@ def test_training_that_cannot_go_on_ends_its_run_and_not_the_study(
 
 
 def test_two_at_once_do_not_meet(study: Study, tmp_path: Path):
-    with (tmp_path / ".lock").open("w") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        with pytest.raises(OutputError, match="another study is at work"):
-            run_study(study, REGISTRY, tmp_path)
+    with held(tmp_path / ".lock", "it"), pytest.raises(OutputError, match=f"process {os.getpid()}"):
+        run_study(study, REGISTRY, tmp_path)
 
 
 # -------------------------------------------------------------------------------------- mistakes
