@@ -1,115 +1,32 @@
 """Training that goes on from a state is the training left alone, bit for bit."""
 
 import shutil
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import attrs
-import mlx.core as mx
-import mlx.nn as nn
 import numpy as np
 import pytest
+from gone_on import judged, made, outcome
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from strategies import REGISTRY, make
-from trainings import (
-    LAYOUTS,
-    Weights,
-    described,
-    equal,
-    network,
-    parts,
-    state,
-    toy,
-)
+from strategies import REGISTRY
+from trainings import LAYOUTS, equal
 
 import fewshot as fs
 from fewshot.core.errors import OutputError
-from fewshot.core.interfaces import Learner, Loss, Metric, Miner
+from fewshot.core.interfaces import Learner
 from fewshot.engine import checkpoints as kept_states
 from fewshot.engine import training
 from fewshot.engine.checkpoints import checkpoints, go_on, read_state, save_state
-from fewshot.engine.objective import Learned, Objective, proxies_of
 from fewshot.engine.training import (
     State,
     Training,
     TrainingOptions,
 )
 from fewshot.engine.training import train as loop
-from fewshot.parts.embedder import Embedder
 from fewshot.parts.learners import MamlOptions, maml, plain
-
-
-class Stretched(nn.Module):
-    """A distance with weights and dropout."""
-
-    def __init__(self, seed: int) -> None:
-        super().__init__()
-        self.weight = mx.array(np.random.default_rng(seed).uniform(0.5, 2, 1).astype(np.float32))
-        self.dropout = nn.Dropout(0.2)
-
-    def __call__(self, x: mx.array, y: mx.array) -> mx.array:
-        return mx.square(self.dropout(self.weight * (x - y))).sum(axis=-1)
-
-
-class Tempered(nn.Module):
-    """A loss with a weight."""
-
-    def __init__(self, fn: Any, seed: int) -> None:
-        super().__init__()
-        self.fn, self.scale = fn, mx.array(1.0 + seed)
-
-    def __call__(self, *given: mx.array) -> mx.array:
-        return self.scale * self.fn(*given)
-
-
-def made(
-    layout: str,
-    seed: int,
-    learner: Learner,
-    options: TrainingOptions,
-    named: tuple[str, str] = ("adam", "cosine"),
-    mixer: fs.Mixer = fs.Mixer(None),
-) -> Training:
-    """A training whose weights, of every learned part, are drawn with a seed of their own.
-
-    `named`: optimizer and schedule.
-    """
-    data = toy()
-    given = parts(layout, data)
-    loss = Loss(Tempered(given["loss"].fn, seed), given["loss"].layout)
-    metric = Metric(Stretched(seed), frozenset(), lambda _: float("inf"))
-    embedder = Embedder(network(seed, dropout=0.3))
-    width = embedder.backbone.embedding_dim
-    vectors = proxies_of(given["sampler"], loss, width, seed)
-    learned = Learned(embedder.backbone, metric, loss, None, vectors)
-    objective = Objective(embedder, metric, loss, given["head"], Miner(None), learned, layout)
-    flip = make(REGISTRY.get("transform", "flip"))
-    optimizer = described(options, *named)
-    sampler = given["sampler"]
-    return Training(objective, data, sampler, options, [flip], learner, 4, optimizer, mixer)
-
-
-def judged(training: Training) -> Callable[[], dict[str, float]]:
-    """A score that goes up and down with the weights themselves."""
-
-    def validate() -> dict[str, float]:
-        weight = np.array(training.learned.backbone.layers.layers[0].weight)
-        return {"score": float(np.sin(1e4 * weight.sum()))}
-
-    return validate
-
-
-def outcome(training: Training) -> tuple[Weights, dict[str, Any]]:
-    """All weights and the history, but for times."""
-    history = attrs.asdict(training.history)
-    for told in (history, *history["records"]):
-        told.pop("seconds", None)
-        told.pop("images_per_second")
-    return state(training.learned), history
 
 
 class KilledError(Exception):
