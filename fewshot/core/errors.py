@@ -68,7 +68,7 @@ class LawError(FewshotError):
 
 
 class InterruptedRunError(FewshotError):
-    """Ctrl-C in training; the run folder holds what was reached."""
+    """Ctrl-C or SIGTERM in a run; `fewshot resume` goes on."""
 
     exit_code = 130
 

@@ -14,7 +14,10 @@ from ..core.files import replacing
 from .training import State, Training
 
 _SECONDS = 5.0  # between two checkpoints at the least, where none is asked for by steps
-_SHARE = 0.01  # of the time that checkpoints may take then
+_SHARE = 0.005  # of the time that checkpoints should take then: one may cost more than the last
+    0.005  # of the time that checkpoints are meant to take then: some take longer than the last
+)
+_BYTES_PER_SECOND = 2e8  # until the first one is measured
 _WAY_OUT = "; without it training begins again at the first step"
 
 
@@ -24,16 +27,22 @@ def checkpoints(path: Path, every: int) -> Callable[[Training], None]:
     0: by the clock, 5 seconds apart or so far that saving takes under 1 % of the time. Raises
     OutputError where it cannot be written.
     """
-    due = time.monotonic() + _SECONDS
+    due: float | None = None
+
+    def after(now: float, cost: float) -> float:
+        return now + max(_SECONDS, cost / _SHARE)
 
     def keep(training: Training) -> None:
         nonlocal due
         began = time.monotonic()
+        if due is None:
+            size = sum(array.nbytes for array in training.state().arrays.values())
+            due = after(began, size / _BYTES_PER_SECOND)
         if began < due if every == 0 else training.history.steps % every:
             return
         save_state(training.state(), path)
         ended = time.monotonic()
-        due = ended + max(_SECONDS, (ended - began) / _SHARE)
+        due = after(ended, ended - began)
 
     return keep
 

@@ -178,5 +178,5 @@ def test_by_the_clock_checkpoints_take_under_one_percent(
     for _ in range(20_000):
         now += 0.1
         keep(training)
-    assert sum(spent) <= 0.01 * now + cost  # the last one may stand at the end
+        assert sum(spent) <= max(0.01 * now, cost)  # the first one's is not known before
     assert len(spent) > 2
