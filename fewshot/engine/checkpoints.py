@@ -15,8 +15,6 @@ from .training import State, Training
 
 _SECONDS = 5.0  # between two checkpoints at the least, where none is asked for by steps
 _SHARE = 0.005  # of the time that checkpoints should take then: one may cost more than the last
-    0.005  # of the time that checkpoints are meant to take then: some take longer than the last
-)
 _BYTES_PER_SECOND = 2e8  # until the first one is measured
 _WAY_OUT = "; without it training begins again at the first step"
 
