@@ -102,24 +102,30 @@ def enrol(
         classifier = _of_names(named, without_adapter, names_alone=folder is None)
     else:
         classifier = _load(source, without_adapter)
-    for name in remove:
-        classifier = classifier.remove(name)
-    bad = 0
+
+    def reduced(classifier: Classifier) -> Classifier:
+        for name in remove:
+            classifier = classifier.remove(name)
+        return classifier if threshold is None else evolve(classifier, threshold=threshold)
+
+    before, classifier = classifier, reduced(classifier)
+    first, bad = len(classifier.support), 0
     if classes is not None:
         classifier = classifier.enrol(dict.fromkeys(_names_in(classes), ()))
     if folder is not None:
         classifier, bad = _enrolled(classifier, folder, engine)
-    if threshold is not None:
-        classifier = evolve(classifier, threshold=threshold)
-    if changes:
-        classifier.save(out or source)
-        if classifier.calibration() is None and classifier.threshold is None:
-            click.echo(
-                "not calibrated: that takes three enrolled classes of two images or more (or a run "
-                "with two validation classes), and a head that answers each image alone: no image "
-                "is called unknown unless --threshold says beyond what distance",
-                err=True,
-            )
+    if changes and out is not None and (made or out.resolve() != source.resolve()):
+        classifier.save(out, new=True)
+    elif changes:  # of what the file holds by now: others may have enrolled into it meanwhile
+        added = classifier
+        classifier = before.update(source, lambda now: reduced(now).joined(added, first))
+    if changes and classifier.calibration() is None and classifier.threshold is None:
+        click.echo(
+            "not calibrated: that takes three enrolled classes of two images or more (or a run "
+            "with two validation classes), and a head that answers each image alone: no image "
+            "is called unknown unless --threshold says beyond what distance",
+            err=True,
+        )
     _print_classifier(classifier, out or source)
     if bad:
         raise DataError(f"{bad} images could not be used; the rest is enrolled")
@@ -151,8 +157,9 @@ def _of_names(named: dict[str, Any], without_adapter: bool, names_alone: bool) -
     """Without any class, of the network that options name."""
     fast_mlx()
     registry, _ = load_registry(named["strict_plugins"])
+    from ..core.reading import read_toml
     from ..deploy.classifier import OF_NAMES, Classifier
-    from ..experiments.config import read_toml, settings_layer
+    from ..experiments.config import settings_layer
 
     layers = [OF_NAMES] if names_alone else []
     layers += [read_toml(Path(named["config"]))] if named["config"] is not None else []

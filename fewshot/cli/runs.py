@@ -27,7 +27,8 @@ _MOVED = "The images, where they have moved."
 def run(**given: Any) -> None:
     """Train and evaluate; writes a run folder with weights, figures, pictures and report.html."""
     runtime = fast_mlx()
-    from ..experiments.config import chooses, read_toml, resolve, with_preset
+    from ..core.reading import read_toml
+    from ..experiments.config import chooses, resolve, with_preset
     from ..experiments.run import run as train_and_evaluate
 
     registry, _ = load_registry(given["strict_plugins"])

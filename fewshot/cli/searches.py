@@ -48,7 +48,7 @@ def search(**given: Any) -> None:
     fast_mlx()
     registry, _ = load_registry(given["strict_plugins"])
     from ..core.errors import ConfigError
-    from ..experiments.config import read_toml
+    from ..core.reading import read_toml
     from ..experiments.search import SearchOptions
     from ..experiments.search import search as try_all
     from ..experiments.search_space import parameters

@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import hashlib
 import json
 import os
 import re
@@ -111,9 +112,11 @@ def replacing(path: Path, new: bool = False) -> Iterator[Path]:
 
 def refuse_input(path: Path | None, inputs: Iterable[str | Path]) -> None:
     """Raise OutputError where a file to be written is one that is read."""
-    for other in inputs if path is not None and path.exists() else ():
+    if path is None or not path.exists():
+        return
+    for other in inputs:
         with suppress(OSError, ValueError):
-            if os.path.samefile(path, other):
+            if path.samefile(other):
                 raise OutputError(f"{path} is read here, too: name another file to write")
 
 
@@ -127,7 +130,7 @@ def sweep(folder: Path) -> None:
                 file = os.open(entry.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
                 try:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    os.unlink(entry.path)
+                    Path(entry.path).unlink()
                 finally:
                     os.close(file)
 
@@ -188,13 +191,24 @@ def _settle(folder: Path) -> None:
             os.close(file)
 
 
+def require_sha256(path: Path, digest: str | None) -> None:
+    """Raise OutputError where a file cannot be read or has another SHA-256; None: any."""
+    try:
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be read: {error.strerror}") from error
+    if digest is not None and found != digest:
+        raise OutputError(f"{path}: damaged: its SHA-256 is not the one in the manifest")
+
+
 def append_line(path: Path, value: Mapping[str, Any]) -> None:
     """Append one record, with a check of itself, to a JSON-lines file, on disk when this returns.
 
     Several processes may append; what a crash cut short is left as a line of its own.
     """
     text = json.dumps(value)
-    line = f'{text[:-1]}{", " if value else ""}{_check(text.encode())}'
+    line = f"{text[:-1]}{', ' if value else ''}{_check(text.encode())}"
     try:
         with path.open("a+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX)

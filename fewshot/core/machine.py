@@ -18,6 +18,6 @@ def cores(cpu_max: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
 def user_cache() -> Path:
     """Where this user's caches belong, made or not. Raises OSError without a home."""
     try:
-        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "fewshot")
+        return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "fewshot"
     except RuntimeError as error:
         raise OSError(str(error)) from error

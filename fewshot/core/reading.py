@@ -30,9 +30,7 @@ def read_toml(path: Path, error: type[FewshotError] = ConfigError) -> dict[str, 
     return parse_toml(_text(path, error), str(path), error)
 
 
-def parse_toml(
-    text: str, called: str, error: type[FewshotError] = ConfigError
-) -> dict[str, Any]:
+def parse_toml(text: str, called: str, error: type[FewshotError] = ConfigError) -> dict[str, Any]:
     """TOML as a table; `error`, beginning with `called`, where it is none or holds what none may.
 
     Integers have 64 bits, as TOML says; text is Unicode; nothing is nested without end.
@@ -45,9 +43,7 @@ def read_json(path: Path, error: type[FewshotError] = OutputError) -> dict[str, 
     return parse_json(_text(path, error), str(path), error)
 
 
-def parse_json(
-    text: str, called: str, error: type[FewshotError] = OutputError
-) -> dict[str, Any]:
+def parse_json(text: str, called: str, error: type[FewshotError] = OutputError) -> dict[str, Any]:
     """JSON as a table, under the rules of `parse_toml`; NaN and infinities are no JSON."""
     return _parsed(_json, text, called, "JSON", error)
 
@@ -65,7 +61,7 @@ def _parsed(
     try:
         tree = parse(text)
         if not isinstance(tree, dict):
-            raise ValueError(f"a table is wanted, not {shortened(tree)}")
+            raise ValueError(f"a table is wanted, not {shortened(tree)}")  # noqa: TRY004
         _check(tree)
     except RecursionError:
         raise error(f"{called}: not {format}: nested too deep") from None

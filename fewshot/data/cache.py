@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from ..core.errors import DataError
 from ..core.machine import user_cache
 from ..core.progress import Counting
+from ..core.reading import home
 from .folders import ImageFiles, Member
 from .images import Decoded
 from .parallel import on_all_cores
@@ -56,7 +57,7 @@ def place() -> Path | None:
     """The folder of the cache; None where it is turned off. Raises OSError without a home."""
     named = os.environ.get(VARIABLE)
     if named is not None:
-        return Path(named).absolute() if named else None
+        return home(named).absolute() if named else None
     return user_cache() / "images"
 
 

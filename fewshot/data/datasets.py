@@ -13,6 +13,7 @@ from ..core.draws import ROLES, Ints, Roles, as_ints
 from ..core.errors import DataError
 from ..core.interfaces import Dataset
 from ..core.options import as_names, option
+from ..core.reading import home
 from .cache import decode_files
 from .folders import ImageFiles
 from .images import UNREADABLE
@@ -103,7 +104,7 @@ def arrays(options: ArraysOptions) -> ArrayDataset:
     if not options.path:
         raise DataError("arrays needs a file: --data FILE.npz, or path = FILE under [dataset]")
     try:
-        with np.load(options.path, allow_pickle=False) as file:
+        with np.load(home(options.path), allow_pickle=False) as file:
             more = {name: file.get(name) for name in ("groups", "role")}
             return from_arrays(file["images"], file["labels"], **more)
     except (*UNREADABLE, KeyError, TypeError) as error:

@@ -17,6 +17,7 @@ from attrs import field, frozen, validators
 from ..core.errors import DataError, OutputError
 from ..core.machine import user_cache
 from ..core.progress import Fetching
+from ..core.reading import home
 
 VARIABLE = "FEWSHOT_DATA"
 
@@ -42,7 +43,8 @@ def data_folder(name: str) -> Path:
     `$FEWSHOT_DATA/NAME`, else `~/.cache/fewshot/data/NAME`. Raises OutputError without a home.
     """
     try:
-        return Path(os.environ.get(VARIABLE) or user_cache() / "data", name).absolute()
+        named = os.environ.get(VARIABLE)
+        return (home(named) if named else user_cache() / "data").joinpath(name).absolute()
     except OSError as error:
         raise OutputError(f"no folder for data: {error}; {VARIABLE}=FOLDER names one") from error
 

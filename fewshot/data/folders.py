@@ -17,6 +17,7 @@ from ..core.components import Component
 from ..core.draws import Ints, Roles
 from ..core.errors import DataError
 from ..core.options import at_least, option, positive
+from ..core.reading import home
 from .images import MAX_PIXELS, Decoded, read
 from .split import ClassSplit
 
@@ -103,7 +104,7 @@ def image_folder(options: ImageFolderOptions) -> ImageFiles:
     """
     if not options.path:
         raise DataError("image-folder needs a folder: --data PATH, or path = PATH under [dataset]")
-    folders = class_folders(Path(options.path))
+    folders = class_folders(home(options.path))
     return image_files(folders, options.size, options.max_pixels)
 
 

@@ -1,6 +1,5 @@
 """Which classes train, which decide when to stop, which test."""
 
-import tomllib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal
@@ -13,6 +12,7 @@ from ..core.draws import Ints
 from ..core.errors import DataError, choose_from
 from ..core.interfaces import Dataset
 from ..core.options import as_names, at_least, option, share
+from ..core.reading import home, read_toml
 from ..core.seeding import generator
 
 
@@ -41,9 +41,9 @@ class ClassSplit:
 class SplitOptions:
     """How classes become train, validation and test; nothing given: the dataset's own split."""
 
-    train: tuple[str, ...] = option((), "names of the training classes")
-    val: tuple[str, ...] = option((), "names of the validation classes")
-    test: tuple[str, ...] = option((), "names of the test classes")
+    train: tuple[str, ...] | None = option(None, "names of the training classes")
+    val: tuple[str, ...] | None = option(None, "names of the validation classes; []: none")
+    test: tuple[str, ...] | None = option(None, "names of the test classes")
     file: str | None = option(None, "a TOML file with the three lists train, val, test")
     draw: bool = option(False, "draw by fractions even where the data set has its own split")
     val_fraction: float = option(0.2, "share of the classes, in a drawn split", share)
@@ -60,7 +60,8 @@ def split_classes(
 ) -> ClassSplit:
     """The class split the options ask for: by names, from a file, the dataset's, or fractions.
 
-    Where only validation or test classes are named, all others are for training. Classes below
+    Where only validation or test classes are named, all others are for training; where all that is
+    said is that a part is empty, it is, and validation classes are then for training. Classes below
     `min_images` are refused or left out, as `too_small` says. Without `training` no class need be
     for it, and where neither options nor dataset say which are for test, all are. Raises DataError
     for names the dataset does not have, for overlap and for no training or test class.
@@ -78,21 +79,24 @@ def split_classes(
             "them out with --set split.too_small=leave-out"
         )
     own = getattr(dataset, "split", None)
+    empty = [part for part in ("train", "val", "test") if getattr(options, part) == ()]
     if options.train or options.val or options.test:
         if options.file is not None:
             raise DataError("a class split by names and one from a file exclude each other")
-        held_out = {*options.val, *options.test}
+        held_out = {*(options.val or ()), *(options.test or ())}
         rest = [c for c in dataset.classes if c not in held_out and c not in small]
-        split = ClassSplit(options.train or rest, options.val, options.test)
+        mine = rest if options.train is None else options.train
+        split = ClassSplit(mine, options.val or (), options.test or ())
     elif options.file is not None:
-        split = _read_split(Path(options.file))
+        split = _emptied(_read_split(home(options.file)), empty)
     elif own is not None and not options.draw:
-        split = own
+        split = _emptied(own, empty)
     else:
         kept = [c for c in dataset.classes if c not in small]
         silent = SplitOptions(too_small=options.too_small, min_images=options.min_images)
-        every = not training and options == silent
-        split = ClassSplit((), (), kept) if every else _draw_split(kept, options)
+        every = not training and evolve(options, train=None, val=None) == silent
+        drawn = ClassSplit((), (), kept) if every else _draw_split(kept, options)
+        split = _emptied(drawn, empty)
     for part in (split.train, split.val, split.test):
         for name in part:
             if name not in dataset.classes:
@@ -116,19 +120,25 @@ def split_classes(
     return ClassSplit(train, val, test)
 
 
+def _emptied(split: ClassSplit, parts: Sequence[str]) -> ClassSplit:
+    """Without the classes of some parts, but for validation's, which are for training then."""
+    if "val" in parts:
+        split = ClassSplit((*split.train, *split.val), (), split.test)
+    return evolve(split, **dict.fromkeys(parts, ()))
+
+
 def _read_split(path: Path) -> ClassSplit:
+    parts = read_toml(path, DataError)
+    for name, names in parts.items():
+        if name not in ("train", "val", "test"):
+            way_out = choose_from(name, ("train", "val", "test"))
+            raise DataError(f"{path}: no list '{name}' in a class split: {way_out}")
+        if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
+            raise DataError(f"{path}: '{name}' must be a list of class names")
     try:
-        parts = tomllib.loads(path.read_text(encoding="utf-8"))
-        for name, names in parts.items():
-            if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
-                raise DataError(f"{path}: '{name}' must be a list of class names")
-        unknown = sorted(parts.keys() - {"train", "val", "test"})
-        if unknown:
-            way_out = choose_from(unknown[0], ("train", "val", "test"))
-            raise DataError(f"{path}: no list '{unknown[0]}' in a class split: {way_out}")
         return ClassSplit(*(parts.get(name, ()) for name in ("train", "val", "test")))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, TypeError) as error:
-        raise DataError(f"{path}: not a class split (three lists in TOML): {error}") from error
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
 
 
 def _draw_split(classes: Sequence[str], options: SplitOptions) -> ClassSplit:

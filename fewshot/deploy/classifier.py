@@ -1,17 +1,14 @@
 """From images to class names, and "unknown": a network with a support of one's own."""
 
-import tomllib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import attrs
 import mlx.core as mx
 import numpy as np
-import tomli_w
 from attrs import evolve, field, frozen
 from numpy.typing import NDArray
 from scipy.special import softmax
@@ -25,10 +22,8 @@ from ..core.errors import (
     DataError,
     FewshotError,
     OutputError,
-    UnknownComponentError,
     choose_from,
 )
-from ..core.files import read_json
 from ..core.interfaces import Head, Metric
 from ..core.options import as_names
 from ..data.images import Picture, Shape, decode_images, listed, or_raise
@@ -38,23 +33,17 @@ from ..engine.calibration import (
     fitted,
     for_counts,
     from_enrolled,
-    from_results,
-    from_rows,
 )
-from ..engine.inference import Engine, as_engine, in_mlx, same
+from ..engine.inference import Engine, as_engine
 from ..parts.embedder import Embedder
 from ..parts.heads.prototypes import lda
 from ..parts.metrics import euclidean
-from . import archive, recipe
+from . import archive, document, recipe
 from .comparison import Compare, comparison
 from .recipe import Recipe
 from .support import Neighbour, Prediction, Support
 
-_FORMAT = 1  # of the classifier file
 _BATCH = 128
-
-# What the reader, and parts made with a stranger's options, raise for a malformed document.
-_UNREADABLE = (LookupError, AttributeError, TypeError, ValueError, ArithmeticError, RuntimeError)
 
 
 @frozen(eq=False)
@@ -80,6 +69,12 @@ class Classifier:
     recipe: Recipe | None = None
     text: NDArray[np.float32] | None = None
     engine: Engine = field(factory=lambda: Engine("auto"), converter=as_engine)
+    # By file: the SHA-256 of what was read from it or written to it, by this one or one it is of.
+    _seen: dict[Path, str] = field(factory=dict, repr=False, alias="seen")
+
+    def __attrs_post_init__(self) -> None:
+        if self.threshold is not None and math.isnan(self.threshold):
+            raise ConfigError("a threshold is a distance, not nan")
 
     @classmethod
     def of(
@@ -158,43 +153,68 @@ class Classifier:
         registry = build_registry()[0] if registry is None else registry
         if path.is_dir():
             made = recipe.of_run(path, registry, without_adapter)
-            results = path / "results.json"  # none, where it was interrupted
-            found = from_results(read_json(results)) if results.is_file() else ()
-            return evolve(_of_recipe(made, registry), calibrations=found)
-        document, arrays = archive.read(path)
+            blank = _of_recipe(made, registry)
+            return evolve(blank, calibrations=recipe.calibrations_of(path))
+        content, digest = document.read(path, registry)
         try:
-            return _from_file(tomllib.loads(document), arrays, registry)
-        except UnknownComponentError as error:
-            raise UnknownComponentError(f"{path}: {error}") from error
+            return evolve(_of_content(content, registry), seen={path.resolve(): digest})
         except FewshotError as error:
             raise OutputError(f"{path}: {error}") from error
-        except _UNREADABLE as error:
+        except document.UNREADABLE as error:
             raise OutputError(f"{path}: not a classifier file: {error!r}") from error
 
-    def save(self, path: str | Path) -> None:
+    def save(self, path: str | Path, new: bool = False) -> None:
         """Write everything to one file, atomically; the same classifier gives the same bytes.
 
-        Raises ConfigError for a classifier whose parts have no names, OutputError where the file
-        cannot be written.
+        A file that this one was loaded from, or saved to, must be as it was then: what another
+        program has enrolled meanwhile would be lost (`update` takes a step from what is there).
+        Raises OutputError for that, where it cannot be written and, if it is to be `new`, where
+        there is one; ConfigError for a classifier whose parts have no names.
         """
+        path = Path(path)
+        with archive.locked(path):
+            there, known = archive.stated(path), self._seen.get(path.resolve())
+            if known is not None and there not in (None, known):
+                raise OutputError(
+                    f"{path}: another program has changed it since it was read: load it again"
+                )
+            self._write(path, new)
+
+    def update(
+        self,
+        path: str | Path,
+        step: Callable[["Classifier"], "Classifier"],
+        registry: Registry | None = None,
+    ) -> "Classifier":
+        """Take a step from what the classifier's file holds now, and save what comes of it.
+
+        That is this one, or what another program has made of the file since; nobody changes it
+        between. Raises what `load` and `save` do, and what the step does: the file is as it was.
+        """
+        path = Path(path)
+        with archive.locked(path):
+            after = step(self.current(path, registry))
+            after._write(path)
+        return after
+
+    def current(self, path: str | Path, registry: Registry | None = None) -> "Classifier":
+        """This one, if its file holds it still, else what that holds now, with the same engine."""
+        path = Path(path)
+        if archive.stated(path) == self._seen.get(path.resolve()):
+            return self
+        return evolve(Classifier.load(path, registry), engine=self.engine.name)
+
+    def _write(self, path: Path, new: bool = False) -> None:
         if self.recipe is None:
             raise ConfigError(
                 "this classifier was made of parts without names and cannot be saved: name its "
                 "network, or train with fewshot.experiments.run and load the run folder"
             )
-        tree = {
-            "format": _FORMAT,
-            "versions": {name: version(name) for name in ("fewshot", "mlx")},
-            "classes": list(self.classes),
-            **({} if self.threshold is None else {"threshold": self.threshold}),
-            "recipe": recipe.to_tree(self.recipe),
-            "calibrations": [attrs.asdict(each) for each in self._calibrations_in_use()],
-            "support": {"names": list(self.support.names), "sha256": list(self.support.sha256)},
-        }
-        arrays = {f"support.{name}": getattr(self.support, name) for name in _ARRAYS}
-        if self.text is not None:
-            arrays["support.text"] = self.text
-        archive.write(Path(path), tomli_w.dumps(tree), {**arrays, **self.recipe.weights})
+        content = document.Content(
+            self.recipe, self.support, self.classes, self._calibrations_in_use(), self.threshold,
+            self.text,
+        )  # fmt: skip
+        self._seen[path.resolve()] = document.write(path, content, new)
 
     # ------------------------------------------------------------------------ the support
 
@@ -230,6 +250,32 @@ class Classifier:
         elif len(classes) == len(self.classes):
             return self
         return self._with(classes, support)
+
+    def joined(self, other: "Classifier", start: int = 0) -> "Classifier":
+        """With the support images of one of the same network, from row `start` on.
+
+        An image that its class has already is passed over, as in `enrol`; classes without any
+        come along where names are read. Raises OutputError where
+        the networks are two.
+        """
+        if not document.same_network(self.recipe, other.recipe):
+            raise OutputError("it has another network now: enrol again")
+        classes, more = list(self.classes), other.support
+        names = [self.classes[label] for label in self.support.labels]
+        there = {*zip(names, self.support.sha256, strict=True)}
+        fresh, labels = np.zeros(len(more), bool), np.zeros(len(more), np.int64)
+        for row in range(start, len(more)):
+            name = other.classes[more.labels[row]]
+            if name not in classes:
+                classes.append(name)
+            labels[row] = classes.index(name)
+            fresh[row] = (name, more.sha256[row]) not in there
+            there.add((name, more.sha256[row]))
+        if self.text is not None:
+            classes += [name for name in other.classes if name not in classes]
+        if not fresh.any() and len(classes) == len(self.classes):
+            return self
+        return self._with(classes, self.support.joined(more.only(fresh, labels)))
 
     def remove(self, name: str) -> "Classifier":
         """Without a class. Raises DataError where there is none of that name."""
@@ -427,8 +473,6 @@ class Classifier:
 
 # -------------------------------------------------------------------------- how it is made
 
-_ARRAYS = ("images", "embeddings", "labels")  # of the support
-
 OF_NAMES = {"head": {"name": "tip-adapter"}}  # below other layers, where classes have no image
 
 
@@ -452,49 +496,8 @@ def _of_recipe(made: Recipe, registry: Registry) -> Classifier:
     return evolve(_blank(embedder, metric, head, made.shape), recipe=made)
 
 
-def _from_file(
-    tree: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], registry: Registry
-) -> Classifier:
-    if tree["format"] != _FORMAT:
-        raise OutputError(
-            f"its format is {tree['format']}, this fewshot {version('fewshot')} reads {_FORMAT}: "
-            f"it was written by fewshot {tree['versions']['fewshot']}"
-        )
-    weights = {name: array for name, array in arrays.items() if not name.startswith("support.")}
-    blank = _of_recipe(recipe.from_tree(tree["recipe"], weights, registry), registry)
-    parts = {name: arrays[f"support.{name}"] for name in _ARRAYS}
-    support = Support(**parts, names=tree["support"]["names"], sha256=tree["support"]["sha256"])
-    classes = [str(name) for name in tree["classes"]]
-    for name, own in (("images", blank.support.images), ("embeddings", blank.support.embeddings)):
-        if parts[name].shape[1:] != own.shape[1:] or parts[name].dtype != own.dtype:
-            raise OutputError(f"its support {name} are {parts[name].shape}, not {own.shape[1:]}")
-    text, every = None, {*range(len(classes))}
-    if blank.text is not None:
-        text = arrays["support.text"]
-        due = (len(classes), blank.text.shape[1])
-        if text.shape != due or text.dtype != np.float32 or not np.isfinite(text).all():
-            raise OutputError(f"its names are {text.dtype} {text.shape}, not finite {due}")
-        every &= {*support.labels.tolist()}
-    if len(set(classes)) != len(classes) or {*support.labels.tolist()} != every:
-        raise OutputError("its classes are not those of its support images")
-    calibrations = from_rows(tree["calibrations"])
-    threshold = float(tree["threshold"]) if "threshold" in tree else None
-    made = evolve(
-        blank, support=support, classes=classes, calibrations=calibrations, threshold=threshold,
-        text=text,
-    )  # fmt: skip
-    _require_same_embeddings(made)
-    return made
-
-
-def _require_same_embeddings(classifier: Classifier) -> None:
-    """Another release of a plugin may embed differently: the support would be worth nothing."""
-    of, embedder = classifier.support, classifier.embedder
-    for image, stored in zip(of.images[:1], of.embeddings[:1], strict=True):
-        if same(stored, in_mlx(embedder)(embedder.prepared(image[None]))[0]):
-            return
-        assert classifier.recipe is not None
-        by = ", ".join(f"{part} of {who}" for part, who in classifier.recipe.components.items())
-        raise OutputError(
-            f"its images embed differently now than when enrolled, by {by}: enrol again"
-        )
+def _of_content(content: document.Content, registry: Registry) -> Classifier:
+    blank = _of_recipe(content.recipe, registry)
+    document.require_fits(content, blank.support, blank.text, blank.embedder)
+    facts = {field.name: getattr(content, field.name) for field in attrs.fields(document.Content)}
+    return evolve(blank, **facts)

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from ..catalogue.registry import Registry
 from ..compute.modules import parameter_count, snapshot
 from ..core.errors import ConfigError, OutputError, UnknownComponentError
-from ..core.files import read_json
 from ..core.interfaces import Head, Metric
 from ..data.images import Shape
+from ..engine.calibration import Calibration
 from ..engine.objective import Learned
 from ..engine.weights import fill
 from ..experiments.assembly import give_weights, network, origins
@@ -27,7 +27,8 @@ from ..experiments.config import (
     to_table,
     with_preset,
 )
-from ..experiments.folder import run_config, whole_weights
+from ..experiments.folder import RESULTS, read_results, run_config, whole_weights
+from ..experiments.manifest import hashes, read_manifest
 from ..experiments.schema import Tree, options
 from ..parts.embedder import Embedder, EmbeddingOptions
 
@@ -61,12 +62,24 @@ def of_run(folder: Path, registry: Registry, without_adapter: bool = False) -> R
     config = resolve(registry, [run_config(folder)])
     _require_no_adapter(config, str(folder), without_adapter)
     weights = {name: np.array(array) for name, array in whole_weights(folder, config).items()}
-    manifest = read_json(folder / "manifest.json")
+    manifest = read_manifest(folder)
     try:
         height, width, channels = manifest["data"]["shape"]
     except (KeyError, TypeError, ValueError) as error:
         raise OutputError(f"{folder}: its manifest does not tell the images' shape") from error
     return _of_config(config, (height, width, channels), weights, registry)
+
+
+def calibrations_of(folder: Path) -> tuple[Calibration, ...]:
+    """The calibrations of a run; none if it was interrupted, made without them or trained nothing.
+
+    The enrolled classes tell as much as those of a run that trained nothing.
+    """
+    if RESULTS not in hashes(read_manifest(folder)):
+        return ()
+    results = read_results(folder)
+    rows = results.unknown if results.training and results.training.steps else ()
+    return tuple(Calibration(row.k_shot, row.threshold, row.temperature) for row in rows)
 
 
 def of_names(registry: Registry, layers: Sequence[Tree], without_adapter: bool = False) -> Recipe:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
 from importlib.resources import files
 from io import BytesIO
 from pathlib import Path
@@ -66,6 +67,7 @@ class Desk:
     hint: str = field(init=False, default="")
     _thread: ThreadPoolExecutor = Factory(lambda: ThreadPoolExecutor(1, "mlx"))
     _classifier: Classifier = field(init=False)
+    _stamp: tuple[int, int, int] | None = field(init=False, default=None)
 
     def __attrs_post_init__(self) -> None:
         self._classifier = self._thread.submit(self._open).result()
@@ -76,25 +78,48 @@ class Desk:
                 raise OutputError(f"{self.path} exists: serve it as it is, or name another file")
             made = Classifier.load(self.run, without_adapter=self.without_adapter)
             made.require_alone()
-            made.save(self.path)
+            made.save(self.path, new=True)
         classifier = evolve(Classifier.load(self.path), engine=self.engine)
         classifier.require_alone()
         self.hint = classifier.ready()
         return classifier
 
     def ask(self, question: Callable[[Classifier], T]) -> T:
-        """The answer to a question to the classifier."""
-        return self._thread.submit(lambda: question(self._classifier)).result()
+        """The answer to a question to the classifier, as its file has it now."""
 
-    def change(self, step: Callable[[Classifier], Classifier]) -> None:
-        """Take a step and save its result. Where either fails all stays as it was."""
+        def answer() -> T:
+            self._look()
+            return question(self._classifier)
 
-        def take(before: Classifier) -> None:
-            after = step(before)
-            after.save(self.path)
-            self._classifier = after
+        return self._thread.submit(answer).result()
 
-        self.ask(take)
+    def change(self, step: Callable[[Classifier], Classifier], seen: str | None = None) -> None:
+        """Take a step and save its result. Where either fails all stays as it was.
+
+        The step is taken from what the file holds now. `seen`: the state that it was decided on,
+        if it is for no other: DataError where the file has been changed since.
+        """
+
+        def checked(now: Classifier) -> Classifier:
+            if seen is not None and seen != state(now):
+                raise DataError(
+                    "the classifier has been changed since this page showed it: look again, then "
+                    "remove what is still to go"
+                )
+            return step(now)
+
+        def take() -> None:
+            self._classifier = self._classifier.update(self.path, checked)
+
+        self._thread.submit(take).result()
+
+    def _look(self) -> None:
+        """Take in what another program has made of the file; without one, what there was."""
+        found = self.path.stat() if self.path.exists() else None
+        stamp = None if found is None else (found.st_ino, found.st_mtime_ns, found.st_size)
+        if stamp is not None and stamp != self._stamp:
+            self._classifier = self._classifier.current(self.path)
+            self._stamp = stamp
 
     def close(self) -> None:
         """End the thread, once it has done what it was asked."""
@@ -127,16 +152,24 @@ def _overview(classifier: Classifier) -> dict[str, Any]:
     """Every class with its support images, in the order in which they were enrolled."""
     support = classifier.support
     images: dict[str, list[dict[str, str]]] = {name: [] for name in classifier.classes}
-    for label, name, sha256 in zip(support.labels, support.names, support.sha256, strict=True):
-        images[classifier.classes[label]].append({"name": name, "sha256": sha256})
-    return {"classes": [{"name": name, "images": of} for name, of in images.items()]}
+    for label, name, digest in zip(support.labels, support.names, support.sha256, strict=True):
+        images[classifier.classes[label]].append({"name": name, "sha256": digest})
+    of_classes = [{"name": name, "images": of} for name, of in images.items()]
+    return {"state": state(classifier), "classes": of_classes}
 
 
-def _png(sha256: str) -> Callable[[Classifier], bytes]:
+def state(classifier: Classifier) -> str:
+    """Names what is enrolled: equal states, equal classes and images."""
+    support = classifier.support
+    what = [*classifier.classes, "", *map(str, support.labels), *support.sha256]
+    return sha256("\0".join(what).encode()).hexdigest()[:16]
+
+
+def _png(digest: str) -> Callable[[Classifier], bytes]:
     def draw(classifier: Classifier) -> bytes:
-        if sha256 not in classifier.support.sha256:
-            raise NotFound(f"no support image has the SHA-256 {sha256}")
-        image = classifier.support.images[classifier.support.sha256.index(sha256)]
+        if digest not in classifier.support.sha256:
+            raise NotFound(f"no support image has the SHA-256 {digest}")
+        image = classifier.support.images[classifier.support.sha256.index(digest)]
         file = BytesIO()
         Image.fromarray(image.squeeze()).save(file, "PNG")
         return file.getvalue()
@@ -155,8 +188,8 @@ def _classes(desk: Desk, _: Request) -> Any:
     return desk.ask(_overview)
 
 
-def _support(desk: Desk, _: Request, sha256: str) -> Response:
-    return Response(desk.ask(_png(sha256)), mimetype="image/png")
+def _support(desk: Desk, _: Request, digest: str) -> Response:
+    return Response(desk.ask(_png(digest)), mimetype="image/png")
 
 
 def _predict(desk: Desk, request: Request) -> Any:
@@ -165,7 +198,7 @@ def _predict(desk: Desk, request: Request) -> Any:
 
     def answer(classifier: Classifier) -> Any:
         (found,) = classifier.predict([_picture(upload, classifier)])
-        return found.facts()
+        return {**found.facts(), "state": state(classifier)}
 
     return desk.ask(answer)
 
@@ -183,15 +216,15 @@ def _enrol(desk: Desk, request: Request) -> Any:
 
 
 def _remove(desk: Desk, request: Request) -> Any:
-    """JSON: the `name` of a class and, for one image only, its `sha256`."""
+    """JSON: the `name` of a class and, for one image only, its `sha256`; `state`: what is shown."""
     asked = request.get_json()
     if not isinstance(asked, dict) or not isinstance(asked.get("name"), str):
         raise BadRequest('removing wants JSON such as {"name": "cup"}')
-    name, sha256 = asked["name"], asked.get("sha256")
-    if sha256 is None:
-        desk.change(lambda c: c.remove(name))
-    else:
-        desk.change(lambda c: c.remove_image(name, str(sha256)))
+    name, image, seen = asked["name"], asked.get("sha256"), asked.get("state")
+    if image is None:
+        desk.change(lambda c: c.remove(name), None if seen is None else str(seen))
+    else:  # which is the same image in any state
+        desk.change(lambda c: c.remove_image(name, str(image)))
     return desk.ask(_overview)
 
 
@@ -200,7 +233,7 @@ _ROUTES = Map(
         Rule("/", endpoint=_page, methods=["GET"]),
         Rule("/<name>", endpoint=_page, methods=["GET"]),
         Rule("/api/classes", endpoint=_classes, methods=["GET"]),
-        Rule("/api/support/<sha256>.png", endpoint=_support, methods=["GET"]),
+        Rule("/api/support/<digest>.png", endpoint=_support, methods=["GET"]),
         Rule("/api/predict", endpoint=_predict, methods=["POST"]),
         Rule("/api/enrol", endpoint=_enrol, methods=["POST"]),
         Rule("/api/remove", endpoint=_remove, methods=["POST"]),

@@ -10,21 +10,10 @@ import mlx.nn as nn
 
 from ..compute.modules import snapshot
 from ..core.errors import OutputError
-from ..core.files import replacing
+from ..core.files import replacing, require_sha256
 
 WEIGHTS = "weights.safetensors"
 INITIAL = "initial.safetensors"  # before training, of parts with weights from elsewhere
-
-
-def require_sha256(path: Path, sha256: str | None) -> None:
-    """Raise OutputError where a weights file cannot be read or has another SHA-256; None: any."""
-    try:
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise OutputError(f"{path}: weights cannot be read: {error.strerror}") from error
-    if sha256 is not None and found != sha256:
-        raise OutputError(f"{path}: damaged: its SHA-256 is not the one in the manifest")
 
 
 def save_weights(module: nn.Module, path: Path, without: Collection[str] = ()) -> str:

@@ -16,6 +16,7 @@ from ..core.components import Component, Preset, Study
 from ..core.errors import ConfigError, PluginError, UnknownComponentError, choose_from
 from ..core.interfaces import Loss
 from ..core.options import component_options
+from ..core.reading import parse_toml, read_toml
 from ..data.split import SplitOptions
 from ..engine.objective import LAYOUTS
 from ..engine.protocol import EvaluationOptions
@@ -92,16 +93,6 @@ class RunConfig:
 # ------------------------------------------------------------------------------ sources
 
 
-def read_toml(path: Path) -> Tree:
-    """A configuration file; ConfigError, naming file and line, where it cannot be read."""
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"{path}: not TOML: {error}") from error
-
-
 def parse_set(text: str) -> tuple[list[str], Any]:
     """`backbone.dropout=0.2` -> (["backbone", "dropout"], 0.2): TOML's grammar, bare words too."""
     key, equals, value = text.partition("=")
@@ -109,8 +100,10 @@ def parse_set(text: str) -> tuple[list[str], Any]:
     if not equals or not all(path):
         raise ConfigError(f"--set wants KEY=VALUE such as training.steps=200, got '{text}'")
     try:
-        return path, tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
+        return path, parse_toml(f"value = {value}", f"--set {key}")["value"]
+    except ConfigError as error:
+        if not isinstance(error.__cause__, tomllib.TOMLDecodeError):
+            raise
         if re.match(r"\s*[\[{\"']", value):
             raise ConfigError(f"--set {key}: '{value}' is not a TOML value") from None
         return path, value.strip()

@@ -1,5 +1,7 @@
 """What a run folder holds, and how its figures are written and read."""
 
+from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,12 +13,21 @@ from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, overrid
 from ..core import files
 from ..core.errors import OutputError
 from ..core.figures import AdapterGain, KShotRow, RunResults
-from ..engine.weights import WEIGHTS, read_weights, require_sha256
-from .config import RunConfig, read_toml
+from ..core.reading import read_toml
+from ..engine.weights import WEIGHTS, read_weights
+from .config import RunConfig
+from .manifest import MANIFEST, hashes, read_manifest
 from .schema import Tree
 from .status import METRICS, unfinished
 
+CONFIG = "config.toml"
 RESULTS = "results.json"
+
+# What else is hashed when a run is finished.
+_SHOWN = (
+    "metrics.jsonl", "episodes.json", "episodes.png", "curves.png", "k_shot.png", "calibration.png",
+    "confusion_k*.png", "report.html",
+)  # fmt: skip
 
 Record = TypeVar("Record")
 
@@ -33,14 +44,12 @@ class FinishedRun:
 
 def read_run(folder: Path) -> FinishedRun:
     """A finished run. Raises OutputError, with the reason, where it is half-done or damaged."""
-    manifest = files.read_json(folder / "manifest.json")
-    try:
-        if manifest["status"] != "finished":
-            raise OutputError(unfinished(folder) or f"{folder}: not finished")
-        require_sha256(folder / WEIGHTS, manifest["weights_sha256"])
-        records = files.read_lines(folder / METRICS)
-    except (KeyError, TypeError, ValueError) as error:
-        raise OutputError(f"{folder}: damaged: {type(error).__name__}: {error}") from error
+    manifest = read_manifest(folder)
+    if manifest.get("status") != "finished":
+        raise OutputError(unfinished(folder) or f"{folder}: not finished")
+    for name, digest in hashes(manifest).items():
+        files.require_sha256(folder / name, digest)
+    records = files.read_lines(folder / METRICS)
     results = read_results(folder)
     if not results.k_shot or results.training is None:
         raise OutputError(f"{folder}: damaged: {RESULTS} is not that of a whole run")
@@ -49,24 +58,28 @@ def read_run(folder: Path) -> FinishedRun:
 
 def read_results(folder: Path) -> RunResults:
     """The figures of a run or an evaluation. Raises OutputError where there are none."""
-    path = folder / RESULTS
-    told = None if path.exists() else unfinished(folder)
-    if told is not None:
-        raise OutputError(f"{told}; it has no results yet")
+    path, manifest = folder / RESULTS, read_manifest(folder)
+    if RESULTS not in hashes(manifest):
+        raise OutputError(f"{unfinished(folder) or folder}; it has no results yet")
+    files.require_sha256(path, hashes(manifest)[RESULTS])
     return from_json(RunResults, files.read_json(path), f"{path}: not the results of a run")
 
 
 def run_config(folder: Path) -> Tree:
     """The configuration of a run folder as a layer. Raises OutputError where it is none."""
-    path = folder / "config.toml"
+    path = folder / CONFIG
     if not path.is_file():
-        raise OutputError(f"{folder}: not a run folder (it has no config.toml)")
-    return read_toml(path)
+        raise OutputError(f"{folder}: not a run folder (it has no {CONFIG})")
+    digest = hashes(read_manifest(folder)).get(CONFIG)
+    if digest is None:
+        raise OutputError(f"{folder / MANIFEST}: damaged: it does not tell the hash of {CONFIG}")
+    files.require_sha256(path, digest)
+    return read_toml(path, OutputError)
 
 
 def run_weights(folder: Path) -> dict[str, mx.array]:
     """A run's weights by name. Raises OutputError where it has none yet or damaged ones."""
-    manifest = files.read_json(folder / "manifest.json")
+    manifest = read_manifest(folder)
     path = folder / WEIGHTS
     if not path.is_file():
         raise OutputError(f"{unfinished(folder) or folder}; it has no weights yet")
@@ -83,6 +96,29 @@ def whole_weights(folder: Path, config: RunConfig) -> dict[str, mx.array]:
         told = unfinished(folder) or f"{folder}: damaged"
         raise OutputError(f"{told}; the centre of its embeddings is not taken yet")
     return weights
+
+
+# ------------------------------------------------------------------------------- hashes
+
+
+def hashes_of_shown(folder: Path) -> dict[str, str]:
+    """The SHA-256 of the records, tables and pictures in a folder, by name."""
+    found = [path for pattern in _SHOWN for path in sorted(folder.glob(pattern))]
+    return {path.name: sha256(path.read_bytes()).hexdigest() for path in found}
+
+
+def verify(folder: Path) -> Iterator[tuple[Path, str | None]]:
+    """Every file of a run folder and of the evaluations in it; None where it is whole, else why.
+
+    Raises OutputError where the manifest itself is missing or damaged.
+    """
+    for name, digest in hashes(read_manifest(folder)).items():
+        try:
+            files.require_sha256(folder / name, digest)
+            yield folder / name, None
+        except OutputError as error:
+            yield folder / name, str(error)
+    yield folder / MANIFEST, None
 
 
 # ------------------------------------------------------------------------------- as JSON

@@ -36,7 +36,17 @@ from ..engine.weights import INITIAL, WEIGHTS, fill, read_weights, save_weights
 from ..reports import pictures, run_page
 from .assembly import Draws, Parts, build, check, drawn, initialise
 from .config import RunConfig, resolve, to_toml, to_tree
-from .folder import RESULTS, from_json, run_config, run_weights, to_json, whole_weights
+from .folder import (
+    CONFIG,
+    RESULTS,
+    from_json,
+    hashes_of_shown,
+    run_config,
+    run_weights,
+    to_json,
+    whole_weights,
+)
+from .manifest import read_manifest, write_manifest
 from .results import Examination, examine
 from .schema import Tree
 from .status import CHECKPOINT, LOCK, METRICS, require_empty, run_folder, run_status
@@ -70,8 +80,8 @@ def run(
             raise
         config = evolve(config, split=named(config.split, parts.split))
         parts = evolve(parts, config=config)
-        files.write_text(folder / "config.toml", to_toml(config))
         manifest = _manifest(parts, runtime)
+        manifest["files"] = {CONFIG: files.write_text(folder / CONFIG, to_toml(config))}
         return _carried_out(parts, draws, begun, folder, manifest, progress)
 
 
@@ -102,7 +112,7 @@ def resume(
             layers.append({"dataset": {"path": str(data)}})
         parts = build(resolve(registry, layers), registry, images)
         draws = check(parts)
-        kept = files.read_json(folder / "manifest.json")
+        kept = read_manifest(folder)
         begun = _initialised(parts, registry, folder, kept.get("initial_sha256"))
         parts = evolve(parts, dataset=decoded(parts.dataset, progress))
         manifest = _manifest(parts, runtime)
@@ -133,7 +143,8 @@ def evaluate_run(
     Raises DataError for test classes that the run was trained on, OutputError for damaged weights,
     ConfigError for another metric or head that has learned parts.
     """
-    manifest = files.read_json(folder / "manifest.json")
+    files.sweep(folder)  # what a killed run has left
+    manifest = read_manifest(folder)
     parts = build(config, registry, saved=run_weights(folder))
     known = {*manifest["classes"]["train"], *manifest["classes"]["val"]} & {*parts.split.test}
     if known:
@@ -152,8 +163,10 @@ def evaluate_run(
         recentre(parts.embedder, parts.dataset, parts.training_images)
     _tell_instead(draws, config, progress)
     out = files.new_folder(folder, "eval-")
-    files.write_text(out / "config.toml", to_toml(config))
-    _report(out, "Evaluation", parts, examine(parts, draws, blank, progress), manifest)
+    hashed = {CONFIG: files.write_text(out / CONFIG, to_toml(config))}
+    _report(out, "Evaluation", parts, examine(parts, draws, blank, progress), manifest, hashed)
+    facts = {"status": "finished", "of": manifest.get("weights_sha256"), "finished": _now()}
+    write_manifest(out, {**facts, "files": hashed})
     return out
 
 
@@ -240,9 +253,11 @@ def _carried_out(
 ) -> Path:
     """Do what is left of a run, by its manifest and what is in its folder."""
 
+    hashed = manifest["files"]
+
     def note(**facts: Any) -> None:
         manifest.update(facts)
-        files.write_json(folder / "manifest.json", manifest)
+        write_manifest(folder, manifest)
 
     audience = _Audience(parts, progress)
     done = _training_done(manifest, folder)
@@ -278,7 +293,7 @@ def _carried_out(
             fill(parts.learned, weights, f"{folder}: its weights")
             parts.learned.eval()
         examination = examine(parts, draws, begun.blank, progress)
-        results = _report(folder, "Run", parts, examination, manifest, done)
+        results = _report(folder, "Run", parts, examination, manifest, hashed, done)
         (folder / CHECKPOINT).unlink(missing_ok=True)
         note(status="finished", finished=_now())
     except (Exception, KeyboardInterrupt) as error:
@@ -350,11 +365,12 @@ def _report(
     parts: Parts,
     examination: Examination,
     manifest: Mapping[str, Any],
+    hashed: dict[str, str],
     training: TrainingSummary | None = None,
 ) -> RunResults:
-    """Write what was found out: figures, episodes, pictures, page."""
+    """Write what was found out: figures, episodes, pictures, page; `hashed` gets their SHA-256."""
     results = evolve(examination.results, training=training)
-    files.write_json(folder / RESULTS, to_json(results))
+    hashed[RESULTS] = files.write_json(folder / RESULTS, to_json(results))
     episodes = {str(k): write_episode(parts.dataset, e) for k, e in examination.first.items()}
     files.write_json(folder / "episodes.json", episodes)
     answerable = parts.split.test if parts.config.evaluation.n_way[0] else parts.dataset.classes
@@ -362,6 +378,7 @@ def _report(
     shown = examination.shown, examination.answers
     pictures.episode(parts.dataset, *shown, folder / "episodes.png")
     run_page.page(folder, title, manifest, results, to_toml(parts.config))
+    hashed.update(hashes_of_shown(folder))
     return results
 
 

@@ -9,6 +9,7 @@ import cattrs
 from ..catalogue.registry import Inner, Registry
 from ..core.errors import ConfigError, UnknownComponentError, choose_from
 from ..core.options import component_options, range_of
+from ..core.reading import shortened
 
 Tree = dict[str, Any]
 
@@ -44,7 +45,7 @@ def options(
             checked[key] = _CONVERTER.structure(value, fields[key].type)
         except Exception as error:
             raise ConfigError(
-                f"{where}.{key} wants {type_name(fields[key].type)}, got {value!r}"
+                f"{where}.{key} wants {type_name(fields[key].type)}, got {shortened(value)}"
             ) from error
     for key, kind in inner.items():
         assert registry is not None
@@ -61,7 +62,7 @@ def _inner(registry: Registry, kind: str, value: Any, default: str, where: str) 
     table = {"name": value} if isinstance(value, str) else value
     name = table.get("name", default) if isinstance(table, Mapping) else None
     if not isinstance(name, str):
-        raise ConfigError(f"{where} wants a {kind}, by name or as a table, got {value!r}")
+        raise ConfigError(f"{where} wants a {kind}, by name or as a table, got {shortened(value)}")
     if where.count(".") > _DEEPEST:
         raise ConfigError(f"{where}: components within components without end")
     try:
@@ -110,7 +111,12 @@ def _strict_converter() -> cattrs.Converter:
         def structure(value: Any, _: Any) -> Any:
             if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
                 raise TypeError(value)
-            return kind(value)
+            made = kind(value)
+            if isinstance(made, str):
+                made.encode()  # names on a disk need be no text; what is written down must
+            elif not (abs(made) < 1 << 63):  # NaN and infinities too
+                raise ValueError(value)
+            return made
 
         return structure
 

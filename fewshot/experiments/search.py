@@ -2,7 +2,6 @@
 
 import fcntl
 import time
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -17,6 +16,7 @@ from ..core import files
 from ..core.errors import ConfigError, DataError, InterruptedRunError, OutputError, TrainingError
 from ..core.options import at_least, option, positive
 from ..core.progress import Progress, silent
+from ..core.reading import parse_toml, read_toml
 from ..core.seeding import generator
 from ..data.datasets import ArrayDataset
 from ..data.split import ClassSplit, named, split_classes
@@ -287,7 +287,7 @@ def _open(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if path.exists():
-            if tomllib.loads(path.read_text(encoding="utf-8")) != tomllib.loads(text):
+            if read_toml(path, OutputError) != parse_toml(text, "this search"):
                 raise OutputError(
                     f"{folder} holds another search (see its search.toml): name another --out"
                 )
@@ -295,7 +295,7 @@ def _open(
             raise OutputError(f"{folder} holds something else: name another --out")
         else:
             files.write_text(path, text)
-    except (OSError, tomllib.TOMLDecodeError) as error:
+    except OSError as error:
         raise OutputError(f"{folder}: cannot be used for a search: {error}") from error
 
 

@@ -2,14 +2,14 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 from attrs import frozen
 
 from ..core import files
 from ..core.errors import OutputError
 from ..core.locks import owner
-from .config import read_toml
+from ..core.reading import read_toml
+from .manifest import MANIFEST, read_manifest
 
 LOCK = ".lock"  # held by whoever trains or evaluates, as long as it does
 CHECKPOINT = "checkpoint.safetensors"
@@ -48,12 +48,12 @@ def run_status(folder: Path) -> RunStatus:
 
     A run whose manifest says that it is at work, while nobody is, was killed.
     """
-    path = folder / "manifest.json"
+    path = folder / MANIFEST
     if not path.is_file():
         raise OutputError(f"{folder}: not a run folder, or killed before it began (no {path.name})")
     at_work = owner(folder / LOCK)
-    manifest: Any = files.read_json(path)
-    config = read_toml(folder / "config.toml")
+    manifest = read_manifest(folder)
+    config = read_toml(folder / "config.toml", OutputError)
     try:
         status, steps = str(manifest["status"]), int(config["training"]["steps"])
         if "training" in manifest:
@@ -70,7 +70,7 @@ def run_status(folder: Path) -> RunStatus:
 
 def unfinished(folder: Path) -> str | None:
     """What to tell of a run that is not finished, with the way on; None: it is, or is no run."""
-    if not (folder / "manifest.json").is_file():
+    if not (folder / MANIFEST).is_file():
         return None
     status = run_status(folder)
     if status.finished:

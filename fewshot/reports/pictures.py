@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ..core.draws import Episode, Ints
 from ..core.errors import OutputError
 from ..core.figures import Answered, Interval, KShotRow, StudyFigures, UnknownRow
+from ..core.files import replacing
 from ..core.interfaces import Dataset
 from ..core.seeding import generator
 from ..data.batches import gather
@@ -26,9 +27,11 @@ _OURS, _FLOOR, _UNTRAINED, _RIGHT, _WRONG = "#1f6feb", "#8c959f", "#d4a72c", "#1
 
 def _save(figure: Figure, path: Path) -> None:
     try:
-        figure.savefig(path, dpi=110)
+        with replacing(path) as temporary:
+            figure.savefig(temporary, dpi=110)
     except (OSError, ValueError) as error:
-        raise OutputError(f"{path}: picture cannot be written: {error}") from error
+        why = getattr(error, "strerror", None) or error
+        raise OutputError(f"{path}: picture cannot be written: {why}") from error
 
 
 def _plain(name: str) -> str:

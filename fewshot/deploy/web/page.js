@@ -9,6 +9,7 @@ const SIDE = 256; // pixels of a frame's shorter side, enough for any network he
 
 const $ = (id) => document.getElementById(id);
 let classes = [];
+let state = null; // of the classifier, as it is shown
 let held = null;
 
 function element(name, properties = {}, ...children) {
@@ -56,6 +57,7 @@ function doubt(found) {
 }
 
 function show(found) {
+  if (found.state !== state) tell(look); // another program has changed the classifier
   if ($("answer").textContent !== words(found)) $("answer").textContent = words(found);
   $("answer").classList.toggle("unknown", found.label === null);
   $("doubt").textContent = doubt(found);
@@ -112,6 +114,7 @@ async function live() {
 
 function draw(overview) {
   classes = overview.classes;
+  state = overview.state;
   $("names").replaceChildren(...classes.map(({ name }) => element("option", { value: name })));
   $("classes").replaceChildren(...classes.map(({ name, images }) =>
     element("div", { className: "class" },
@@ -131,9 +134,15 @@ function draw(overview) {
   if (classes.length === 0) $("answer").textContent = "Enrol a class to begin.";
 }
 
+const look = async () => draw(await ask("/api/classes"));
+
 const remove = (what) => tell(async () => {
-  draw(await ask("/api/remove", {
-    method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(what),
+  const asking = ask("/api/remove", {
+    method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ ...what, state }),
+  });
+  draw(await asking.catch(async (error) => {
+    await look();
+    throw error;
   }));
   $("status").textContent = "Removed and saved.";
 });
@@ -201,4 +210,4 @@ $("drop").ondrop = (event) => {
   $("drop").classList.remove("over");
   classify([...event.dataTransfer.files]);
 };
-tell(async () => draw(await ask("/api/classes")));
+tell(look);

@@ -61,7 +61,7 @@ def alphabet(options: AlphabetOptions) -> ImageFiles:
                 "from Kaggle; or point at the folder or zip file with --data PATH or "
                 f"{VARIABLE}=PATH"
             )
-    folders = class_folders(Path(root))
+    folders = class_folders(Path(root).expanduser())
     missing = [name for name in CLASSES if name not in folders]
     if missing:
         raise DataError(f"{root}: not the ASL alphabet, classes are missing: {', '.join(missing)}")

@@ -29,7 +29,7 @@ _UNREADABLE = (
 
 def omniglot_path(path: str) -> Path:
     """`path`, else what the environment variable names, else where `fewshot data fetch` puts it."""
-    return Path(path or os.environ.get(VARIABLE) or data_folder("omniglot"))
+    return Path(path or os.environ.get(VARIABLE) or data_folder("omniglot")).expanduser()
 
 
 @frozen

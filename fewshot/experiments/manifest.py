@@ -1,0 +1,44 @@
+"""What a run folder's manifest tells: facts of the run, and the SHA-256 of every file it wrote.
+
+It holds its own SHA-256 too: settings, weights, figures and records are used only where they are
+those of one run.
+"""
+
+import json
+from collections.abc import Mapping
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from ..core import files
+from ..core.errors import OutputError
+from ..engine.weights import INITIAL, WEIGHTS
+
+MANIFEST = "manifest.json"
+
+
+def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Write what a folder holds, with a hash of that."""
+    files.write_json(folder / MANIFEST, {**manifest, "sha256": _sha256(manifest)})
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """What `write_manifest` wrote. Raises OutputError where it is missing, damaged or changed."""
+    path = folder / MANIFEST
+    manifest = files.read_json(path)
+    if manifest.pop("sha256", None) != _sha256(manifest):
+        raise OutputError(f"{path}: damaged or changed: its SHA-256 is not the one it holds")
+    if not isinstance(manifest.get("files"), dict):
+        raise OutputError(f"{path}: it has no table 'files' of hashes")
+    return manifest
+
+
+def hashes(manifest: Mapping[str, Any]) -> dict[str, str]:
+    """The SHA-256 of every file of which a manifest tells it, by name."""
+    weights = {WEIGHTS: "weights_sha256", INITIAL: "initial_sha256"}
+    known = {name: manifest[key] for name, key in weights.items() if key in manifest}
+    return {**known, **manifest.get("files", {})}
+
+
+def _sha256(manifest: Mapping[str, Any]) -> str:
+    return sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
