@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from ..core.errors import FewshotError, PluginError, one_line
-from . import authors, catalogue, classifiers, data, doctor, runs, searches, serving, studies
+from . import authors, catalogue, classifiers, data, doctor, files, runs, searches, serving, studies
 
 
 def main() -> None:
@@ -96,6 +96,8 @@ def commands() -> None:
     """
 
 
-for module in (runs, studies, searches, classifiers, serving, data, catalogue, authors, doctor):
+for module in (
+    runs, studies, searches, classifiers, serving, data, files, catalogue, authors, doctor,
+):  # fmt: skip
     for command in module.COMMANDS:
         commands.add_command(command)

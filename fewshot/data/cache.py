@@ -5,6 +5,10 @@ to one list of files, by their names, sizes and times:
 
     pixels (n, size, size, 3) uint8 | a record for every image, in order | SHA-256 of the records
 
+A record has a hash of its pixels, the last one covers the file's own name: what is not as it was
+written, or belongs to another list, is made again, image by image. Only files that this user or
+root owns, and nobody else may write to, are read.
+
 It is made as `DIGEST.partial`, with the records of the images in it in `DIGEST.journal`, and gets
 its name when it is whole. A record follows its pixels, which are on disk by then, so a process may
 end at any point: what has a record is sound, all else is decoded again. What images other lists
@@ -18,6 +22,7 @@ import os
 import re
 import struct
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -28,7 +33,7 @@ from attrs import frozen
 from numpy.typing import NDArray
 
 from ..core.errors import DataError
-from ..core.machine import user_cache
+from ..core.machine import cores, user_cache
 from ..core.progress import Counting
 from ..core.reading import home
 from .folders import ImageFiles, Member
@@ -37,10 +42,13 @@ from .parallel import on_all_cores
 
 VARIABLE = "FEWSHOT_CACHE"
 
-_VERSION = 2  # of the files and of how images are decoded: another one never reads these
+LOCK = "lock"  # in each folder; it says of which images that is
 
-# Key of the image, SHA-256 of its file, pixels of the file, position in the pixels of the cache.
-_RECORD = struct.Struct("<16s32sQQ")
+_VERSION = 3  # of the files and of how images are decoded: another one never reads these
+
+# Key of the image, SHA-256 of its file, pixels of the file, position in the pixels of the cache,
+# check of these pixels.
+_RECORD = struct.Struct("<16s32sQQ16s")
 _CHECK = 32  # bytes of the SHA-256 at the end
 
 _FLUSH = 1024  # images lost at the most when a process is killed
@@ -51,6 +59,7 @@ class _Record(NamedTuple):
     sha256: bytes
     pixels: int
     row: int
+    check: bytes
 
 
 def place() -> Path | None:
@@ -116,6 +125,7 @@ class _Wanted:
 
     dataset: ImageFiles
     folder: Path
+    root: str  # what the names of the images begin with
     stamps: list[str]  # name and what changes with the file, for every image
     digest: str  # of all stamps
 
@@ -148,7 +158,8 @@ def _wanted(dataset: ImageFiles, cache: Path) -> _Wanted | None:
     digest = hashlib.sha256(os.fsencode("\0".join([PIL.__version__, *stamps]))).hexdigest()
     folder = hashlib.sha256(os.fsencode(f"{_VERSION}\0{root}")).hexdigest()
     label = re.sub(r"[^A-Za-z0-9_.-]", "_", os.path.basename(root))[:40]  # noqa: PTH119
-    return _Wanted(dataset, cache / f"{label}-{dataset.size}-{folder[:16]}", stamps, digest[:32])
+    place = cache / f"{label}-{dataset.size}-{folder[:16]}"
+    return _Wanted(dataset, place, root, stamps, digest[:32])
 
 
 def _stamp(path: Any) -> str | None:
@@ -160,7 +171,8 @@ def _stamp(path: Any) -> str | None:
         status = os.stat(path)  # noqa: PTH116 - a Path for each takes as long as the rest
     except OSError:
         return ""  # reading it will say what is wrong
-    return f"{status.st_size}\0{status.st_mtime_ns}"
+    changed = f"{status.st_mtime_ns}\0{status.st_ctime_ns}\0{status.st_ino}"
+    return f"{status.st_size}\0{changed}"
 
 
 def _open(
@@ -170,12 +182,16 @@ def _open(
     n = len(wanted.stamps)
     try:
         with wanted.file("images").open("rb") as file:
-            records = _records(file, wanted.row_bytes)
-            if len(records) != n:
+            if not _trusted(wanted.folder.stat()) or not _trusted(os.fstat(file.fileno())):
+                return None
+            records = records_of(file, wanted.row_bytes)
+            if [record.key for record in records] != [_key(stamp) for stamp in wanted.stamps]:
                 return None
             if max(record.pixels for record in records) > wanted.dataset.max_pixels:
                 return None  # to be refused as if there were no cache
             images = np.memmap(file, np.uint8, "r", shape=wanted.shape)
+            if damaged(images, records):
+                return None
     except FileNotFoundError:
         return None
     if progress is not None:
@@ -183,13 +199,41 @@ def _open(
     return images, [record.sha256 for record in records]
 
 
-def _records(file: IO[bytes], row_bytes: int) -> list[_Record]:
-    """The records of a finished file, none if it is damaged."""
+def _trusted(status: os.stat_result) -> bool:
+    """Whether what is there is this user's, or root's, and nobody else's to change."""
+    return status.st_uid in (os.geteuid(), 0) and not status.st_mode & 0o022
+
+
+def _check_of(pixels: Any) -> bytes:
+    return hashlib.sha256(pixels).digest()[:16]
+
+
+def damaged(images: NDArray[np.uint8], records: Sequence[_Record]) -> list[int]:
+    """Which records are of images (n, …) that are not as they were written; on all cores."""
+    step = max(1, -(-len(records) // (8 * cores())))
+
+    def look(start: int) -> list[int]:
+        those = enumerate(records[start : start + step], start)
+        return [i for i, each in those if _check_of(images[each.row].data) != each.check]
+
+    with ThreadPoolExecutor(cores()) as pool:
+        found = list(pool.map(look, range(0, len(records), step)))
+    return [i for each in found for i in each]
+
+
+def records_of(file: IO[bytes], row_bytes: int) -> list[_Record]:
+    """The records of a finished file, none if it is damaged or another's under its name."""
     n = (os.fstat(file.fileno()).st_size - _CHECK) // (row_bytes + _RECORD.size)
     file.seek(max(0, n * row_bytes))
     content = file.read()
     records, check = content[:-_CHECK], content[-_CHECK:]
-    return list(_unpack(records)) if hashlib.sha256(records).digest() == check else []
+    return list(_unpack(records)) if _end_of(Path(file.name), records) == check else []
+
+
+def _end_of(path: Path, records: bytes) -> bytes:
+    """What a finished file ends with."""
+    name = os.fsencode(f"{path.parent.name}/{path.stem}\0")
+    return hashlib.sha256(name + records).digest()
 
 
 def _unpack(content: bytes) -> Iterable[_Record]:
@@ -206,12 +250,17 @@ def _make(
     """
     wanted.folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     wanted.folder.mkdir(mode=0o700, exist_ok=True)
-    with (wanted.folder / "lock").open("a") as lock:
+    if not _trusted(wanted.folder.stat()):
+        raise OSError(f"{wanted.folder} is another user's, or others may write to it")
+    with (wanted.folder / LOCK).open("a+", errors="surrogateescape") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             warn(f"another process is decoding into {wanted.folder}: waiting until it is done")
             fcntl.flock(lock, fcntl.LOCK_EX)
+        if not lock.tell():
+            lock.write(wanted.root)  # for people
+            lock.flush()
         made = _open(wanted, progress)  # by another process, while this one waited
         if made is None:
             try:
@@ -239,8 +288,9 @@ def _fill(wanted: _Wanted, progress: Counting | None) -> None:
         return decoded
 
     def put(row: int, decoded: Decoded) -> None:
-        record = _Record(keys[row], decoded.sha256, decoded.pixels, row)
-        partial.put(record, decoded.image.tobytes())
+        pixels = decoded.image.tobytes()
+        record = _Record(keys[row], decoded.sha256, decoded.pixels, row, _check_of(pixels))
+        partial.put(record, pixels)
 
     with _Partial(wanted, keys) as partial:
         known = _known(wanted)
@@ -260,7 +310,7 @@ def _fill(wanted: _Wanted, progress: Counting | None) -> None:
                     partial.put(record._replace(row=row), file.read(wanted.row_bytes))
         partial.finish()
     for path in wanted.folder.iterdir():
-        if path not in (wanted.folder / "lock", wanted.file("images")):
+        if path not in (wanted.folder / LOCK, wanted.file("images")):
             with suppress(OSError):
                 path.unlink()
 
@@ -271,18 +321,25 @@ def _key(stamp: str) -> bytes:
 
 
 def _known(wanted: _Wanted) -> dict[bytes, tuple[Path, _Record]]:
-    """By key, where the pixels of an image are: in a finished file or one left half made."""
+    """By key, where the pixels of an image are: in a finished file or one left half made.
+
+    Only pixels that are as they were written.
+    """
     known: dict[bytes, tuple[Path, _Record]] = {}
     for path in sorted(wanted.folder.iterdir()):
+        records: list[_Record] = []
         if path.suffix == ".images":
             with path.open("rb") as file:
-                records: Iterable[_Record] = _records(file, wanted.row_bytes)
-            known.update({record.key: (path, record) for record in records})
+                records = records_of(file, wanted.row_bytes)
         elif path.suffix == ".partial":
-            rows = path.stat().st_size // wanted.row_bytes
             with suppress(FileNotFoundError):
-                records = _unpack(path.with_suffix(".journal").read_bytes())
-                known.update({r.key: (path, r) for r in records if r.row < rows})
+                records = list(_unpack(path.with_suffix(".journal").read_bytes()))
+        rows = path.stat().st_size // wanted.row_bytes
+        records = [record for record in records if record.row < rows]
+        if records:
+            images = np.memmap(path, np.uint8, "r", shape=(rows, wanted.row_bytes))
+            bad = {*damaged(images, records)}
+            known.update({r.key: (path, r) for i, r in enumerate(records) if i not in bad})
     limit = wanted.dataset.max_pixels  # beyond it they are read again, to be refused
     return {key: place for key, place in known.items() if place[1].pixels <= limit}
 
@@ -306,7 +363,12 @@ class _Partial:
         self._journal.seek(0)
         records = list(_unpack(self._journal.read()))
         self._journal.truncate(len(records) * _RECORD.size)
-        self.records = {r.row: r for r in records if r.row < len(keys) and keys[r.row] == r.key}
+        mine = {r.row: r for r in records if r.row < len(keys) and keys[r.row] == r.key}
+        self.records = {row: r for row, r in mine.items() if _check_of(self._read(row)) == r.check}
+
+    def _read(self, row: int) -> bytes:
+        self._pixels.seek(row * self._wanted.row_bytes)
+        return self._pixels.read(self._wanted.row_bytes)
 
     def put(self, record: _Record, pixels: bytes) -> None:
         if len(pixels) != self._wanted.row_bytes:
@@ -331,7 +393,7 @@ class _Partial:
         self.flush()
         records = b"".join(_RECORD.pack(*self.records[row]) for row in sorted(self.records))
         self._pixels.seek(self._whole)
-        self._pixels.write(records + hashlib.sha256(records).digest())
+        self._pixels.write(records + _end_of(self._wanted.file("images"), records))
         self._pixels.flush()
         os.fsync(self._pixels.fileno())
         self._wanted.file("partial").replace(self._wanted.file("images"))

@@ -9,7 +9,7 @@ from typing import Any
 
 import mlx.core as mx
 import numpy as np
-from attrs import evolve, field, frozen
+from attrs import asdict, evolve, field, frozen
 from numpy.typing import NDArray
 from scipy.special import softmax
 
@@ -499,5 +499,4 @@ def _of_recipe(made: Recipe, registry: Registry) -> Classifier:
 def _of_content(content: document.Content, registry: Registry) -> Classifier:
     blank = _of_recipe(content.recipe, registry)
     document.require_fits(content, blank.support, blank.text, blank.embedder)
-    facts = {field.name: getattr(content, field.name) for field in attrs.fields(document.Content)}
-    return evolve(blank, **facts)
+    return evolve(blank, **asdict(content, recurse=False))

@@ -115,7 +115,7 @@ class Desk:
 
     def _look(self) -> None:
         """Take in what another program has made of the file; without one, what there was."""
-        found = self.path.stat() if self.path.exists() else None
+        found = self.path.stat() if self.path.is_file() else None
         stamp = None if found is None else (found.st_ino, found.st_mtime_ns, found.st_size)
         if stamp is not None and stamp != self._stamp:
             self._classifier = self._classifier.current(self.path)

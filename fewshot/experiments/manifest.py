@@ -19,6 +19,7 @@ MANIFEST = "manifest.json"
 
 def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
     """Write what a folder holds, with a hash of that."""
+    manifest = {key: value for key, value in manifest.items() if key != "sha256"}
     files.write_json(folder / MANIFEST, {**manifest, "sha256": _sha256(manifest)})
 
 

@@ -21,6 +21,7 @@ from commands import command, done, error, fewshot, here
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from sealing import sealed
 
 from fewshot.catalogue.kinds import KINDS
 from fewshot.catalogue.loading import build_registry
@@ -566,15 +567,14 @@ def test_eval_of_damaged_weights_is_refused(damage: str, run: Path, tmp_path: Pa
     elif damage == "other":  # of a wider backbone
         config = (copy / "config.toml").read_text()
         (copy / "config.toml").write_text(re.sub("width = 4", "width = 5", config))
+        sealed(copy)
     elif damage == "flipped":
         content[-1] ^= 1
         weights.write_bytes(content)
     else:
         weights.write_bytes(content[: len(content) // 2])
     if damage == "unsigned":  # as left by a run that was killed
-        manifest = read(copy / "manifest.json")
-        del manifest["weights_sha256"]
-        (copy / "manifest.json").write_text(json.dumps(manifest))
+        sealed(copy, without=("weights_sha256",))
     line = error(5, "eval", copy)
     assert str(copy) in line
     assert "weights" in line

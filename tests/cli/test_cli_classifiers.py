@@ -14,6 +14,7 @@ import pytest
 from commands import done, error, fewshot, here
 from PIL import Image
 from plugin_sites import distribution
+from sealing import sealed
 
 import fewshot as fs
 
@@ -131,6 +132,7 @@ def test_an_uncalibrated_run_still_enrols_and_says_so(trained: Path, mine: Path,
     del results["unknown"]
     for i, write in enumerate((lambda p: p.write_text(json.dumps(results)), Path.unlink)):
         write(old / "results.json")
+        sealed(old)
         out = tmp_path / f"{i}.fewshot"
         assert "not calibrated" in done("enrol", old, mine, "-o", out).stderr
         found = lines(done("predict", out, mine, "--json").stdout)
@@ -186,7 +188,7 @@ def adapted(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (run / "config.toml").write_text(
         config.replace('[adapter]\nname = "none"', '[adapter]\nname = "whiten"')
     )
-    return run
+    return sealed(run)
 
 
 @pytest.mark.parametrize("command", ["enrol", "serve", "export"])

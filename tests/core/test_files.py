@@ -161,14 +161,14 @@ def test_a_missing_folder_is_an_output_error(tmp_path: Path) -> None:
 
 
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+    st.none() | st.booleans() | st.integers(-(1 << 63), (1 << 63) - 1) | st.floats(allow_nan=False, allow_infinity=False)
     | st.text(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
     max_leaves=10,
 )  # fmt: skip
 
 
-@given(value=json_values)
+@given(value=st.dictionaries(st.text(), json_values))
 def test_json_is_read_as_it_was_written(
     tmp_path_factory: pytest.TempPathFactory, value: Any
 ) -> None:
@@ -187,14 +187,11 @@ def test_numbers_that_are_no_json_are_never_written(tmp_path: Path, value: float
 
 def test_json_that_is_missing_or_damaged_is_an_output_error(tmp_path: Path) -> None:
     path = tmp_path / "manifest.json"
-    with pytest.raises(OutputError, match="not readable"):
+    with pytest.raises(OutputError, match=r"manifest\.json: cannot be read"):
         read_json(path)
     write_json(path, {"a": [1, 2]})
     path.write_text(path.read_text()[:-4])
-    with pytest.raises(OutputError, match="not readable"):
-        read_json(path)
-    path.write_bytes(b"\xff\xfe{}")
-    with pytest.raises(OutputError, match="not readable"):
+    with pytest.raises(OutputError, match=r"manifest\.json: not JSON"):
         read_json(path)
 
 

@@ -592,15 +592,16 @@ def damage(cut: slice | None = None, flip: int | None = None) -> Callable[[Path]
 
 
 ROW = SIZE * SIZE * 3
+RECORD = 80  # bytes of it, for an image
 DAMAGES = {
     "empty": damage(slice(0)),
     "a byte": damage(slice(1)),
     "cut by a byte": damage(slice(-1)),
-    "cut by a record": damage(slice(-64)),
-    "cut by an image": damage(slice(-64 - ROW)),
+    "cut by a record": damage(slice(-RECORD)),
+    "cut by an image": damage(slice(-RECORD - ROW)),
     "cut in half": damage(slice(10 * ROW)),
-    "grown": lambda path: path.write_bytes(path.read_bytes() + bytes(64 + ROW)),
-    "a record changed": damage(flip=20 * ROW + 3 * 64 + 5),
+    "grown": lambda path: path.write_bytes(path.read_bytes() + bytes(RECORD + ROW)),
+    "a record changed": damage(flip=20 * ROW + 3 * RECORD + 5),
     "the check changed": damage(flip=-1),
 }
 

@@ -13,6 +13,7 @@ from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from sealing import sealed
 
 import fewshot as fs
 from fewshot.catalogue.loading import build_registry
@@ -399,7 +400,7 @@ def rewritten(saved: bytes, folder: Path, change: Callable[[str, dict[str, Any]]
     """A file with another content and a right checksum, as somebody hostile would write it."""
     path = folder / "rewritten.fewshot"
     path.write_bytes(saved)
-    document, arrays = archive.read(path)
+    document, arrays, _ = archive.read(path)
     arrays = dict(arrays)
     archive.write(path, change(document, arrays), arrays)
     return path.read_bytes()
@@ -515,6 +516,7 @@ def test_a_run_with_an_adapter_gives_a_classifier_only_without_it(trained: Path,
     (run / "config.toml").write_text(
         config.replace('[adapter]\nname = "none"', '[adapter]\nname = "finetune"')
     )
+    sealed(run)
     with pytest.raises(fs.ConfigError, match=r"adapter 'finetune'.*without_adapter=True"):
         fs.Classifier.load(run, REGISTRY)
     image = photo(np.random.default_rng(0))
