@@ -32,6 +32,7 @@ from .core.errors import FewshotError as FewshotError
 from .core.errors import OutputError as OutputError
 from .core.errors import TrainingError as TrainingError
 from .core.figures import Verification as Verification
+from .core.files import replacing as replacing
 from .core.interfaces import Adapter as Adapter
 from .core.interfaces import Backbone as Backbone
 from .core.interfaces import Batch as Batch

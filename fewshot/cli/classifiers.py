@@ -159,12 +159,13 @@ def _of_names(named: dict[str, Any], without_adapter: bool, names_alone: bool) -
     registry, _ = load_registry(named["strict_plugins"])
     from ..core.reading import read_toml
     from ..deploy.classifier import OF_NAMES, Classifier
-    from ..experiments.config import settings_layer
+    from ..experiments.config import naming_file, settings_layer
 
-    layers = [OF_NAMES] if names_alone else []
-    layers += [read_toml(Path(named["config"]))] if named["config"] is not None else []
-    layers += topmost(settings_layer(named["settings"]), flag_layer(named))
-    return Classifier.blank(layers, registry, without_adapter)
+    file = {} if named["config"] is None else read_toml(named["config"])
+    below = [OF_NAMES] if names_alone else []
+    with naming_file(named["config"], file, registry):
+        layers = [*below, file, *topmost(settings_layer(named["settings"]), flag_layer(named))]
+        return Classifier.blank(layers, registry, without_adapter)
 
 
 def _with_engine(classifier: Classifier, engine: Name) -> Classifier:
@@ -271,6 +272,7 @@ def predict(
     from attrs import evolve
 
     from ..core.errors import DataError
+    from ..core.files import refuse_input
 
     classifier = _load(file)
     from ..deploy.gallery import gallery
@@ -283,6 +285,7 @@ def predict(
         listed = list(listed)
         total = len(listed)
     classifier = _with_engine(classifier, engine)
+    refuse_input(save_html, [file, *(listed if total else ())])
     names, asked = tee(listed)
     answers = classifier.stream(asked, nearest, together)
     bad = done = 0
@@ -296,6 +299,8 @@ def predict(
             click.echo(f"{'label':{width}} {'sure':>5} {'score':>9} {'distance':>9}  image")
         for done, (name, answer) in enumerate(zip(names, answers, strict=False), start=1):
             bad += isinstance(answer, DataError)
+            if not total:
+                refuse_input(save_html, [name])
             if as_json:
                 click.echo(_json(name, answer))
             elif isinstance(answer, DataError):
@@ -375,6 +380,9 @@ def _progress(total: int) -> AbstractContextManager[Progress]:
 @without_adapter
 def export(source: Path, out: Path, without_adapter: bool) -> None:
     """The embedding network for other programs: ONNX, or a function for MLX."""
+    from ..core.files import refuse_input
+
+    refuse_input(out, [source])
     classifier = _load(source, without_adapter)
     from ..deploy.export import BATCHES, export
 

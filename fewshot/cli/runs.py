@@ -28,13 +28,14 @@ def run(**given: Any) -> None:
     """Train and evaluate; writes a run folder with weights, figures, pictures and report.html."""
     runtime = fast_mlx()
     from ..core.reading import read_toml
-    from ..experiments.config import chooses, resolve, with_preset
+    from ..experiments.config import chooses, naming_file, resolve, with_preset
     from ..experiments.run import run as train_and_evaluate
 
     registry, _ = load_registry(given["strict_plugins"])
-    layers = [read_toml(given["config"])] if given["config"] is not None else []
-    layers += above(registry, layers, given)
-    config = resolve(registry, layers)
+    file = {} if given["config"] is None else read_toml(given["config"])
+    with naming_file(given["config"], file, registry):
+        layers = [file, *above(registry, [file], given)]
+        config = resolve(registry, layers)
     if not any(chooses(layer, "dataset") for layer in with_preset(registry, layers)):
         part = registry.get("dataset", config.dataset.name).part
         click.echo(f"no data set named: {part.name}, {part.summary}", err=True)

@@ -49,17 +49,17 @@ def search(**given: Any) -> None:
     registry, _ = load_registry(given["strict_plugins"])
     from ..core.errors import ConfigError
     from ..core.reading import read_toml
+    from ..experiments.config import naming_file
     from ..experiments.search import SearchOptions
     from ..experiments.search import search as try_all
     from ..experiments.search_space import parameters
 
     over: dict[str, Any] = {}
-    layers = [read_toml(given["config"])] if given["config"] is not None else []
-    for layer in layers:
-        table = layer.pop("over", {})
-        if not isinstance(table, dict):
-            raise ConfigError(f"[over] is a table of KEY = VALUES, not {table!r}")
-        over |= table
+    file = {} if given["config"] is None else read_toml(given["config"])
+    table = file.pop("over", {})
+    if not isinstance(table, dict):
+        raise ConfigError(f"{given['config']}: [over] is a table of KEY = VALUES, not {table!r}")
+    over |= table
     for text in given["over"]:
         key, equals, values = text.partition("=")
         if not equals:
@@ -69,8 +69,8 @@ def search(**given: Any) -> None:
     options = SearchOptions(
         **{name: given[name] for name in ("method", "trials", "folds", "held_out", "k_shot")}
     )
-    layers += above(registry, layers, {**given, "k_shot": None})
-    with showing_progress() as progress:
+    layers = [file, *above(registry, [file], {**given, "k_shot": None})]
+    with naming_file(given["config"], file, registry), showing_progress() as progress:
         folder = try_all(layers, registry, space, given["out"], options, progress)
     _print(folder, [entry.key for entry in space])
 

@@ -196,8 +196,9 @@ def require_sha256(path: Path, digest: str | None) -> None:
     try:
         with path.open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be read: {error.strerror}") from error
+    except (OSError, ValueError) as error:  # ValueError: a null character
+        why = getattr(error, "strerror", None) or error
+        raise OutputError(f"{path}: cannot be read: {why}") from error
     if digest is not None and found != digest:
         raise OutputError(f"{path}: damaged: its SHA-256 is not the one in the manifest")
 

@@ -2,7 +2,8 @@
 
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from ..core.components import Component, Preset, Study
 from ..core.errors import ConfigError, PluginError, UnknownComponentError, choose_from
 from ..core.interfaces import Loss
 from ..core.options import component_options
-from ..core.reading import parse_toml, read_toml
+from ..core.reading import parse_toml, read_toml, shortened
 from ..data.split import SplitOptions
 from ..engine.objective import LAYOUTS
 from ..engine.protocol import EvaluationOptions
@@ -91,6 +92,21 @@ class RunConfig:
 
 
 # ------------------------------------------------------------------------------ sources
+
+
+@contextmanager
+def naming_file(path: Path | None, layer: Tree, registry: Registry) -> Iterator[None]:
+    """A ConfigError that what a file says gives without any other layer begins with the file."""
+    try:
+        yield
+    except ConfigError as error:
+        if path is not None:
+            try:
+                resolve(registry, [layer])
+            except ConfigError as alone:
+                if str(alone) == str(error):
+                    raise type(error)(f"{path}: {error}") from error
+        raise
 
 
 def parse_set(text: str) -> tuple[list[str], Any]:
@@ -234,8 +250,8 @@ def resolve(registry: Registry, layers: Iterable[Tree]) -> RunConfig:
         options_of_parts = {key: implied.pop(key) for key in PARTS if key in implied}
         tree = _complete(registry, [defaults, implied, *above], options_of_parts)
     seed = tree.get("seed", 0)
-    if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
-        raise ConfigError(f"seed wants a whole number from 0, got {seed!r}")
+    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 1 << 63:
+        raise ConfigError(f"seed wants a whole number from 0 to 2^63 - 1, got {shortened(seed)}")
     every: dict[str, Any] = {kind: from_table(registry, kind, tree[kind], kind) for kind in PARTS}
     for key, kind in LISTS.items():
         every[key] = tuple(

@@ -7,7 +7,6 @@ tensors. Both forms are read: the zip file of PyTorch 1.6 and later, and the row
 """
 
 import json
-import os
 import pickletools
 import struct
 import zipfile
@@ -20,7 +19,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fewshot import DataError
+from fewshot import DataError, replacing
 
 Array = NDArray[Any]
 
@@ -282,14 +281,7 @@ def save(arrays: Mapping[str, Array], path: Path) -> None:
         header[name] = {"dtype": dtype, "shape": array.shape, "data_offsets": [begin, end]}
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
-        with temporary.open("wb") as file:
-            file.write(struct.pack("<Q", len(text)) + text)
-            for array in arrays.values():
-                file.write(np.ascontiguousarray(array).tobytes())
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        for array in arrays.values():
+            file.write(np.ascontiguousarray(array).tobytes())

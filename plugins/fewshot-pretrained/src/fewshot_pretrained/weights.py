@@ -24,6 +24,8 @@ def convert(file: Path, out: Path | None) -> None:
     """
     tensors = state_dicts.read(file)
     path = file.with_suffix(".safetensors") if out is None else out
+    if path.exists() and path.samefile(file):
+        raise OutputError(f"{path} is read here, too: name another file with --out")
     try:
         state_dicts.save(tensors, path)
     except OSError as error:
