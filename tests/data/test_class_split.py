@@ -1,6 +1,7 @@
 """Classes become train, validation and test: as given, as drawn, and what is refused."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -228,3 +229,59 @@ def test_where_nothing_is_trained_all_classes_are_for_test_unless_something_else
         split_classes(counted(2), training=False)
     with pytest.raises(DataError, match="at least 2 train classes"):
         split_classes(dataset, named)
+
+
+@pytest.mark.parametrize("how", ["drawn", "own", "file"])
+def test_an_empty_list_is_an_empty_part(how: str, tmp_path: Path):
+    own = ClassSplit(("c0", "c1"), ("c2", "c3"), ("c4", "c5"))
+    dataset = counted(*[2] * 6, split=own if how == "own" else None)
+    file = tmp_path / "split.toml"
+    file.write_text('train = ["c0", "c1"]\nval = ["c2", "c3"]\ntest = ["c4", "c5"]\n')
+    given = {"file": str(file)} if how == "file" else {}
+    usual = split_classes(dataset, SplitOptions(**given))
+    assert usual.val
+    split = split_classes(dataset, SplitOptions(val=(), **given))
+    assert (split.val, split.test) == ((), usual.test)
+    assert {*split.train} == {*usual.train, *usual.val}
+    with pytest.raises(DataError, match="this one has [0-9] and 0"):
+        split_classes(dataset, SplitOptions(test=(), **given))
+    with pytest.raises(DataError, match="this one has 0 and"):
+        split_classes(dataset, SplitOptions(train=(), **given))
+
+
+def test_without_training_an_empty_validation_part_leaves_all_for_test():
+    split = split_classes(counted(2, 2, 2), SplitOptions(val=()), training=False)
+    assert split == ClassSplit((), (), ("c0", "c1", "c2"))
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"\xef\xbb\xbftrain = ['c0', 'c1']\ntest = ['c2']", None),
+        (b"train = 3", "'train' must be a list of class names"),
+        (b"[train]\na = 1", "'train' must be a list of class names"),
+        (b"train = ['c0', 1]", "'train' must be a list of class names"),
+        (b"train = ['c0']\ntest = ['c0']", "is in train and in test"),
+        (b"test = ['\xe9']", "not UTF-8"),
+        (b"train = " + b"[" * 3000, "nested too deep"),
+    ],
+)
+def test_a_split_file_is_read_or_named_with_what_is_wrong(
+    content: bytes, said: str | None, tmp_path: Path
+):
+    path = tmp_path / "split.toml"
+    path.write_bytes(content)
+    options = SplitOptions(file=str(path))
+    if said is None:
+        assert split_classes(counted(2, 2, 2), options).test == ("c2",)
+        return
+    with pytest.raises(DataError, match=re.escape(said)) as caught:
+        split_classes(counted(2, 2, 2), options)
+    assert str(caught.value).startswith(str(path))
+
+
+def test_a_split_file_may_be_below_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "split.toml").write_text("train = ['c0', 'c1']\ntest = ['c2']")
+    split = split_classes(counted(2, 2, 2), SplitOptions(file="~/split.toml"))
+    assert split.test == ("c2",)
