@@ -27,14 +27,13 @@ import pytest
 import tomli_w
 from attrs import frozen
 from PIL import Image
-from sealing import sealed
 
 from fewshot.catalogue.loading import build_registry
 from fewshot.core.errors import FewshotError
 from fewshot.core.files import append_line, read_json
 from fewshot.core.reading import read_toml
 from fewshot.data.cache import VARIABLE
-from fewshot.data.datasets import decode, from_arrays
+from fewshot.data.datasets import ArrayDataset, decode
 from fewshot.data.folders import ImageFolderOptions, image_folder
 from fewshot.data.split import SplitOptions, split_classes
 from fewshot.deploy import archive
@@ -53,6 +52,7 @@ from fewshot.experiments.run import run
 from fewshot.experiments.search import recorded
 from fewshot.experiments.search_space import parameters
 from fewshot.experiments.study import study_configs
+from tests.sealing import sealed
 
 REGISTRY, _ = build_registry()
 
@@ -79,7 +79,7 @@ def kinds(place: Path) -> list[Kind]:
     """A file of every kind that is read, whole, in an empty folder."""
     rng = np.random.default_rng(0)
     labels = np.repeat(np.arange(6), 8)
-    images = rng.integers(0, 160, (48, 8, 8, 3)) + 12 * labels[:, None, None, None]
+    images = rng.integers(0, 160, (48, 16, 16, 3)) + 12 * labels[:, None, None, None]
     np.savez(place / "data.npz", images=images.astype(np.uint8), labels=labels)
     layer = {
         "dataset": {"name": "arrays", "path": str(place / "data.npz")},
@@ -91,12 +91,11 @@ def kinds(place: Path) -> list[Kind]:
     folder = run(resolve(REGISTRY, [layer]), REGISTRY, place / "run")
     blank = Classifier.load(folder, REGISTRY)
     file = place / "mine.fewshot"
-    blank.enrol({"cup": images[:3].astype(np.uint8), "key": images[-3:].astype(np.uint8)}).save(
-        file
-    )
-    asked = images[::9].astype(np.uint8)
+    images = images.astype(np.uint8)
+    blank.enrol({"cup": images[:3], "key": images[-3:]}).save(file)
+    asked = images[::9]
     photos = place / "photos"
-    for i, image in enumerate(images[::4].astype(np.uint8)):
+    for i, image in enumerate(images[::4]):
         (photos / f"c{i % 3}").mkdir(parents=True, exist_ok=True)
         Image.fromarray(image).save(photos / f"c{i % 3}" / f"{i}.png")
     kept = place / "cache"
@@ -116,7 +115,7 @@ def kinds(place: Path) -> list[Kind]:
     for number in range(4):
         append_line(place / "trials.jsonl", {"trial": number, "score": number / 7, "values": {}})
     trials = recorded(place)
-    dataset = from_arrays(images.astype(np.uint8), labels, [*"012345"])
+    dataset = ArrayDataset(images, labels, tuple("012345"))
 
     def search() -> Any:
         layer = read_toml(place / "search.toml")
@@ -208,7 +207,7 @@ _ODD = {
 
 
 def malformed(rng: Random, text: str, format: Literal["toml", "json"]) -> bytes:
-    """Text of another shape or encoding: odd values, keys lost or put in, marks, what is no text."""
+    """Text of another shape or encoding: odd values, keys lost or put in, what is no text."""
     odd = _ODD[format][int(rng.integers(len(_ODD[format])))]
     how = int(rng.integers(9))
     sign = "=" if format == "toml" else ":"
@@ -222,7 +221,7 @@ def malformed(rng: Random, text: str, format: Literal["toml", "json"]) -> bytes:
     elif how == 4:
         text = "".join(lines[:line] + lines[line + 1 :])
     elif how == 5:
-        text = "".join(lines[:line] + [lines[line].replace("a", "b", 1)] + lines[line:])
+        text = "".join([*lines[:line], lines[line].replace("a", "b", 1), *lines[line:]])
     elif how == 6:
         return b"\xef\xbb\xbf" + text.encode() if rng.random() < 0.5 else text.encode("utf-16")
     elif how == 7:

@@ -1,4 +1,4 @@
-"""A few damaged and malformed files of every kind; `python -m tests.faults.files --full` has more."""
+"""A few damaged and malformed files of every kind; `python -m tests.faults.files` has more."""
 
 from pathlib import Path
 
