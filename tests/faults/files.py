@@ -105,7 +105,7 @@ def kinds(place: Path) -> list[Kind]:
     (place / "config.toml").write_text(tomli_w.dumps(layer))
     (place / "split.toml").write_text('train = ["0", "1"]\nval = ["2", "3"]\ntest = ["4", "5"]\n')
     (place / "study.toml").write_text(
-        tomli_w.dumps({"about": "two rows", "common": layer, "seeds": 1, "rows": {
+        tomli_w.dumps({"summary": "two rows", "base": layer, "seeds": 1, "rows": {
             "plain": {}, "wide": {"backbone": {"width": 4}},
         }})
     )  # fmt: skip
