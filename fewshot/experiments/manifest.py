@@ -29,8 +29,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     manifest = files.read_json(path)
     if manifest.pop("sha256", None) != _sha256(manifest):
         raise OutputError(f"{path}: damaged or changed: its SHA-256 is not the one it holds")
-    if not isinstance(manifest.get("files"), dict):
-        raise OutputError(f"{path}: it has no table 'files' of hashes")
+    for key in ("files", "classes", "data", "versions"):  # those that are looked into
+        if not isinstance(manifest.get(key, {}), dict) or (key == "files" and key not in manifest):
+            raise OutputError(f"{path}: '{key}' is no table")
     return manifest
 
 

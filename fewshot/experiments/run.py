@@ -20,7 +20,7 @@ from ..catalogue.registry import Registry
 from ..compute.modules import parameter_count, snapshot
 from ..compute.runtime import Runtime
 from ..core import files
-from ..core.errors import ConfigError, DataError, InterruptedRunError
+from ..core.errors import ConfigError, DataError, InterruptedRunError, OutputError
 from ..core.figures import RunResults, TrainingSummary
 from ..core.interfaces import Dataset, Observer
 from ..core.locks import held
@@ -146,7 +146,11 @@ def evaluate_run(
     files.sweep(folder)  # what a killed run has left
     manifest = read_manifest(folder)
     parts = build(config, registry, saved=run_weights(folder))
-    known = {*manifest["classes"]["train"], *manifest["classes"]["val"]} & {*parts.split.test}
+    try:
+        split = manifest["classes"]
+        known = {*split["train"], *split["val"]} & {*parts.split.test}
+    except (KeyError, TypeError) as error:
+        raise OutputError(f"{folder}: its manifest does not tell its classes") from error
     if known:
         raise DataError(f"the run was trained or stopped on {', '.join(sorted(known))}: no test")
     if run_config(folder)["metric"]["name"] != config.metric.name:

@@ -243,7 +243,7 @@ def test_an_empty_list_is_an_empty_part(how: str, tmp_path: Path):
     split = split_classes(dataset, SplitOptions(val=(), **given))
     assert (split.val, split.test) == ((), usual.test)
     assert {*split.train} == {*usual.train, *usual.val}
-    with pytest.raises(DataError, match="this one has [0-9] and 0"):
+    with pytest.raises(DataError, match=r"this one has [0-9] and 0"):
         split_classes(dataset, SplitOptions(test=(), **given))
     with pytest.raises(DataError, match="this one has 0 and"):
         split_classes(dataset, SplitOptions(train=(), **given))

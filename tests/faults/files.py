@@ -11,7 +11,6 @@ than a line. The same seed, the same files.
 import argparse
 import hashlib
 import json
-import os
 import re
 import subprocess
 import sys
@@ -360,5 +359,4 @@ def _tell(what: str, found: Counter[str]) -> None:
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("FEWSHOT_PLUGINS", "")
     sys.exit(main())
