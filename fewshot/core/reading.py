@@ -1,6 +1,7 @@
 """TOML and JSON from anyone: a table of plain values, or one line that names file and key."""
 
 import json
+import math
 import os
 import tomllib
 from collections.abc import Callable
@@ -49,10 +50,12 @@ def parse_json(text: str, called: str, error: type[FewshotError] = OutputError) 
 
 
 def _json(text: str) -> Any:
-    def refuse(constant: str) -> None:
-        raise ValueError(f"{constant} is no number")
+    def finite(digits: str) -> float:
+        if not math.isfinite(number := float(digits)):  # NaN, Infinity, 1e999
+            raise ValueError(f"{digits} is no number")
+        return number
 
-    return json.loads(text, parse_constant=refuse)
+    return json.loads(text, parse_constant=finite, parse_float=finite)
 
 
 def _parsed(

@@ -84,7 +84,9 @@ def test_what_no_file_may_hold_is_named(what: str, tmp_path: Path) -> None:
         assert len(str(caught.value)) < 300
 
 
-@pytest.mark.parametrize("text", ["[1]", "3", "null", "NaN", '{"a": NaN}', '{"a": -Infinity}'])
+@pytest.mark.parametrize(
+    "text", ["[1]", "3", "null", "NaN", '{"a": NaN}', '{"a": -Infinity}', '{"a": 1e999}']
+)
 def test_what_is_no_table_of_numbers_is_no_json(text: str) -> None:
     with pytest.raises(OutputError, match="this: not JSON"):
         parse_json(text, "this")
