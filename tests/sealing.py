@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from fewshot.core.files import read_json
-from fewshot.experiments.folder import CONFIG, RESULTS, hashes_of_shown, write_manifest
+from fewshot.experiments.folder import CONFIG, RESULTS, hashes_of_shown
+from fewshot.experiments.manifest import write_manifest
 
 
 def sealed(folder: Path, without: tuple[str, ...] = (), **facts: Any) -> Path:

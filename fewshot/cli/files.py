@@ -27,21 +27,21 @@ def verify(path: Path) -> None:
 def _verified(path: Path) -> Found:
     from ..core.errors import OutputError
     from ..deploy import archive
-    from ..experiments import folder
+    from ..experiments import manifest
 
     if path.is_file():
         archive.read(path)
         yield path, None
         return
-    runs = sorted(each.parent for each in path.rglob(folder.MANIFEST))
+    runs = sorted(each.parent for each in path.rglob(manifest.MANIFEST))
     files = sorted(path.rglob("*.fewshot"))
     if not runs and not files:
         raise OutputError(f"{path}: no run, evaluation or classifier to verify")
     for run in runs:
         try:
-            yield from folder.verify(run)
+            yield from manifest.verify(run)
         except OutputError as error:
-            yield run / folder.MANIFEST, str(error)
+            yield run / manifest.MANIFEST, str(error)
     for file in files:
         try:
             yield from _verified(file)

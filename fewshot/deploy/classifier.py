@@ -471,8 +471,6 @@ class Classifier:
             )
 
 
-# -------------------------------------------------------------------------- how it is made
-
 OF_NAMES = {"head": {"name": "tip-adapter"}}  # below other layers, where classes have no image
 
 

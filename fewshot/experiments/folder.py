@@ -1,6 +1,5 @@
 """What a run folder holds, and how its figures are written and read."""
 
-from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, TypeVar
@@ -105,20 +104,6 @@ def hashes_of_shown(folder: Path) -> dict[str, str]:
     """The SHA-256 of the records, tables and pictures in a folder, by name."""
     found = [path for pattern in _SHOWN for path in sorted(folder.glob(pattern))]
     return {path.name: sha256(path.read_bytes()).hexdigest() for path in found}
-
-
-def verify(folder: Path) -> Iterator[tuple[Path, str | None]]:
-    """Every file of a run folder and of the evaluations in it; None where it is whole, else why.
-
-    Raises OutputError where the manifest itself is missing or damaged.
-    """
-    for name, digest in hashes(read_manifest(folder)).items():
-        try:
-            files.require_sha256(folder / name, digest)
-            yield folder / name, None
-        except OutputError as error:
-            yield folder / name, str(error)
-    yield folder / MANIFEST, None
 
 
 # ------------------------------------------------------------------------------- as JSON

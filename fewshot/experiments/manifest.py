@@ -5,7 +5,7 @@ those of one run.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,20 @@ def hashes(manifest: Mapping[str, Any]) -> dict[str, str]:
     weights = {WEIGHTS: "weights_sha256", INITIAL: "initial_sha256"}
     known = {name: manifest[key] for name, key in weights.items() if key in manifest}
     return {**known, **manifest.get("files", {})}
+
+
+def verify(folder: Path) -> Iterator[tuple[Path, str | None]]:
+    """Every file of a run folder and of the evaluations in it; None where it is whole, else why.
+
+    Raises OutputError where the manifest itself is missing or damaged.
+    """
+    for name, digest in hashes(read_manifest(folder)).items():
+        try:
+            files.require_sha256(folder / name, digest)
+            yield folder / name, None
+        except OutputError as error:
+            yield folder / name, str(error)
+    yield folder / MANIFEST, None
 
 
 def _sha256(manifest: Mapping[str, Any]) -> str:

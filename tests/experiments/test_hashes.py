@@ -14,14 +14,11 @@ from sealing import sealed
 from fewshot.core.errors import OutputError
 from fewshot.core.files import append_line, lines, read_lines
 from fewshot.experiments.folder import (
-    hashes,
-    read_manifest,
     read_results,
     read_run,
     run_config,
-    verify,
-    write_manifest,
 )
+from fewshot.experiments.manifest import hashes, read_manifest, verify, write_manifest
 
 WRITTEN = (
     "config.toml", "results.json", "weights.safetensors", "metrics.jsonl", "episodes.json",

@@ -39,14 +39,13 @@ from fewshot.deploy import archive
 from fewshot.deploy.classifier import Classifier
 from fewshot.experiments.config import read_study, resolve, to_tree
 from fewshot.experiments.folder import (
-    read_manifest,
     read_results,
     read_run,
     run_config,
     run_weights,
     to_json,
-    write_manifest,
 )
+from fewshot.experiments.manifest import read_manifest, write_manifest
 from fewshot.experiments.run import run
 from fewshot.experiments.search import recorded
 from fewshot.experiments.search_space import parameters
