@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import engine, flag_layer, settings, topmost, without_adapter
+from .options import engine, flag_layer, max_pixels, settings, topmost, without_adapter
 from .terminal import (
     columns,
     fast_mlx,
@@ -51,6 +51,7 @@ _COLUMNS = 80  # where nobody watches
 @click.option("--show", is_flag=True, help="What is in it.")
 @without_adapter
 @engine
+@max_pixels
 def enrol(
     source: Path | None,
     folder: Path | None,
@@ -61,6 +62,7 @@ def enrol(
     show: bool,
     without_adapter: bool,
     engine: Name,
+    max_pixels: int,
     **named: Any,
 ) -> None:
     """Make a classifier of your own classes: FOLDER has a folder of images for each.
@@ -102,6 +104,7 @@ def enrol(
         classifier = _of_names(named, without_adapter, names_alone=folder is None)
     else:
         classifier = _load(source, without_adapter)
+    classifier = _with_limit(classifier, max_pixels)
 
     def reduced(classifier: Classifier) -> Classifier:
         for name in remove:
@@ -128,7 +131,7 @@ def enrol(
         )
     _print_classifier(classifier, out or source)
     if bad:
-        raise DataError(f"{bad} images could not be used; the rest is enrolled")
+        raise DataError(f"{bad} images or folders are of no use; the rest is enrolled")
 
 
 def _load(path: Path, without_adapter: bool = False) -> Classifier:
@@ -178,6 +181,12 @@ def _with_engine(classifier: Classifier, engine: Name) -> Classifier:
     return classifier
 
 
+def _with_limit(classifier: Classifier, max_pixels: int) -> Classifier:
+    from attrs import evolve
+
+    return evolve(classifier, reading=evolve(classifier.reading, max_pixels=max_pixels))
+
+
 def _tell_engine(classifier: Classifier) -> None:
     if classifier.engine.hint:
         click.echo(classifier.engine.hint, err=True)
@@ -186,20 +195,24 @@ def _tell_engine(classifier: Classifier) -> None:
 def _enrolled(classifier: Classifier, folder: Path, engine: Name) -> tuple[Classifier, int]:
     """With the images of a folder, and how many of these could not be used."""
     from ..core.errors import DataError
-    from ..data.folders import class_folders
+    from ..data.folders import find_classes
     from ..data.images import decode_images
 
-    folders = class_folders(folder, fewest=1)
-    total, done, bad = sum(map(len, folders.values())), 0, 0
+    found = find_classes(folder, fewest=1)
+    folders, bad = found.folders, found.unreadable
+    _tell_notes(found.notes)
+    total, done, unusable = sum(map(len, folders.values())), 0, 0
     classifier = _with_engine(classifier, engine)
     waiting: dict[str, list[Picture]] = {}
     with _progress(total) as progress:
         for name, files in folders.items():
             for start in range(0, len(files), _BATCH):
-                for each in decode_images(files[start : start + _BATCH], classifier.shape):
+                for each in decode_images(
+                    files[start : start + _BATCH], classifier.shape, classifier.reading
+                ):
                     if isinstance(each, DataError):
                         click.echo(_printable(str(each)), err=True)
-                        bad += 1
+                        unusable += 1
                     else:
                         waiting.setdefault(name, []).append(each)
                 done += len(files[start : start + _BATCH])
@@ -208,9 +221,15 @@ def _enrolled(classifier: Classifier, folder: Path, engine: Name) -> tuple[Class
                     waiting = {}
                     progress("enrolling", done, total, "", "")
     _tell_engine(classifier)
-    if bad == total:
+    if unusable == total:
         raise DataError(f"{folder}: none of its {total} images could be used")
-    return classifier, bad
+    return classifier, bad + unusable
+
+
+def _tell_notes(notes: Iterable[str]) -> None:
+    """What of a folder is left out, and what is taken that may not be meant."""
+    for note in notes:
+        click.echo(_printable(note), err=True)
 
 
 def _print_classifier(classifier: Classifier, path: Path) -> None:
@@ -251,6 +270,7 @@ def _print_classifier(classifier: Classifier, path: Path) -> None:
     help="Support images to tell.",
 )
 @engine
+@max_pixels
 @click.option("--together", is_flag=True, help="All images are one task, asked at once.")
 @click.option("--json", "as_json", is_flag=True, help="A line of JSON for each image.")
 @click.option("--save-html", type=click.Path(path_type=Path), help="A page with pictures.")
@@ -260,6 +280,7 @@ def predict(
     threshold: float | None,
     nearest: int,
     engine: Name,
+    max_pixels: int,
     together: bool,
     as_json: bool,
     save_html: Path | None,
@@ -274,12 +295,13 @@ def predict(
     from ..core.errors import DataError
     from ..core.files import refuse_input
 
-    classifier = _load(file)
+    classifier = _with_limit(_load(file), max_pixels)
     from ..deploy.gallery import gallery
 
     if threshold is not None:
         classifier = evolve(classifier, threshold=threshold)
-    listed: Iterable[str] = chain.from_iterable(map(_named, images))
+    unreadable: list[str] = []
+    listed: Iterable[str] = chain.from_iterable(_named(each, unreadable) for each in images)
     total = 0
     if "-" not in images:
         listed = list(listed)
@@ -311,21 +333,25 @@ def predict(
                 add(_printable(name), answer)
             progress("predicting", done, total, "", "")
     _tell_engine(classifier)
+    bad, done = bad + len(unreadable), done + len(unreadable)
     if not done:
         raise DataError(f"no image in {', '.join(images)}")
     if bad:
-        raise DataError(f"{bad} of {done} images could not be used; the rest is answered")
+        raise DataError(f"{bad} of {done} images or folders are of no use; the rest is answered")
 
 
-def _named(argument: str) -> Iterator[str]:
-    """The image files that an argument stands for."""
-    from ..data.folders import files_below
+def _named(argument: str, unreadable: list[str]) -> Iterator[str]:
+    """The image files that an argument stands for; folders that may not be read are added."""
+    from ..data.walk import walk
 
     if argument == "-":
         lines = (os.fsdecode(line).rstrip("\r\n") for line in sys.stdin.buffer)
         return filter(None, lines)
     if Path(argument).is_dir():
-        return map(str, files_below(Path(argument)))
+        found = walk(Path(argument))
+        _tell_notes(found.notes())
+        unreadable += found.unreadable
+        return map(str, found.top.below())
     return iter([argument])
 
 

@@ -76,7 +76,7 @@ def check(path: str | None, settings: tuple[str, ...], **given: Any) -> None:
     """
     from ..catalogue.registry import make
     from ..core.errors import DataError
-    from ..data.survey import overlooked, survey
+    from ..data.survey import survey
     from ..experiments.config import resolve, settings_layer
 
     if path is None and given["dataset"] is None:
@@ -86,7 +86,7 @@ def check(path: str | None, settings: tuple[str, ...], **given: Any) -> None:
     offered = any(entry.preset.default for entry in registry.all("preset"))
     network = [] if offered else [{"backbone": "conv4"}]  # any will do, this one is always there
     config = resolve(registry, [*network, *topmost(settings_layer(settings), flags)])
-    dataset, faults, hints = None, [], []
+    faults, hints = [], []
     try:
         dataset = make(registry.get("dataset", config.dataset.name), config.dataset.options)
     except DataError as error:
@@ -99,8 +99,6 @@ def check(path: str | None, settings: tuple[str, ...], **given: Any) -> None:
         print_table(*_table(seen.classes, parts))
         if refusal is not None and not any(refusal in fault for fault in faults):
             faults.append(refusal)
-    if path is not None:
-        hints = [*hints, *overlooked(Path(path), dataset)]
     for line in faults:
         click.echo(f"fault: {line}")
     for line in hints:

@@ -98,6 +98,13 @@ engine = click.option(
 )
 
 
+# Of every command that reads images for a classifier; of a run it is `dataset.max_pixels`.
+max_pixels = click.option(
+    "--max-pixels", type=click.IntRange(1), default=50_000_000, show_default=True,
+    help="Larger images are refused before decoding.",
+)  # fmt: skip
+
+
 def flag_layer(given: dict[str, Any], path_is_named: bool = False) -> Tree:
     """Flags as the topmost layer.
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .options import engine, without_adapter
+from .options import engine, max_pixels, without_adapter
 from .terminal import fast_mlx, tell_unfinished
 
 if TYPE_CHECKING:
@@ -24,10 +24,17 @@ if TYPE_CHECKING:
 )  # fmt: skip
 @without_adapter
 @engine
+@max_pixels
 @click.option("--port", default=8100, show_default=True, help="On 127.0.0.1; 0: a free one.")
 @click.option("--open", "show", is_flag=True, help="Open the page in the browser.")
 def serve(
-    file: Path, run: Path | None, without_adapter: bool, engine: Name, port: int, show: bool
+    file: Path,
+    run: Path | None,
+    without_adapter: bool,
+    engine: Name,
+    max_pixels: int,
+    port: int,
+    show: bool,
 ) -> None:
     """A page on this machine: classify from the camera, enrol and remove classes.
 
@@ -45,7 +52,7 @@ def serve(
 
     if run is not None:
         tell_unfinished(run)
-    desk = Desk(file, run, without_adapter, engine)
+    desk = Desk(file, run, without_adapter, engine, max_pixels)
     if desk.hint:
         click.echo(desk.hint, err=True)
     serve_page(desk, port, ready)

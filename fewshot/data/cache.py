@@ -36,9 +36,10 @@ from ..core.errors import DataError
 from ..core.machine import cores, user_cache
 from ..core.progress import Counting
 from ..core.reading import home
-from .folders import ImageFiles, Member
+from .folders import ImageFiles
 from .images import Decoded
 from .parallel import on_all_cores
+from .walk import Member
 
 VARIABLE = "FEWSHOT_CACHE"
 
@@ -156,7 +157,8 @@ def _wanted(dataset: ImageFiles, cache: Path) -> _Wanted | None:
         stamps.append(f"{name[start:]}\0{stamp}")
     # Another release of Pillow may decode a little differently.
     digest = hashlib.sha256(os.fsencode("\0".join([PIL.__version__, *stamps]))).hexdigest()
-    folder = hashlib.sha256(os.fsencode(f"{_VERSION}\0{root}")).hexdigest()
+    decoding = f"{_VERSION}\0{dataset.background}\0{root}"
+    folder = hashlib.sha256(os.fsencode(decoding)).hexdigest()
     label = re.sub(r"[^A-Za-z0-9_.-]", "_", os.path.basename(root))[:40]  # noqa: PTH119
     place = cache / f"{label}-{dataset.size}-{folder[:16]}"
     return _Wanted(dataset, place, root, stamps, digest[:32])

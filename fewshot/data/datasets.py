@@ -16,7 +16,6 @@ from ..core.options import as_names, option
 from ..core.reading import home
 from .cache import decode_files
 from .folders import ImageFiles
-from .images import UNREADABLE
 from .parallel import on_all_cores
 from .split import ClassSplit
 
@@ -107,7 +106,7 @@ def arrays(options: ArraysOptions) -> ArrayDataset:
         with np.load(home(options.path), allow_pickle=False) as file:
             more = {name: file.get(name) for name in ("groups", "role")}
             return from_arrays(file["images"], file["labels"], **more)
-    except (*UNREADABLE, KeyError, TypeError) as error:
+    except Exception as error:  # a damaged file makes its reader raise anything
         raise DataError(f"{options.path}: not arrays of images and labels: {error}") from error
 
 

@@ -1,16 +1,14 @@
 """Image files in folders or a zip file: found in order of name, one folder a class, and decoded."""
 
-import errno
 import os
-import re
-import weakref
-import zipfile
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from attrs import frozen
+from attrs import evolve, frozen
 from numpy.typing import NDArray
 
 from ..core.components import Component
@@ -18,42 +16,10 @@ from ..core.draws import Ints, Roles
 from ..core.errors import DataError
 from ..core.options import at_least, option, positive
 from ..core.reading import home
-from .images import MAX_PIXELS, Decoded, read
+from .images import BACKGROUND, MAX_PIXELS, Decoded, Reading, colour, read
+from .natural import natural
 from .split import ClassSplit
-
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
-
-
-class File(NamedTuple):
-    """An image file: as much of a path as is needed, where `pathlib.Path` is slow by the 10,000."""
-
-    path: str
-    name: str
-
-    def open(self, mode: str) -> IO[Any]:
-        """The file, opened."""
-        return open(self.path, mode)  # noqa: PTH123
-
-    def __fspath__(self) -> str:
-        return self.path
-
-    def __str__(self) -> str:
-        return self.path
-
-
-class Member(NamedTuple):
-    """An image file in a zip file."""
-
-    archive: zipfile.ZipFile
-    info: zipfile.ZipInfo
-    name: str
-
-    def open(self, mode: str) -> IO[Any]:
-        """The file, opened; `mode` is "rb"."""
-        return self.archive.open(self.info)
-
-    def __str__(self) -> str:
-        return f"{self.archive.filename}/{self.info.filename}"
+from .walk import Place, Walk, walk
 
 
 @frozen(eq=False)
@@ -62,6 +28,7 @@ class ImageFiles:
 
     `paths` are what `class_folders` finds, or `pathlib.Path`. Item i raises DataError, naming the
     file, where it is not an image, damaged, or has more than `max_pixels` by its header.
+    Transparent images are laid on `background`. `notes`: lines that whoever reads it is told.
     """
 
     paths: Sequence[Any]
@@ -72,6 +39,13 @@ class ImageFiles:
     groups: Ints | None = None
     split: ClassSplit | None = None
     role: Roles | None = None
+    background: str = BACKGROUND
+    notes: tuple[str, ...] = ()
+
+    @property
+    def reading(self) -> Reading:
+        """How each is read."""
+        return Reading(self.max_pixels, self.background)
 
     @property
     def names(self) -> list[str]:
@@ -84,7 +58,7 @@ class ImageFiles:
 
     def read(self, index: int) -> Decoded:
         """Item `index` and what its file is known by, from one reading of the file."""
-        return read(self.paths[index], (self.size, self.size, 3), self.max_pixels)
+        return read(self.paths[index], (self.size, self.size, 3), self.reading)
 
 
 @frozen
@@ -94,18 +68,19 @@ class ImageFolderOptions:
     path: str = option("", "the folder (or zip file): one folder a class, at any depth")
     size: int = option(64, "images are scaled to size x size pixels", at_least(8))
     max_pixels: int = option(MAX_PIXELS, "larger images are refused before decoding", positive)
+    background: str = option(BACKGROUND, "the colour transparent images are laid on", colour)
 
 
 def image_folder(options: ImageFolderOptions) -> ImageFiles:
-    """A dataset from a folder or zip file with one folder a class.
-
-    Nested roots are found; hidden and non-image files are passed over. Raises DataError where
-    there is no such folder, no class or one class only.
-    """
+    """A dataset from a folder or zip file with one folder a class, as `find_classes` finds them."""
     if not options.path:
         raise DataError("image-folder needs a folder: --data PATH, or path = PATH under [dataset]")
-    folders = class_folders(home(options.path))
-    return image_files(folders, options.size, options.max_pixels)
+    found = find_classes(home(options.path))
+    files = image_files(
+        found.folders, options.size, options.max_pixels, split=found.split,
+        background=options.background,
+    )  # fmt: skip
+    return evolve(files, notes=found.notes)
 
 
 def image_files(
@@ -114,6 +89,7 @@ def image_files(
     max_pixels: int,
     group_of: Callable[[str], int] | None = None,
     split: ClassSplit | None = None,
+    background: str = BACKGROUND,
 ) -> ImageFiles:
     """`ImageFiles` of the given files by class; `group_of(file name)` numbers groups in a class."""
     classes = tuple(folders)
@@ -124,179 +100,203 @@ def image_files(
         numbers = {key: i for i, key in enumerate(dict.fromkeys(keys))}
         groups = np.array([numbers[key] for key in keys])
     labels = np.repeat(np.arange(len(classes)), [len(folders[name]) for name in classes])
-    return ImageFiles(paths, labels, classes, size, max_pixels, groups, split)
+    return ImageFiles(
+        paths, labels, classes, size, max_pixels, groups, split, background=background
+    )
 
 
 # ------------------------------------------------------------------------ where they are
 
-# A place by its name in messages: sub-folders by name, and image files, both in any order.
-_Listing = tuple[dict[str, str], list[Any]]
+
+class Found(NamedTuple):
+    """Image files by class, in order of name.
+
+    `split`: of folders named train, val and test. `notes`: lines about what is left out, and about
+    what is taken that may not be meant. `unreadable`: folders and files that may not be read.
+    """
+
+    folders: dict[str, list[Any]]
+    split: ClassSplit | None
+    notes: tuple[str, ...]
+    unreadable: int
 
 
 def class_folders(root: Path, fewest: int = 2) -> dict[str, list[Any]]:
     """Image files by class, classes and files in order of name, from a folder or zip file.
 
-    A file has `name` and `open("rb")`. Raises DataError where there is no such folder, or not one
-    place in it with `fewest` classes or more.
+    A file has `name` and `open("rb")`. They are found, and DataError raised, as by `find_classes`.
     """
-    if not root.exists():
-        raise DataError(f"{root}: no such file or folder")
-    try:
-        listing = _in_archive(root) if root.is_file() else _on_disk
-        found = _roots(str(root), listing(str(root)), listing)
-    except zipfile.BadZipFile as error:
-        raise DataError(f"{root}: neither a folder nor a zip file") from error
-    except OSError as error:
-        raise DataError(f"{root}: cannot be read: {error}") from error
-    if not found:
-        raise DataError(f"{root}: no folder with images; it takes one folder of images a class")
-    if len(found) > 1:
-        places = ", ".join(place for place, _ in found)
-        raise DataError(f"{root}: more than one folder of classes ({places}): name one of them")
-    place, folders = found[0]
-    if len(folders) < fewest:
-        raise DataError(f"{place}: one class only ({next(iter(folders))}); at least two are needed")
-    return folders
+    return find_classes(root, fewest).folders
 
 
-def files_below(root: Path) -> Iterator[Path]:
-    """Every image file in a folder, at any depth, in order of name; hidden ones passed over.
+def find_classes(root: Path, fewest: int = 2) -> Found:
+    """The classes of a folder or zip file, and everything that is to be said of it.
 
-    Raises DataError for a folder that cannot be read.
+    A class is a folder with all images below it. The classes lie side by side in the topmost
+    folder of which at least two folders have images directly in them; where several such folders
+    lie side by side, or there is none, in the topmost one that has two folders with images at any
+    depth. Folders train, val (valid, validation) and test with classes of their own are a split.
+    Names are in Unicode's composed form (NFC), but where that makes one of two.
+
+    Raises DataError where there is no such folder, fewer than `fewest` classes, a class in two
+    parts of a split, and for names that are no text.
     """
-    try:
-        folders, files = _on_disk(str(root))
-    except OSError as error:
-        raise DataError(f"{root}: cannot be read: {error}") from error
-    yield from (Path(file.path) for file in sorted(files, key=lambda file: natural(file.name)))
-    for name in sorted(folders, key=natural):
-        yield from files_below(Path(folders[name]))
+    walked = walk(root)
+    parts = _parts(walked.top)
+    if parts:
+        base, pairs = None, [pair for part in parts.values() for pair in part.holding().items()]
+    else:
+        base = _base(walked.top)
+        pairs = list(base.holding().items())
+    notes = [*walked.notes(), *_placing(walked, base, pairs)]
+    if len(pairs) < max(1, fewest):
+        said = f"{pairs[0][1].path}: one class only ({pairs[0][0]}); at least two are needed"
+        if not pairs:
+            said = f"{root}: no folder with images; it takes one folder of images a class"
+        raise DataError("; ".join([said, *notes]))
+    _require_text(root, pairs)
+    composed = _composed([name for name, _ in pairs])
+    split = None if not parts else _split(root, parts, composed)
+    folders = {composed[name]: list(place.below()) for name, place in pairs}
+    return Found(folders, split, (*notes, *_alike(folders)), len(walked.unreadable))
 
 
-class PassedOver(NamedTuple):
-    """Files below a folder that are in no class, by what keeps them out."""
-
-    hidden: list[str]  # images, but for a name or folder that begins with a dot
-    unplaced: list[str]  # images that lie in no class's folder
-    others: list[str]  # no images by their names
+_PARTS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
 
-def passed_over(root: Path, taken: Collection[str]) -> PassedOver:
-    """What `class_folders` takes no notice of; `taken`: the images it found, as text."""
-    if zipfile.is_zipfile(root):
-        with zipfile.ZipFile(root) as archive:
-            names = [info.filename for info in archive.infolist() if not info.is_dir()]
-    else:  # of a file that is neither, or nothing, there is nothing to walk
-        walk = os.walk(root)
-        names = [os.path.relpath(f"{at}/{name}", root) for at, _, files in walk for name in files]
-    found = PassedOver([], [], [])
-    for name in sorted(names, key=natural):
-        parts = name.split("/")
-        if f"{root}/{name}" in taken or parts[-1].startswith("._") or "__MACOSX" in parts:
-            continue  # the latter are macOS's own
-        if not _is_image(name):
-            found.others.append(name)
-        elif any(map(_hidden, parts)):
-            found.hidden.append(name)
+def _parts(top: Place) -> dict[str, Place]:
+    """The folders train, val and test, two or more, of which each has folders only; or none."""
+    while len(top.holding()) == 1 and not top.files:
+        (top,) = top.holding().values()
+    found = top.holding()
+    known = {_PARTS.get(name.lower()) for name in found}
+    if len(found) < 2 or None in known or len(known) < len(found):
+        return {}
+    if any(place.files for place in found.values()):
+        return {}
+    return {_PARTS[name.lower()]: place for name, place in found.items()}
+
+
+def _split(root: Path, parts: Mapping[str, Place], composed: Mapping[str, str]) -> ClassSplit:
+    owner: dict[str, Place] = {}
+    for part in parts.values():
+        for name in part.holding():
+            if name in owner:
+                raise DataError(
+                    f"{root}: class '{name}' is in {owner[name].path} and in {part.path}; as a "
+                    "split they need different classes: name one of them, or put each class "
+                    "into one"
+                )
+            owner[name] = part
+    names = {part: [composed[name] for name in place.holding()] for part, place in parts.items()}
+    return ClassSplit(*(names.get(part, ()) for part in ("train", "val", "test")))
+
+
+def _base(top: Place) -> Place:
+    """The folder whose folders are the classes."""
+    several, waiting = [], [top]
+    while waiting:
+        place = waiting.pop()
+        if sum(bool(each.files) for each in place.folders.values()) >= 2:
+            several.append(place)
         else:
-            found.unplaced.append(name)
-    return found
+            waiting += place.folders.values()
+    if len(several) == 1:
+        return several[0]
+    # Down to where the ways to them, or else to the images, part.
+    base = top
+    while base not in several:
+        ways = [
+            each
+            for each in base.holding().values()
+            if not several or any(f"{one.path}/".startswith(f"{each.path}/") for one in several)
+        ]
+        if len(ways) != 1 or (not several and (ways[0].files or not ways[0].holding())):
+            return base
+        (base,) = ways
+    return base
 
 
-def _hidden(name: str) -> bool:
-    return name.startswith((".", "__MACOSX"))
+def _placing(walked: Walk, base: Place | None, pairs: Sequence[tuple[str, Place]]) -> list[str]:
+    """Lines about images in no class, deeper than in their class's folder, and empty folders."""
+    start = len(walked.top.path.rstrip("/")) + 1
+    loose, inside, waiting = Counter[str](), Counter[str](), [walked.top]
+    classes = {place.path for _, place in pairs}
+    within = {id(walked.top): False}
+    while waiting:
+        place = waiting.pop()
+        in_class = within[id(place)]
+        if place.files and place.path not in classes:
+            where = place.path[start:] or "the folder itself"
+            (inside if in_class else loose)[where] += len(place.files)
+        for each in place.folders.values():
+            within[id(each)] = in_class or place.path in classes
+            waiting.append(each)
+    lines = []
+    if loose:
+        lines.append(
+            f"images that belong to no class: {loose.total()} ({_listed(loose)}); each goes into "
+            "the folder of its class, and these folders lie side by side, two at least"
+        )
+    if inside:
+        lines.append(
+            f"images in folders within a class's, taken as that class's: {inside.total()} "
+            f"({_listed(inside)}); the classes are {len(pairs)}: {_first(n for n, _ in pairs)}"
+        )
+    if base is not None:
+        empty = [
+            name for name in sorted(base.folders, key=natural) if not base.folders[name].images
+        ]
+        if empty:
+            lines.append(f"folders without an image, no classes: {len(empty)} ({_first(empty)})")
+    return lines
 
 
-def _is_image(name: str) -> bool:
-    return name.lower().endswith(IMAGE_SUFFIXES)
+def _listed(counts: Counter[str]) -> str:
+    more = ", …" if len(counts) > 5 else ""
+    return ", ".join(f"{n} in {place}" for place, n in counts.most_common(5)) + more
 
 
-def _on_disk(place: str) -> _Listing:
-    """Links are followed, but for those that lead nowhere or back to where they are."""
-    folders: dict[str, str] = {}
-    files: list[Any] = []
-    links: list[str] = []
-    with os.scandir(place) as entries:
-        for entry in entries:
-            if _hidden(entry.name):
-                continue
-            try:
-                if _is_image(entry.name) and entry.is_file():
-                    files.append(File(entry.path, entry.name))
-                elif entry.is_dir():
-                    folders[entry.name] = entry.path
-                    if entry.is_symlink():
-                        links.append(entry.name)
-            except OSError as error:
-                if error.errno != errno.ELOOP:  # a link to itself leads nowhere, as a broken one
-                    raise
-    if links:
-        # Of links followed on the way here, each part of the path has parents of its own.
-        here = Path(place).absolute()
-        above = [up.resolve() for up in (here, *here.parents)]
-        for name in links:
-            target = Path(folders[name]).resolve()
-            if any(up.is_relative_to(target) for up in above):
-                del folders[name]
-    return folders, files
+def _first(names: Iterable[str]) -> str:
+    names = list(names)
+    return ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
 
 
-def _in_archive(path: Path) -> Callable[[str], _Listing]:
-    """`_on_disk` for a zip file, which is closed when nothing refers to it any more."""
-    file = path.open("rb")
-    try:
-        archive = zipfile.ZipFile(file)
-    except zipfile.BadZipFile:
-        file.close()
-        raise
-    weakref.finalize(archive, file.close)
-    listings: dict[str, _Listing] = {str(path): ({}, [])}
-    for full in dict.fromkeys(archive.namelist()):
-        *folders, name = (part for part in full.split("/") if part != ".")
-        if not _is_image(name) or any(map(_hidden, (*folders, name))):
-            continue
-        place = str(path)
-        for folder in filter(None, folders):
-            deeper = listings[place][0].setdefault(folder, f"{place}/{folder}")
-            listings.setdefault(deeper, ({}, []))
-            place = deeper
-        listings[place][1].append(Member(archive, archive.getinfo(full), name))
-    return listings.__getitem__
+def _require_text(root: Path, pairs: Iterable[tuple[str, Place]]) -> None:
+    wrong = []
+    for name, place in pairs:
+        names = [name] if not _is_text(name) else [f"{name}/{f.name}" for f in place.below()]
+        wrong += [each for each in names if not _is_text(each)]
+    if wrong:
+        raise DataError(
+            f"{root}: names that are no text in UTF-8: {len(wrong)} ({os.fsencode(wrong[0])!r}); "
+            "rename them"
+        )
 
 
-def _roots(
-    place: str, inside: _Listing, listing: Callable[[str], _Listing]
-) -> list[tuple[str, dict[str, list[Any]]]]:
-    """The shallowest places whose sub-folders hold images; those with several classes first."""
-    below = {
-        name: (inside[0][name], listing(inside[0][name])) for name in sorted(inside[0], key=natural)
+def _is_text(name: str) -> bool:
+    return name.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in name)
+
+
+def _composed(names: Sequence[str]) -> dict[str, str]:
+    """Each in Unicode's composed form, where that is no other's."""
+    forms = Counter(unicodedata.normalize("NFC", name) for name in names)
+    return {
+        name: form if forms[form := unicodedata.normalize("NFC", name)] == 1 else name
+        for name in names
     }
-    classes = {
-        name: sorted(files, key=lambda file: natural(file.name))
-        for name, (_, (_, files)) in below.items()
-        if files
-    }
-    deeper = [r for name in below if name not in classes for r in _roots(*below[name], listing)]
-    if len(classes) >= 2:
-        if deeper:
-            raise DataError(
-                f"{place}: '{next(iter(classes))}' holds images, {deeper[0][0]} only folders of "
-                "them: put the images of a class directly into its folder"
-            )
-        return [(place, classes)]
-    deeper = deeper or [r for name in classes for r in _roots(*below[name], listing)]
-    several = [root for root in deeper if len(root[1]) >= 2]
-    return several or deeper or ([(place, classes)] if classes else [])
 
 
-_NUMBER = re.compile(r"(\d+)")
-
-
-def natural(name: str) -> list[Any]:
-    """Sort key that puts A2 before A10."""
-    parts: list[Any] = _NUMBER.split(name)
-    parts[1::2] = [(int(digits), digits) for digits in parts[1::2]]
-    return parts
+def _alike(names: Iterable[str]) -> list[str]:
+    groups = defaultdict(list)
+    for name in names:
+        groups[unicodedata.normalize("NFKC", name)].append(name)
+    return [
+        f"{len(group)} classes are written alike, {group[0]}, and differ in their bytes "
+        f"({', '.join(map(ascii, group))}): they are counted as {len(group)}; merge or rename them"
+        for group in groups.values()
+        if len(group) > 1
+    ]
 
 
 COMPONENTS = (

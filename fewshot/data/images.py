@@ -1,18 +1,19 @@
 """One image of any source, decoded, turned upright and scaled: training and prediction share it."""
 
+import time
 import warnings
-import zipfile
-import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
 from typing import IO, Any, NamedTuple, TypeVar
 
 import numpy as np
+from attrs import field, frozen
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageColor, UnidentifiedImageError
 
 from ..core.errors import DataError
 from ..core.machine import cores
@@ -20,29 +21,63 @@ from ..core.machine import cores
 Shape = tuple[int, int, int]
 T = TypeVar("T")
 
-# What Pillow and zipfile raise for damaged, encrypted or monstrous files.
-UNREADABLE = (
-    OSError, ValueError, SyntaxError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile,
-    Image.DecompressionBombError,
-)  # fmt: skip
-
 MAX_PIXELS = 50_000_000
+BACKGROUND = "white"
+
+# What is opened, whatever a file's name; Pillow alone would hand PostScript to an interpreter.
+_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "AVIF")
 
 _MODES = {1: "L", 3: "RGB"}  # by channels
 
+_SECONDS = 30.0  # of the processor for one image: the slowest sound ones take a tenth
+_DRAFT = 5  # times as many pixels may a JPEG have that is decoded at a half or less
+_LARGEST_EXIF = 1 << 16  # bytes; JPEG has room for no more, and tags can repeat them without end
+
+# By EXIF orientation: what turns an image upright.
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def colour(_: Any, attribute: Any, name: str) -> None:
+    """A validator: a colour by name or as #rrggbb, or ValueError."""
+    try:
+        ImageColor.getrgb(name)
+    except (ValueError, AttributeError) as error:
+        text = f"'{attribute.name}' must be a colour, as white or #ffffff: {name}"
+        raise ValueError(text) from error
+
+
+@frozen
+class Reading:
+    """How images are read, wherever they are.
+
+    `max_pixels`: more are refused before they are decoded. `background`: the colour that
+    transparent images are laid on, by name or as #rrggbb; ValueError for what is none.
+    """
+
+    max_pixels: int = MAX_PIXELS
+    background: str = field(default=BACKGROUND, validator=colour)
+
 
 class Decoded(NamedTuple):
-    """One image (h, w, c) uint8, the SHA-256 of its file, and the file's own size."""
+    """One image (h, w, c) uint8, the SHA-256 of its file, and the file's own size.
+
+    `pixels`: what counts against `max_pixels`. `notes`: what was done to it that may not be wanted.
+    """
 
     image: NDArray[np.uint8]
     sha256: bytes
     width: int
     height: int
-
-    @property
-    def pixels(self) -> int:
-        """Pixels of the file."""
-        return self.width * self.height
+    pixels: int
+    notes: tuple[str, ...] = ()
 
 
 class Picture(NamedTuple):
@@ -60,27 +95,27 @@ class Picture(NamedTuple):
         return (self.digest or _of_pixels(self.image)).hex()
 
 
-def picture(image: Any, shape: Shape, max_pixels: int = MAX_PIXELS) -> Picture:
+def picture(image: Any, shape: Shape, reading: Reading = Reading()) -> Picture:
     """An image file, Pillow image, array (h, w[, c]) uint8 or `Picture` at `shape`.
 
     A file is a path, or anything with `open("rb")`. Arrays of `shape` are taken as they are, all
-    other images scaled as in training. Raises DataError,
-    naming the file, for what is no image, damaged, or above `max_pixels`.
+    other images scaled as in training. Raises DataError, naming the file, for what is no image,
+    damaged, of numbers without a known range, or above `reading.max_pixels`.
     """
     if isinstance(image, Picture):
-        scaled, digest = _of_array(image.image, shape)
+        scaled, digest = _of_array(image.image, shape, reading)
         return image._replace(image=scaled, digest=image.digest or digest)
     if isinstance(image, np.ndarray):
-        scaled, digest = _of_array(image, shape)
+        scaled, digest = _of_array(image, shape, reading)
         return Picture(scaled, "array", digest)
     if isinstance(image, Image.Image):
         name = str(getattr(image, "filename", "") or "image")
         try:
-            _check_size(name, image, max_pixels)
-            upright = _upright(image, shape)
+            _pixels(name, image, image.size, reading)
+            upright, _ = _upright(image, shape, reading)
             return Picture(_scaled(upright, shape), name, _of_pixels(np.asarray(upright)))
-        except UNREADABLE as error:
-            raise DataError(f"{name}: not a readable image ({error})") from error
+        except Exception as error:
+            raise _refused(name, error) from error
     file = Path(image) if isinstance(image, str) else image
     if isinstance(file, Path) and not file.is_file():
         raise DataError(f"{image}: {'not a file' if file.exists() else 'no such file'}")
@@ -89,18 +124,20 @@ def picture(image: Any, shape: Shape, max_pixels: int = MAX_PIXELS) -> Picture:
             "an image is a path, a Pillow image or an array (h, w, c) uint8, "
             f"not {type(image).__name__}"
         )
-    decoded = read(file, shape, max_pixels)
+    decoded = read(file, shape, reading)
     return Picture(decoded.image, str(image), decoded.sha256)
 
 
-def decode_images(images: Sequence[Any], shape: Shape) -> list[Picture | DataError]:
+def decode_images(
+    images: Sequence[Any], shape: Shape, reading: Reading = Reading()
+) -> list[Picture | DataError]:
     """`picture` of each, on all cores; an error in the place of an image that cannot be used."""
 
     def attempt(image: Any) -> Picture | DataError:
         try:
-            return picture(image, shape)
+            return picture(image, shape, reading)
         except DataError as error:
-            return error
+            return DataError(str(error))  # its traceback would keep the file and its pixels
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # max_pixels decides on size; odd metadata do no harm
@@ -110,52 +147,115 @@ def decode_images(images: Sequence[Any], shape: Shape) -> list[Picture | DataErr
             return list(pool.map(attempt, images))
 
 
-def read(path: Any, shape: Shape, max_pixels: int = MAX_PIXELS) -> Decoded:
+def listed(images: Any) -> list[Any]:
+    """One image or many, as a list."""
+    one = isinstance(images, str | Path | Image.Image | Picture)
+    if one or (isinstance(images, np.ndarray) and images.ndim < 4):
+        return [images]
+    return list(images)
+
+
+def read(path: Any, shape: Shape, reading: Reading = Reading()) -> Decoded:
     """An image file at `shape`, and what the file is known by, from one reading.
 
-    `path` has `open("rb")`. Raises DataError, naming it, where it is not an image, damaged, or has
-    more than `max_pixels` by its header.
+    `path` has `open("rb")`. Raises DataError, naming it, where it is not an image, damaged, of
+    numbers without a known range, too long to decode, or has more than `reading.max_pixels` by its
+    header; of a JPEG that is decoded at a half or less, more than five times as many.
     """
     try:
+        _require_bytes(path, getattr(path, "size", 0), reading.max_pixels)
         with path.open("rb") as file:
-            content = _content(file, path, max_pixels)
-        with Image.open(BytesIO(content)) as image:
-            _check_size(path, image, max_pixels)
+            content = _content(file, path, reading.max_pixels)
+        with Image.open(_Timed(content), formats=_formats()) as image:
             width, height = image.size
             # Large JPEGs decode to an eighth at best, 12 times as fast; at four times the size
             # or more, photos stay within 1.5 levels of 255 on average.
             image.draft(None, (4 * shape[1], 4 * shape[0]))
-            pixels = _scaled(_upright(image, shape), shape)
-            return Decoded(pixels, sha256(content).digest(), width, height)
-    except UnidentifiedImageError as error:
-        raise DataError(f"{path}: not an image that Pillow knows, or empty") from error
-    except UNREADABLE as error:
-        raise DataError(f"{path}: not a readable image ({error})") from error
+            pixels = _pixels(path, image, (width, height), reading)
+            upright, notes = _upright(image, shape, reading)
+            digest = sha256(content).digest()
+            return Decoded(_scaled(upright, shape), digest, width, height, pixels, notes)
+    except Exception as error:
+        raise _refused(path, error) from error
 
 
-def _check_size(name: Any, image: Image.Image, max_pixels: int) -> None:
-    if image.width * image.height > max_pixels:
+def _refused(name: Any, error: Exception) -> DataError:
+    """What is said of an image; a decoder may raise anything for bytes that are none."""
+    if isinstance(error, DataError):
+        return error
+    if isinstance(error, UnidentifiedImageError):
+        return DataError(f"{name}: not an image of {', '.join(_formats())}, or empty")
+    said = " ".join(str(error).split()) or type(error).__name__
+    return DataError(f"{name}: not a readable image ({said})")
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    """Those wanted that this Pillow reads."""
+    Image.init()
+    return tuple(name for name in _FORMATS if name in Image.OPEN)
+
+
+class _Timed(BytesIO):
+    """A file's content, of which no more is read when an image has had its time.
+
+    Decoders ask for it piece by piece, so a file made to be decoded for ever ends here.
+    """
+
+    def __init__(self, content: bytes | bytearray) -> None:
+        super().__init__(content)
+        self._until = time.thread_time() + _SECONDS
+
+    def read(self, size: int | None = -1) -> bytes:
+        if time.thread_time() > self._until:
+            raise TimeoutError(f"decoding takes longer than {_SECONDS:.0f} s")
+        return super().read(size)
+
+
+def _pixels(name: Any, image: Image.Image, size: tuple[int, int], reading: Reading) -> int:
+    """Pixels that count of an image whose file has `size`. Raises DataError for too many."""
+    width, height = size
+    drafted = image.width * image.height * 4 <= width * height
+    count = -(-width * height // _DRAFT) if drafted else width * height
+    if count > reading.max_pixels:
         raise DataError(
-            f"{name}: {image.width}x{image.height} pixels are more than max_pixels "
-            f"{max_pixels}; scale it down or raise the limit"
+            f"{name}: {width}x{height} pixels are more than max_pixels {reading.max_pixels}"
+            f"{f' allows, {_DRAFT} times that for a large JPEG' if drafted else ''}; scale it down "
+            "or raise the limit"
+        )
+    return count
+
+
+def _content(file: IO[bytes], path: Any, max_pixels: int) -> bytearray:
+    """The whole file, but no more of it than an image within the limits can need."""
+    content = bytearray()
+    while block := file.read(1 << 18):
+        if not content and not _looks_like_an_image(block):
+            break  # before more of it is read, or inflated
+        content += block
+        _require_bytes(path, len(content), max_pixels)
+    if not content:
+        raise UnidentifiedImageError
+    return content
+
+
+def _looks_like_an_image(start: bytes) -> bool:
+    accepting = [Image.OPEN[name][1] for name in _formats()]
+    return any(accept is None or accept(start[:16]) for accept in accepting)
+
+
+def _require_bytes(path: Any, size: int, max_pixels: int) -> None:
+    most = 8 * max_pixels + (1 << 20)  # 16 bits RGBA, not compressed, and metadata
+    if size > most:
+        raise DataError(
+            f"{path}: more than the {most} bytes that {max_pixels} pixels can take "
+            "(max_pixels); scale it down or raise the limit"
         )
 
 
-def _content(file: IO[bytes], path: Any, max_pixels: int) -> bytes:
-    """The whole file, but no more of it than an image within the limits can need."""
-    most = 8 * max_pixels + (1 << 20)  # 16 bits RGBA, not compressed, and metadata
-    blocks: list[bytes] = []
-    while block := file.read(1 << 18):
-        blocks.append(block)
-        if sum(map(len, blocks)) > most:
-            raise DataError(
-                f"{path}: more than the {most} bytes that {max_pixels} pixels can take "
-                "(max_pixels); scale it down or raise the limit"
-            )
-    return b"".join(blocks)
-
-
-def _of_array(image: NDArray[Any], shape: Shape) -> tuple[NDArray[np.uint8], bytes | None]:
+def _of_array(
+    image: NDArray[Any], shape: Shape, reading: Reading
+) -> tuple[NDArray[np.uint8], bytes | None]:
     """An array at `shape`, and SHA-256 of its pixels where these were scaled."""
     if image.dtype != np.uint8:
         raise DataError(f"an array of an image holds uint8, 0 to 255, not {image.dtype}")
@@ -165,7 +265,7 @@ def _of_array(image: NDArray[Any], shape: Shape) -> tuple[NDArray[np.uint8], byt
     colour = grey.ndim == 3 and grey.shape[-1] in (3, 4)
     if shape[-1] not in _MODES or not (grey.ndim == 2 or colour) or not grey.size:
         raise DataError(f"an array of an image is {shape} or (h, w, c), not {image.shape}")
-    upright = _upright(Image.fromarray(grey), shape)
+    upright, _ = _upright(Image.fromarray(grey), shape, reading)
     return _scaled(upright, shape), _of_pixels(np.asarray(upright))
 
 
@@ -173,11 +273,37 @@ def _of_pixels(pixels: NDArray[np.uint8]) -> bytes:
     return sha256(np.ascontiguousarray(pixels).data).digest()
 
 
-def _upright(image: Image.Image, shape: Shape) -> Image.Image:
-    """EXIF orientation applied, grey or RGB as `shape` has channels, at its own size."""
+def _upright(
+    image: Image.Image, shape: Shape, reading: Reading
+) -> tuple[Image.Image, tuple[str, ...]]:
+    """Turned by its EXIF orientation, grey or RGB as `shape` has channels, at its own size."""
     if shape[-1] not in _MODES:
         raise DataError(f"the network takes {shape[-1]} channels: give it arrays of {shape}")
-    return _eight_bit(ImageOps.exif_transpose(image)).convert(_MODES[shape[-1]])
+    if image.format == "TIFF":
+        image.load_end = lambda: None  # type: ignore[attr-defined]  # it would rewrite the EXIF
+    image.load()
+    turn = _TURNS.get(_orientation(image))
+    flat, notes = _eight_bit(image)
+    if flat.has_transparency_data:
+        over = flat.convert("RGBA")
+        under = Image.new("RGBA", over.size, ImageColor.getrgb(reading.background))
+        if over.getchannel("A").getextrema() != (255, 255):
+            notes = (*notes, f"transparent, laid on {reading.background} (dataset.background)")
+        flat = Image.alpha_composite(under, over)
+    flat = flat.convert(_MODES[shape[-1]])
+    return flat if turn is None else flat.transpose(turn), notes
+
+
+def _orientation(image: Image.Image) -> Any:
+    """As EXIF or XMP has it; 1, upright, where they cannot be read."""
+    if len(image.info.get("exif", b"")) > _LARGEST_EXIF:
+        return 1
+    try:
+        orientation = image.getexif().get(0x0112, 1)
+        hash(orientation)
+    except Exception:  # odd metadata never cost an image
+        return 1
+    return orientation
 
 
 def _scaled(image: Image.Image, shape: Shape) -> NDArray[np.uint8]:
@@ -188,19 +314,29 @@ def _scaled(image: Image.Image, shape: Shape) -> NDArray[np.uint8]:
     return np.asarray(image.resize((width, height), resampling)).reshape(shape)
 
 
-def _eight_bit(image: Image.Image) -> Image.Image:
-    """Greyscale of 16 bits scaled to 8, which Pillow's own conversion cuts off."""
-    if not image.mode.startswith("I"):
-        return image
-    return Image.fromarray(np.clip(np.asarray(image) // 257, 0, 255).astype(np.uint8))
+def _eight_bit(image: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
+    """Greyscale of more bits or floats scaled to 8 bits, which Pillow's own conversion cuts off.
 
-
-def listed(images: Any) -> list[Any]:
-    """One image or many, as a list."""
-    one = isinstance(images, str | Path | Image.Image | Picture)
-    if one or (isinstance(images, np.ndarray) and images.ndim < 4):
-        return [images]
-    return list(images)
+    16 bits that use no more than 12, as of microscopes, are taken for these; floats are 0 to 1.
+    Raises DataError for numbers of another range.
+    """
+    if not image.mode.startswith(("I", "F")):
+        return image, ()
+    values = np.asarray(image)
+    least, most = float(values.min()), float(values.max())
+    if image.mode.startswith("F"):
+        if not (least >= 0 and most <= 1):  # nor is NaN
+            raise ValueError(f"floats from {least:g} to {most:g}, not 0 to 1; save it as 8 bits")
+        return Image.fromarray(np.rint(values * 255).astype(np.uint8)), ("floats from 0 to 1",)
+    if least < 0 or most > 65535:
+        raise ValueError(
+            f"whole numbers from {least:.0f} to {most:.0f}, not 0 to 65535; save it as 8 bits"
+        )
+    # A Netpbm file says its range, to which Pillow has scaled it.
+    twelve = most < 4096 and image.format != "PPM"
+    scaled = values.astype(np.float32) * (255 / (4095 if twelve else 65535))
+    notes = ("of 16 bits that use 12 or fewer, read as 12",) if twelve and most else ()
+    return Image.fromarray(np.rint(scaled).astype(np.uint8)), notes
 
 
 def or_raise(results: Sequence[T | DataError]) -> list[T]:

@@ -29,7 +29,7 @@ def on_all_cores(
     `progress(done, total)` counts what is done already of a larger `total`. DataErrors of `read`
     and `put` do not end it, but are raised as one when all else is done.
     """
-    errors: list[DataError] = []
+    errors: list[str] = []
     total = len(rows) if total is None else total
     done = total - len(rows)
 
@@ -39,18 +39,19 @@ def on_all_cores(
             try:
                 results.append(read(row))
             except DataError as error:
-                results.append(error)
+                results.append(DataError(str(error)))  # a traceback would keep what was read
         return results
 
     def take(batch: Sequence[int], results: list[T | DataError]) -> None:
         nonlocal done
         for row, result in zip(batch, results, strict=True):
-            try:
-                if isinstance(result, DataError):
-                    raise result
-                put(row, result)
-            except DataError as error:
-                errors.append(error)
+            if isinstance(result, DataError):
+                errors.append(str(result))
+            else:
+                try:
+                    put(row, result)
+                except DataError as error:
+                    errors.append(str(error))
             done += 1
             if progress is not None:
                 progress(done, total)
@@ -73,6 +74,6 @@ def on_all_cores(
             for _, future in waiting:
                 future.cancel()
     if errors:
-        listed = "; ".join(str(error) for error in errors[:5])
+        listed = "; ".join(errors[:5])
         more = f" (and {len(errors) - 5} more)" if len(errors) > 5 else ""
         raise DataError(f"{listed}{more}: mend or remove, then run again")

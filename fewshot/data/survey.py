@@ -1,10 +1,8 @@
 """What a run would see in a data set, class by class, and what is wrong with it."""
 
-import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import sha256
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -13,7 +11,7 @@ from attrs import frozen
 from ..core.errors import DataError
 from ..core.interfaces import Dataset
 from .episode_files import image_names
-from .folders import ImageFiles, passed_over
+from .folders import ImageFiles
 from .parallel import on_all_cores
 
 _SHOWN = 10  # of one kind of finding
@@ -50,6 +48,7 @@ class _Seen(NamedTuple):
     digest: bytes
     width: int
     height: int
+    notes: tuple[str, ...] = ()
 
 
 def survey(dataset: Dataset, progress: Callable[[int, int], None] | None = None) -> Survey:
@@ -73,7 +72,10 @@ def survey(dataset: Dataset, progress: Callable[[int, int], None] | None = None)
     ]
     faults = _some([f"{why}; replace or remove it" for why in seen if isinstance(why, str)])
     readable = {i: s for i, s in enumerate(seen) if isinstance(s, _Seen)}
+    changed = Counter(note for each in readable.values() for note in each.notes)
     hints = [
+        *getattr(dataset, "notes", ()),
+        *(f"images that are {note}: {n}" for note, n in changed.most_common()),
         *_copies(classes, dataset, names, {i: s.digest for i, s in readable.items()}),
         *_same_but_for_case(dataset, names),
         *(_sizes(list(readable.values()), dataset.size) if isinstance(dataset, ImageFiles) else ()),
@@ -84,7 +86,7 @@ def survey(dataset: Dataset, progress: Callable[[int, int], None] | None = None)
 def _look(dataset: Dataset, i: int) -> _Seen:
     if isinstance(dataset, ImageFiles):
         decoded = dataset.read(i)
-        return _Seen(decoded.sha256, decoded.width, decoded.height)
+        return _Seen(decoded.sha256, decoded.width, decoded.height, decoded.notes)
     image = dataset[i]
     return _Seen(sha256(np.ascontiguousarray(image).data).digest(), image.shape[1], image.shape[0])
 
@@ -103,38 +105,6 @@ def _class_seen(
         largest=sizes[-1] if sizes else None,
         groups=None if dataset.groups is None else len(np.unique(dataset.groups[list(ids)])),
     )
-
-
-def overlooked(root: Path, dataset: Dataset | None) -> list[str]:
-    """Hints about files below `root` that a run passes over.
-
-    `dataset`: what it found there, None where it refused it; other than image files: no hints.
-    """
-    if dataset is not None and not isinstance(dataset, ImageFiles):
-        return []
-    taken = set() if dataset is None else {str(path) for path in dataset.paths}
-    hidden, unplaced, others = passed_over(root, taken)
-    hints = []
-    if hidden:
-        hints.append(
-            f"hidden images, passed over: {len(hidden)} ({hidden[0]} …); what belongs to a class "
-            "needs names without a dot in front"
-        )
-    if unplaced:
-        where = Counter(os.path.dirname(name) or "the folder itself" for name in unplaced)  # noqa: PTH120
-        listed = ", ".join(f"{n} in {place}" for place, n in where.most_common(5))
-        hints.append(
-            f"images that belong to no class: {len(unplaced)} ({listed}); each goes into the "
-            "folder of its class, and these folders lie side by side, two at least"
-        )
-    if others:
-        endings = Counter(Path(name).suffix.lower() or "no ending" for name in others)
-        listed = ", ".join(f"{ending} {n}" for ending, n in endings.most_common(5))
-        hints.append(
-            f"files that are no images by their names, passed over: {len(others)} ({listed}); "
-            "photos among them (.heic, .avif, raw) must be saved as JPEG or PNG"
-        )
-    return hints
 
 
 def _some(lines: Sequence[str]) -> list[str]:

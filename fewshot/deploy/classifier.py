@@ -6,6 +6,7 @@ from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 import mlx.core as mx
 import numpy as np
@@ -26,7 +27,7 @@ from ..core.errors import (
 )
 from ..core.interfaces import Head, Metric
 from ..core.options import as_names
-from ..data.images import Picture, Shape, decode_images, listed, or_raise
+from ..data.images import Picture, Reading, Shape, decode_images, listed, or_raise
 from ..engine.calibration import (
     Calibration,
     Fitted,
@@ -41,7 +42,7 @@ from ..parts.metrics import euclidean
 from . import archive, document, recipe
 from .comparison import Compare, comparison
 from .recipe import Recipe
-from .support import Neighbour, Prediction, Support
+from .support import Neighbour, Prediction, Support, no_support
 
 _BATCH = 128
 
@@ -54,8 +55,9 @@ class Classifier:
     `embedder` has a folded backbone and takes images of `shape` (h, w, c). `calibrations`: a run's,
     by K, or that of the classes as they are. `threshold`: the distance beyond which an image is
     unknown, where the calibrated one is not wanted. `text` (n, d): embeddings of the classes'
-    names, where the head reads them; no class needs an image then. `engine`: what embeds images,
-    "auto", "mlx" or "onnx", as in `evolve(classifier, engine="mlx")`; it is not saved.
+    names, where the head reads them; no class needs an image then. `reading`: how images are read;
+    only its `background` is saved. `engine`: what embeds images, "auto", "mlx" or "onnx", as in
+    `evolve(classifier, engine="mlx")`; it is not saved.
     """
 
     embedder: Embedder
@@ -68,6 +70,7 @@ class Classifier:
     threshold: float | None = None
     recipe: Recipe | None = None
     text: NDArray[np.float32] | None = None
+    reading: Reading = Reading()
     engine: Engine = field(factory=lambda: Engine("auto"), converter=as_engine)
     # By file: the SHA-256 of what was read from it or written to it, by this one or one it is of.
     _seen: dict[Path, str] = field(factory=dict, repr=False, alias="seen")
@@ -202,7 +205,8 @@ class Classifier:
         path = Path(path)
         if archive.stated(path) == self._seen.get(path.resolve()):
             return self
-        return evolve(Classifier.load(path, registry), engine=self.engine.name)
+        now = Classifier.load(path, registry)
+        return evolve(now, engine=self.engine.name, reading=self.reading)
 
     def _write(self, path: Path, new: bool = False) -> None:
         if self.recipe is None:
@@ -227,12 +231,13 @@ class Classifier:
         classes, support = list(self.classes), self.support
         added: list[tuple[int, Picture, str]] = []
         for name, given in images.items():
-            of_class = or_raise(decode_images(listed(given), self.shape))
+            of_class = or_raise(decode_images(listed(given), self.shape, self.reading))
             if not of_class and self.text is None:
                 raise DataError(
                     f"class '{name}' has no image, and the head reads no names: --head tip-adapter "
                     "does, of a backbone with text"
                 )
+            name = normalize("NFC", name)
             if not name.strip() or not name.isprintable():
                 raise DataError(f"a class needs a name that can be printed, not {name!r}")
             if name not in classes:
@@ -368,7 +373,7 @@ class Classifier:
         self, waiting: Iterator[Any], nearest: int, at_once: int | None
     ) -> Iterator[Prediction | DataError]:
         while batch := list(islice(waiting, at_once)):
-            read = decode_images(batch, self.shape)
+            read = decode_images(batch, self.shape, self.reading)
             good = [each for each in read if isinstance(each, Picture)]
             found = iter(self._predict(good, nearest))
             yield from (next(found) if isinstance(each, Picture) else each for each in read)
@@ -478,20 +483,15 @@ def _blank(embedder: Embedder, metric: Metric, head: Head, shape: Shape) -> Clas
     """Without any class."""
     centre = copied(embedder.centre)
     embedder = evolve(embedder, backbone=folded(embedder.backbone), centre=centre)
-    support = Support(
-        np.empty((0, *shape), np.uint8),
-        np.empty((0, embedder.backbone.embedding_dim), np.float32),
-        np.empty(0, np.int64),
-        (),
-        (),
-    )
+    support = no_support(shape, embedder.backbone.embedding_dim)
     text = support.embeddings if head.names else None
     return Classifier(embedder, metric, head, support, shape, text=text)
 
 
 def _of_recipe(made: Recipe, registry: Registry) -> Classifier:
     embedder, metric, head = recipe.remade(made, registry)
-    return evolve(_blank(embedder, metric, head, made.shape), recipe=made)
+    reading = Reading(background=made.background)
+    return evolve(_blank(embedder, metric, head, made.shape), recipe=made, reading=reading)
 
 
 def _of_content(content: document.Content, registry: Registry) -> Classifier:

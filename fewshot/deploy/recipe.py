@@ -14,7 +14,7 @@ from ..catalogue.registry import Registry
 from ..compute.modules import parameter_count, snapshot
 from ..core.errors import ConfigError, OutputError, UnknownComponentError
 from ..core.interfaces import Head, Metric
-from ..data.images import Shape
+from ..data.images import BACKGROUND, Reading, Shape
 from ..engine.calibration import Calibration
 from ..engine.objective import Learned
 from ..engine.weights import fill
@@ -39,7 +39,7 @@ class Recipe:
 
     `components`: which release of which plugin each part was made by; `weights` of backbone,
     metric, head and centre by the names in a run's weights file; `seed` of what the parts draw
-    beside these.
+    beside these. `background`: the colour that transparent images are laid on.
     """
 
     shape: Shape
@@ -51,6 +51,7 @@ class Recipe:
     components: Mapping[str, str]
     weights: Mapping[str, NDArray[np.float32]]
     seed: int = 0
+    background: str = BACKGROUND
 
 
 def of_run(folder: Path, registry: Registry, without_adapter: bool = False) -> Recipe:
@@ -90,7 +91,7 @@ def of_names(registry: Registry, layers: Sequence[Tree], without_adapter: bool =
     or a layer says, in `dataset.size`; the head is that of runs without a step. Raises ConfigError
     for a backbone without weights of its own, and for all else that would have to be trained first.
     """
-    above = [_only_size(layer) for layer in with_preset(registry, layers)]
+    above = [_only_reading(layer) for layer in with_preset(registry, layers)]
     folder: Tree = {"dataset": {"name": "image-folder"}}
     config = resolve(registry, [folder, *above, {"training": {"steps": 0}}])
     _require_no_centre(config)
@@ -116,12 +117,13 @@ def of_names(registry: Registry, layers: Sequence[Tree], without_adapter: bool =
     return _of_config(config, shape, arrays, registry)
 
 
-def _only_size(layer: Tree) -> Tree:
-    """A layer without its data set, but for the size of images: these are given, at any size."""
+def _only_reading(layer: Tree) -> Tree:
+    """A layer without its data set, but for how images are read: these are given, at any size."""
     dataset = layer.get("dataset")
     rest = {key: value for key, value in layer.items() if key != "dataset"}
-    if isinstance(dataset, Mapping) and "size" in dataset:
-        rest["dataset"] = {"size": dataset["size"]}
+    kept = ("size", "background")
+    if isinstance(dataset, Mapping) and dataset.keys() & {*kept}:
+        rest["dataset"] = {key: dataset[key] for key in kept if key in dataset}
     return rest
 
 
@@ -176,6 +178,7 @@ def _of_config(
             if name.startswith(("backbone.", "metric.", "head.", "centre."))
         },
         seed=config.seed,
+        background=getattr(config.dataset.options, "background", BACKGROUND),
     )
 
 
@@ -211,6 +214,7 @@ def to_tree(recipe: Recipe) -> Tree:
         "head": to_table(recipe.head),
         "components": dict(recipe.components),
         "seed": recipe.seed,
+        "background": recipe.background,
     }
 
 
@@ -244,4 +248,5 @@ def from_tree(
         components=components,
         weights=weights,
         seed=int(tree.get("seed", 0)),
+        background=Reading(background=tree.get("background", BACKGROUND)).background,
     )

@@ -16,7 +16,7 @@ from attrs import Factory, define, evolve, field, frozen
 from PIL import Image
 
 from ..core.errors import ConfigError, DataError, FewshotError, OutputError
-from ..data.images import Picture, read
+from ..data.images import MAX_PIXELS, Picture, read
 from ..engine.inference import Name
 from .classifier import Classifier
 
@@ -55,7 +55,8 @@ class Desk:
     All that touches MLX happens on one thread, in the order in which it was asked for: two that
     use it can abort the process at its end. A change is saved before it counts. `run`: make the
     file first, without any class, from a run folder, `without_adapter` where it has one. `engine`:
-    what embeds images; `hint`: a line for the user where "auto" fell back to MLX. Raises what
+    what embeds images; `max_pixels`: larger ones are refused;
+    `hint`: a line for the user where "auto" fell back to MLX. Raises what
     `Classifier.load` does, OutputError where there is such a file already, and ConfigError for a
     head that looks at queries together and an engine that is not possible.
     """
@@ -64,6 +65,7 @@ class Desk:
     run: Path | None = None
     without_adapter: bool = False
     engine: Name = "auto"
+    max_pixels: int = MAX_PIXELS
     hint: str = field(init=False, default="")
     _thread: ThreadPoolExecutor = Factory(lambda: ThreadPoolExecutor(1, "mlx"))
     _classifier: Classifier = field(init=False)
@@ -80,6 +82,8 @@ class Desk:
             made.require_alone()
             made.save(self.path, new=True)
         classifier = evolve(Classifier.load(self.path), engine=self.engine)
+        reading = evolve(classifier.reading, max_pixels=self.max_pixels)
+        classifier = evolve(classifier, reading=reading)
         classifier.require_alone()
         self.hint = classifier.ready()
         return classifier
@@ -140,8 +144,10 @@ class _Upload:
         return BytesIO(self.content)
 
 
-def _picture(upload: _Upload, classifier: Classifier) -> Picture:
-    decoded = read(upload, classifier.shape)
+def _picture(upload: _Upload, desk: Desk) -> Picture:
+    """Decoded on the thread of its request: what takes its time keeps nobody else waiting."""
+    shape, reading = desk.ask(lambda classifier: (classifier.shape, classifier.reading))
+    decoded = read(upload, shape, reading)
     return Picture(decoded.image, upload.name, decoded.sha256)
 
 
@@ -194,10 +200,10 @@ def _support(desk: Desk, _: Request, digest: str) -> Response:
 
 def _predict(desk: Desk, request: Request) -> Any:
     """The body is an image file."""
-    upload = _Upload("the image", request.get_data())
+    picture = _picture(_Upload("the image", request.get_data()), desk)
 
     def answer(classifier: Classifier) -> Any:
-        (found,) = classifier.predict([_picture(upload, classifier)])
+        (found,) = classifier.predict([picture])
         return {**found.facts(), "state": state(classifier)}
 
     return desk.ask(answer)
@@ -211,7 +217,8 @@ def _enrol(desk: Desk, request: Request) -> Any:
     ]
     if not name or not uploads:
         raise BadRequest("enrolling wants a form with a name and at least one image")
-    desk.change(lambda c: c.enrol({name: [_picture(upload, c) for upload in uploads]}))
+    pictures = [_picture(upload, desk) for upload in uploads]
+    desk.change(lambda c: c.enrol({name: pictures}))
     return desk.ask(_overview)
 
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from ..core.draws import Ints
 from ..core.errors import DataError
 from ..core.options import as_names
+from ..data.images import Shape
 
 
 @frozen(eq=False)
@@ -92,3 +93,9 @@ class Prediction:
     def facts(self) -> dict[str, Any]:
         """All of it but the pixels, as JSON can hold it."""
         return attrs.asdict(self, filter=lambda a, _: a.name != "pixels")
+
+
+def no_support(shape: Shape, embedding_dim: int) -> Support:
+    """Of no image."""
+    embeddings = np.empty((0, embedding_dim), np.float32)
+    return Support(np.empty((0, *shape), np.uint8), embeddings, np.empty(0, np.int64), (), ())

@@ -205,6 +205,8 @@ def decoded(dataset: Dataset, progress: Progress = silent) -> ArrayDataset:
     if isinstance(dataset, ArrayDataset):
         return dataset
     total = len(dataset.labels)
+    for note in getattr(dataset, "notes", ()):
+        progress("images", 0, total, "", note)
     return decode(
         dataset,
         lambda done, total: progress("images", done, total, "", ""),
