@@ -179,6 +179,7 @@ class RunResults:
 
     `queries`: whether the head answered each query "alone", or those of a task "together".
     `heads`: what others make of the same embeddings.
+    `spread`: how far embeddings lie apart for their length, as `collapsed` judges it.
     """
 
     k_shot: tuple[KShotRow, ...]
@@ -188,6 +189,20 @@ class RunResults:
     queries: str = "alone"
     training: TrainingSummary | None = None
     heads: tuple[HeadRow, ...] = ()
+    spread: float | None = None
+
+
+_COLLAPSED = 1e-3  # a spread below which embeddings hardly tell images apart
+
+
+def collapsed(spread: float | None) -> list[str]:
+    """A line of warning where embeddings have collapsed, by their spread (`embedding.spread`)."""
+    if spread is None or spread >= _COLLAPSED:
+        return []
+    return [
+        f"embeddings have collapsed: they lie {spread:.1g} of their length apart and hardly tell "
+        "images from each other"
+    ]
 
 
 @frozen

@@ -145,18 +145,22 @@ def find_classes(root: Path, fewest: int = 2) -> Found:
     parts = _parts(walked.top)
     if parts:
         base, pairs = None, [pair for part in parts.values() for pair in part.holding().items()]
+        pairs.sort(key=lambda pair: natural(pair[0]))
     else:
         base = _base(walked.top)
         pairs = list(base.holding().items())
     notes = [*walked.notes(), *_placing(walked, base, pairs)]
     if len(pairs) < max(1, fewest):
-        said = f"{pairs[0][1].path}: one class only ({pairs[0][0]}); at least two are needed"
-        if not pairs:
-            said = f"{root}: no folder with images; it takes one folder of images a class"
+        said = f"{root}: no folder with images; it takes one folder of images a class"
+        if pairs:
+            said = f"{pairs[0][1].path}: one class only ({pairs[0][0]}); at least two are needed"
         raise DataError("; ".join([said, *notes]))
     _require_text(root, pairs)
     composed = _composed([name for name, _ in pairs])
     split = None if not parts else _split(root, parts, composed)
+    if split is not None:
+        counts = ", ".join(f"{name} {len(part.holding())}" for name, part in parts.items())
+        notes.append(f"the folders train, val and test are the class split: {counts} classes")
     folders = {composed[name]: list(place.below()) for name, place in pairs}
     return Found(folders, split, (*notes, *_alike(folders)), len(walked.unreadable))
 
@@ -254,7 +258,8 @@ def _placing(walked: Walk, base: Place | None, pairs: Sequence[tuple[str, Place]
 
 def _listed(counts: Counter[str]) -> str:
     more = ", …" if len(counts) > 5 else ""
-    return ", ".join(f"{n} in {place}" for place, n in counts.most_common(5)) + more
+    shown = sorted(counts.items(), key=lambda pair: (-pair[1], natural(pair[0])))[:5]
+    return ", ".join(f"{n} in {place}" for place, n in shown) + more
 
 
 def _first(names: Iterable[str]) -> str:

@@ -10,7 +10,7 @@ from ..core.draws import Grouping
 from ..core.interfaces import Dataset, Head, Metric
 from ..data.split import ClassSplit
 from ..parts.embedder import Embedder
-from .embedding import embed, recentre
+from .embedding import embed, recentre, settled, spread
 from .evaluation import evaluate
 from .inference import Name
 from .protocol import ValidationDraws, needed, validation_draws
@@ -33,10 +33,10 @@ def validation(
     "score": accuracy on fixed draws, K = 5 (fewer where a class is smaller), support of training
     and validation classes, queries of the validation classes; "auc" and "pair_accuracy": pair
     verification on the validation classes, at the threshold that is best on pairs of the training
-    classes, and "train_pair_accuracy" on these. All from at most `pool` images a class, so that it
-    stays cheap. An embedder that centres does so by the training classes' images of this pool, at
-    every call. Test classes are not read; a frozen backbone embeds once. None without validation
-    classes.
+    classes, and "train_pair_accuracy" on these; the "spread" of the embeddings. All from at most
+    `pool` images a class, so that it stays cheap. An embedder that centres does so by the training
+    classes' images of this pool, at every call. Test classes are not read; a frozen backbone embeds
+    once. None without validation classes.
     """
     drawn = validation_draws(dataset, split, grouping, pool, draws, seed)
     return None if drawn is None else validating(embedder, dataset, head, metric, drawn)
@@ -59,9 +59,9 @@ def validating(
     def examine() -> dict[str, float]:
         if not (once and kept):
             kept[:] = [embedded()]
-        embeddings = kept[0]
+        apart, embeddings = spread(kept[0]), settled(kept[0])
         evaluation = evaluate(embeddings, drawn.tasks, head, metric, dataset.classes, text=text)
-        figures = {"score": evaluation.accuracy}
+        figures = {"score": evaluation.accuracy, "spread": apart}
         if drawn.pairs is not None:
             verified = verify(embeddings, *drawn.pairs, metric)
             figures["auc"] = verified.auc

@@ -16,7 +16,7 @@ from ..core.progress import Progress
 from ..data.episode_files import image_names
 from ..engine.adaptation import adapted_embeddings, evaluate_adapted, gain
 from ..engine.calibration import calibrated
-from ..engine.embedding import embed, raw_pixels, recentre
+from ..engine.embedding import embed, raw_pixels, recentre, settled, spread
 from ..engine.evaluation import Evaluation, evaluate, predict, unembedded
 from ..engine.inference import Engine
 from ..engine.protocol import Setting, held_out_episodes, needed
@@ -76,7 +76,9 @@ def examine(
     asked = [block for both in held_out.values() for blocks in both for block in blocks]
     trained = "backbone" if _as_it_came(parts) else "trained backbone"
     engine = Engine("auto")
-    rows = plain_rows = _embeddings(parts, draws, trained, progress, asked, engine)
+    rows = _embeddings(parts, draws, trained, progress, asked, engine)
+    apart = spread(rows)
+    rows = plain_rows = settled(rows)
     text, reads = None, parts.head.names
     if reads or any(setting.k_shot == 0 for setting in draws.episodes):
         text = parts.embedder.of_names(dataset.classes)
@@ -109,7 +111,7 @@ def examine(
             rows = plain_rows
         else:
             recentre(parts.embedder, dataset, parts.training_images)  # by its own mean
-            rows = _embeddings(parts, draws, "untrained backbone", progress)
+            rows = settled(_embeddings(parts, draws, "untrained backbone", progress))
         untrained = evaluations(rows, parts.head, parts.metric, 1, text)
         parts.learned.load_weights(weights)
     # A learned head is one of embeddings of the backbone's length.
@@ -132,6 +134,7 @@ def examine(
         unknown=unknown,
         queries=parts.head.queries,
         heads=tuple(heads),
+        spread=apart,
     )  # fmt: skip
     return Examination(results, first, shown, answers)
 

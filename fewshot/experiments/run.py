@@ -21,7 +21,7 @@ from ..compute.modules import parameter_count, snapshot
 from ..compute.runtime import Runtime
 from ..core import files
 from ..core.errors import ConfigError, DataError, InterruptedRunError, OutputError
-from ..core.figures import RunResults, TrainingSummary
+from ..core.figures import RunResults, TrainingSummary, collapsed
 from ..core.interfaces import Dataset, Observer
 from ..core.locks import held
 from ..core.progress import Progress, silent
@@ -444,7 +444,8 @@ def _line(record: Mapping[str, Any]) -> str:
     """A record as one line of text."""
     parts = [f"loss {record['loss']:.4f}", f"{record['above_zero']:.0%} above 0"]
     parts += [f"{name} {record[name]:.3f}" for name in ("score", "auc") if name in record]
-    return ", ".join([*parts, f"{record['images_per_second']:.0f} images/s"])
+    parts += [f"{record['images_per_second']:.0f} images/s", *collapsed(record.get("spread"))]
+    return ", ".join(parts)
 
 
 # ----------------------------------------------------------------------------- manifest

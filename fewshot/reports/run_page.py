@@ -13,6 +13,7 @@ from ..core.figures import (
     RunResults,
     StudyFigures,
     UnknownRow,
+    collapsed,
     part_of,
 )
 from . import pictures
@@ -133,7 +134,7 @@ def heads_by_setting(
 
 def facts(results: RunResults) -> list[str]:
     """Verification, training and speed, as lines of text."""
-    lines = []
+    lines = collapsed(results.spread)
     if results.queries == "together":
         balances = (
             f"{part[0].balance:.2f} where {caption(part).partition(',')[0]}{shares(part[0])}"

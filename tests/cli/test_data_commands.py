@@ -18,7 +18,7 @@ from fewshot.catalogue.registry import Registered, Registry
 from fewshot.cli import data as data_commands
 from fewshot.cli import main
 from fewshot.data.datasets import ArrayDataset, decode
-from fewshot.data.survey import overlooked, survey
+from fewshot.data.survey import survey
 
 RNG = np.random.default_rng(0)
 
@@ -143,9 +143,8 @@ def test_a_hint_names_what_could_be_better_and_a_run_takes_it(
     dataset = image_folder(ImageFolderOptions(path=str(path)))
     found = survey(dataset)
     assert not found.faults
-    hints = found.hints + overlooked(path, dataset)
-    assert len(hints) == 1
-    assert hint in hints[0]
+    assert len(found.hints) == 1
+    assert hint in found.hints[0]
     decode(dataset)  # it is a hint, no fault
 
 
@@ -172,15 +171,21 @@ def test_every_unreadable_image_is_named_and_counted_as_a_run_names_it(photos: P
     [
         ([], "no folder with images", ""),
         (["1.png", "2.png"], "no folder with images", "2 in the folder itself"),
-        (["cat/1.png", "cat/2.png"], "one class only (cat)", "2 in cat"),
-        (["a/x/1.png", "a/y/1.png", "b/1.png", "c/1.png"], "only folders", "1 in a/x"),
-        (["a/x/1.png", "a/y/1.png", "b/x/1.png", "b/y/1.png"], "more than one", "1 in b/y"),
+        (["cat/1.png", "cat/2.png"], "one class only (cat)", ""),
+        (["a/x/1.png", "a/y/1.png", "b/1.png", "c/1.png"], "fewer than 2 images", "1 in a/x"),
+        (["a/x/1.png", "a/y/1.png", "b/x/1.png", "b/y/1.png"], "at least 2 train", "1 in b/y"),
+        (["train/a/1.png", "train/b/1.png", "test/a/1.png"], "need different classes", ""),
+        (["a/1.heic", "b/2.heic"], "no folder with images", ".heic 2"),
         (["a/1.png", "b/1.png", "c/1.png"], "fewer than 2 images", ""),
     ],
 )
 def test_what_a_run_refuses_is_the_fault(files: list[str], fault: str, hint: str, tmp_path: Path):
     for name in files:
-        save(tmp_path / "x" / name)
+        if name.endswith(".heic"):
+            (tmp_path / "x" / name).parent.mkdir(parents=True)
+            (tmp_path / "x" / name).write_bytes(b"x")
+        else:
+            save(tmp_path / "x" / name)
     (tmp_path / "x").mkdir(exist_ok=True)
     code, out, _ = fewshot("data", "check", tmp_path / "x")
     assert code == DataError.exit_code

@@ -24,12 +24,12 @@ from fewshot.data.folders import (
     ImageFiles,
     ImageFolderOptions,
     class_folders,
-    files_below,
     image_folder,
-    natural,
 )
 from fewshot.data.images import read
+from fewshot.data.natural import natural
 from fewshot.data.split import ClassSplit
+from fewshot.data.walk import walk
 
 SIZE = 8
 
@@ -62,6 +62,10 @@ def zipped(root: Path, path: Path) -> Path:
         for file in sorted(root.rglob("*")):
             archive.write(file, file.relative_to(root))
     return path
+
+
+def files_below(place: Path) -> list[Path]:
+    return [Path(file.path) for file in walk(place).top.below()]
 
 
 def names(dataset: ImageFiles) -> list[str]:
@@ -102,7 +106,6 @@ def test_hidden_files_and_files_that_are_no_images_are_passed_over(pack: bool, t
         ".git/1.png",
         "__MACOSX/a/1.png",
         "__MACOSX/b/1.png",
-        "a/deeper/1.png",
         "loose.png",
     )
     (root / "a" / "notes.txt").write_text("not an image")
@@ -149,7 +152,7 @@ def test_links_that_lead_into_each_other_end(tmp_path: Path):
         save(tmp_path / name / "1.png")
         (tmp_path / name / "x").symlink_to(f"../{other}")
     assert [str(path.relative_to(tmp_path)) for path in files_below(tmp_path)] == [
-        "a/1.png", "a/x/1.png", "b/1.png", "b/x/1.png",
+        "a/1.png", "b/1.png",
     ]  # fmt: skip
 
 
@@ -163,9 +166,9 @@ def test_other_links_are_followed(tmp_path: Path):
     assert len([*files_below(tmp_path / "chosen")]) == 2
 
 
-def test_a_folder_that_cannot_be_read_is_a_data_error(tmp_path: Path):
-    with pytest.raises(DataError, match="none: cannot be read"):
-        next(files_below(tmp_path / "none"))
+def test_a_folder_that_is_not_there_is_a_data_error(tmp_path: Path):
+    with pytest.raises(DataError, match="none: no such file or folder"):
+        walk(tmp_path / "none")
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "JPEG", "Png", "bmp", "gif", "webp", "tif", "TIFF"])
@@ -336,6 +339,7 @@ def test_a_large_jpeg_is_averaged_too(turned: bool, tmp_path: Path):
 def test_a_file_larger_than_its_pixels_can_be_is_not_read_to_its_end(tmp_path: Path):
     root = two_classes(tmp_path)
     with (root / "a" / "2.png").open("wb") as file:
+        file.write(header(9, 9, "png"))
         file.truncate(1 << 40)
     with pytest.raises(DataError, match=r"a/2\.png: more than .* bytes .*max_pixels"):
         _ = folder(root, max_pixels=1000)[1]

@@ -51,7 +51,7 @@ def test_validation_never_reads_test_classes_and_repeats(entry: Any) -> None:
     assert examine is not None
     figures = examine()
     assert data.seen == set("abcd")
-    assert figures.keys() == {"score", "auc", "pair_accuracy", "train_pair_accuracy"}
+    assert figures.keys() == {"score", "spread", "auc", "pair_accuracy", "train_pair_accuracy"}
     assert all(0 <= value <= 1 for value in figures.values())
     assert examine() == figures
     mx.random.seed(9)
@@ -85,7 +85,7 @@ def test_validation_on_one_class_has_no_pairs_to_verify() -> None:
     split = ClassSplit("abc", "d", "ef")
     examine = validation(Embedder(network()), toy(), split, nearest_support(), euclidean())
     assert examine is not None
-    assert examine().keys() == {"score"}
+    assert examine().keys() == {"score", "spread"}
 
 
 def test_validation_reads_no_more_of_a_class_than_its_pool() -> None:
