@@ -13,7 +13,7 @@ from typing import IO, Any, NamedTuple, TypeVar
 import numpy as np
 from attrs import field, frozen
 from numpy.typing import NDArray
-from PIL import Image, ImageColor, UnidentifiedImageError
+from PIL import Image, ImageColor, ImageFile, UnidentifiedImageError
 
 from ..core.errors import DataError
 from ..core.machine import cores
@@ -30,6 +30,7 @@ _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "AVIF")
 _MODES = {1: "L", 3: "RGB"}  # by channels
 
 _SECONDS = 30.0  # of the processor for one image: the slowest sound ones take a tenth
+_BLOCK = 1 << 12  # bytes a decoder gets at once; of a progressive JPEG these may be 200 scans
 _DRAFT = 5  # times as many pixels may a JPEG have that is decoded at a half or less
 _LARGEST_EXIF = 1 << 16  # bytes; JPEG has room for no more, and tags can repeat them without end
 
@@ -279,6 +280,8 @@ def _upright(
     """Turned by its EXIF orientation, grey or RGB as `shape` has channels, at its own size."""
     if shape[-1] not in _MODES:
         raise DataError(f"the network takes {shape[-1]} channels: give it arrays of {shape}")
+    if isinstance(image, ImageFile.ImageFile):
+        image.decodermaxblock = _BLOCK
     if image.format == "TIFF":
         image.load_end = lambda: None  # type: ignore[attr-defined]  # it would rewrite the EXIF
     image.load()
@@ -299,7 +302,8 @@ def _orientation(image: Image.Image) -> Any:
     if len(image.info.get("exif", b"")) > _LARGEST_EXIF:
         return 1
     try:
-        orientation = image.getexif().get(0x0112, 1)
+        tags = getattr(image, "tag_v2", None)  # of TIFF, whose file is closed by now
+        orientation = (image.getexif() if tags is None else tags).get(0x0112, 1)
         hash(orientation)
     except Exception:  # odd metadata never cost an image
         return 1

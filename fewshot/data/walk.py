@@ -79,7 +79,7 @@ class Place:
             place = waiting.pop()
             found += [file._replace(name=file.path[start:]) for file in place.files]
             waiting += place.folders.values()
-        return iter(sorted(found, key=lambda file: natural(file.name)))
+        return iter(sorted(found, key=lambda file: [*map(natural, file.name.split("/"))]))
 
 
 @define(eq=False)

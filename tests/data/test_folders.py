@@ -1,0 +1,246 @@
+"""One rule for folders: what is taken, what is left out, and that it is said."""
+
+import os
+import zipfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from fewshot.core.errors import DataError
+from fewshot.data.folders import Found, find_classes, image_folder
+from fewshot.data.folders import ImageFolderOptions as Options
+from fewshot.data.split import ClassSplit
+from fewshot.data.walk import walk
+
+
+def made(root: Path, *names: str) -> Path:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (4, 4), "red").save(root / name, "PNG")
+    return root
+
+
+def counts(found: Found) -> dict[str, int]:
+    return {name: len(files) for name, files in found.folders.items()}
+
+
+def note(found: Found, about: str) -> str:
+    (line,) = (line for line in found.notes if about in line)
+    return line
+
+
+LAYOUTS = {
+    "an image more deeply": (
+        ["a/1.png", "b/1.png", "b/more/1.png", "b/more/2.png"],
+        {"a": 1, "b": 3},
+        "taken as that class's: 2 (2 in b/more)",
+    ),
+    "as Tiny ImageNet": (["n0/images/0.png", "n1/images/0.png"], {"n0": 1, "n1": 1}, "1 in n0/im"),
+    "by days": (
+        ["dog/d1/1.png", "dog/d2/1.png", "cat/d1/1.png", "cat/d2/1.png", "cat/d2/2.png"],
+        {"cat": 3, "dog": 2},
+        "the classes are 2: cat, dog",
+    ),
+    "uneven": (["a/1.png", "b/1.png", "c/x/y/1.png"], {"a": 1, "b": 1, "c": 1}, "1 in c/x/y"),
+    "beside the classes": (
+        ["data/a/1.png", "data/b/1.png", "samples/1.png", "cover.png"],
+        {"a": 1, "b": 1},
+        "belong to no class: 2 (1 in samples, 1 in the folder itself)",
+    ),
+    "a class left empty": (["a/1.png", "b/1.png", "c/.1.png"], {"a": 1, "b": 1}, "hidden images"),
+}
+
+
+@pytest.mark.parametrize("pack", [False, True], ids=["folder", "zip"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_what_is_taken_and_left_out_is_said(layout: str, pack: bool, tmp_path: Path):
+    names, taken, said = LAYOUTS[layout]
+    root = made(tmp_path / "root", *names)
+    if pack:
+        with zipfile.ZipFile(tmp_path / "root.zip", "w") as archive:
+            for name in names:
+                archive.write(root / name, name)
+        root = tmp_path / "root.zip"
+    found = find_classes(root)
+    assert counts(found) == taken
+    assert said in " ".join(found.notes)
+    assert image_folder(Options(path=str(root))).notes == found.notes
+
+
+trees = st.lists(
+    st.lists(st.sampled_from("abc"), min_size=0, max_size=3).map("/".join), min_size=1, max_size=8
+)
+
+
+@given(trees)
+def test_every_image_is_taken_or_said_to_be_left_out(
+    tmp_path_factory: pytest.TempPathFactory, places: list[str]
+):
+    root = tmp_path_factory.mktemp("tree")
+    names = [f"{place}/{i}.png".lstrip("/") for i, place in enumerate(places)]
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    try:
+        found = find_classes(root, fewest=1)
+    except DataError as error:
+        assert "no folder with images" in str(error)  # all lie in the root
+        assert not any(places)
+        return
+    taken = [str(file) for files in found.folders.values() for file in files]
+    assert len(taken) == len({*taken})
+    left = len(names) - len(taken)
+    assert sum("belong to no class" in line for line in found.notes) == bool(left)
+    assert not left or f"belong to no class: {left} (" in note(found, "belong to no class")
+    for label, files in found.folders.items():  # a class is a folder with all that is below it
+        assert len({str(file).removesuffix(file.name) for file in files}) == 1
+        assert str(files[0]).removesuffix(f"/{files[0].name}").endswith(f"/{label}")
+
+
+# -------------------------------------------------------------------------------- splits
+
+
+@pytest.mark.parametrize("val", ["val", "valid", "validation"])
+def test_folders_of_parts_with_their_own_classes_are_the_split(val: str, tmp_path: Path):
+    root = made(
+        tmp_path / "x", "train/c10/1.png", "train/c2/1.png", f"{val}/a/1.png", "Test/d/1.png"
+    )
+    found = find_classes(root)
+    assert [*found.folders] == ["a", "c2", "c10", "d"]
+    assert found.split == ClassSplit(["c2", "c10"], ["a"], ["d"])
+    assert "train 2, val 1, test 1 classes" in note(found, "are the class split").replace(
+        "test 1, train 2, val 1", "train 2, val 1, test 1"
+    )
+    assert image_folder(Options(path=str(root))).split == found.split
+
+
+def test_parts_with_one_class_in_two_are_refused_by_name(tmp_path: Path):
+    root = made(tmp_path, "train/a/1.png", "train/b/1.png", "test/a/1.png", "test/b/1.png")
+    with pytest.raises(DataError, match=f"'a' is in {root}/test and in {root}/train"):
+        find_classes(root)
+
+
+def test_a_part_without_classes_is_no_part(tmp_path: Path):
+    found = find_classes(made(tmp_path, "train/a/1.png", "train/b/1.png", "test/1.png"))
+    assert (counts(found), found.split) == ({"a": 1, "b": 1}, None)
+    assert "1 in test" in note(found, "belong to no class")
+
+
+# ------------------------------------------------------------------ links, rights, endings
+
+
+def test_every_folder_is_read_once_however_many_links_lead_there(tmp_path: Path):
+    names = [f"c{i}" for i in range(9)]
+    root = made(tmp_path / "root", *(f"{name}/1.png" for name in names))
+    for name in names:  # 9! ways along the links
+        for other in names:
+            (root / name / f"to {other}").symlink_to(f"../{other}")
+    found = find_classes(root)
+    assert counts(found) == dict.fromkeys(names, 1)
+    assert "passed over: 81 (" in note(found, "links to nothing")
+
+
+@pytest.mark.parametrize("what", ["listed", "entered"])
+def test_what_may_not_be_read_is_said_and_the_rest_is_read(
+    what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    root = made(tmp_path, "a/1.png", "b/1.png", "closed/1.png")
+    function = {"listed": "scandir", "entered": "stat"}[what]
+    honest = getattr(os, function)
+
+    def refusing(path: object, *rest: object, **more: object) -> object:
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return honest(path, *rest, **more)
+
+    monkeypatch.setattr(os, function, refusing)  # root may read everything
+    found = find_classes(root)
+    assert (counts(found), found.unreadable) == ({"a": 1, "b": 1}, 1)
+    assert "left out: 1 (closed)" in note(found, "may not be read")
+
+
+def test_endings_that_are_read_and_those_that_are_not(tmp_path: Path):
+    read = ["a/1.JFIF", "a/2.jpe", "a/3.avif", "b/1.pgm", "b/2.ppm", "b/3.pbm", "b/4.pnm"]
+    root = made(tmp_path, *read, "b/1.heic", "lost/1.heic", "lost/2.heic", "lost/notes")
+    found = find_classes(root)
+    assert counts(found) == {"a": 3, "b": 4}
+    assert "passed over: 4 (.heic 3, no ending 1)" in note(found, "no images by their names")
+    assert "no classes: 1 (lost)" in note(found, "without an image")
+
+
+def test_a_pipe_is_no_image(tmp_path: Path):
+    os.mkfifo(made(tmp_path, "a/1.png", "b/1.png") / "a" / "2.png")
+    assert counts(find_classes(tmp_path)) == {"a": 1, "b": 1}
+
+
+def test_folders_may_be_deeper_than_python_recurses(tmp_path: Path):
+    name = "/".join(["d"] * 1200)
+    with zipfile.ZipFile(tmp_path / "deep.zip", "w") as archive:
+        for label in "ab":
+            archive.writestr(f"{name}/{label}/1.png", b"")
+    assert counts(find_classes(tmp_path / "deep.zip")) == {"a": 1, "b": 1}
+
+
+# --------------------------------------------------------------------------------- names
+
+
+def test_names_that_are_no_text_are_refused_by_name(tmp_path: Path):
+    made(tmp_path, "a/1.png", "b/1.png")
+    os.rename(os.fsencode(tmp_path / "b"), os.fsencode(tmp_path) + b"/\xff\xfe")  # noqa: PTH104
+    with pytest.raises(DataError, match=r"no text in UTF-8: 1 \(b'\\xff\\xfe'\)") as caught:
+        find_classes(tmp_path)
+    str(caught.value).encode()
+
+
+def test_one_name_in_two_forms_is_one_and_two_classes_of_it_are_said_to_be_two(tmp_path: Path):
+    composed, decomposed = "\u00e9", "e\u0301"
+    assert [*find_classes(made(tmp_path, f"{decomposed}/1.png", "b/1.png")).folders] == [
+        "b", composed,
+    ]  # fmt: skip
+    found = find_classes(made(tmp_path, f"{composed}/1.png"))
+    assert {*found.folders} == {"b", composed, decomposed}
+    assert "2 classes are written alike" in note(found, "alike")
+
+
+@pytest.mark.parametrize("system", [0, 3], ids=["Windows", "unix"])
+def test_backslashes_part_names_where_nothing_else_does(system: int, tmp_path: Path):
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        for name in ("data\\a\\1.png", "data\\b\\1.png"):
+            info = zipfile.ZipInfo(name)
+            info.create_system = system
+            archive.writestr(info, b"x")
+    assert counts(find_classes(tmp_path / "x.zip")) == {"a": 1, "b": 1}
+
+
+def test_names_of_an_encoding_that_is_not_told_are_said(tmp_path: Path):
+    class Told(zipfile.ZipInfo):
+        def _encodeFilenameFlags(self) -> tuple[bytes, int]:  # noqa: N802 - zipfile's own
+            return self.filename.encode("cp932"), 0
+
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        for name in ("\u732b", "\u72ac"):
+            archive.writestr(Told(f"{name}/1.png"), b"x")
+    found = find_classes(tmp_path / "x.zip")
+    assert len(found.folders) == 2
+    assert "read as code page 437: 2 (" in note(found, "encoding")
+
+
+def test_a_member_too_large_for_an_image_is_refused_before_it_is_inflated(tmp_path: Path):
+    with zipfile.ZipFile(tmp_path / "x.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a/1.png", b"\x89PNG\r\n\x1a\n" + bytes(3 << 20))
+        archive.writestr("b/1.png", b"")
+    dataset = image_folder(Options(path=str(tmp_path / "x.zip"), max_pixels=1000))
+    (member, _) = dataset.paths
+    member.archive.close()  # reading it would say that
+    with pytest.raises(DataError, match="more than the 1056576 bytes"):
+        dataset[0]
+
+
+def test_a_walk_is_in_order_of_name(tmp_path: Path):
+    names = ["1.png", "2.png", "10.png", "a/1.png", "a2/1.png", "a10/1.png"]
+    found = walk(made(tmp_path, *names))
+    assert [file.name for file in found.top.below()] == names
+    assert not found.notes()
