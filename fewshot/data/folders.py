@@ -178,7 +178,8 @@ def _parts(top: Place) -> dict[str, Place]:
         return {}
     if any(place.files for place in found.values()):
         return {}
-    return {_PARTS[name.lower()]: place for name, place in found.items()}
+    places = {_PARTS[name.lower()]: place for name, place in found.items()}
+    return {part: places[part] for part in ("train", "val", "test") if part in places}
 
 
 def _split(root: Path, parts: Mapping[str, Place], composed: Mapping[str, str]) -> ClassSplit:

@@ -5,7 +5,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -76,6 +76,7 @@ trees = st.lists(
 
 
 @given(trees)
+@settings(max_examples=40)
 def test_every_image_is_taken_or_said_to_be_left_out(
     tmp_path_factory: pytest.TempPathFactory, places: list[str]
 ):
@@ -84,12 +85,11 @@ def test_every_image_is_taken_or_said_to_be_left_out(
     for name in names:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).touch()
-    try:
-        found = find_classes(root, fewest=1)
-    except DataError as error:
-        assert "no folder with images" in str(error)  # all lie in the root
-        assert not any(places)
+    if not any(places):
+        with pytest.raises(DataError, match=f"no folder with images.* {len(names)} in the folder"):
+            find_classes(root, fewest=1)
         return
+    found = find_classes(root, fewest=1)
     taken = [str(file) for files in found.folders.values() for file in files]
     assert len(taken) == len({*taken})
     left = len(names) - len(taken)
@@ -111,15 +111,13 @@ def test_folders_of_parts_with_their_own_classes_are_the_split(val: str, tmp_pat
     found = find_classes(root)
     assert [*found.folders] == ["a", "c2", "c10", "d"]
     assert found.split == ClassSplit(["c2", "c10"], ["a"], ["d"])
-    assert "train 2, val 1, test 1 classes" in note(found, "are the class split").replace(
-        "test 1, train 2, val 1", "train 2, val 1, test 1"
-    )
+    assert "train 2, val 1, test 1 classes" in note(found, "are the class split")
     assert image_folder(Options(path=str(root))).split == found.split
 
 
 def test_parts_with_one_class_in_two_are_refused_by_name(tmp_path: Path):
     root = made(tmp_path, "train/a/1.png", "train/b/1.png", "test/a/1.png", "test/b/1.png")
-    with pytest.raises(DataError, match=f"'a' is in {root}/test and in {root}/train"):
+    with pytest.raises(DataError, match=f"'a' is in {root}/train and in {root}/test"):
         find_classes(root)
 
 
