@@ -1,12 +1,15 @@
 """Pictures. Figures only, no pyplot: nothing global, nothing shown."""
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import fontManager, get_font
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator
 from numpy.typing import NDArray
@@ -25,9 +28,26 @@ _MOST = 40  # classes in one picture
 _OURS, _FLOOR, _UNTRAINED, _RIGHT, _WRONG = "#1f6feb", "#8c959f", "#d4a72c", "#1a7f37", "#cf222e"
 
 
+# Where one of these is installed, letters that matplotlib's own font lacks are drawn with it.
+_MORE_FONTS = {
+    "Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans CJK KR", "WenQuanYi Zen Hei", "Unifont",
+    "Arial Unicode MS", "PingFang SC", "Hiragino Sans", "Apple SD Gothic Neo", "Noto Sans Thai",
+    "Noto Sans Arabic", "Noto Sans Devanagari",
+}  # fmt: skip
+
+
+@cache
+def _fonts() -> tuple[list[str], frozenset[int]]:
+    """Font families, one for what the ones before it lack, and the letters that they have."""
+    there = {font.name for font in fontManager.ttflist}
+    families = ["DejaVu Sans", *sorted(_MORE_FONTS & there)]
+    letters = [get_font(fontManager.findfont(name)).get_charmap() for name in families]
+    return families, frozenset().union(*letters)
+
+
 def _save(figure: Figure, path: Path) -> None:
     try:
-        with replacing(path) as temporary:
+        with replacing(path) as temporary, rc_context({"font.sans-serif": _fonts()[0]}):
             figure.savefig(temporary, dpi=110)
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or error
@@ -35,13 +55,15 @@ def _save(figure: Figure, path: Path) -> None:
 
 
 def _plain(name: str) -> str:
-    """A class name as it is, not as a formula."""
-    return name.replace("$", r"\$")
+    """A class name as it is, not as a formula; letters that no font has by their numbers."""
+    letters = _fonts()[1]
+    drawn = (c if ord(c) in letters else f"<{ord(c):x}>" for c in name)
+    return "".join(drawn).replace("$", r"\$")
 
 
-def _short(name: str) -> str:
+def _short(name: str, most: int = 12) -> str:
     """The end of a long name, which tells one class from the next."""
-    return name if len(name) <= 12 else f"…{name[-11:]}"
+    return name if len(name) <= most else f"…{name[1 - most :]}"
 
 
 def curves(records: Sequence[Mapping[str, Any]], path: Path) -> None:
@@ -224,13 +246,17 @@ def confusion(answers: Answered, classes: Sequence[str], title: str, path: Path)
         shown = np.argsort(-answered, kind="stable")[: max(_MOST, 2 * len(rows))]
         shown = np.sort(shown[answered[shown] > 0])
     shares, columns = shares[:, shown], [classes[i] for i in shown.tolist()]
+    across = [_plain(_short(name, 40)) for name in columns]
+    down = [_plain(_short(name, 40)) for name in rows]
+    room = 0.09 * max(map(len, across + down))  # inches, for their names
     figure = Figure(
-        figsize=(1.6 + 0.34 * len(columns), 1.3 + 0.34 * len(rows)), layout="constrained"
+        figsize=(1.3 + room + 0.34 * len(columns), 1 + room + 0.34 * len(rows)),
+        layout="constrained",
     )
     axes = figure.subplots()
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    axes.set_xticks(range(len(columns)), [_plain(name) for name in columns], rotation=90)
-    axes.set_yticks(range(len(rows)), [_plain(name) for name in rows])
+    axes.set_xticks(range(len(columns)), across, rotation=90)
+    axes.set_yticks(range(len(rows)), down)
     axes.set(xlabel="answered", ylabel="query class", title=title)
     for i, row in enumerate(shares):
         for j, value in enumerate(row):

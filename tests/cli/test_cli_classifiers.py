@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -487,3 +488,41 @@ def test_an_exported_network_is_written(file: Path, tmp_path: Path):
         out = tmp_path / f"net.{suffix}"
         assert "16x16x3, float32 in [0, 1]" in done("export", file, "-o", out).stdout
         assert out.stat().st_size > 1000
+
+
+# ------------------------------------------------------------------- folders as they are
+
+
+def test_what_cannot_be_walked_is_said_and_the_rest_is_answered(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    folder = write_folder(tmp_path / "x", {"cup": 2, "closed": 1})
+    (folder / "cup" / "up").symlink_to("..")
+    (folder / "self").symlink_to("self")
+    (folder / "cup" / "1.heic").touch()
+    honest = os.scandir
+
+    def refusing(path: Any) -> Any:
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return honest(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)  # root may read everything
+    result = here("predict", file, folder, "--json")
+    assert (result.returncode, len(lines(result.stdout))) == (4, 2)
+    for said in ("left out: 1 (closed)", "passed over: 2 (cup/up …)", "(.heic 1)"):
+        assert said in result.stderr
+    result = here("enrol", file, folder, "-o", tmp_path / "more.fewshot")
+    assert result.returncode == 4
+    assert "left out: 1 (closed)" in result.stderr
+
+
+def test_the_limit_of_pixels_is_an_option_wherever_images_are_read(
+    file: Path, trained: Path, tmp_path: Path
+):
+    folder = write_folder(tmp_path / "x", {"cup": 1})  # 20 x 24
+    assert "max_pixels 479" in here("predict", file, folder, "--max-pixels", 479).stderr
+    done("predict", file, folder, "--max-pixels", 480)
+    out = tmp_path / "new.fewshot"
+    assert "max_pixels 479" in here("enrol", trained, folder, "-o", out, "--max-pixels", 479).stderr
+    done("enrol", trained, folder, "-o", out, "--max-pixels", 480)

@@ -86,7 +86,9 @@ def test_every_image_is_taken_or_said_to_be_left_out(
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).touch()
     if not any(places):
-        with pytest.raises(DataError, match=f"no folder with images.* {len(names)} in the folder"):
+        with pytest.raises(
+            DataError, match=rf"no folder with images.*\({len(names)} in the folder"
+        ):
             find_classes(root, fewest=1)
         return
     found = find_classes(root, fewest=1)

@@ -17,7 +17,7 @@ from sealing import sealed
 
 import fewshot as fs
 from fewshot.catalogue.loading import build_registry
-from fewshot.data.images import picture
+from fewshot.data.images import Reading, picture
 from fewshot.deploy import archive
 from fewshot.experiments.assembly import build
 from fewshot.experiments.config import resolve
@@ -525,3 +525,24 @@ def test_a_run_with_an_adapter_gives_a_classifier_only_without_it(trained: Path,
         for each in (run, trained)
     )
     assert equal(kept, known)
+
+
+def test_transparent_images_are_laid_on_the_background_of_the_run_also_after_a_restart(
+    trained: Path, tmp_path: Path
+):
+    blank = fs.Classifier.load(trained)
+    assert blank.recipe is not None
+    height, width, _ = blank.shape
+    clear = Image.new("RGBA", (width, height))
+    recipe = evolve(blank.recipe, background="#102030")
+    ours = evolve(blank, recipe=recipe, reading=Reading(background="#102030"))
+    ours.enrol({"a": clear}).save(tmp_path / "a.fewshot")
+    found = fs.Classifier.load(tmp_path / "a.fewshot")
+    assert found.reading.background == "#102030"
+    for each in (found.support.images[0], found.predict(clear)[0].pixels):
+        assert (each == (0x10, 0x20, 0x30)).all()
+
+
+def test_one_name_in_two_forms_is_one_class(trained: Path):
+    made = fs.Classifier.load(trained).enrol({"e\u0301": Image.new("RGB", (9, 9))})
+    assert made.enrol({"\u00e9": Image.new("RGB", (9, 9), "red")}).counts() == {"\u00e9": 2}

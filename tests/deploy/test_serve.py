@@ -337,3 +337,12 @@ class Browser:
         while not what():
             assert time.monotonic() < end, (self.errors(), self.text("answer"), self.text("status"))
             time.sleep(0.05)
+
+
+def test_the_limit_of_pixels_is_an_option(path: Path) -> None:
+    for limit, status in ((1023, 400), (1024, 200)):
+        desk = Desk(path, max_pixels=limit)
+        file = BytesIO()
+        Image.fromarray(pattern(1)).save(file, "PNG")  # 32 x 32
+        assert ask(Client(application(desk)), file.getvalue()).status_code == status
+        desk.close()

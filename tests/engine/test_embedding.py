@@ -13,9 +13,11 @@ from PIL import Image
 from toys import modes, network, state, toy
 
 from fewshot.compute.modules import evaluating
+from fewshot.core.figures import collapsed
 from fewshot.data.datasets import ArrayDataset
-from fewshot.engine.embedding import embed, raw_pixels, recentre
+from fewshot.engine.embedding import embed, raw_pixels, recentre, settled, spread
 from fewshot.engine.speed import embedding_speed
+from fewshot.engine.verification import roc_auc
 from fewshot.parts.embedder import Centre, Embedder, five_crops, powered
 from fewshot.testing.laws import ULP
 
@@ -258,3 +260,41 @@ def test_images_are_prepared_as_transforms_in_a_row_would() -> None:
     found = embedder.prepared(images, [noise], np.random.default_rng(3))
     assert found.dtype == np.float32
     assert np.allclose(found, 2 * expected - 1, atol=1e-6)
+
+
+# ------------------------------------------------------------------------------- collapse
+
+
+@given(seed=st.integers(0, 2**32 - 1), scale=st.sampled_from([1e-3, 1.0, 1e3]))
+@settings(max_examples=20)
+def test_rounding_tells_nothing_apart(seed: int, scale: float):
+    """One image in batches of other sizes: its embeddings differ by rounding."""
+    rng = np.random.default_rng(seed)
+    rows = np.tile(scale * rng.normal(size=8), (20, 1))
+    rows = (rows * (1 + 1e-7 * rng.normal(size=rows.shape))).astype(np.float32)
+    rows[3] = np.nan  # not asked about
+    same = settled(rows)
+    assert np.isnan(same[3]).all()
+    distances = np.linalg.norm(same[[0, 1, 2, 4]] - same[[5, 6, 7, 8]], axis=1)
+    assert roc_auc(distances, np.array([True, True, False, False])) == 0.5
+    np.testing.assert_allclose(same, rows, rtol=1e-5)
+    (line,) = collapsed(spread(rows))
+    assert "collapsed" in line
+
+
+@given(seed=st.integers(0, 2**32 - 1), scale=st.sampled_from([1e-3, 1.0, 1e3]))
+@settings(max_examples=20)
+def test_spread_is_that_of_the_definition_and_what_lies_apart_stays(seed: int, scale: float):
+    rows = (scale * np.random.default_rng(seed).normal(1, 1, (30, 8))).astype(np.float32)
+    points = rows.astype(np.float64)
+    expected = np.sqrt(points.var(axis=0).sum() / (points**2).sum(axis=1).mean())
+    assert spread(rows) == pytest.approx(expected, rel=1e-9)
+    assert settled(rows) is rows
+    assert not collapsed(spread(rows))
+
+
+def test_no_length_and_no_rows_are_collapsed_too():
+    assert spread(np.zeros((3, 2), np.float32)) == 0
+    assert spread(np.full((3, 2), np.nan, np.float32)) == 0
+    assert not settled(np.zeros((3, 2), np.float32)).any()
+    assert not collapsed(None)
