@@ -30,7 +30,7 @@ _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "AVIF")
 _MODES = {1: "L", 3: "RGB"}  # by channels
 
 _SECONDS = 30.0  # of the processor for one image: the slowest sound ones take a tenth
-_BLOCK = 1 << 12  # bytes a decoder gets at once; of a progressive JPEG these may be 200 scans
+_BLOCK = 1 << 13  # bytes a decoder gets at once; of a progressive JPEG these may be 400 scans
 _DRAFT = 5  # times as many pixels may a JPEG have that is decoded at a half or less
 _LARGEST_EXIF = 1 << 16  # bytes; JPEG has room for no more, and tags can repeat them without end
 
