@@ -112,11 +112,11 @@ def enrol(
         return classifier if threshold is None else evolve(classifier, threshold=threshold)
 
     before, classifier = classifier, reduced(classifier)
-    first, bad = len(classifier.support), 0
+    first, bad, unreadable = len(classifier.support), 0, 0
     if classes is not None:
         classifier = classifier.enrol(dict.fromkeys(_names_in(classes), ()))
     if folder is not None:
-        classifier, bad = _enrolled(classifier, folder, engine)
+        classifier, bad, unreadable = _enrolled(classifier, folder, engine)
     if changes and out is not None and (made or out.resolve() != source.resolve()):
         classifier.save(out, new=True)
     elif changes:  # of what the file holds by now: others may have enrolled into it meanwhile
@@ -131,7 +131,7 @@ def enrol(
         )
     _print_classifier(classifier, out or source)
     if bad:
-        raise DataError(f"{bad} images or folders are of no use; the rest is enrolled")
+        raise DataError(f"{bad} {_what(unreadable)} could not be used; the rest is enrolled")
 
 
 def _load(path: Path, without_adapter: bool = False) -> Classifier:
@@ -192,8 +192,8 @@ def _tell_engine(classifier: Classifier) -> None:
         click.echo(classifier.engine.hint, err=True)
 
 
-def _enrolled(classifier: Classifier, folder: Path, engine: Name) -> tuple[Classifier, int]:
-    """With the images of a folder, and how many of these could not be used."""
+def _enrolled(classifier: Classifier, folder: Path, engine: Name) -> tuple[Classifier, int, int]:
+    """With the images of a folder; how many of all could not be used, and of folders alone."""
     from ..core.errors import DataError
     from ..data.folders import find_classes
     from ..data.images import decode_images
@@ -223,7 +223,11 @@ def _enrolled(classifier: Classifier, folder: Path, engine: Name) -> tuple[Class
     _tell_engine(classifier)
     if unusable == total:
         raise DataError(f"{folder}: none of its {total} images could be used")
-    return classifier, bad + unusable
+    return classifier, bad + unusable, bad
+
+
+def _what(unreadable: object) -> str:
+    return "images or folders" if unreadable else "images"
 
 
 def _tell_notes(notes: Iterable[str]) -> None:
@@ -337,7 +341,9 @@ def predict(
     if not done:
         raise DataError(f"no image in {', '.join(images)}")
     if bad:
-        raise DataError(f"{bad} of {done} images or folders are of no use; the rest is answered")
+        raise DataError(
+            f"{bad} of {done} {_what(unreadable)} could not be used; the rest is answered"
+        )
 
 
 def _named(argument: str, unreadable: list[str]) -> Iterator[str]:
