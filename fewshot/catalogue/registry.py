@@ -3,11 +3,21 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import mlx.nn as nn
 from attrs import Factory, define, evolve, field, frozen
 
+from ..compute.modules import parameter_bytes
 from ..compute.randomness import keyed
 from ..core.components import Component, Preset, Study
-from ..core.errors import AmbiguousComponentError, PluginError, UnknownComponentError, choose_from
+from ..core.errors import (
+    AmbiguousComponentError,
+    ConfigError,
+    PluginError,
+    UnknownComponentError,
+    choose_from,
+    one_line,
+)
+from ..core.machine import memory
 from ..core.options import component_options
 from .kinds import KINDS, asked_for
 
@@ -126,7 +136,8 @@ def make(entry: Registered, options: Any, *arguments: Any, seed: int = 0, **may:
     """What a component's factory makes, whatever it draws keyed by the seed and its kind.
 
     `may`: what the factory is given where it has a parameter of that name. Raises PluginError,
-    naming the component, where it makes something else than its kind must be.
+    naming the component, where it makes something else than its kind must be, and ConfigError where
+    its weights would take more memory than there is.
     """
     return _made(entry, options, arguments, seed, may, entry.kind)
 
@@ -157,8 +168,19 @@ def _made(
     options = with_inner(entry, options, arguments, seed, may, key)
     given = asked_for(factory, {name: may[name] for name in kind.may_take if name in may})
     with keyed(seed, key):
-        made = factory(options, *arguments, **given)
+        try:
+            made = factory(options, *arguments, **given)
+        except (OverflowError, MemoryError) as error:
+            raise ConfigError(
+                f"{entry.kind} '{entry.qualified}' of these sizes cannot be made, as it takes more "
+                f"memory than there is: {one_line(error)}"
+            ) from error
     for name, expected in kind.interfaces():
         if not isinstance(made, expected):
             raise PluginError(f"{entry.kind} '{entry.qualified}' made {made!r}, which is no {name}")
+    if isinstance(made, nn.Module) and (wanted := parameter_bytes(made)) > (there := memory()):
+        raise ConfigError(
+            f"the weights of {entry.kind} '{entry.qualified}' would take {wanted / 1e9:,.0f} GB, "
+            f"there are {there / 1e9:,.0f}: make it smaller"
+        )
     return made

@@ -4,7 +4,6 @@ Exit codes: 0 done; 2 wrong option or combination; 3 plugin; 4 data; 5 run folde
 file; 6 training; 7 a law broken; 130 interrupted; 1 anything else, a failed `doctor` too.
 """
 
-import os
 import signal
 import sys
 from contextlib import suppress
@@ -12,38 +11,49 @@ from typing import Any
 
 import click
 
-from ..core.errors import FewshotError, PluginError, one_line
+from ..core.errors import FewshotError, PluginError, one_line, text_of
 from . import authors, catalogue, classifiers, data, doctor, files, runs, searches, serving, studies
+from .terminal import echo, replace_what_cannot_be_encoded, written
 
 
 def main() -> None:
     """The command `fewshot`: errors end in one line and their exit code, never a traceback."""
     with suppress(ValueError):  # only the first thread may
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does
+    replace_what_cannot_be_encoded()
     try:
         code = commands.main(standalone_mode=False)
     except FewshotError as error:
-        click.echo(f"Error: {error}", err=True)
+        echo(f"Error: {error}", err=True)
         code = error.exit_code
     except click.ClickException as error:
-        click.echo(f"Error: {error.format_message()}", err=True)
+        echo(f"Error: {error.format_message()}", err=True)
         code = error.exit_code
     except (click.Abort, KeyboardInterrupt) as error:
         where = error.__cause__ or error  # click's Abort, of a KeyboardInterrupt
-        click.echo(f"Interrupted {where}".strip() + ".", err=True)
+        echo(f"Interrupted {text_of(where)}".strip() + ".", err=True)
         code = 130
-    except BrokenPipeError:  # whoever reads the output, such as `head`, has enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
-    except (Exception, SystemExit) as error:
-        from ..catalogue.loading import fault_of_plugin
+    except BaseException as error:
+        code = _unforeseen(error)
+    sys.exit(written(code or 0))
 
-        fault = fault_of_plugin(error)
-        if fault is None:
-            raise
-        click.echo(f"Error: {fault}", err=True)
-        code = fault.exit_code
-    sys.exit(code or 0)
+
+def _unforeseen(error: BaseException) -> int:
+    """The exit code of an error that is none of ours, told in a line; else it is raised again."""
+    from ..catalogue.loading import fault_of_plugin
+
+    if isinstance(error, BrokenPipeError):
+        return written(0)
+    if isinstance(error, OSError) and (code := written(0)):  # it was output that failed
+        return code
+    fault = fault_of_plugin(error)
+    if fault is not None:
+        echo(f"Error: {fault}", err=True)
+        return fault.exit_code
+    if isinstance(error, MemoryError):
+        echo(f"Error: out of memory: {text_of(error) or 'ask for less at once'}", err=True)
+        return 1
+    raise error
 
 
 class WithPlugins(click.Group):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..scaffold.plugin import KINDS, new_plugin, use
-from .terminal import fast_mlx, load_registry, print_table, showing_progress
+from .terminal import echo, fast_mlx, load_registry, print_table, showing_progress
 
 if TYPE_CHECKING:
     from ..catalogue.registry import Registered, Registry
@@ -30,10 +30,10 @@ def new(name: str, kind: str) -> None:
         taken[entry.name] = f"a {kind} already, {entry.provider}'s"
     folder = new_plugin(name, kind, Path(), taken)
     bin = _installed_in()
-    click.echo(f"{folder}: a {kind}, its tests, README.md and LICENSE. Next:\n")
-    click.echo(f"  {bin}pip install -e '{folder}[test]'")
-    click.echo(f"  {bin}python -m pytest {folder}")
-    click.echo(f"  {bin}fewshot run {use(name, kind)}")
+    echo(f"{folder}: a {kind}, its tests, README.md and LICENSE. Next:", "")
+    echo(f"  {bin}pip install -e '{folder}[test]'")
+    echo(f"  {bin}python -m pytest {folder}")
+    echo(f"  {bin}fewshot run {use(name, kind)}")
 
 
 def _installed_in() -> str:
@@ -90,12 +90,12 @@ def check(names: tuple[str, ...], settings: tuple[str, ...]) -> None:
                 result = f"breaks {', '.join(outcome.law.name for outcome in found)}"
             rows.append([name, str(len(outcomes)), result])
             stories += [
-                f"{name} breaks '{o.law.name}': {o.law.says}\n    {o.example}\n" for o in found
+                f"{name} breaks '{o.law.name}': {o.law.says}\n    {o.example}\n\n" for o in found
             ]
         progress("laws", len(entries), len(entries), "", "")
     print_table(["component", "laws", "result"], rows)
     for story in stories:
-        click.echo(story)
+        echo(*story.splitlines())
     if broken:
         laws = "a law is" if broken == 1 else f"{broken} laws are"
         raise LawError(f"{laws} broken; the page 'Laws' of the reference has them all")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..catalogue.kinds import KINDS
-from .terminal import fast_mlx, load_registry, print_table
+from .terminal import echo, fast_mlx, load_registry, print_table
 
 if TYPE_CHECKING:
     from ..catalogue.registry import Registered
@@ -46,19 +46,19 @@ def show(kind: str, name: str, settings: tuple[str, ...], save: Path | None, siz
         fast_mlx()
     registry, _ = load_registry(strict=False)
     entry = registry.get(kind, name)
-    click.echo(f"{entry.kind} {entry.qualified} ({entry.provider} {entry.version})")
-    click.echo(entry.part.summary)
+    echo(f"{entry.kind} {entry.qualified} ({entry.provider} {entry.version})")
+    echo(*entry.part.summary.splitlines())
     if not isinstance(entry.part, Component):
         if settings or save is not None:
             raise click.UsageError(f"a {kind} has no options to set and no picture")
-        click.echo("\n" + partial_to_toml(entry.part))
+        echo("", *partial_to_toml(entry.part).splitlines(), "")
         return
     header, rows = show_options(entry.component.options)
-    print_table(header, rows) if rows else click.echo("no options")
+    print_table(header, rows) if rows else echo("no options")
     chosen: Any = options(entry.component.options, settings_layer(settings), name, registry)
     if save is not None:
         _draw(entry, chosen, save, size)
-        click.echo(f"saved {save}")
+        echo(f"saved {save}")
 
 
 @click.command()
@@ -73,12 +73,12 @@ def plugins(verbose: bool) -> None:
         for s in statuses
     ] + _commands()
     if not rows:
-        click.echo("no plugins")
+        echo("no plugins")
         return
     print_table(["plugin", "from", "version", "status"], rows)
     for status in statuses:
         if verbose and status.details:
-            click.echo(f"{status.name}:\n{status.details}")
+            echo(f"{status.name}:", *status.details.splitlines(), "")
 
 
 def _commands() -> list[list[str]]:

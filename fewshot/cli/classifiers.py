@@ -16,9 +16,11 @@ import click
 from .options import engine, flag_layer, max_pixels, settings, topmost, without_adapter
 from .terminal import (
     columns,
+    echo,
     fast_mlx,
     load_registry,
     print_table,
+    printable,
     showing_progress,
     tell_unfinished,
 )
@@ -123,7 +125,7 @@ def enrol(
         added = classifier
         classifier = before.update(source, lambda now: reduced(now).joined(added, first))
     if changes and classifier.calibration() is None and classifier.threshold is None:
-        click.echo(
+        echo(
             "not calibrated: that takes three enrolled classes of two images or more (or a run "
             "with two validation classes), and a head that answers each image alone: no image "
             "is called unknown unless --threshold says beyond what distance",
@@ -189,7 +191,7 @@ def _with_limit(classifier: Classifier, max_pixels: int) -> Classifier:
 
 def _tell_engine(classifier: Classifier) -> None:
     if classifier.engine.hint:
-        click.echo(classifier.engine.hint, err=True)
+        echo(classifier.engine.hint, err=True)
 
 
 def _enrolled(classifier: Classifier, folder: Path, engine: Name) -> tuple[Classifier, int, int]:
@@ -211,7 +213,7 @@ def _enrolled(classifier: Classifier, folder: Path, engine: Name) -> tuple[Class
                     files[start : start + _BATCH], classifier.shape, classifier.reading
                 ):
                     if isinstance(each, DataError):
-                        click.echo(_printable(str(each)), err=True)
+                        echo(str(each), err=True)
                         unusable += 1
                     else:
                         waiting.setdefault(name, []).append(each)
@@ -233,7 +235,7 @@ def _what(unreadable: object) -> str:
 def _tell_notes(notes: Iterable[str]) -> None:
     """What of a folder is left out, and what is taken that may not be meant."""
     for note in notes:
-        click.echo(_printable(note), err=True)
+        echo(note, err=True)
 
 
 def _print_classifier(classifier: Classifier, path: Path) -> None:
@@ -242,21 +244,21 @@ def _print_classifier(classifier: Classifier, path: Path) -> None:
     recipe, calibration = classifier.recipe, classifier.calibration()
     assert recipe is not None
     height, width, channels = recipe.shape
-    click.echo(
+    echo(
         f"{recipe.backbone.name} on {height}x{width}x{channels}, {recipe.metric.name}, "
         f"{recipe.head.name}"
     )
     if classifier.threshold is not None:
-        click.echo(f"unknown: beyond a distance of {classifier.threshold:.4g}, as set")
+        echo(f"unknown: beyond a distance of {classifier.threshold:.4g}, as set")
     elif calibration is not None:
         origin = {"validation": "calibrated for", "enrolled": "from the enrolled classes,"}
-        click.echo(
+        echo(
             f"unknown: beyond a distance of {calibration.threshold:.4g}, "
             f"{origin[calibration.origin]} K = {calibration.k_shot}"
         )
     else:
-        click.echo("unknown: never")
-    click.echo(f"file: {path}")
+        echo("unknown: never")
+    echo(f"file: {path}")
 
 
 # ------------------------------------------------------------------------------- predict
@@ -322,19 +324,19 @@ def predict(
             add = stack.enter_context(gallery(save_html, classifier, f"{file.name}: answers"))
         if not as_json:
             width = len("unknown ()") + max(map(len, classifier.classes))
-            click.echo(f"{'label':{width}} {'sure':>5} {'score':>9} {'distance':>9}  image")
+            echo(f"{'label':{width}} {'sure':>5} {'score':>9} {'distance':>9}  image")
         for done, (name, answer) in enumerate(zip(names, answers, strict=False), start=1):
             bad += isinstance(answer, DataError)
             if not total:
                 refuse_input(save_html, [name])
             if as_json:
-                click.echo(_json(name, answer))
+                echo(_json(name, answer))
             elif isinstance(answer, DataError):
-                click.echo(_printable(str(answer)), err=True)
+                echo(str(answer), err=True)
             else:
-                click.echo(_line(name, answer, width, columns() or _COLUMNS))
+                echo(_line(name, answer, width, columns() or _COLUMNS))
             if add is not None:
-                add(_printable(name), answer)
+                add(printable(name), answer)
             progress("predicting", done, total, "", "")
     _tell_engine(classifier)
     bad, done = bad + len(unreadable), done + len(unreadable)
@@ -375,9 +377,9 @@ def _line(name: str, answer: Prediction, width: int, most: int) -> str:
     while near:
         whole = f"{line}  ({', '.join(near)})"
         if len(whole) <= most:
-            return _printable(whole)
+            return whole
         near.pop()
-    return _printable(line)
+    return line
 
 
 def _json(name: str, answer: Prediction | DataError) -> str:
@@ -387,11 +389,6 @@ def _json(name: str, answer: Prediction | DataError) -> str:
     if isinstance(answer, DataError):
         return json.dumps({"image": name, "error": str(answer)})
     return json.dumps(answer.facts())
-
-
-def _printable(text: str) -> str:
-    """Without what would steer a terminal or is not UTF-8: file names hold anything."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def _progress(total: int) -> AbstractContextManager[Progress]:
@@ -421,7 +418,7 @@ def export(source: Path, out: Path, without_adapter: bool) -> None:
     error = export(classifier, out)
     height, width, channels = classifier.shape
     batch = "any number" if out.suffix == ".onnx" else " or ".join(map(str, BATCHES))
-    click.echo(
+    echo(
         f"{out}: {batch} of images {height}x{width}x{channels}, float32 in [0, 1], channels last, "
         f"to embeddings, without the head; differs by {error:.0e} at the most"
     )

@@ -10,7 +10,7 @@ import click
 from ..catalogue.kinds import KINDS
 from ..core.components import Component
 from .options import flag_layer, topmost
-from .terminal import load_registry, print_table, showing_progress
+from .terminal import echo, load_registry, print_table, showing_progress
 
 if TYPE_CHECKING:
     from ..catalogue.registry import Registry
@@ -29,7 +29,7 @@ def data() -> None:
 def fetch(name: str, to: Path | None) -> None:
     """Bring a published data set; interrupted, it goes on from there."""
     _fetch("dataset", name, to)
-    click.echo(f"fewshot run --dataset {name}" + ("" if to is None else f" --data {to}"))
+    echo(f"fewshot run --dataset {name}" + ("" if to is None else f" --data {to}"))
 
 
 @click.command("fetch")
@@ -60,7 +60,7 @@ def _fetch(kind: str, name: str, to: Path | None) -> None:
     folder = data_folder(entry.name) if to is None else to
     with showing_progress() as progress:
         bring(folder, lambda file, done, total: progress(file, done, total, "bytes", ""))
-    click.echo(f"{entry.name} is in {folder}")
+    echo(f"{entry.name} is in {folder}")
 
 
 @data.command()
@@ -100,12 +100,12 @@ def check(path: str | None, settings: tuple[str, ...], **given: Any) -> None:
         if refusal is not None and not any(refusal in fault for fault in faults):
             faults.append(refusal)
     for line in faults:
-        click.echo(f"fault: {line}")
+        echo(f"fault: {line}")
     for line in hints:
-        click.echo(f"hint: {line}")
+        echo(f"hint: {line}")
     if faults:
         raise DataError(f"a run would refuse {path or given['dataset']}: the faults are above")
-    click.echo("A run would take this.")
+    echo("A run would take this.")
 
 
 def _split_or_refusal(config: RunConfig, registry: Registry) -> tuple[dict[str, str], str | None]:

@@ -17,6 +17,7 @@ def doctor(seconds: float) -> None:
     import attrs
     import mlx.core as mx
 
+    from ..compute.compiling import compiles, on_cpu
     from ..data import cache
     from ..engine.doctor import checks, speeds
 
@@ -28,6 +29,7 @@ def doctor(seconds: float) -> None:
         )
     except OSError as error:
         facts["images and embeddings"] = f"not kept: {error}"
+    facts["compiled at run time"] = "by MLX, what it is asked to" if compiles() else "nothing"
     print_table(
         ["runtime", ""], [[name.replace("_", " "), str(facts[name] or "-")] for name in facts]
     )
@@ -36,6 +38,11 @@ def doctor(seconds: float) -> None:
         ["against NumPy in float64", "error", ""],
         [[c.what, f"{c.error:.0e}", "good" if c.passed else "WRONG"] for c in results],
     )
+    if on_cpu() and compiles():
+        raise click.ClickException(
+            "MLX compiles on the CPU, into a folder that others may share: something has called "
+            "mx.enable_compile()"
+        )
     if not all(check.passed for check in results):
         raise click.ClickException(
             "MLX computes wrongly here: try FEWSHOT_RUNTIME=stock, which leaves it as installed"

@@ -9,6 +9,7 @@ import click
 
 from .options import above, choices, examination, flag_layer, topmost
 from .terminal import (
+    echo,
     fast_mlx,
     load_registry,
     print_results,
@@ -38,7 +39,7 @@ def run(**given: Any) -> None:
         config = resolve(registry, layers)
     if not any(chooses(layer, "dataset") for layer in with_preset(registry, layers)):
         part = registry.get("dataset", config.dataset.name).part
-        click.echo(f"no data set named: {part.name}, {part.summary}", err=True)
+        echo(f"no data set named: {part.name}, {part.summary}", err=True)
     with showing_progress() as progress:
         folder = train_and_evaluate(config, registry, given["out"], runtime, progress)
     print_results(folder)

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from .options import above, choices, settings
-from .terminal import fast_mlx, load_registry, print_table, showing_progress
+from .terminal import echo, fast_mlx, load_registry, print_table, showing_progress
 
 _SHOWN = 10
 
@@ -95,14 +95,14 @@ def _print(folder: Path, keys: list[str]) -> None:
         )
     print_table(["trial", "score", "spread", *keys, "seconds"], rows, right=True)
     failed = len(records) - len(done)
-    click.echo(
+    echo(
         f"{len(records)} trials{f', {failed} of them failed' if failed else ''}; score: accuracy "
         "on held-out classes, spread: its standard deviation over the folds"
     )
     if not done:
         return  # other processes work on all of them
-    click.echo(f"the best: fewshot run --config {folder / 'best.toml'}")
-    click.echo(f"picture: {folder / 'search.png'}, all trials: {folder / 'trials.jsonl'}")
+    echo(f"the best: fewshot run --config {folder / 'best.toml'}")
+    echo(f"picture: {folder / 'search.png'}, all trials: {folder / 'trials.jsonl'}")
 
 
 def _text(value: Any) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from .options import engine, max_pixels, without_adapter
-from .terminal import fast_mlx, tell_unfinished
+from .terminal import echo, fast_mlx, tell_unfinished
 
 if TYPE_CHECKING:
     from ..engine.inference import Name
@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 @without_adapter
 @engine
 @max_pixels
-@click.option("--port", default=8100, show_default=True, help="On 127.0.0.1; 0: a free one.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=8100, show_default=True,
+    help="On 127.0.0.1; 0: a free one.",
+)  # fmt: skip
 @click.option("--open", "show", is_flag=True, help="Open the page in the browser.")
 def serve(
     file: Path,
@@ -46,7 +49,7 @@ def serve(
     from ..deploy.serve import serve as serve_page
 
     def ready(address: str) -> None:
-        click.echo(f"{file} is at {address} (Ctrl-C ends it)")
+        echo(f"{file} is at {address} (Ctrl-C ends it)")
         if show:
             click.launch(address)
 
@@ -54,7 +57,7 @@ def serve(
         tell_unfinished(run)
     desk = Desk(file, run, without_adapter, engine, max_pixels)
     if desk.hint:
-        click.echo(desk.hint, err=True)
+        echo(desk.hint, err=True)
     serve_page(desk, port, ready)
     # All is saved. A usual end can abort: another thread than the first has used MLX.
     sys.stdout.flush()

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from .options import data_choices, examination, flag_layer, topmost
-from .terminal import fast_mlx, load_registry, print_table, showing_progress
+from .terminal import echo, fast_mlx, load_registry, print_table, showing_progress
 
 
 @click.command()
@@ -55,8 +55,8 @@ def study(which: str, seeds: int | None, only: tuple[str, ...], **given: Any) ->
         study_markdown.write(given["page"], results)
     main = settings(results)[0]
     print_table(*table(main), right=True)
-    click.echo(title(main))
-    click.echo(f"everything else: {out / 'report.html'}")
+    echo(title(main))
+    echo(f"everything else: {out / 'report.html'}")
     if results.failed:
         told = "; ".join(f"{name}: {why}" for name, why in results.failed.items())
         raise TrainingError(f"not done: {told}")

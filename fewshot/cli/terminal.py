@@ -1,7 +1,12 @@
-"""What commands print, and what they do first. Progress and complaints go to stderr."""
+"""What commands print, and what they do first. Progress and complaints go to stderr.
+
+Commands print by `echo` and `print_table` only: names and files hold anything.
+"""
 
 from __future__ import annotations
 
+import io
+import os
 import shutil
 import sys
 import time
@@ -19,6 +24,41 @@ if TYPE_CHECKING:
     from ..core.progress import Progress
 
 
+def printable(text: str) -> str:
+    """One line, without what would steer a terminal: a replacement character in its place."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def echo(*lines: str, err: bool = False) -> None:
+    """Print lines, nothing in them but what can be printed."""
+    click.echo("\n".join(printable(line.expandtabs()) for line in lines), err=err)
+
+
+def replace_what_cannot_be_encoded() -> None:
+    """A terminal that is not UTF-8 gets replacements in place of an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+def written(code: int) -> int:
+    """The exit code, after all output is written: 5 and a line where it cannot be.
+
+    Whoever reads it, such as `head`, may have enough: that is 0.
+    """
+    if sys.stdout is None or sys.stdout.closed:
+        return code
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):
+            return 0
+        echo(f"Error: standard output: cannot be written: {error.strerror}", err=True)
+        return 5
+    return code
+
+
 def load_registry(strict: bool) -> tuple[Registry, list[PluginStatus]]:
     """The registry; a plugin that failed is one line on stderr."""
     from ..catalogue.loading import build_registry
@@ -26,7 +66,7 @@ def load_registry(strict: bool) -> tuple[Registry, list[PluginStatus]]:
     registry, statuses = build_registry(strict)
     for status in statuses:
         if status.error is not None:
-            click.echo(
+            echo(
                 f"plugin '{status.name}' from {status.origin} failed to load: {status.error} "
                 "(`fewshot plugins` tells more)",
                 err=True,
@@ -40,7 +80,7 @@ def fast_mlx() -> Runtime:
 
     runtime = prepare()
     if runtime.hint:
-        click.echo(runtime.hint, err=True)
+        echo(runtime.hint, err=True)
     return runtime
 
 
@@ -62,9 +102,9 @@ def showing_progress() -> Iterator[Progress]:
         def lines(stage: str, done: int, total: int, status: str, line: str) -> None:
             began = stages.setdefault(stage, time.monotonic())
             if line:
-                click.echo(f"{stage} {done}/{total}: {line}", err=True)
+                echo(f"{stage} {done}/{total}: {line}", err=True)
             elif done == total and stage not in ("training", "study"):
-                click.echo(f"{stage}: {time.monotonic() - began:.1f} s", err=True)
+                echo(f"{stage}: {time.monotonic() - began:.1f} s", err=True)
             if done == total:
                 del stages[stage]  # a study comes to it again
 
@@ -80,20 +120,22 @@ def showing_progress() -> Iterator[Progress]:
     )
 
     columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-        TextColumn("{task.fields[status]}"),
+        TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(),
+        TimeRemainingColumn(), TextColumn("{task.fields[status]}", markup=False),
     )  # fmt: skip
     with Progress(*columns, console=Console(stderr=True)) as bar:
         tasks: dict[str, Any] = {}
 
         def bars(stage: str, done: int, total: int, status: str, line: str) -> None:
             if stage not in tasks:
-                tasks[stage] = bar.add_task(stage, total=total, status="")
+                tasks[stage] = bar.add_task(printable(stage), total=total, status="")
             bar.update(tasks[stage], completed=done, total=total)
             if status:
-                bar.update(tasks[stage], status=status)
+                bar.update(tasks[stage], status=printable(status))
             if line:
-                bar.console.print(f"{done}/{total}: {line}", highlight=False)
+                bar.console.print(
+                    f"{done}/{total}: {printable(line)}", highlight=False, markup=False, emoji=False
+                )
 
         yield bars
 
@@ -114,7 +156,7 @@ def print_results(folder: Path) -> None:
         _echo_wrapped(f"other heads, {text}")
     for line in facts(results):
         _echo_wrapped(line)
-    click.echo(f"everything else: {folder / 'report.html'}")
+    echo(f"everything else: {folder / 'report.html'}")
 
 
 def columns() -> int | None:
@@ -123,7 +165,7 @@ def columns() -> int | None:
 
 
 def _echo_wrapped(line: str) -> None:
-    width = columns()
+    width, line = columns(), printable(line)
     click.echo(line if width is None else click.wrap_text(line, width))
 
 
@@ -135,10 +177,10 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]], right: boo
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in header:
-        table.add_column(name, justify="right" if right else "left", no_wrap=right)
+        table.add_column(printable(name), justify="right" if right else "left", no_wrap=right)
     for row in rows:
-        table.add_row(*row)
-    console = Console(highlight=False, markup=False)
+        table.add_row(*map(printable, row))
+    console = Console(highlight=False, markup=False, emoji=False)
     if not console.is_terminal:
         console.width = 200  # a pipe has no width to fit
     console.print(table)

@@ -9,7 +9,7 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from .streams import on_cpu
+from .compiling import on_cpu
 
 
 def fits(layer: Any, batch: mx.array) -> bool:

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import depthwise, winograd
-from .streams import all_busy, divide, each, on_cpu, total
+from .compiling import on_cpu
+from .streams import all_busy, divide, each, total
 
 
 class Flatten(nn.Module):
@@ -89,7 +90,7 @@ class Pad(nn.Module):
 
 
 class ReLU6(nn.Module):
-    """min(max(x, 0), 6); that of mlx.nn is compiled, which takes a C++ compiler on the CPU."""
+    """min(max(x, 0), 6)."""
 
     def __call__(self, x: mx.array) -> mx.array:
         """(…) -> the same shape."""

@@ -1,5 +1,6 @@
 """What is done to any `mlx.nn` module: count, copy, remember, put into eval mode."""
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from copy import copy
@@ -26,6 +27,11 @@ def parameter_count(module: nn.Module) -> int:
     """How many numbers training changes."""
     arrays: Any = tree_flatten(module.trainable_parameters())
     return sum(array.size for _, array in arrays)
+
+
+def parameter_bytes(module: nn.Module) -> int:
+    """What its parameters and buffers take, made or not yet: MLX makes them when they are used."""
+    return sum(math.prod(array.shape) * array.itemsize for _, array in snapshot(module))
 
 
 def is_frozen(module: nn.Module) -> bool:

@@ -15,6 +15,7 @@ import importlib.util
 import itertools
 import os
 import platform
+import stat
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -251,19 +252,44 @@ def _use_shim(folder: Path, blas: _Blas) -> None:
     """Load the shim in ``folder``, built there if need be, point it at ``blas``, make it global.
 
     The file ends with the SHA-256 of what comes before, which ELF ignores: loading a damaged
-    library can kill the process.
+    library can kill the process, and a stranger's could do anything.
     """
     key = hashlib.sha256(_SHIM_SOURCE.encode()).hexdigest()[:16]
     path = folder / f"cblas-{platform.machine()}-{key}.so"
-    blob = path.read_bytes() if path.exists() else b""
-    if hashlib.sha256(blob[:-32]).digest() != blob[-32:]:
-        _build_shim(path)
-    shim = ctypes.CDLL(str(path))
-    for routine in (*_ROUTINES, "sgemv"):
-        target = getattr(blas.library, blas.names.format(f"cblas_{routine}"))
-        ctypes.c_void_p.in_dll(shim, f"fewshot_{routine}").value = _address(target)
-    _check(shim)
-    ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
+    with contextlib.ExitStack() as stack:
+        try:
+            checked = stack.enter_context(_trusted(path))
+        except OSError:
+            _build_shim(path)
+            checked = stack.enter_context(_trusted(path))
+        shim = ctypes.CDLL(checked)
+        for routine in (*_ROUTINES, "sgemv"):
+            target = getattr(blas.library, blas.names.format(f"cblas_{routine}"))
+            ctypes.c_void_p.in_dll(shim, f"fewshot_{routine}").value = _address(target)
+        _check(shim)
+        ctypes.CDLL(checked, mode=ctypes.RTLD_GLOBAL)
+
+
+@contextlib.contextmanager
+def _trusted(path: Path) -> Iterator[str]:
+    """A whole file of this user that no one else can write to, by a name that means it alone.
+
+    What is checked is what the loader gets, whatever is put in the file's place meanwhile. Raises
+    OSError for any other file.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        status = os.fstat(descriptor)
+        own = stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid()
+        if not own or status.st_mode & 0o022:
+            raise PermissionError(f"{path} is open to others")
+        with open(descriptor, "rb", closefd=False) as file:
+            blob = file.read()
+        if hashlib.sha256(blob[:-32]).digest() != blob[-32:]:
+            raise OSError(f"{path} is damaged")
+        yield f"/proc/self/fd/{descriptor}"
+    finally:
+        os.close(descriptor)
 
 
 def _build_shim(path: Path) -> None:
@@ -287,6 +313,7 @@ def _build_shim(path: Path) -> None:
             raise OSError(f"{compiler[0]} failed: {done.stderr.strip() or done.returncode}")
         blob = built.read_bytes()
         built.write_bytes(blob + hashlib.sha256(blob).digest())
+        built.chmod(0o700)
         built.replace(path)  # other processes may be at it too
 
 

@@ -8,14 +8,12 @@ from typing import Any
 import mlx.core as mx
 
 from . import runtime
+from .compiling import switch_off
 
 # Fewer images than this are not worth a core of their own.
 _FEWEST_IMAGES = 4
 
-
-def on_cpu() -> bool:
-    """Whether MLX works on the CPU by default."""
-    return bool(mx.default_device() == mx.Device(mx.cpu))
+switch_off()  # here, as nothing embeds without this module
 
 
 @functools.cache

@@ -12,7 +12,8 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from .streams import each, on_cpu, total
+from .compiling import on_cpu
+from .streams import each, total
 
 # With less, the transforms cost more than they save.
 _FEWEST_CHANNELS, _FEWEST_PIXELS = 16, 4  # along a side

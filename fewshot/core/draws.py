@@ -20,9 +20,21 @@ ROLES = ("support", "query", "both")
 Protocol = Literal["episodes", "leave-one-out"]  # which draws an evaluation is made of
 
 
+def require_vector(values: NDArray[Any], rule: str) -> NDArray[Any]:
+    """The same; DataError, with the way out, where they are a column or one-hot rows."""
+    if values.ndim != 2:
+        return values
+    said = f"{rule}, not {values.shape}"
+    if values.shape[1] == 1:
+        raise DataError(f"{said}: take their one column, labels[:, 0]")
+    if values.size and np.isin(values, (0, 1)).all() and (values.sum(axis=1) == 1).all():
+        raise DataError(f"{said}: these are one-hot, take labels.argmax(axis=1)")
+    raise DataError(said)
+
+
 def as_ints(values: Any) -> Ints:
     """As an int64 vector: class and image ids are never floats."""
-    array = np.asarray(values)
+    array = require_vector(np.asarray(values), "labels and indices must be a vector of integers")
     if array.ndim != 1 or (array.size and not np.issubdtype(array.dtype, np.integer)):
         raise DataError(f"indices must be a vector of integers, not {array.dtype} {array.shape}")
     return array.astype(np.int64)

@@ -83,15 +83,20 @@ def choose_from(value: str, valid: Iterable[str]) -> str:
     return f"{guess}valid: {', '.join(names)}"
 
 
+def text_of(error: BaseException) -> str:
+    """What an error says; one whose text cannot be made says that."""
+    try:
+        return str(error)
+    except BaseException:  # a stranger's error may even ask to exit
+        return "(its text cannot be made)"
+
+
 def one_line(error: BaseException, limit: int = 300) -> str:
     """An error as one printable line, with its type unless it was raised on purpose.
 
     An error whose own text cannot be made has a line all the same.
     """
-    try:
-        text = str(error)
-    except Exception:
-        text = "(its text cannot be made)"
     kind = "" if isinstance(error, FewshotError) else f"{type(error).__name__}: "
-    line = "".join(c if c.isprintable() else "?" for c in " ".join(f"{kind}{text}".split()))
+    text = f"{kind}{text_of(error)}"
+    line = "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
     return line if len(line) <= limit else f"{line[: limit - 1]}…"

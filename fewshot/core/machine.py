@@ -1,4 +1,4 @@
-"""What this machine gives a process: cores it may use, the folder of its user's caches."""
+"""What this machine gives a process: cores and memory it may use, its user's caches."""
 
 import contextlib
 import os
@@ -13,6 +13,14 @@ def cores(cpu_max: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
         quota, period = cpu_max.read_text().split()
         count = min(count, max(1, round(int(quota) / int(period))))
     return count
+
+
+def memory(limit: Path = Path("/sys/fs/cgroup/memory.max")) -> int:
+    """Bytes of memory that this process may use: the machine's, or its container's share."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    with contextlib.suppress(OSError, ValueError):
+        total = min(total, int(limit.read_text()))
+    return total
 
 
 def user_cache() -> Path:

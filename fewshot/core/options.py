@@ -33,9 +33,9 @@ class NoOptions:
     """Options of a component that has none."""
 
 
-def as_names(values: Iterable[str]) -> tuple[str, ...]:
-    """As a tuple."""
-    return tuple(values)
+def as_names(values: Iterable[Any]) -> tuple[str, ...]:
+    """As a tuple of text, as which a number or a path is a name too."""
+    return tuple(map(str, values))
 
 
 def option(

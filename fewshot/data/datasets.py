@@ -9,7 +9,7 @@ from attrs import field, frozen
 from numpy.typing import ArrayLike, NDArray
 
 from ..core.components import Component
-from ..core.draws import ROLES, Ints, Roles, as_ints
+from ..core.draws import ROLES, Ints, Roles, as_ints, require_vector
 from ..core.errors import DataError
 from ..core.interfaces import Dataset
 from ..core.options import as_names, option
@@ -70,10 +70,13 @@ def from_arrays(
     groups: ArrayLike | None = None,
     role: ArrayLike | None = None,
 ) -> ArrayDataset:
-    """A dataset of one's own arrays; labels and groups may be names or numbers of any size."""
+    """A dataset of one's own arrays; labels and groups may be names or numbers of any size.
+
+    Raises DataError for what an `ArrayDataset` refuses and a label that is not a number (NaN).
+    """
     classes, ids = np.unique(_names_or_ids(labels), return_inverse=True)
     return ArrayDataset(
-        images=images,
+        images=np.asarray(images),
         labels=ids,
         classes=[str(c) for c in classes],
         groups=None if groups is None else np.unique(_names_or_ids(groups), return_inverse=True)[1],
@@ -83,8 +86,12 @@ def from_arrays(
 
 def _names_or_ids(values: ArrayLike) -> NDArray[Any]:
     """As an array in which unlike values stay unlike: large ids never become floats."""
-    array = np.asarray(values)
-    return np.asarray(values, dtype=object) if array.dtype.kind == "f" else array
+    array = require_vector(np.asarray(values), "labels and groups must be vectors")
+    if array.dtype.kind != "f":
+        return array
+    if np.isnan(array).any():
+        raise DataError(f"label {np.flatnonzero(np.isnan(array))[0]} is NaN, which is no class")
+    return np.asarray(values, dtype=object)
 
 
 @frozen

@@ -4,6 +4,7 @@ import fcntl
 import hashlib
 import os
 import re
+import stat
 from collections.abc import Iterable
 from http import HTTPStatus
 from http.client import HTTPException, HTTPResponse
@@ -30,11 +31,13 @@ class Source:
     """A published file: its address, its name in the folder, its checksum as "sha256:…".
 
     Also "sha512:…" and, which tell a damaged file and not a forged one, "sha1:…" and "md5:…".
+    `size`: its bytes, by which a longer answer is refused before it fills the disk; 0: not known.
     """
 
     url: str
     file: str = field(validator=validators.matches_re(r"[A-Za-z0-9_][A-Za-z0-9_.-]*"))
     checksum: str = field(validator=validators.matches_re(r"(sha512|sha256|sha1|md5):[0-9a-f]+"))
+    size: int = field(default=0, validator=validators.ge(0))
 
 
 def data_folder(name: str) -> Path:
@@ -52,9 +55,9 @@ def data_folder(name: str) -> Path:
 def fetch(sources: Iterable[Source], folder: Path, progress: Fetching) -> None:
     """Bring every file that is not there yet; a download that broke off goes on where it was.
 
-    A file has its name once it is whole and its checksum is right; until then it is `NAME.part`.
-    Raises DataError for an address that does not answer or has other bytes, OutputError where the
-    folder cannot be written.
+    A file has its name once it is whole and its checksum is right; until then it is `NAME.part`,
+    which is never written through a link. Raises DataError for an address that does not answer, has
+    other bytes or more of them than it said, OutputError where the folder cannot be written.
     """
     for source in sources:
         target = folder / source.file
@@ -70,7 +73,7 @@ def fetch(sources: Iterable[Source], folder: Path, progress: Fetching) -> None:
 
 def _bring(source: Source, partial: Path, target: Path, progress: Fetching) -> None:
     """Fill the partial file, check it and give it its name."""
-    with partial.open("ab") as file:
+    with _opened(partial) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -92,6 +95,23 @@ def _bring(source: Source, partial: Path, target: Path, progress: Fetching) -> N
                 partial.unlink()
 
 
+def _opened(partial: Path) -> IO[bytes]:
+    """A file to append to, of this folder alone: what a link leads to is another's."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    refusal = OutputError(f"{partial} is a link or no file: remove it, then fetch again")
+    try:
+        file = os.fdopen(os.open(partial, flags, 0o666), "ab")
+    except OSError as error:
+        if partial.is_symlink() or (partial.exists() and not partial.is_file()):
+            raise refusal from error
+        raise
+    status = os.fstat(file.fileno())
+    if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+        file.close()
+        raise refusal
+    return file
+
+
 def _is_right(source: Source, path: Path) -> bool:
     algorithm, _, expected = source.checksum.partition(":")
     with path.open("rb") as file:
@@ -104,12 +124,15 @@ def _receive(source: Source, file: IO[bytes], progress: Fetching) -> bool:
     done, whole, trouble = start, False, "it broke off"
     try:
         with urlopen(Request(source.url, headers=_missing(start)), timeout=_PATIENCE) as answer:
-            done, total = _extent(answer)
+            done, total = _extent(answer, source, start)
             if done != start:  # all of it comes again
                 file.truncate(done)
             while block := answer.read(_BLOCK):
-                _write(file, block)
                 done += len(block)
+                if total and done > total:
+                    file.truncate(0)
+                    raise DataError(f"{source.url}: sends more than the {total} bytes it has")
+                _write(file, block)
                 progress(source.file, done, total)
             whole = total in (0, done)
     except HTTPError as error:
@@ -128,12 +151,24 @@ def _missing(start: int) -> dict[str, str]:
     return {"Range": f"bytes={start}-"} if start else {}
 
 
-def _extent(answer: HTTPResponse) -> tuple[int, int]:
-    """The first byte of an answer, and the bytes of the whole file, 0 where it does not say."""
-    part = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", answer.headers.get("Content-Range", ""))
-    if answer.status == HTTPStatus.PARTIAL_CONTENT and part:
-        return int(part[1]), int(part[2])
-    return 0, int(answer.headers.get("Content-Length", 0))
+def _extent(answer: HTTPResponse, source: Source, start: int) -> tuple[int, int]:
+    """The first byte of an answer, and the bytes of the whole file, 0 where nobody says.
+
+    Raises DataError for another part than was asked for and another size than was published.
+    """
+    first, total = 0, source.size
+    if answer.status == HTTPStatus.PARTIAL_CONTENT:
+        said = answer.headers.get("Content-Range", "")
+        part = re.fullmatch(r"bytes (\d{1,18})-\d{1,18}/(\d{1,18})", said)
+        if part is None or int(part[1]) != start:
+            raise DataError(f"{source.url}: asked from byte {start}, it answers {said[:80]!r}")
+        first, length = start, int(part[2])
+    else:
+        said = answer.headers.get("Content-Length", "")
+        length = int(said) if re.fullmatch(r"\d{1,18}", said) else 0
+    if total and length not in (0, total):
+        raise DataError(f"{source.url}: has {length} bytes, {total} were published")
+    return first, total or length
 
 
 def _write(file: IO[bytes], block: bytes) -> None:

@@ -8,7 +8,7 @@ from functools import cache
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
-from typing import IO, Any, NamedTuple, TypeVar
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 from attrs import field, frozen
@@ -19,7 +19,6 @@ from ..core.errors import DataError
 from ..core.machine import cores
 
 Shape = tuple[int, int, int]
-T = TypeVar("T")
 
 MAX_PIXELS = 50_000_000
 BACKGROUND = "white"
@@ -146,14 +145,6 @@ def decode_images(
             return [attempt(images[0])]
         with ThreadPoolExecutor(cores()) as pool:
             return list(pool.map(attempt, images))
-
-
-def listed(images: Any) -> list[Any]:
-    """One image or many, as a list."""
-    one = isinstance(images, str | Path | Image.Image | Picture)
-    if one or (isinstance(images, np.ndarray) and images.ndim < 4):
-        return [images]
-    return list(images)
 
 
 def read(path: Any, shape: Shape, reading: Reading = Reading()) -> Decoded:
@@ -341,12 +332,3 @@ def _eight_bit(image: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
     scaled = values.astype(np.float32) * (255 / (4095 if twelve else 65535))
     notes = ("of 16 bits that use 12 or fewer, read as 12",) if twelve and most else ()
     return Image.fromarray(np.rint(scaled).astype(np.uint8)), notes
-
-
-def or_raise(results: Sequence[T | DataError]) -> list[T]:
-    """All results, or one DataError for those that are none."""
-    errors = [each for each in results if isinstance(each, DataError)]
-    if errors:
-        more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-        raise DataError(f"{errors[0]}{more}")
-    return [each for each in results if not isinstance(each, DataError)]

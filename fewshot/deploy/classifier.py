@@ -9,6 +9,7 @@ from typing import Any
 from unicodedata import normalize
 
 import mlx.core as mx
+import mlx.nn as nn
 import numpy as np
 from attrs import asdict, evolve, field, frozen
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ from ..catalogue.loading import build_registry
 from ..catalogue.registry import Registry
 from ..compute.folding import folded
 from ..compute.modules import copied, evaluating
+from ..compute.threads import one_at_a_time
 from ..core.errors import (
     ConfigError,
     DataError,
@@ -27,7 +29,7 @@ from ..core.errors import (
 )
 from ..core.interfaces import Head, Metric
 from ..core.options import as_names
-from ..data.images import Picture, Reading, Shape, decode_images, listed, or_raise
+from ..data.images import Picture, Reading, Shape, decode_images
 from ..engine.calibration import (
     Calibration,
     Fitted,
@@ -41,8 +43,9 @@ from ..parts.heads.prototypes import lda
 from ..parts.metrics import euclidean
 from . import archive, document, recipe
 from .comparison import Compare, comparison
+from .given import by_name, listed, or_raise, require_alone
 from .recipe import Recipe
-from .support import Neighbour, Prediction, Support, no_support
+from .support import Prediction, Support, no_support, with_others
 
 _BATCH = 128
 
@@ -52,6 +55,7 @@ class Classifier:
     """A few-shot classifier: a network, and a support that grows and shrinks.
 
     A value: `enrol` and `remove` give another one. Made with `Classifier.load` or `Classifier.of`.
+    Any thread may use it; all but the main one wait for each other where it computes.
     `embedder` has a folded backbone and takes images of `shape` (h, w, c). `calibrations`: a run's,
     by K, or that of the classes as they are. `threshold`: the distance beyond which an image is
     unknown, where the calibrated one is not wanted. `text` (n, d): embeddings of the classes'
@@ -83,7 +87,7 @@ class Classifier:
     def of(
         cls,
         network: str | Mapping[str, Any] | Embedder,
-        images: Mapping[str, Any] | Sequence[str],
+        images: Mapping[Any, Any] | Sequence[str],
         head: Head | None = None,
         metric: Metric | None = None,
         registry: Registry | None = None,
@@ -102,15 +106,14 @@ class Classifier:
 
         Raises DataError for no class, a class without images and images that cannot be used.
         """
-        if not isinstance(images, Mapping):
-            images = dict.fromkeys(images, ())
+        images = by_name(images)
         if not images:
             raise DataError("a classifier needs at least one class")
         if isinstance(network, Embedder):
-            shapes = {np.shape(of_class)[1:] for of_class in images.values()}
-            if len(shapes) > 1:
-                raise DataError("images of different classes must have one size (h, w, c)")
-            (shape,), parts = shapes, (metric or euclidean(), head or lda())
+            shapes = {np.shape(image) for of_class in images.values() for image in listed(of_class)}
+            if len(shapes) != 1 or len(shape := shapes.pop()) != 3:
+                raise DataError("images of all classes must be arrays of one size (h, w, c)")
+            parts = (metric or euclidean(), head or lda())
             return _blank(network.for_any_classes(), *parts, shape).enrol(images)
         if head is not None or metric is not None:
             raise ConfigError(
@@ -123,6 +126,7 @@ class Classifier:
         return cls.blank([*below, layer], registry).enrol(images)
 
     @classmethod
+    @one_at_a_time
     def blank(
         cls,
         layers: Sequence[Mapping[str, Any]],
@@ -139,6 +143,7 @@ class Classifier:
         return _of_recipe(recipe.of_names(registry, plain, without_adapter), registry)
 
     @classmethod
+    @one_at_a_time
     def load(
         cls,
         path: str | Path,
@@ -222,22 +227,24 @@ class Classifier:
 
     # ------------------------------------------------------------------------ the support
 
-    def enrol(self, images: Mapping[str, Any]) -> "Classifier":
+    def enrol(self, images: Mapping[Any, Any]) -> "Classifier":
         """With more images of some classes, new or known: paths, Pillow images or arrays of each.
 
         An image that its class has already is passed over. Raises DataError for an image that
         cannot be used, a name that cannot be printed and, unless the head reads names, no image.
+        A name that is a number or a path is that as text.
         """
+        images = by_name(images)
         classes, support = list(self.classes), self.support
         added: list[tuple[int, Picture, str]] = []
-        for name, given in images.items():
+        for key, given in images.items():
+            name = normalize("NFC", str(key))
             of_class = or_raise(decode_images(listed(given), self.shape, self.reading))
             if not of_class and self.text is None:
                 raise DataError(
                     f"class '{name}' has no image, and the head reads no names: --head tip-adapter "
                     "does, of a backbone with text"
                 )
-            name = normalize("NFC", name)
             if not name.strip() or not name.isprintable():
                 raise DataError(f"a class needs a name that can be printed, not {name!r}")
             if name not in classes:
@@ -260,37 +267,27 @@ class Classifier:
         """With the support images of one of the same network, from row `start` on.
 
         An image that its class has already is passed over, as in `enrol`; classes without any
-        come along where names are read. Raises OutputError where
-        the networks are two.
+        come along where names are read. Raises OutputError where the networks are two.
         """
         if not document.same_network(self.recipe, other.recipe):
             raise OutputError("it has another network now: enrol again")
-        classes, more = list(self.classes), other.support
-        names = [self.classes[label] for label in self.support.labels]
-        there = {*zip(names, self.support.sha256, strict=True)}
-        fresh, labels = np.zeros(len(more), bool), np.zeros(len(more), np.int64)
-        for row in range(start, len(more)):
-            name = other.classes[more.labels[row]]
-            if name not in classes:
-                classes.append(name)
-            labels[row] = classes.index(name)
-            fresh[row] = (name, more.sha256[row]) not in there
-            there.add((name, more.sha256[row]))
+        mine, theirs = (self.classes, self.support), (other.classes, other.support)
+        classes, support = with_others(*mine, *theirs, start)
         if self.text is not None:
             classes += [name for name in other.classes if name not in classes]
-        if not fresh.any() and len(classes) == len(self.classes):
+        if len(support) == len(self.support) and len(classes) == len(self.classes):
             return self
-        return self._with(classes, self.support.joined(more.only(fresh, labels)))
+        return self._with(classes, support)
 
-    def remove(self, name: str) -> "Classifier":
+    def remove(self, name: object) -> "Classifier":
         """Without a class. Raises DataError where there is none of that name."""
         label = self._label(name)
         labels = self.support.labels
         rest = self.support.only(labels != label, labels - (labels > label))
-        classes = [other for other in self.classes if other != name]
+        classes = [other for other in self.classes if other != str(name)]
         return self._with(classes, rest)
 
-    def remove_image(self, name: str, sha256: str) -> "Classifier":
+    def remove_image(self, name: object, sha256: str) -> "Classifier":
         """Without one support image of a class; without its last one the class goes too.
 
         Raises DataError where the class has no such image.
@@ -315,16 +312,18 @@ class Classifier:
             text = rows[[known.index(name) for name in classes]]
         return evolve(self, classes=classes, support=support, calibrations=kept, text=text)
 
-    def _label(self, name: str) -> int:
-        if name not in self.classes:
-            raise DataError(f"no class '{name}': {choose_from(name, self.classes)}")
-        return self.classes.index(name)
+    def _label(self, name: object) -> int:
+        text = str(name)
+        if text not in self.classes:
+            raise DataError(f"no class '{text}': {choose_from(text, self.classes)}")
+        return self.classes.index(text)
 
     def counts(self) -> dict[str, int]:
         """How many support images every class has."""
         found = np.bincount(self.support.labels, minlength=len(self.classes))
         return dict(zip(self.classes, found.tolist(), strict=True))
 
+    @one_at_a_time
     def calibration(self) -> Calibration | None:
         """The calibration for as many images as the classes have; with `threshold`, where given.
 
@@ -336,6 +335,7 @@ class Classifier:
             return found
         return evolve(found, threshold=self.threshold)
 
+    @one_at_a_time
     def _calibrations_in_use(self) -> tuple[Calibration, ...]:
         return self.calibrations or self._of_enrolled
 
@@ -378,6 +378,7 @@ class Classifier:
             found = iter(self._predict(good, nearest))
             yield from (next(found) if isinstance(each, Picture) else each for each in read)
 
+    @one_at_a_time
     def scores(self, images: NDArray[np.uint8], together: bool = False) -> NDArray[np.float32]:
         """The head's scores (b, n_way) of images (b, h, w, c) uint8; higher is better.
 
@@ -396,6 +397,7 @@ class Classifier:
             answers.append(np.array(found))
         return np.concatenate(answers)
 
+    @one_at_a_time
     def _predict(self, images: list[Picture], nearest: int) -> list[Prediction]:
         if not images:
             return []
@@ -404,7 +406,7 @@ class Classifier:
         scores, logits, distances, to_each = self._compare(query, nearest > 0)
         best, least = scores.argmax(axis=1), distances.min(axis=1)
         order = np.argsort(to_each, axis=1, kind="stable")[:, :nearest]
-        calibration = self._calibration
+        of, calibration = self.support, self._calibration
         limit = self.threshold if calibration is None else calibration.threshold
         sure = None if calibration is None else softmax(logits / calibration.temperature, axis=1)
         return [
@@ -415,17 +417,15 @@ class Classifier:
                 score=float(scores[i, best[i]]),
                 confidence=None if sure is None else float(sure[i, best[i]]),
                 distance=float(least[i]),
-                nearest=tuple(self._neighbour(int(row), to_each[i, row]) for row in order[i]),
+                nearest=tuple(
+                    of.neighbour(self.classes, int(row), to_each[i, row]) for row in order[i]
+                ),
                 pixels=image.image,
             )
             for i, image in enumerate(images)
         ]
 
-    def _neighbour(self, row: int, distance: float) -> Neighbour:
-        label = self.classes[self.support.labels[row]]
-        name, sha256 = self.support.names[row], self.support.sha256[row]
-        return Neighbour(row, label, name, sha256, float(distance))
-
+    @one_at_a_time
     def ready(self) -> str:
         """Have the engine made ahead of the first image; why "auto" fell back to MLX, or "".
 
@@ -434,6 +434,7 @@ class Classifier:
         self.engine.of(self.embedder, self.shape)
         return self.engine.hint
 
+    @one_at_a_time
     def _embeddings(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Of images (b, h, w, c) of the network's size."""
         return self.engine.embeddings(self.embedder, self.shape, images)
@@ -460,6 +461,7 @@ class Classifier:
         mx.eval(to.state, to.points, to.labels)
         return to
 
+    @one_at_a_time
     def _require_classes(self) -> Fitted:
         if not self.classes:
             raise DataError("no class is enrolled yet: enrol some images first")
@@ -467,13 +469,8 @@ class Classifier:
 
     def require_alone(self, together: bool = False) -> None:
         """Raise ConfigError where the head looks at queries together and is not asked to."""
-        if self.head.queries == "together" and not together:
-            name = "" if self.recipe is None else f" '{self.recipe.head.name}'"
-            raise ConfigError(
-                f"the head{name} looks at all images of a task together and answers none alone: "
-                "ask them as one task (fewshot predict --together; in Python together=True), or "
-                "train with another --head"
-            )
+        if not together:
+            require_alone(self.head, "" if self.recipe is None else self.recipe.head.name)
 
 
 OF_NAMES = {"head": {"name": "tip-adapter"}}  # below other layers, where classes have no image
@@ -483,6 +480,10 @@ def _blank(embedder: Embedder, metric: Metric, head: Head, shape: Shape) -> Clas
     """Without any class."""
     centre = copied(embedder.centre)
     embedder = evolve(embedder, backbone=folded(embedder.backbone), centre=centre)
+    # Another thread than the one in which an array was begun cannot compute it.
+    mx.eval(
+        [p for p in (embedder.backbone, centre, metric.fn, head.module) if isinstance(p, nn.Module)]
+    )
     support = no_support(shape, embedder.backbone.embedding_dim)
     text = support.embeddings if head.names else None
     return Classifier(embedder, metric, head, support, shape, text=text)

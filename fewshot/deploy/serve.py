@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
@@ -15,7 +16,7 @@ from urllib.parse import urlsplit
 from attrs import Factory, define, evolve, field, frozen
 from PIL import Image
 
-from ..core.errors import ConfigError, DataError, FewshotError, OutputError
+from ..core.errors import ConfigError, DataError, FewshotError, OutputError, one_line
 from ..data.images import MAX_PIXELS, Picture, read
 from ..engine.inference import Name
 from .classifier import Classifier
@@ -35,6 +36,10 @@ if TYPE_CHECKING:
 LARGEST_BODY = 64 << 20
 _MOST_PARTS = 200
 
+# A browser opens six. What others leave half open takes a file descriptor each, for a while.
+_MOST_CONNECTIONS = 900
+_PATIENCE = 20  # seconds without a byte
+
 _TYPES = {"index.html": "text/html", "page.js": "text/javascript", "page.css": "text/css"}
 
 _HEADERS = {
@@ -42,6 +47,8 @@ _HEADERS = {
         "default-src 'self'; img-src 'self' blob: data:; frame-ancestors 'none'"
     ),
     "X-Content-Type-Options": "nosniff",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
 
@@ -224,7 +231,10 @@ def _enrol(desk: Desk, request: Request) -> Any:
 
 def _remove(desk: Desk, request: Request) -> Any:
     """JSON: the `name` of a class and, for one image only, its `sha256`; `state`: what is shown."""
-    asked = request.get_json()
+    try:
+        asked = request.get_json()
+    except RecursionError as error:
+        raise BadRequest("this JSON is too deep") from error
     if not isinstance(asked, dict) or not isinstance(asked.get("name"), str):
         raise BadRequest('removing wants JSON such as {"name": "cup"}')
     name, image, seen = asked["name"], asked.get("sha256"), asked.get("state")
@@ -262,10 +272,20 @@ class _Asked(Request):
 
 
 def _check_sender(request: Request) -> None:
-    """Only this machine's own pages: another site's, or a name bound to 127.0.0.1, is refused."""
-    host = urlsplit(f"//{request.headers.get('Host', '')}").hostname
-    if host not in ("localhost", "127.0.0.1"):
+    """Only this machine's own pages: another site's, or a name bound to 127.0.0.1, is refused.
+
+    Sec-Fetch-Site (W3C, "Fetch Metadata Request Headers") tells also requests without an Origin,
+    such as those of images, by which a page could probe what there is.
+    """
+    try:
+        host = urlsplit(f"//{request.headers.get('Host', '')}")
+        known = host.hostname in ("localhost", "127.0.0.1") and host.port != 0
+    except ValueError:  # of brackets that do not match, or a port that is none
+        known = False
+    if not known:
         raise Forbidden("this page answers to localhost only")
+    if request.headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin"):
+        raise Forbidden("a page of another site may not ask here")
     origin = request.headers.get("Origin")
     if origin is not None and origin != f"http://{request.headers['Host']}":
         raise Forbidden(f"a page of {origin} may not ask here")
@@ -283,6 +303,8 @@ def application(desk: Desk) -> WSGIApplication:
             return _failed(error.code or 500, error.description or error.name)
         except FewshotError as error:
             return _failed(400 if isinstance(error, DataError) else 500, str(error))
+        except Exception as error:  # such as a plugin's
+            return _failed(500, one_line(error))
         return found if isinstance(found, Response) else _json(200, found)
 
     @_Asked.application
@@ -302,19 +324,32 @@ def _failed(status: int, line: str) -> Response:
     return _json(status, {"error": line})
 
 
+def listening(desk: Desk, port: int) -> Any:
+    """A server of a classifier on 127.0.0.1: `run()` answers, `close()` ends it.
+
+    Port 0 takes a free one. Raises OutputError where the port is taken or is none. Connections that
+    are half open for long are closed, and shut no other out.
+    """
+    logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # a burst of frames is as usual
+    try:
+        return create_server(
+            application(desk), host="127.0.0.1", port=port, threads=4, ident="fewshot",
+            max_request_body_size=LARGEST_BODY, connection_limit=_MOST_CONNECTIONS,
+            channel_timeout=_PATIENCE, cleanup_interval=_PATIENCE // 4, asyncore_use_poll=True,
+        )  # fmt: skip
+    except OSError as error:
+        raise OutputError(f"port {port}: {error.strerror}; name another --port") from error
+    except (ValueError, OverflowError) as error:
+        raise OutputError(f"port {port}: there is none; name another --port") from error
+
+
 def serve(desk: Desk, port: int, ready: Callable[[str], object]) -> None:
     """Serve a classifier on 127.0.0.1 until Ctrl-C; `ready` gets the address.
 
-    Port 0 takes a free one. Raises OutputError where the port is taken.
+    Raises what `listening` does.
     """
     try:
-        try:
-            server = create_server(
-                application(desk), host="127.0.0.1", port=port, threads=4,
-                max_request_body_size=LARGEST_BODY, ident="fewshot",
-            )  # fmt: skip
-        except OSError as error:
-            raise OutputError(f"port {port}: {error.strerror}; name another --port") from error
+        server = listening(desk, port)
         ready(f"http://127.0.0.1:{server.effective_port}")
         try:
             server.run()

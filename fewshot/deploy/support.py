@@ -1,5 +1,6 @@
 """What a classifier knows and what it answers."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import attrs
@@ -36,6 +37,11 @@ class Support:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def neighbour(self, classes: Sequence[str], row: int, distance: float) -> "Neighbour":
+        """The image of a row, so far from one that was asked about."""
+        label = classes[self.labels[row]]
+        return Neighbour(row, label, self.names[row], self.sha256[row], float(distance))
 
     def only(self, rows: NDArray[np.bool_], labels: Ints) -> "Support":
         """Some of the rows (n,), with other labels (n,)."""
@@ -99,3 +105,21 @@ def no_support(shape: Shape, embedding_dim: int) -> Support:
     """Of no image."""
     embeddings = np.empty((0, embedding_dim), np.float32)
     return Support(np.empty((0, *shape), np.uint8), embeddings, np.empty(0, np.int64), (), ())
+
+
+def with_others(
+    classes: Sequence[str], support: Support, new_classes: Sequence[str], more: Support, start: int
+) -> tuple[list[str], Support]:
+    """Classes and support with the rows of another's from `start` on, but those that are there."""
+    joined = list(classes)
+    names = [classes[label] for label in support.labels]
+    there = {*zip(names, support.sha256, strict=True)}
+    fresh, labels = np.zeros(len(more), bool), np.zeros(len(more), np.int64)
+    for row in range(start, len(more)):
+        name = new_classes[more.labels[row]]
+        if name not in joined:
+            joined.append(name)
+        labels[row] = joined.index(name)
+        fresh[row] = (name, more.sha256[row]) not in there
+        there.add((name, more.sha256[row]))
+    return joined, support.joined(more.only(fresh, labels)) if fresh.any() else support

@@ -7,7 +7,8 @@ import numpy as np
 from attrs import define
 from numpy.typing import NDArray
 
-from ..compute.streams import all_cores, on_cpu
+from ..compute.compiling import on_cpu
+from ..compute.streams import all_cores
 from ..core.errors import ConfigError, choose_from
 from ..core.machine import cores
 from ..core.seeding import generator

@@ -13,8 +13,8 @@ from attrs import Factory, define, frozen
 from mlx.utils import tree_flatten, tree_unflatten
 from numpy.typing import NDArray
 
+from ..compute.compiling import on_cpu
 from ..compute.modules import snapshot
-from ..compute.streams import on_cpu
 from ..core.draws import Draw, Labelled
 from ..core.errors import TrainingError
 from ..core.interfaces import (
@@ -198,7 +198,7 @@ class Training:
         )
         self._state = [self.learned.state, self._optimizer.state, mx.random.state]
         self._update: Callable[..., tuple[mx.array, ...]] = self._learn
-        if not on_cpu():  # there it wants a C++ compiler and gains 5 %
+        if not on_cpu():
             self._update = mx.compile(self._learn, inputs=self._state, outputs=self._state)
 
     def _drawn(self, step: int) -> _Drawn:

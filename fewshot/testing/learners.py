@@ -9,6 +9,7 @@ import numpy as np
 from attrs import frozen
 from mlx.utils import tree_flatten
 
+from ..compute.compiling import compiling
 from ..core.draws import Episode, Labelled, Pairs, Triplets
 from ..core.interfaces import Batch, Learner, Miner
 from ..core.options import NoOptions
@@ -204,7 +205,8 @@ def traceable(learner: Learner) -> None:
 
     inputs = [step.learned.state, mx.random.state]
     try:
-        mx.compile(traced, inputs=inputs, outputs=inputs)(batch.images)  # traced, not computed
+        with compiling():  # traced, not computed
+            mx.compile(traced, inputs=inputs, outputs=inputs)(batch.images)
     except Exception as error:
         fail(f"traced, it raises {type(error).__name__}: {' '.join(str(error).split())}")
 

@@ -9,6 +9,7 @@ import numpy as np
 from hypothesis import strategies as st
 from mlx.utils import tree_flatten
 
+from ..compute.compiling import compiling
 from ..compute.modules import parameter_count
 from ..core.draws import Layout
 from ..core.interfaces import Law, Loss, Metric
@@ -135,7 +136,8 @@ def _one(loss: Loss) -> tuple[mx.array, ...]:
 def traced(loss: Loss, inputs: Inputs) -> None:
     """It can be compiled: no `if`, `.item()` or NumPy on a number; some values, of one shape."""
     try:
-        found = mx.compile(lambda *given: loss.fn(*given))(*map(mx.array, inputs)).shape
+        with compiling():
+            found = mx.compile(lambda *given: loss.fn(*given))(*map(mx.array, inputs)).shape
     except ValueError as error:
         fail(f"mx.compile(fn): {error}")
     if 0 in found:

@@ -6,6 +6,7 @@ from typing import Any, get_args
 import mlx.core as mx
 import numpy as np
 
+from ..compute.compiling import compiling
 from ..core.interfaces import Law, Miner
 from ..core.options import NoOptions
 from .batches import against_others, whole
@@ -71,7 +72,8 @@ def traced(miner: Miner, batch: Batch) -> None:
     """It can be compiled: no `if`, `.item()` or NumPy on a number, so that shapes never change."""
     assert miner.mask is not None
     try:
-        mx.compile(miner.mask)(*map(mx.array, against_others(*batch)))
+        with compiling():
+            mx.compile(miner.mask)(*map(mx.array, against_others(*batch)))
     except ValueError as error:
         fail(f"mx.compile(mask): {error}")
 

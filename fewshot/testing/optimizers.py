@@ -10,6 +10,7 @@ import numpy as np
 from attrs import frozen
 from mlx.utils import tree_flatten, tree_map, tree_unflatten
 
+from ..compute.compiling import compiling
 from ..core.interfaces import Optimizer
 from ..core.options import NoOptions
 from .laws import Kind, fail, law, laws_of
@@ -243,10 +244,11 @@ def traceable(tried: Tried) -> None:
     optimizer = tried.make(falling)
     optimizer.init(module.trainable_parameters())
     inputs = [module.state, optimizer.state, mx.random.state]
-    try:  # traced, not computed
-        mx.compile(lambda g: optimizer.update(module, g), inputs=inputs, outputs=inputs)(
-            noise(module, 0)
-        )
+    try:
+        with compiling():  # traced, not computed
+            mx.compile(lambda g: optimizer.update(module, g), inputs=inputs, outputs=inputs)(
+                noise(module, 0)
+            )
     except Exception as error:
         fail(f"traced, it raises {type(error).__name__}: {' '.join(str(error).split())}")
 

@@ -15,6 +15,7 @@ from strategies import REGISTRY
 from trainings import LAYOUTS, equal
 
 import fewshot as fs
+from fewshot.compute.compiling import compiling
 from fewshot.core.errors import OutputError
 from fewshot.core.interfaces import Learner
 from fewshot.engine import checkpoints as kept_states
@@ -115,7 +116,8 @@ def test_so_is_one_whose_steps_are_compiled(
 ) -> None:
     monkeypatch.setattr(training, "on_cpu", lambda: False)
     options = TrainingOptions(4, learning_rate=1e-2, validate_every=2)
-    holds_going_on("episode", learner, options, 2, True)
+    with compiling():
+        holds_going_on("episode", learner, options, 2, True)
 
 
 def test_a_state_of_other_parts_is_refused() -> None:

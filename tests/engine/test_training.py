@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import mlx.core as mx
@@ -31,6 +32,7 @@ from trainings import (
 )
 
 import fewshot as fs
+from fewshot.compute.compiling import compiling
 from fewshot.core.draws import Episode, Labelled, Pairs, Triplets
 from fewshot.core.interfaces import Loss, Miner, Sampler
 from fewshot.core.seeding import mlx_seed
@@ -544,9 +546,10 @@ def test_a_compiled_step_trains_as_the_plain_one(
         embedder = fs.Embedder(Tiny(), normalize="none")
         options = fs.TrainingOptions(steps=4, warmup=2)
         rate = learning_rate(options, lambda step: mx.cos(step / 2))
-        fs.fit(
-            embedder, data, sampler, loss, metric, options=options, miner=miner,
-            optimizer=optimizers.SGD(rate),
-        )  # fmt: skip
-        weights.append(np.array(embedder.backbone.layers.layers[1].weight))
+        with compiling() if compiled else nullcontext():
+            fs.fit(
+                embedder, data, sampler, loss, metric, options=options, miner=miner,
+                optimizer=optimizers.SGD(rate),
+            )  # fmt: skip
+            weights.append(np.array(embedder.backbone.layers.layers[1].weight))
     np.testing.assert_allclose(*weights, atol=1e-6)

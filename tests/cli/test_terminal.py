@@ -1,0 +1,109 @@
+"""What reaches a terminal: only what can be printed, in any encoding, or a line and a code."""
+
+import ast
+import io
+import re
+import sys
+from pathlib import Path
+
+import click
+import numpy as np
+import pytest
+from commands import error, here
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from fewshot import cli
+from fewshot.cli import main, terminal
+
+FOLDER = Path(cli.__file__).parent
+ANY = st.text(st.characters(exclude_categories=[]), max_size=40)  # surrogates and controls too
+
+
+@pytest.fixture(scope="module")
+def named_badly(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Images whose classes are named as a stranger would name them."""
+    folder = tmp_path_factory.mktemp("esc")
+    for name in ("\x1b[31mred", "\x1b]0;title\x07", "a\nfault: forged", "\u202eback", "c", "d"):
+        (folder / name).mkdir()
+        for i in range(6):
+            image = np.random.default_rng(i).integers(0, 256, (8, 8, 3), np.uint8)
+            Image.fromarray(image).save(folder / name / f"{i}.png")
+    return folder
+
+
+@given(ANY, ANY)
+def test_nothing_printed_steers_a_terminal(one: str, other: str) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        out = io.StringIO()
+        patch.setattr(sys, "stdout", out)
+        patch.setattr(sys, "stderr", out)
+        terminal.echo(one, other)
+        terminal.echo(f"Error: {one}", err=True)
+        terminal.print_table([one], [[other]])
+        with terminal.showing_progress() as progress:
+            progress(one, 1, 2, other, other)
+            progress(one, 2, 2, "", "")
+    text = out.getvalue()
+    assert all(c.isprintable() or c == "\n" for c in text)
+    text.encode()  # surrogates are no UTF-8
+    assert text.splitlines()[2].startswith("Error: ")  # a name makes no line of its own
+
+
+def test_commands_print_by_these_functions_only() -> None:
+    for path in FOLDER.glob("*.py"):
+        if path.name == "terminal.py":
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call):
+                assert ast.unparse(node.func) not in ("print", "click.echo", "click.secho"), path
+
+
+def test_names_of_folders_are_shown_and_steer_nothing(named_badly: Path) -> None:
+    seen = here("data", "check", named_badly, "--set", "dataset.size=16")
+    assert all(c.isprintable() or c == "\n" for c in seen.stdout + seen.stderr)
+    assert "\N{REPLACEMENT CHARACTER}[31mred" in seen.stdout
+    assert not re.search("^fault: forged", seen.stdout, re.MULTILINE)
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "shift_jis"])
+def test_a_terminal_that_is_not_utf_8_gets_replacements(
+    encoding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding, write_through=True))
+    monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(io.BytesIO(), encoding))
+    monkeypatch.setattr(sys, "argv", ["fewshot", "list", "loss"])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 0
+    terminal.print_table(["π ≤ – ✕"], [["東京 ü"]])
+    assert b"contrastive" in raw.getvalue()
+    assert b"?" in raw.getvalue()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full is Linux's")
+@pytest.mark.parametrize("arguments", [["list", "loss"], ["--help"], ["--version"]])
+def test_full_standard_output_is_a_line_and_an_exit_code(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    err = io.StringIO()
+    with Path("/dev/full").open("w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        monkeypatch.setattr(sys, "stderr", err)
+        monkeypatch.setattr(sys, "argv", ["fewshot", *arguments])
+        with pytest.raises(SystemExit) as end:
+            main()
+    assert end.value.code == 5
+    assert err.getvalue().splitlines()[-1] == (
+        "Error: standard output: cannot be written: No space left on device"
+    )
+
+
+def test_memory_that_is_not_there_is_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def command() -> None:
+        np.empty(1 << 50, np.uint8)
+
+    monkeypatch.setitem(cli.commands.commands, "wants-all", click.command()(command))
+    assert "out of memory: Unable to allocate" in error(1, "wants-all")
