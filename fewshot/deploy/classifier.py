@@ -417,9 +417,7 @@ class Classifier:
                 score=float(scores[i, best[i]]),
                 confidence=None if sure is None else float(sure[i, best[i]]),
                 distance=float(least[i]),
-                nearest=tuple(
-                    of.neighbour(self.classes, int(row), to_each[i, row]) for row in order[i]
-                ),
+                nearest=of.neighbours(self.classes, order[i], to_each[i]),
                 pixels=image.image,
             )
             for i, image in enumerate(images)

@@ -330,6 +330,8 @@ def listening(desk: Desk, port: int) -> Any:
     Port 0 takes a free one. Raises OutputError where the port is taken or is none. Connections that
     are half open for long are closed, and shut no other out.
     """
+    if not 0 <= port < 1 << 16:
+        raise OutputError(f"port {port}: there is none; name another --port")
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # a burst of frames is as usual
     try:
         return create_server(
@@ -339,8 +341,6 @@ def listening(desk: Desk, port: int) -> Any:
         )  # fmt: skip
     except OSError as error:
         raise OutputError(f"port {port}: {error.strerror}; name another --port") from error
-    except (ValueError, OverflowError) as error:
-        raise OutputError(f"port {port}: there is none; name another --port") from error
 
 
 def serve(desk: Desk, port: int, ready: Callable[[str], object]) -> None:

@@ -38,10 +38,20 @@ class Support:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def neighbour(self, classes: Sequence[str], row: int, distance: float) -> "Neighbour":
-        """The image of a row, so far from one that was asked about."""
-        label = classes[self.labels[row]]
-        return Neighbour(row, label, self.names[row], self.sha256[row], float(distance))
+    def neighbours(
+        self, classes: Sequence[str], rows: Ints, distances: NDArray[np.float32]
+    ) -> tuple["Neighbour", ...]:
+        """The images of some rows; `distances` of all rows from an image that was asked about."""
+        return tuple(
+            Neighbour(
+                int(row),
+                classes[self.labels[row]],
+                self.names[row],
+                self.sha256[row],
+                float(distances[row]),
+            )
+            for row in rows
+        )
 
     def only(self, rows: NDArray[np.bool_], labels: Ints) -> "Support":
         """Some of the rows (n,), with other labels (n,)."""

@@ -1,4 +1,4 @@
-"""What reaches a terminal: only what can be printed, in any encoding, or a line and a code."""
+"""What reaches a terminal: only what can be printed, in any encoding, else a line and a code."""
 
 import ast
 import io

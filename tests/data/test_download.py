@@ -2,12 +2,14 @@
 
 import fcntl
 import hashlib
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import attrs
 import numpy as np
 import pytest
 from hypothesis import given
@@ -41,15 +43,17 @@ class Handler(BaseHTTPRequestHandler):
         body = served[begin:]
         self.send_response(206 if begin else 200)
         if begin:
-            self.send_header("Content-Range", f"bytes {begin}-{len(served) - 1}/{len(served)}")
+            told = 10**15 if manner == "another part" else begin
+            self.send_header("Content-Range", f"bytes {told}-{len(served) - 1}/{len(served)}")
         if manner == "no length":
             self.send_header("Connection", "close")
         else:
-            self.send_header("Content-Length", str(len(body)))
+            length = "many" if manner == "no number" else str(len(body))
+            self.send_header("Content-Length", length)
         self.end_headers()
         breaks_at = self.server.breaks.pop(0) if self.server.breaks else len(body)
         self.wfile.write(body[:breaks_at])
-        self.close_connection = breaks_at < len(body) or manner == "no length"
+        self.close_connection = breaks_at < len(body) or manner.startswith("no ")
 
     def log_message(self, *_: object) -> None:
         pass
@@ -208,3 +212,53 @@ def test_the_data_folder_is_the_users_to_choose(monkeypatch: pytest.MonkeyPatch,
     assert data_folder("birds") == tmp_path / "fewshot" / "data" / "birds"
     monkeypatch.setenv("FEWSHOT_DATA", str(tmp_path / "big"))
     assert data_folder("birds") == tmp_path / "big" / "birds"
+
+
+@pytest.mark.parametrize("manner", ["", "no length"])
+def test_more_bytes_than_were_published_are_not_taken(manner: str, tmp_path: Path) -> None:
+    with serving(CONTENT, manner) as server:
+        source = attrs.evolve(server.source(), size=1000)
+        seen: list[int] = []
+        with pytest.raises(DataError, match="1000"):
+            fetch([source], tmp_path, lambda file, done, total: seen.append(done))
+    assert max(seen, default=0) <= 1000
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_size_that_is_right_changes_nothing(tmp_path: Path) -> None:
+    with serving(CONTENT, "no length") as server:
+        fetch([attrs.evolve(server.source(), size=len(CONTENT))], tmp_path, ignored)
+    assert (tmp_path / "file.zip").read_bytes() == CONTENT
+
+
+def test_another_part_than_was_asked_for_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file.zip.part").write_bytes(CONTENT[:500])
+    with (
+        serving(CONTENT, "another part") as server,
+        pytest.raises(DataError, match="byte 500"),
+    ):
+        fetch([server.source()], tmp_path, ignored)
+    assert (tmp_path / "file.zip.part").stat().st_size == 500  # not a petabyte of holes
+
+
+def test_a_length_that_is_no_number_is_none(tmp_path: Path) -> None:
+    with serving(CONTENT, "no number") as server:
+        fetch([server.source()], tmp_path, ignored)
+    assert (tmp_path / "file.zip").read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("kind", ["link", "hard link", "pipe", "dangling link"])
+def test_nothing_is_written_through_a_link(kind: str, tmp_path: Path) -> None:
+    precious, part = tmp_path / "precious", tmp_path / "data" / "file.zip.part"
+    part.parent.mkdir()
+    precious.write_bytes(b"mine")
+    if kind == "pipe":
+        os.mkfifo(part)
+    elif kind == "hard link":
+        part.hardlink_to(precious)
+    else:
+        part.symlink_to(precious if kind == "link" else tmp_path / "new")
+    with serving() as server, pytest.raises(OutputError, match="is a link or no file: remove it"):
+        fetch([server.source()], part.parent, ignored)
+    assert precious.read_bytes() == b"mine"
+    assert not (tmp_path / "new").exists()

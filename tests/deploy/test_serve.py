@@ -3,13 +3,17 @@
 import json
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from io import BytesIO
+from itertools import cycle
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import numpy as np
 import pytest
@@ -18,7 +22,8 @@ from werkzeug.test import Client, TestResponse
 
 import fewshot as fs
 from fewshot.catalogue.loading import build_registry
-from fewshot.deploy.serve import LARGEST_BODY, Desk, application
+from fewshot.core.errors import OutputError
+from fewshot.deploy.serve import LARGEST_BODY, Desk, application, listening
 
 HERE = {"base_url": "http://127.0.0.1:8100"}
 
@@ -132,7 +137,14 @@ def test_the_page_names_no_other_address(client: Client, file: str) -> None:
 # ------------------------------------------------------------------------- whom it refuses
 
 
-@pytest.mark.parametrize("host", ["evil.example", "192.168.0.7:8100", "localhost.evil.example", ""])
+@pytest.mark.parametrize(
+    "host",
+    [
+        "evil.example", "192.168.0.7:8100", "localhost.evil.example", "", "[::1", "[", "]", "@",
+        "a@b:c", "127.0.0.1:x", "localhost:99999", "127.0.0.1:-1", "localhost:0", "[localhost]",
+        "\xe4", "a b",
+    ],
+)  # fmt: skip
 def test_another_host_name_is_refused(client: Client, host: str) -> None:
     """A name of someone else's that points to 127.0.0.1 would let their page read ours."""
     assert client.get("/", headers={"Host": host}).status_code in (400, 403)
@@ -155,6 +167,51 @@ def test_another_sites_page_is_refused(client: Client, path: Path) -> None:
     assert ask(client, jpeg(pattern(6)), headers=own).status_code == 200
 
 
+@pytest.mark.parametrize("site", ["cross-site", "same-site", "nonsense"])
+def test_another_site_cannot_probe_by_images_and_scripts(client: Client, site: str) -> None:
+    """Such requests have no Origin: what tells them is Sec-Fetch-Site."""
+    (image,) = client.get("/api/classes", **HERE).get_json()["classes"][0]["images"]
+    address = f"/api/support/{image['sha256']}.png"
+    for path in ("/", "/page.js", "/api/classes", address, "/api/nothing"):
+        assert client.get(path, headers={"Sec-Fetch-Site": site}, **HERE).status_code == 403
+    for own in ("none", "same-origin"):
+        reply = client.get(address, headers={"Sec-Fetch-Site": own}, **HERE)
+        assert reply.status_code == 200
+        assert reply.headers["Cross-Origin-Resource-Policy"] == "same-origin"
+
+
+def test_half_open_connections_shut_no_other_out(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    desk = Desk(path)
+    server = listening(desk, 0)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    address = ("127.0.0.1", server.effective_port)
+    half_open = [socket.create_connection(address) for _ in range(200)]
+    try:
+        begun = [b"", b"GET / HT", b"POST /api/enrol HTTP/1.1\r\nContent-Length: 9\r\n"]
+        for each, sent in zip(half_open, cycle(begun), strict=False):
+            each.sendall(sent)
+        for _ in range(3):
+            with urlopen(f"http://127.0.0.1:{address[1]}/api/classes", timeout=10) as reply:
+                assert reply.status == 200
+    finally:
+        for each in half_open:
+            each.close()
+        server.close()
+        thread.join(10)
+        desk.close()
+    assert not caplog.records  # no warnings of queues and limits
+
+
+def test_a_port_that_is_none_is_named(path: Path) -> None:
+    desk = Desk(path)
+    with pytest.raises(OutputError, match="port 70000"):
+        listening(desk, 70000)
+    desk.close()
+
+
 def broken_form() -> dict[str, Any]:
     body = b'--x\r\nContent-Disposition: form-data; name="image"; filename="a.jpg"\r\n\r\nabc'
     return {"data": body, "content_type": "multipart/form-data; boundary=x"}
@@ -175,6 +232,9 @@ MALFORMED: dict[str, tuple[str, dict[str, Any], int]] = {
         "/api/enrol", {"data": {"name": "a\x07b", "image": (BytesIO(jpeg(pattern(6))), "a")}}, 400,
     ),
     "no JSON": ("/api/remove", {"data": b"{", "content_type": "application/json"}, 400),
+    "JSON too deep": (
+        "/api/remove", {"data": b"[" * 200_000, "content_type": "application/json"}, 400,
+    ),
     "JSON of another kind": ("/api/remove", {"json": ["red"]}, 400),
     "a class that is not there": ("/api/remove", {"json": {"name": "rad"}}, 400),
     "an image that is not there": ("/api/remove", {"json": {"name": "red", "sha256": "00"}}, 400),
