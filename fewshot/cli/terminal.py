@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..core.errors import OutputError
+
 if TYPE_CHECKING:
     from ..catalogue.loading import PluginStatus
     from ..catalogue.registry import Registry
@@ -29,9 +31,21 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
+@contextmanager
+def _printing() -> Iterator[None]:
+    """What cannot be written, such as to a full disk, is an error of ours."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputError(f"standard output: cannot be written: {error.strerror}") from error
+
+
 def echo(*lines: str, err: bool = False) -> None:
     """Print lines, nothing in them but what can be printed."""
-    click.echo("\n".join(printable(line.expandtabs()) for line in lines), err=err)
+    with _printing():
+        click.echo("\n".join(printable(line.expandtabs()) for line in lines), err=err)
 
 
 def replace_what_cannot_be_encoded() -> None:
@@ -54,8 +68,9 @@ def written(code: int) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if isinstance(error, BrokenPipeError):
             return 0
-        echo(f"Error: standard output: cannot be written: {error.strerror}", err=True)
-        return 5
+        if code == 0:  # else it has been told
+            echo(f"Error: standard output: cannot be written: {error.strerror}", err=True)
+        return code or OutputError.exit_code
     return code
 
 
@@ -166,7 +181,8 @@ def columns() -> int | None:
 
 def _echo_wrapped(line: str) -> None:
     width, line = columns(), printable(line)
-    click.echo(line if width is None else click.wrap_text(line, width))
+    with _printing():
+        click.echo(line if width is None else click.wrap_text(line, width))
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]], right: bool = False) -> None:
@@ -183,4 +199,5 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]], right: boo
     console = Console(highlight=False, markup=False, emoji=False)
     if not console.is_terminal:
         console.width = 200  # a pipe has no width to fit
-    console.print(table)
+    with _printing():
+        console.print(table)

@@ -84,7 +84,7 @@ def test_a_terminal_that_is_not_utf_8_gets_replacements(
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full is Linux's")
-@pytest.mark.parametrize("arguments", [["list", "loss"], ["--help"], ["--version"]])
+@pytest.mark.parametrize("arguments", [["list"], ["list", "loss"], ["--help"], ["--version"]])
 def test_full_standard_output_is_a_line_and_an_exit_code(
     arguments: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
