@@ -1,5 +1,6 @@
 """The doctor finds this machine well, and a wrong gradient wrong."""
 
+import re
 from typing import Any
 
 import mlx.core as mx
@@ -8,6 +9,7 @@ from click.testing import CliRunner
 
 from fewshot import cli
 from fewshot.compute import winograd
+from fewshot.compute.compiling import compiling
 from fewshot.engine import doctor
 
 
@@ -53,3 +55,14 @@ def test_the_command_measures_and_says_what_is_used():
         "training, images/s",
     ):
         assert word in result.output
+
+
+def test_it_says_that_nothing_is_compiled_or_fails(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(doctor, "checks", lambda: iter(()))
+    result = CliRunner().invoke(cli.commands, ["doctor", "--seconds", "0"])
+    assert result.exit_code == 0
+    assert re.search("compiled at run time +nothing", result.output)
+    with compiling():
+        result = CliRunner().invoke(cli.commands, ["doctor", "--seconds", "0"])
+    assert result.exit_code == 1
+    assert "mx.enable_compile()" in result.output
