@@ -208,19 +208,24 @@ def append_line(path: Path, value: Mapping[str, Any]) -> None:
 
     Several processes may append; what a crash cut short is left as a line of its own.
     """
-    text = json.dumps(value)
-    line = f"{text[:-1]}{', ' if value else ''}{_check(text.encode())}"
+    line = line_of(value)
     try:
         with path.open("a+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - 1))
             whole = file.read() in (b"", b"\n")
-            file.write(f"{'' if whole else chr(10)}{line}\n".encode())
+            file.write(f"{'' if whole else chr(10)}{line}".encode())
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
         raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def line_of(value: Mapping[str, Any]) -> str:
+    """A record as `append_line` writes it, with its check and the end of the line."""
+    text = json.dumps(value)
+    return f"{text[:-1]}{', ' if value else ''}{_check(text.encode())}\n"
 
 
 def read_lines(path: Path) -> list[Any]:
@@ -246,13 +251,8 @@ _CHECKED = len(_check(b""))
 
 
 def _record(line: bytes) -> dict[str, Any] | None:
-    if b'"sha256": "' not in line:  # of another writer
-        with suppress(ValueError, RecursionError):
-            record = json.loads(line)
-            return record if isinstance(record, dict) else None
-        return None
     text, check = line[:-_CHECKED].removesuffix(b", ") + b"}", line[-_CHECKED:]
     if check != _check(text).encode():
         return None
-    whole: dict[str, Any] = json.loads(text)
-    return whole
+    record: dict[str, Any] = json.loads(text)
+    return record

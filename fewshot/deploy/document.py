@@ -69,7 +69,9 @@ def read(path: Path, registry: Registry) -> tuple[Content, str]:
     """
     text, arrays, digest = archive.read(path)
     try:
-        return _content(parse_toml(text, "its document", OutputError), arrays, registry), digest
+        return _content(
+            parse_toml(text, "not a classifier file: its document", OutputError), arrays, registry
+        ), digest
     except UnknownComponentError as error:
         raise UnknownComponentError(f"{path}: {error}") from error
     except FewshotError as error:

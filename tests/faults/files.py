@@ -17,7 +17,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -45,7 +45,7 @@ from fewshot.experiments.folder import (
     run_weights,
     to_json,
 )
-from fewshot.experiments.manifest import read_manifest, write_manifest
+from fewshot.experiments.manifest import MANIFEST, read_manifest, write_manifest
 from fewshot.experiments.run import run
 from fewshot.experiments.search import recorded
 from fewshot.experiments.search_space import parameters
@@ -253,8 +253,8 @@ def _digest(value: Any) -> str:
 
 def tried(kind: Kind, how: str, count: int, seed: int = 0) -> Counter[str]:
     """Outcomes of `count` damaged or malformed files of a kind, which is left as it was."""
-    whole, place = kind.path.read_bytes(), kind.path.parent
-    beside = {path: path.read_bytes() for path in place.iterdir() if path.is_file()}
+    whole, manifest = kind.path.read_bytes(), kind.path.with_name(MANIFEST)
+    kept = {path: path.read_bytes() for path in (manifest, kind.path) if path.exists()}
     expected, found = kind.use(), Counter[str]()
     for i in range(count):
         rng = np.random.default_rng([seed, i])
@@ -262,19 +262,13 @@ def tried(kind: Kind, how: str, count: int, seed: int = 0) -> Counter[str]:
         if how == "malformed":
             assert kind.text is not None
             kind.path.write_bytes(malformed(rng, whole.decode(), kind.text))
-            try:
+            with suppress(FewshotError):  # what cannot be read has no hash that fits
                 kind.seal()
                 resealed = kind.ours
-            except FewshotError:
-                pass
         else:
             kind.path.write_bytes(damaged(rng, whole))
         found[outcome(kind, expected, kind.ours and not resealed)] += 1
-        kind.path.unlink(missing_ok=True)
-        for path in place.iterdir():
-            if path.is_file() and path not in beside:
-                path.unlink()
-        for path, content in beside.items():
+        for path, content in kept.items():
             path.write_bytes(content)
     return found
 
