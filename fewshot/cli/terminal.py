@@ -156,11 +156,13 @@ def showing_progress() -> Iterator[Progress]:
 
 
 def print_results(folder: Path) -> None:
-    """The table and the facts of a run folder."""
+    """The verdict, the table and the facts of a run folder."""
     from ..experiments.folder import read_results
     from ..reports.run_page import by_setting, caption, facts, gains, heads_by_setting, table
+    from ..reports.verdict import verdict
 
     results = read_results(folder)
+    _echo_wrapped(verdict(results))
     for rows in by_setting(results.k_shot):
         for header, cells in (table(rows), gains(rows)):
             if cells:

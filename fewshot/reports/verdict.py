@@ -1,0 +1,79 @@
+"""What a run came to, in sentences that need no table."""
+
+from collections.abc import Sequence
+
+from attrs import frozen
+
+from ..core.figures import KShotRow, RunResults, part_of
+
+
+@frozen
+class Mistake:
+    """How often queries of class `truth` were answered as `answer`, of `asked` of the class."""
+
+    truth: str
+    answer: str
+    times: int
+    asked: int
+
+
+def telling_row(rows: Sequence[KShotRow]) -> KShotRow:
+    """The row that stands for a run: of the first setting, and of K nearest 5."""
+    main = [row for row in rows if part_of(row) == part_of(rows[0])]
+    return min(main, key=lambda row: abs(row.k_shot - 5))
+
+
+def mistakes(row: KShotRow) -> list[Mistake]:
+    """Every class that was taken for another, the most frequent first."""
+    found = [
+        Mistake(truth, answer, times, sum(answered.values()))
+        for truth, answered in row.confusion.items()
+        for answer, times in answered.items()
+        if answer != truth and times
+    ]
+    return sorted(found, key=lambda wrong: (-wrong.times, -wrong.times / wrong.asked))
+
+
+def verdict(results: RunResults) -> str:
+    """What was shown and asked, how much was right, what guessing and raw pixels make of it."""
+    row = telling_row(results.k_shot)
+    if row.n_way == 1:
+        return (
+            "There is one class in the test, and with nothing to tell it from every answer is "
+            "right: these figures say nothing. Two test classes or more would."
+        )
+    together = ", asked together" if results.queries == "together" else ""
+    other = "images" if row.k_shot == 0 else "other images"
+    sentences = [
+        f"{_shown(row)}, it names {hundredths(row.accuracy)} of 100 {other}{together}; "
+        f"guessing would be {hundredths(1 / row.n_way)}, raw pixels {hundredths(row.floor)}."
+    ]
+    if row.ci95[0] <= 1 / row.n_way:
+        sentences.append("That is no better than guessing.")
+    elif row.ci95[0] <= row.floor:
+        sentences.append("That is no better than raw pixels.")
+    if worst := mistakes(row)[:1]:
+        sentences.append(f"Most often wrong: {worst[0].truth} taken for {worst[0].answer}.")
+    return " ".join(sentences)
+
+
+def hundredths(share: float) -> str:
+    """A share as a number out of 100, never one that would say all or none where it is not so."""
+    whole = round(100 * share)
+    if whole == 100 and share < 1:
+        return "over 99"
+    if whole == 0 and share > 0:
+        return "under 1"
+    return str(whole)
+
+
+def _shown(row: KShotRow) -> str:
+    asked = len(row.per_class)  # where fewer than are shown, training knew the others
+    some = f", {asked} of them" if asked < row.n_way else ""
+    classes = f"{row.n_way} classes{some} held out of training"
+    if row.k_shot == 0:
+        return f"Told the names of {classes}"
+    images = f"{row.k_shot} image{'s' if row.k_shot > 1 else ''}"
+    if row.protocol == "leave-one-out":
+        images += " or more"
+    return f"Shown {images} of each of {classes}"
