@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from ..compute.runtime import Runtime
     from ..core.progress import Progress
 
+_ADVISED = 3  # pieces of advice: the rest is in the report
+
 
 def printable(text: str) -> str:
     """One line, without what would steer a terminal: a replacement character in its place."""
@@ -157,7 +159,7 @@ def showing_progress() -> Iterator[Progress]:
 
 def print_results(folder: Path) -> None:
     """The verdict, the table and the facts of a run folder."""
-    from ..experiments.folder import read_results
+    from ..experiments.folder import advised, read_results
     from ..reports.run_page import by_setting, caption, facts, gains, heads_by_setting, table
     from ..reports.verdict import verdict
 
@@ -173,6 +175,10 @@ def print_results(folder: Path) -> None:
         _echo_wrapped(f"other heads, {text}")
     for line in facts(results):
         _echo_wrapped(line)
+    if found := advised(folder)[:_ADVISED]:
+        echo("what may help (docs/how-to/poor-accuracy.md):")
+        for each in found:
+            _echo_wrapped(f"- {each.topic.replace('-', ' ')}: {each.why}; {each.how}")
     echo(f"everything else: {folder / 'report.html'}")
 
 

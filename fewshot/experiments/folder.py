@@ -14,6 +14,7 @@ from ..core.errors import OutputError
 from ..core.figures import AdapterGain, KShotRow, RunResults
 from ..core.reading import read_toml
 from ..engine.weights import WEIGHTS, read_weights
+from ..reports.advice import Advice, advice
 from .config import RunConfig
 from .manifest import MANIFEST, hashes, read_manifest
 from .schema import Tree
@@ -62,6 +63,17 @@ def read_results(folder: Path) -> RunResults:
         raise OutputError(f"{unfinished(folder) or folder}; it has no results yet")
     files.require_sha256(path, hashes(manifest)[RESULTS])
     return from_json(RunResults, files.read_json(path), f"{path}: not the results of a run")
+
+
+def advised(folder: Path) -> list[Advice]:
+    """What to try after a run or an evaluation, by what its folder holds."""
+    manifest, records = read_manifest(folder), folder / METRICS
+    return advice(
+        read_results(folder),
+        files.read_lines(records) if records.is_file() else [],
+        manifest if "classes" in manifest else read_manifest(folder.parent),
+        run_config(folder),
+    )
 
 
 def run_config(folder: Path) -> Tree:

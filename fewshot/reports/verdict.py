@@ -49,9 +49,9 @@ def verdict(results: RunResults) -> str:
         f"guessing would be {hundredths(1 / row.n_way)}, raw pixels {hundredths(row.floor)}."
     ]
     if row.ci95[0] <= 1 / row.n_way:
-        sentences.append("That is no better than guessing.")
+        sentences.append("That may be no better than guessing.")
     elif row.ci95[0] <= row.floor:
-        sentences.append("That is no better than raw pixels.")
+        sentences.append("That may be no better than raw pixels.")
     if worst := mistakes(row)[:1]:
         sentences.append(f"Most often wrong: {worst[0].truth} taken for {worst[0].answer}.")
     return " ".join(sentences)

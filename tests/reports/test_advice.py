@@ -1,0 +1,82 @@
+"""Advice is of what a run's figures show, and the page says more of each."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from attrs import evolve
+from figures import results
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fewshot.core.figures import RunResults, TrainingSummary
+from fewshot.reports.advice import GOOD, advice
+from fewshot.reports.verdict import telling_row
+
+PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "poor-accuracy.md"
+ANCHORS = [
+    line[3:].lower().replace(" ", "-")
+    for line in PAGE.read_text().splitlines()
+    if line[:3] == "## "
+]
+
+trainings = st.builds(
+    TrainingSummary, st.just(300), st.sampled_from([50, 300]), st.sampled_from([None, 0.5]),
+    st.just(1.0), st.just(1.0), st.sampled_from(["steps", "patience"]),
+)  # fmt: skip
+
+
+def manifest(classes: int, size: int) -> dict[str, Any]:
+    names = {"train": [str(i) for i in range(classes)], "test": ["a", "b"], "val": []}
+    return {"classes": names, "data": {"shape": [size, size, 3]}}
+
+
+def config(head: str = "lda", augment: tuple[str, ...] = ()) -> dict[str, Any]:
+    return {"head": {"name": head}, "adapter": {"name": "none"}, "augment": [*augment]}
+
+
+def topics(*given: Any) -> list[str]:
+    return [each.topic for each in advice(*given)]
+
+
+@settings(max_examples=30)
+@given(results, trainings | st.none(), st.integers(2, 40), st.sampled_from([32, 84]))
+def test_advice_has_its_place_in_the_page(
+    found: RunResults, training: TrainingSummary | None, classes: int, size: int
+) -> None:
+    found = evolve(found, training=training)
+    for head in ("lda", "nearest-prototype"):
+        given_ = topics(found, [], manifest(classes, size), config(head))
+        assert {*given_} <= {*ANCHORS}
+        assert len({*given_}) == len(given_)
+        if telling_row(found.k_shot).accuracy >= GOOD:
+            assert not given_
+        else:
+            assert ("few-classes" in given_) == (classes < 20)
+            assert ("small-images" in given_) == (size < 64)
+
+
+@settings(max_examples=30)
+@given(results, trainings, st.floats(0.1, 2), st.floats(0.1, 2))
+def test_more_steps_are_advised_where_training_ended_at_its_best(
+    found: RunResults, training: TrainingSummary, before: float, last: float
+) -> None:
+    poor = tuple(evolve(row, accuracy=0.5) for row in found.k_shot)
+    found = evolve(found, training=training, k_shot=poor)
+    given_ = topics(found, [{"loss": before}, {"loss": last}], manifest(30, 84), config())
+    if training.stopped != "steps":
+        best = False
+    elif training.best_score is None:
+        best = last < 0.98 * before
+    else:
+        best = training.best_step == training.steps
+    assert ("more-steps" in given_) == best
+
+
+@settings(max_examples=20)
+@given(results)
+def test_one_test_class_is_all_that_is_said(found: RunResults) -> None:
+    alone = manifest(30, 84)
+    alone["classes"]["test"] = ["a"]
+    (only,) = advice(found, [], alone, config())
+    assert re.search("only test class", only.why)
