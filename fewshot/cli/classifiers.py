@@ -30,11 +30,15 @@ if TYPE_CHECKING:
     from ..core.progress import Progress
     from ..data.images import Picture
     from ..deploy.classifier import Classifier
+    from ..deploy.labelled import Tally
     from ..deploy.support import Prediction
     from ..engine.inference import Name
 
 _BATCH = 128  # images read before the next progress is shown
 _COLUMNS = 80  # where nobody watches
+_LABEL = 38  # of these for a label, at the most
+_NAME = 12  # and for the end of a file's name, at the least
+_CONFUSIONS = 10  # the most frequent are told
 
 
 @click.command()
@@ -280,6 +284,9 @@ def _print_classifier(classifier: Classifier, path: Path) -> None:
 @click.option("--together", is_flag=True, help="All images are one task, asked at once.")
 @click.option("--json", "as_json", is_flag=True, help="A line of JSON for each image.")
 @click.option("--save-html", type=click.Path(path_type=Path), help="A page with pictures.")
+@click.option(
+    "--labelled", is_flag=True, help="Folders are named for the classes: count the right."
+)
 def predict(
     file: Path,
     images: tuple[str, ...],
@@ -290,11 +297,13 @@ def predict(
     together: bool,
     as_json: bool,
     save_html: Path | None,
+    labelled: bool,
 ) -> None:
     """The class of images, or "unknown": files, all images in folders, or names from stdin (-).
 
     Images that cannot be used are told in their place, the rest is answered, and the exit code
-    is 4.
+    is 4. With --labelled the folder that an image lies in says what it is: wrong answers are
+    marked, and how many are right is told at the end, class by class; they change no exit code.
     """
     from attrs import evolve
 
@@ -303,6 +312,7 @@ def predict(
 
     classifier = _with_limit(_load(file), max_pixels)
     from ..deploy.gallery import gallery
+    from ..deploy.labelled import is_right, tally, truth_of
 
     if threshold is not None:
         classifier = evolve(classifier, threshold=threshold)
@@ -317,24 +327,31 @@ def predict(
     names, asked = tee(listed)
     answers = classifier.stream(asked, nearest, together)
     bad = done = 0
+    told: list[tuple[str, str | None]] = []
     with ExitStack() as stack:
         progress = stack.enter_context(_progress(0 if sys.stdout.isatty() else total))
         add: Any = None
         if save_html is not None:
             add = stack.enter_context(gallery(save_html, classifier, f"{file.name}: answers"))
         if not as_json:
-            width = len("unknown ()") + max(map(len, classifier.classes))
-            echo(f"{'label':{width}} {'sure':>5} {'score':>9} {'distance':>9}  image")
+            width = min(_LABEL, len("unknown, nearest ") + max(map(len, classifier.classes)))
+            sure = classifier.calibration() is not None
+            echo(_columns("", "label", "sure", "distance", width, sure, labelled) + "image")
         for done, (name, answer) in enumerate(zip(names, answers, strict=False), start=1):
             bad += isinstance(answer, DataError)
             if not total:
                 refuse_input(save_html, [name])
+            truth, wrong = truth_of(name) if labelled else None, False
+            if truth is not None and not isinstance(answer, DataError):
+                told.append((truth, answer.label))
+                wrong = not is_right(truth, answer, classifier.classes)
             if as_json:
-                echo(_json(name, answer))
+                echo(_json(name, answer, truth, wrong))
             elif isinstance(answer, DataError):
                 echo(str(answer), err=True)
             else:
-                echo(_line(name, answer, width, columns() or _COLUMNS))
+                start = _figures(answer, wrong, width, sure, labelled)
+                echo(_line(start, name, answer, columns()))
             if add is not None:
                 add(printable(name), answer)
             progress("predicting", done, total, "", "")
@@ -342,6 +359,8 @@ def predict(
     bad, done = bad + len(unreadable), done + len(unreadable)
     if not done:
         raise DataError(f"no image in {', '.join(images)}")
+    if told:
+        _print_tally(tally(told, classifier.classes), as_json)
     if bad:
         raise DataError(
             f"{bad} of {done} {_what(unreadable)} could not be used; the rest is answered"
@@ -363,32 +382,73 @@ def _named(argument: str, unreadable: list[str]) -> Iterator[str]:
     return iter([argument])
 
 
-def _line(name: str, answer: Prediction, width: int, most: int) -> str:
+def _columns(
+    mark: str, label: str, sure: str, distance: str, width: int, calibrated: bool, labelled: bool
+) -> str:
+    """What stands before an image's path; a column that says nothing is left out."""
+    first = f"{mark:5} " if labelled else ""
+    return f"{first}{label:{width}} {f'{sure:>5} ' if calibrated else ''}{distance:>8}  "
+
+
+def _figures(answer: Prediction, wrong: bool, width: int, calibrated: bool, labelled: bool) -> str:
+    """An answer's columns. How sure it is speaks of a class that was named, not of "unknown"."""
+    label = answer.label or f"unknown, nearest {answer.best}"
+    label = label if len(label) <= width else f"{label[: width - 1]}…"
+    sure = ""
+    if answer.label is not None and answer.confidence is not None:
+        sure = f"{answer.confidence:.0%}"
+    mark, distance = "wrong" * wrong, f"{answer.distance:.3g}"
+    return _columns(mark, label, sure, distance, width, calibrated, labelled)
+
+
+def _line(line: str, name: str, answer: Prediction, most: int | None) -> str:
     """An answer, with as much of its image's path as `most` columns hold, then of the nearest.
 
-    The name of the file itself is always whole.
+    Where nobody watches (None), the name of the file itself is always whole.
     """
-    label = answer.label or f"unknown ({answer.best})"
-    sure = "" if answer.confidence is None else f"{answer.confidence:.0%}"
-    line = f"{label:{width}} {sure:>5} {answer.score:9.3g} {answer.distance:9.3g}  "
-    room = max(most - len(line), len(Path(name).name) + 1)
+    room = _COLUMNS - len(line) if most is None else most - len(line)
+    room = max(room, len(Path(name).name) + 1 if most is None else _NAME)
     line += name if len(name) <= room else f"…{name[1 - room :]}"
     near = [f"{each.label}/{each.name} {each.distance:.3g}" for each in answer.nearest]
     while near:
         whole = f"{line}  ({', '.join(near)})"
-        if len(whole) <= most:
+        if len(whole) <= (most or _COLUMNS):
             return whole
         near.pop()
     return line
 
 
-def _json(name: str, answer: Prediction | DataError) -> str:
-
+def _json(name: str, answer: Prediction | DataError, truth: str | None, wrong: bool) -> str:
     from ..core.errors import DataError
 
     if isinstance(answer, DataError):
         return json.dumps({"image": name, "error": str(answer)})
-    return json.dumps(answer.facts())
+    beside = {} if truth is None else {"truth": truth, "right": not wrong}
+    return json.dumps(answer.facts() | beside)
+
+
+def _print_tally(found: Tally, as_json: bool) -> None:
+    """How many are right, class by class, and what was taken for what."""
+    if as_json:
+        echo(json.dumps({"labelled": found.facts()}))
+        return
+    rows = [
+        [
+            name if name not in found.not_enrolled else f"{name} (not enrolled)",
+            f"{each.right} of {each.asked}",
+            str(each.unknown or ""),
+        ]
+        for name, each in found.per_class.items()
+    ]
+    print_table(["class", "right", "unknown"], rows)
+    for truth, label, times in found.confusions[:_CONFUSIONS]:
+        echo(f"{truth} taken for {label}: {times}")
+    if len(found.confusions) > _CONFUSIONS:
+        echo(f"and {len(found.confusions) - _CONFUSIONS} pairs more")
+    echo(f"{found.right} of {found.asked} right, {found.unknown} unknown")
+    if found.not_enrolled:
+        names = ", ".join(found.not_enrolled)
+        echo(f"not enrolled, so that unknown is right: {names}", err=True)
 
 
 def _progress(total: int) -> AbstractContextManager[Progress]:

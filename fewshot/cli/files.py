@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from .terminal import print_table
+from .terminal import echo, print_table
 
 Found = Iterator[tuple[Path, "str | None"]]
 
@@ -57,11 +57,11 @@ def _tell(found: Iterable[tuple[Path, str | None]], what: str) -> None:
     for _, fault in found:
         faults.append(fault)
         if fault is not None:
-            click.echo(fault)
+            echo(fault)
     bad = sum(fault is not None for fault in faults)
     if bad:
         raise OutputError(f"{what}: {bad} of {len(faults)} files are not whole")
-    click.echo(f"{what}: {len(faults)} files, all whole")
+    echo(f"{what}: {len(faults)} files, all whole")
 
 
 @click.group(invoke_without_command=True)
@@ -90,7 +90,7 @@ def show() -> None:
     if table:
         print_table(["images of", "", "size", "images", "MB", "days old"], table)
     total = sum(each.bytes for each in rows)
-    click.echo(f"{place() or 'not kept'}: {total / 1e6:.1f} MB in {len(rows)} folders")
+    echo(f"{place() or 'not kept'}: {total / 1e6:.1f} MB in {len(rows)} folders")
 
 
 @cache.command("verify")
@@ -114,8 +114,8 @@ def prune(every: bool) -> None:
     with _naming():
         for folder, removed in prune_folders(every):
             freed += folder.bytes if removed else 0
-            click.echo(f"{'removed' if removed else 'in use, stays'}: {folder.of or folder.path}")
-    click.echo(f"{freed / 1e6:.1f} MB are free again")
+            echo(f"{'removed' if removed else 'in use, stays'}: {folder.of or folder.path}")
+    echo(f"{freed / 1e6:.1f} MB are free again")
 
 
 @contextmanager

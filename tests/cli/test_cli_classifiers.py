@@ -441,19 +441,19 @@ def test_an_answer_is_a_line_that_fits_whoever_reads_it(
 
     whole = shown(10_000)
     assert all(line.count(", ") == 2 and str(mine) in line for line in whole)
-    assert shown(None) == shown(80)
+    for line, full in zip(shown(None), whole, strict=True):  # where nobody watches
+        assert Path(full.partition("  (")[0]).name in line
     for width in (20, 60, 80, max(map(len, whole)) - 1, 500):
         for line, full in zip(shown(width), whole, strict=True):
             figures, path = full.partition("  (")[0].split(str(mine))
-            figures, name = figures.rstrip("/"), Path(path).name
+            path = f"{mine}{path}"
             assert line.startswith(figures)
-            assert name in line
-            assert len(line) <= max(width, len(f"{figures}…{name}"))
+            assert len(line) <= max(width, len(figures) + 12)
             assert line == full or len(full) > width
             if str(mine) not in line:  # as much of the path as fits, and nothing nearest
                 assert line.startswith(f"{figures}…")
-                assert full.partition("  (")[0].endswith(line.removeprefix(f"{figures}…"))
-                assert len(line) == max(width, len(f"{figures}…{name}"))
+                assert path.endswith(line.removeprefix(f"{figures}…"))
+                assert len(line) == max(width, len(figures) + 12)
 
 
 def test_the_page_shows_every_image_and_needs_no_other_file(file: Path, mine: Path, tmp_path: Path):
@@ -526,3 +526,35 @@ def test_the_limit_of_pixels_is_an_option_wherever_images_are_read(
     out = tmp_path / "new.fewshot"
     assert "max_pixels 479" in here("enrol", trained, folder, "-o", out, "--max-pixels", 479).stderr
     done("enrol", trained, folder, "-o", out, "--max-pixels", 480)
+def test_folders_named_for_classes_are_the_truth(file: Path, mine: Path, tmp_path: Path):
+    asked = tmp_path / "asked"
+    shutil.copytree(mine, asked)
+    shutil.copytree(mine / "cup", asked / "moth")  # not enrolled, and sure to be taken for a cup
+    plain = lines(done("predict", file, asked, "--json").stdout)
+    *answers, last = lines(done("predict", file, asked, "--json", "--labelled").stdout)
+    assert [{k: v for k, v in each.items() if k not in ("truth", "right")} for each in answers] == (
+        plain
+    )
+    assert [each["truth"] for each in answers] == [Path(e["image"]).parent.name for e in answers]
+    assert last["labelled"]["asked"] == len(answers)
+    right = sum(each["right"] for each in answers)
+    assert last["labelled"]["right"] == right
+    for each in answers:
+        assert each["right"] == (
+            each["label"] == (None if each["truth"] == "moth" else each["truth"])
+        )
+    table = done("predict", file, asked, "--labelled")
+    assert f"{right} of {len(answers)} right, " in table.stdout.splitlines()[-1]
+    assert table.stdout.count("\nwrong ") == len(answers) - right
+    assert "moth (not enrolled)" in table.stdout
+
+
+def test_nothing_is_said_to_be_sure_of_an_unknown(file: Path, tmp_path: Path):
+    new = write_folder(tmp_path / "new", {"moth": 2}, seed=1)
+    answers = lines(done("predict", file, new, "--json", "--threshold", -1).stdout)
+    shown = done("predict", file, new, "--threshold", -1).stdout.splitlines()[1:]
+    unknown = [line for line, each in zip(shown, answers, strict=True) if each["label"] is None]
+    assert unknown
+    for line in unknown:
+        assert line.startswith("unknown, nearest ")
+        assert "%" not in line
