@@ -39,7 +39,11 @@ def by_setting(rows: Sequence[Row]) -> list[list[Row]]:
 def caption(rows: Sequence[KShotRow | StudyFigures]) -> str:
     """What the rows of one setting stand on."""
     row = max(rows, key=lambda row: row.episodes)
-    groups = {"none": "no groups known", "mixed": "groups mixed", "separate": "groups separate"}
+    groups = {
+        "none": "each image taken as its own (no groups of near copies known)",
+        "mixed": "groups mixed",
+        "separate": "groups separate",
+    }
     if row.protocol == "leave-one-out":
         asked = sum(sum(answered.values()) for answered in row.confusion.values())
         return (
@@ -153,7 +157,8 @@ def facts(results: RunResults) -> list[str]:
             else ""
         )
         lines.append(
-            f"same or different, {v.pairs} pairs of unseen classes: ROC AUC {v.auc:.3f}, "
+            f"same or different, {v.pairs} pairs of unseen classes: ROC AUC {v.auc:.3f} "
+            "(1: all told apart, 0.5: by chance), "
             f"{percent(v.accuracy)} right at the threshold {v.threshold:.3f} chosen on "
             f"other classes{at_margin}"
         )
@@ -161,12 +166,13 @@ def facts(results: RunResults) -> list[str]:
         row = min(results.unknown, key=lambda row: abs(row.k_shot - 5))
         test = row.test
         lines.append(
-            f"known or unknown class, K = {row.k_shot}, {test.n_way}-way: "
-            f"AUROC {test.auroc:.3f}, {percent(test.false_accepts_at_95_recall)} of the "
-            f"unknown accepted at 95 % recall; at the threshold {row.threshold:.3g} chosen on "
-            f"other classes {percent(test.recall)} recall, {percent(test.false_accepts)} "
-            f"accepted; ECE {percent(test.ece)} ({percent(test.ece_uncalibrated)} "
-            "uncalibrated)"
+            f"known or unknown class, K = {row.k_shot}, {test.n_way}-way: at the threshold "
+            f"{row.threshold:.3g}, chosen on other classes, {percent(test.recall)} of the images "
+            f"of known classes pass and, in error, {percent(test.false_accepts)} of unknown ones; "
+            f"where 95 % of the known pass, {percent(test.false_accepts_at_95_recall)} of the "
+            f"unknown do; AUROC {test.auroc:.3f} (1: all told apart, 0.5: by chance); how sure it "
+            f"says it is differs from how often it is right by {percent(test.ece)} (ECE; "
+            f"{percent(test.ece_uncalibrated)} before calibration)"
         )
     if results.training is not None:
         t = results.training

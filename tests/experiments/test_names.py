@@ -58,7 +58,7 @@ def test_a_run_has_a_row_without_images_that_asks_every_image_once(
     folder = run(config(registry), registry, tmp_path / "run")
     zero, one = read_results(folder).k_shot
     assert (zero.k_shot, zero.queries, len(zero.per_episode)) == (0, 24, 24)
-    assert "2 episodes for each K, no groups known; K = 0" in caption([zero, one])
+    assert "2 episodes for each K, each image taken as its own" in caption([zero, one])
     assert zero.accuracy == pytest.approx(np.mean(zero.per_episode)) == 1
     assert zero.ci95[1] == 1 > zero.ci95[0]
     assert zero.floor == 1 / 4  # a name says nothing of pixels
