@@ -81,7 +81,7 @@ def fewshot_presets() -> list[Preset]:
         Preset(
             "asl-best",
             {**_BEST, **_SOFTMAX, "sampler": {"name": "proxies"}},
-            "the recommended recipe: a softmax over learned proxies, strong transforms, lda",
+            "for photos of ASL signs: a softmax over learned proxies, strong transforms, lda",
         ),
         Preset(
             "asl-prototypical",
