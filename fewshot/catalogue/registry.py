@@ -71,6 +71,10 @@ class Inner:
     entry: Registered = field(eq=False, repr=False)
 
 
+# What a newcomer asks for by a name that is not built in.
+_MORE = {"backbone": "networks with weights", "preset": "'photos', for photos without training"}
+
+
 @define
 class Registry:
     """What is there to choose from.
@@ -113,6 +117,8 @@ class Registry:
         provider = name.rpartition("/")[0]
         if provider and not any(e.provider == provider for k in KINDS for e in self.all(k)):
             message += f"; no plugin '{provider}' is loaded"
+        if kind in _MORE and not any(entry.provider == "pretrained" for entry in self.all(kind)):
+            message += f"; {_MORE[kind]}: pip install -e plugins/fewshot-pretrained"
         if self.failed:
             message += f"; failed to load: {', '.join(self.failed)} (see `fewshot plugins`)"
         raise UnknownComponentError(message)

@@ -15,6 +15,18 @@ from ..core.errors import FewshotError, PluginError, one_line, text_of
 from . import authors, catalogue, classifiers, data, doctor, files, runs, searches, serving, studies
 from .terminal import echo, replace_what_cannot_be_encoded, written
 
+# Flags that other tools have, by the setting that is meant.
+_SETTINGS = {
+    "--lr": "training.learning_rate",
+    "--learning-rate": "training.learning_rate",
+    "--epochs": "training.steps",
+    "--size": "dataset.size",
+    "--image-size": "dataset.size",
+    "--patience": "training.patience",
+    "--n-query": "evaluation.n_query",
+    "--episodes": "evaluation.episodes",
+}
+
 
 def main() -> None:
     """The command `fewshot`: errors end in one line and their exit code, never a traceback."""
@@ -25,6 +37,11 @@ def main() -> None:
         code = commands.main(standalone_mode=False)
     except FewshotError as error:
         echo(f"Error: {error}", err=True)
+        code = error.exit_code
+    except click.NoSuchOption as error:
+        setting = _SETTINGS.get(error.option_name)
+        way_out = f" That is --set {setting}=…" if setting else ""
+        click.echo(f"Error: {error.format_message()}{way_out}", err=True)
         code = error.exit_code
     except click.ClickException as error:
         echo(f"Error: {error.format_message()}", err=True)

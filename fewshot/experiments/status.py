@@ -9,6 +9,7 @@ from ..core import files
 from ..core.errors import OutputError
 from ..core.locks import owner
 from ..core.reading import read_toml
+from ..engine.weights import WEIGHTS
 from .manifest import MANIFEST, read_manifest
 
 LOCK = ".lock"  # held by whoever trains or evaluates, as long as it does
@@ -75,8 +76,11 @@ def unfinished(folder: Path) -> str | None:
     status = run_status(folder)
     if status.finished:
         return None
-    way = "" if status.owner else f": `fewshot resume {folder}` goes on"
-    return f"{folder}: {status}{way}"
+    if status.owner:
+        return f"{folder}: {status}"
+    there = (folder / WEIGHTS).is_file()
+    best = f", `fewshot eval {folder}` examines its best weights so far" if there else ""
+    return f"{folder}: {status}: `fewshot resume {folder}` goes on{best}"
 
 
 def run_folder(out: Path | None) -> Path:

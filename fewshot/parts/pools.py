@@ -69,8 +69,13 @@ def families(
     return kept
 
 
-def require_images(pools: dict[int, Ints], groups: Ints | None, count: int, why: str) -> None:
-    """Raise DataError where a class has fewer than `count` images (or groups of images)."""
+def require_images(
+    pools: dict[int, Ints], groups: Ints | None, count: int, why: str, fewer: str = "ask for fewer"
+) -> None:
+    """Raise DataError where a class has fewer than `count` images (or groups of images).
+
+    `fewer`: the setting that asks for as many as there are.
+    """
     unit = "images" if groups is None else "groups of images"
     for class_id, pool in pools.items():
         have = len(pool) if groups is None else len(np.unique(groups[pool]))
@@ -78,7 +83,7 @@ def require_images(pools: dict[int, Ints], groups: Ints | None, count: int, why:
             way_out = "" if groups is None else "; or let groups mix (groups = mixed)"
             raise ClassTooSmallError(
                 class_id,
-                f"has {have} {unit}, {why} needs {count}: add images, ask for fewer, or leave the "
+                f"has {have} {unit}, {why} needs {count}: add images, {fewer}, or leave the "
                 f"class out{way_out}",
             )
 
@@ -99,7 +104,9 @@ def batch_pools(
     pools, groups = pools_of(labels), groups_used(groups, option)
     require_classes(pools, 2, f"the sampler '{name}'")
     if not again:
-        require_images(pools, groups, per_class, "per_class")
+        most = min(len(p) if groups is None else len(np.unique(groups[p])) for p in pools.values())
+        fewer = f"--set sampler.per_class={most}" if most >= 2 else "ask for fewer"
+        require_images(pools, groups, per_class, "per_class", fewer)
     return pools, groups
 
 

@@ -190,3 +190,11 @@ def test_the_way_out_lists_every_valid_name(value: str, valid: set[str]):
         assert f"did you mean '{value}'" in text
     if not valid:
         assert "none" in text
+
+
+def test_networks_with_weights_are_named_where_their_plugin_is_not_there():
+    way_out = "pip install -e plugins/fewshot-pretrained"
+    for provider, told in (("asl", True), ("pretrained", False)):
+        with pytest.raises(UnknownComponentError) as caught:
+            filled({("backbone", provider, "conv9")}).get("backbone", "resnet50")
+        assert (way_out in str(caught.value)) == told

@@ -423,6 +423,7 @@ def test_show_refuses_in_one_line(code: int, arguments: list[str], wanted: str, 
 
 MISTAKES = {
     "unknown backbone": (2, ["--backbone", "conv5"], ["conv5", "did you mean 'conv4'"]),
+    "a flag of other tools": (2, ["--lr", "0.1"], ["--lr", "--set training.learning_rate="]),
     "unknown preset": (2, ["--preset", "asl-model-9"], ["asl-model-9", "asl-model-1"]),
     "unknown option": (2, ["--set", "backbone.widht=4"], ["widht", "did you mean 'width'"]),
     "unknown section": (2, ["--set", "trainig.steps=4"], ["trainig", "did you mean 'training'"]),
@@ -645,6 +646,7 @@ def test_ctrl_c_in_training_keeps_the_best_weights_so_far(run: Path, data: Path,
     assert manifest["training"]["stopped"] == "interrupted"
     assert 2 <= manifest["training"]["best_step"] <= manifest["training"]["steps"] < 1000000
     assert not (folder / "results.json").exists()
+    assert f"fewshot eval {folder}" in error(5, "compare", run, folder)
     # They can be examined, here in standard episodes, which are others than those of the run.
     few = ("--set", "evaluation.episodes=3", "--set", "evaluation.n_query=5")
     done("eval", folder, "--k-shot", "3", "--n-way", "2", *few)

@@ -28,6 +28,7 @@ from fewshot.parts.samplers import (
     ProxiesOptions,
     TripletsOptions,
     all_pairs,
+    balanced,
     pairs,
     proxies,
     triplets,
@@ -626,3 +627,18 @@ def test_a_class_split_is_disjoint_or_refused(parts: tuple[list[str], ...]) -> N
 def test_counts_that_draw_nothing_are_refused(options: Any, change: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(change))):
         options(**change)
+
+
+@pytest.mark.parametrize("make_", [balanced, proxies])
+@pytest.mark.parametrize("fewest", [2, 3])
+def test_a_batch_too_large_for_a_class_says_the_size_that_is_not(
+    make_: Callable[..., Any], fewest: int
+) -> None:
+    labels = np.repeat([0, 1, 2], [fewest, 9, 9])
+    options = {balanced: BalancedOptions, proxies: ProxiesOptions}[make_]
+    with pytest.raises(ClassTooSmallError) as caught:
+        make_(options(per_class=5), labels, None)
+    said = int(str(caught.value).partition("--set sampler.per_class=")[2].partition(",")[0])
+    make_(options(per_class=said), labels, None)
+    with pytest.raises(ClassTooSmallError):
+        make_(options(per_class=said + 1), labels, None)
