@@ -165,7 +165,7 @@ def evaluate_run(
     parts = evolve(parts, dataset=decoded(parts.dataset, progress))
     if "centre.mean" not in weights or "weights_sha256" not in manifest:  # none, or not the last
         recentre(parts.embedder, parts.dataset, parts.training_images)
-    _tell_instead(draws, config, progress)
+    _tell_instead(parts, draws, progress)
     out = files.new_folder(folder, "eval-")
     hashed = {CONFIG: files.write_text(out / CONFIG, to_toml(config))}
     _report(out, "Evaluation", parts, examine(parts, draws, blank, progress), manifest, hashed)
@@ -273,7 +273,7 @@ def _carried_out(
     note(status="training" if done is None else "evaluating")
     try:
         audience.tell("start", folder, to_tree(parts.config))
-        _tell_instead(draws, parts.config, progress)
+        _tell_instead(parts, draws, progress)
         if done is None:
             if begun.initialised:  # `eval` has the same floor, without what they came from
                 note(initial_sha256=save_weights(parts.learned, folder / INITIAL))
@@ -388,13 +388,19 @@ def _report(
     return results
 
 
-def _tell_instead(draws: Draws, config: RunConfig, progress: Progress) -> None:
-    """Say which K have given way to leave-one-out."""
+def _tell_instead(parts: Parts, draws: Draws, progress: Progress) -> None:
+    """Say where the test is of one class, and which K have given way to leave-one-out."""
+    if len(parts.split.test) == 1:
+        line = (
+            f"one test class only, '{parts.split.test[0]}': the figures say nothing of others; "
+            "--set split.test_fraction=0.3, or more classes"
+        )
+        progress("episodes", 0, 3 * len(draws.episodes), "", line)
     folds = [tasks for setting, tasks in draws.episodes.items() if setting.protocol != "episodes"]
     if not folds:
         return
     kept = {setting.k_shot for setting in draws.episodes if setting.protocol == "episodes"}
-    gone = ", ".join(str(k) for k in config.evaluation.k_shot if k not in kept) or "some K"
+    gone = ", ".join(str(k) for k in parts.config.evaluation.k_shot if k not in kept) or "some K"
     line = (
         f"too few images of a class for K = {gone} and queries: leave-one-out over "
         f"{sum(task.query.size for task in folds[0])} images of {folds[0][0].n_way} classes instead"

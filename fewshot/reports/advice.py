@@ -40,7 +40,7 @@ def advice(
     row = telling_row(results.k_shot)
     classes = manifest["classes"]
     if len(classes["test"]) == 1:
-        why = f"'{classes['test'][0]}' is the only test class: nothing can be mistaken for it"
+        why = f"'{classes['test'][0]}' is the only test class: nothing follows for others"
         return [Advice("few-classes", why, "--set split.test_fraction=0.3, or more classes")]
     if row.accuracy >= GOOD:
         return []

@@ -118,10 +118,13 @@ def _over_rows(rows: Sequence[StudyRow]) -> str:
 
 
 def _side_by_side(titles: Sequence[str], rows: Sequence[StudyRow]) -> str:
-    """Accuracy in % with half its interval over seeds, where there are several, else over draws."""
+    """Accuracy in % with half its interval over seeds, from three on, else over draws."""
     cells = []
     for row in rows:
-        shares = [_share(of.accuracy, of.ci95_seeds or of.ci95_draws) for of in row.figures]
+        shares = [
+            _share(of.accuracy, (of.ci95_seeds if len(row.runs) > 2 else None) or of.ci95_draws)
+            for of in row.figures
+        ]
         seeds, seconds = len(row.runs), row.cost.training_seconds
         cells.append([f"`{row.row}`", str(seeds), *shares, f"{seconds:.0f}"])
     return _table(["row", "seeds", *titles, "training s"], cells)

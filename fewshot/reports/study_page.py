@@ -40,6 +40,16 @@ def title(rows: Mapping[str, Sequence[StudyFigures]]) -> str:
     return caption(next(iter(rows.values())))
 
 
+def _over_seeds(of_k: Mapping[int, StudyFigures]) -> tuple[str, dict[int, str]]:
+    """The interval over seeds by K, or, as t of two figures says nothing, these themselves."""
+    if any(len(of.per_draw) == 2 for of in of_k.values()):
+        means = {k: [sum(draws) / len(draws) for draws in of.per_draw] for k, of in of_k.items()}
+        return "   each seed", {k: ", ".join(map(percent, each)) for k, each in means.items()}
+    return "   95 % over seeds", {
+        k: "" if of.ci95_seeds is None else interval(of.ci95_seeds) for k, of in of_k.items()
+    }
+
+
 def table(rows: Mapping[str, Sequence[StudyFigures]]) -> Table:
     """Rows of a study in one setting against K: accuracy, intervals, floors, published figures."""
     shots = list(dict.fromkeys(of.k_shot for figures in rows.values() for of in figures))
@@ -56,10 +66,7 @@ def table(rows: Mapping[str, Sequence[StudyFigures]]) -> Table:
             f"{name}, {seeds} seed{'s' * (seeds > 1)}",
             {k: percent(of.accuracy) for k, of in of_k.items()},
         )
-        line(
-            "   95 % over seeds",
-            {k: "" if of.ci95_seeds is None else interval(of.ci95_seeds) for k, of in of_k.items()},
-        )
+        line(*_over_seeds(of_k))
         line("   95 % over draws", {k: interval(of.ci95_draws) for k, of in of_k.items()})
         line("   95 % over classes", {k: interval(of.ci95_classes) for k, of in of_k.items()})
         line(

@@ -52,6 +52,8 @@ def verdict(results: RunResults) -> str:
         sentences.append("That may be no better than guessing.")
     elif row.ci95[0] <= row.floor:
         sentences.append("That may be no better than raw pixels.")
+    if len(row.per_class) == 1:
+        sentences.append("Only one class was asked: nothing follows for others.")
     if worst := mistakes(row)[:1]:
         sentences.append(f"Most often wrong: {worst[0].truth} taken for {worst[0].answer}.")
     return " ".join(sentences)

@@ -187,6 +187,22 @@ def test_one_seed_has_no_interval_over_seeds(study: Study, results: dict[str, An
 # -------------------------------------------------------------------------------------- report
 
 
+def test_two_seeds_are_shown_and_no_interval_of_two(results: dict[str, Any]):
+    found = from_json(StudyResults, results, "study.json")
+    for rows in study_page.settings(found):
+        _, cells = study_page.table(rows)
+        labels = [line[0].strip() for line in cells]
+        counts = {len(of.per_draw) for figures in rows.values() for of in figures}
+        assert ("each seed" in labels) == (2 in counts)
+        assert ("95 % over seeds" in labels) == any(n > 2 for n in counts)
+        for name, figures in rows.items():
+            start = next(i for i, label in enumerate(labels) if label.startswith(f"{name}, "))
+            if len(figures[0].per_draw) == 2:
+                shown = [float(each.rstrip(" %")) for each in cells[start + 1][1].split(", ")]
+                means = [100 * np.mean(draws) for draws in figures[0].per_draw]
+                assert shown == pytest.approx(means, abs=0.051)
+
+
 def test_without_validation_classes_the_report_has_no_empty_curves(
     study: Study, results: dict[str, Any], tmp_path: Path
 ):
