@@ -225,7 +225,7 @@ def _enrolled(classifier: Classifier, folder: Path, engine: Name) -> tuple[Class
                 if sum(map(len, waiting.values())) >= _BATCH or done == total:
                     classifier = classifier.enrol(waiting)
                     waiting = {}
-                    progress("enrolling", done, total, "", "")
+                progress("enrolling", done, total, "", "")
     _tell_engine(classifier)
     if unusable == total:
         raise DataError(f"{folder}: none of its {total} images could be used")
@@ -452,12 +452,13 @@ def _print_tally(found: Tally, as_json: bool) -> None:
 
 
 def _progress(total: int) -> AbstractContextManager[Progress]:
-    """Shown where there is enough to do."""
+    """Shown to who watches, else where there is enough to do."""
 
     def silent(stage: str, done: int, total: int, status: str, line: str) -> None:
         pass
 
-    return showing_progress() if total > _BATCH else nullcontext(silent)
+    shown = total > _BATCH or (total and sys.stderr.isatty())
+    return showing_progress() if shown else nullcontext(silent)
 
 
 # -------------------------------------------------------------------------------- export

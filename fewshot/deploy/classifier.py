@@ -462,9 +462,7 @@ class Classifier:
     @one_at_a_time
     def _require_classes(self) -> Fitted:
         if not self.classes:
-            raise DataError(
-                "no class is enrolled yet: fewshot enrol FILE FOLDER, or enrol some images"
-            )
+            raise DataError("no class is enrolled yet: fewshot enrol FILE FOLDER")
         return self._fitted
 
     def require_alone(self, together: bool = False) -> None:
