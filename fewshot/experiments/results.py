@@ -9,10 +9,11 @@ from attrs import evolve, frozen
 from numpy.typing import NDArray
 
 from ..compute.modules import is_frozen, snapshot
-from ..core.draws import Episode, EpisodeBlock, Ints
+from ..core.draws import Episode, EpisodeBlock
 from ..core.figures import AdapterGain, HeadRow, KShotRow, RunResults
 from ..core.interfaces import Head, Metric
 from ..core.progress import Progress
+from ..core.shown import Shown
 from ..data.episode_files import image_names
 from ..engine.adaptation import adapted_embeddings, evaluate_adapted, gain
 from ..engine.calibration import calibrated
@@ -20,6 +21,7 @@ from ..engine.embedding import embed, raw_pixels, recentre, settled, spread
 from ..engine.evaluation import Evaluation, evaluate, predict, unembedded
 from ..engine.inference import Engine
 from ..engine.protocol import Setting, held_out_episodes, needed
+from ..engine.shown import shown as look
 from ..engine.speed import embedding_speed
 from ..engine.statistics import paired_test
 from ..engine.verification import verify
@@ -32,14 +34,12 @@ from .assembly import Draws, Parts, embedded
 class Examination:
     """What was found out, and what it looks like.
 
-    `first`: by K, the first episode of the first setting; `shown`: the one of K nearest 5, with the
-    labels (q,) that its queries were given.
+    `first`: by K, the first episode of the first setting; `shown`: the one of K nearest 5.
     """
 
     results: RunResults
     first: dict[int, Episode]
-    shown: Episode
-    answers: Ints
+    shown: Shown
 
 
 def examine(
@@ -104,6 +104,7 @@ def examine(
         head = fitted or head
     of_shown = None if text is None else text[np.array(shown.classes)]
     answers = predict(rows, shown, head, parts.metric, memory, of_shown)
+    seen = look(rows, shown, answers, parts.metric)
     weights = snapshot(parts.learned)
     if untrained and not _same(weights, blank):
         parts.learned.load_weights(blank)
@@ -136,7 +137,7 @@ def examine(
         heads=tuple(heads),
         spread=apart,
     )  # fmt: skip
-    return Examination(results, first, shown, answers)
+    return Examination(results, first, seen)
 
 
 def _other_head(

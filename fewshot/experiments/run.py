@@ -288,7 +288,8 @@ def _carried_out(
                 training=attrs.asdict(done),
                 status="interrupted" if interrupted else "evaluating",
             )
-            pictures.curves(history.records, folder / "curves.png")
+            if history.records:
+                pictures.curves(history.records, folder / "curves.png")
             if interrupted:
                 raise InterruptedRunError(
                     f"interrupted at step {done.steps}; the best weights so far are kept: "
@@ -379,11 +380,10 @@ def _report(
     hashed[RESULTS] = files.write_json(folder / RESULTS, to_json(results))
     episodes = {str(k): write_episode(parts.dataset, e) for k, e in examination.first.items()}
     files.write_json(folder / "episodes.json", episodes)
-    answerable = parts.split.test if parts.config.evaluation.n_way[0] else parts.dataset.classes
-    run_page.draw(folder, results, answerable)
-    shown = examination.shown, examination.answers
-    pictures.episode(parts.dataset, *shown, folder / "episodes.png")
-    run_page.page(folder, title, manifest, results, to_toml(parts.config))
+    shown = examination.shown
+    run_page.draw(folder, results)
+    pictures.episode(parts.dataset, shown.episode, shown.answers, folder / "episodes.png")
+    run_page.page(folder, title, manifest, results, to_toml(parts.config), parts.dataset, shown)
     hashed.update(hashes_of_shown(folder))
     return results
 

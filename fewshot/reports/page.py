@@ -4,14 +4,16 @@ import base64
 import html
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from importlib.resources import files
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from ..core.files import write_text
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
 
-_STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem}
-table{border-collapse:collapse}td,th{padding:.25rem .7rem;border-bottom:1px solid #d0d7de;
-text-align:right;white-space:nowrap}td:first-child{text-align:left;white-space:pre}img{max-width:100%}pre{background:#f6f8fa;padding:1rem;overflow:auto}"""
+from ..core.files import write_text
 
 
 def percent(value: float) -> str:
@@ -33,7 +35,7 @@ def p_value(p: float, n: int) -> str:
 
 def html_table(header: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
     """Cells of text as a table."""
-    return "<table>{}</table>".format(
+    return '<div class="scroll" tabindex="0"><table>{}</table></div>'.format(
         "".join(
             f"<tr>{''.join(f'<{tag}>{html.escape(cell)}</{tag}>' for cell in line)}</tr>"
             for tag, line in [("th", header), *(("td", line) for line in cells)]
@@ -46,10 +48,31 @@ def html_list(lines: Iterable[str]) -> str:
     return f"<ul>{''.join(f'<li>{html.escape(line)}</li>' for line in lines)}</ul>"
 
 
-def html_picture(path: Path) -> str:
-    """A PNG file inside the page."""
+def html_picture(path: Path, caption: str = "") -> str:
+    """A PNG file inside the page, with what it shows below it."""
     data = base64.b64encode(path.read_bytes()).decode()
-    return f'<p><img alt="{html.escape(path.name)}" src="data:image/png;base64,{data}"></p>'
+    return html_figure(
+        f'<img alt="{html.escape(path.name)}" src="data:image/png;base64,{data}">', caption
+    )
+
+
+def html_figure(inside: str, caption: str = "") -> str:
+    """A figure of HTML with a caption of text."""
+    below = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
+    return f"<figure>{inside}{below}</figure>"
+
+
+def data_url(image: NDArray[np.uint8], side: int | None = None) -> str:
+    """An image (h, w, c) inside a page: a PNG, or scaled to `side` pixels at most, a JPEG."""
+    drawn, buffer = Image.fromarray(image.squeeze()), BytesIO()
+    if side is None or max(drawn.size) <= 32:
+        drawn.save(buffer, "PNG")
+        kind = "png"
+    else:
+        drawn.thumbnail((side, side))
+        drawn.save(buffer, "JPEG", quality=82)
+        kind = "jpeg"
+    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def plain(value: Any) -> str:
@@ -84,10 +107,33 @@ def made_by(manifest: Mapping[str, Any]) -> str:
     return html_list(f"{name}: {text}" for name, text in texts.items() if text)
 
 
-def write_page(folder: Path, title: str, body: str) -> None:
-    """`report.html` in a folder: one file that needs no other."""
-    write_text(
-        folder / "report.html",
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title>'
-        f"<style>{_STYLE}</style><h1>{html.escape(title)}</h1>{body}</html>",
-    )
+def write_page(folder: Path, title: str, body: str, lead: str = "", script: str = "") -> None:
+    """`report.html` in a folder: one file that needs no other, and may ask for none.
+
+    `lead`: what is to be read first, as text. Every `<h2>` of `body` begins a section, which the
+    contents name. `script`: the name of one of the files in `web`.
+    """
+    before, *sections = body.split("<h2>")
+    shown, first = html.escape(title), html.escape(lead)
+    contents, wrapped = "", ""
+    for number, section in enumerate(sections, start=1):
+        contents += f'<li><a href="#part-{number}">{section.partition("</h2>")[0]}</a></li>'
+        wrapped += f'<section id="part-{number}"><h2>{section}</section>'
+    lines = [
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">',
+        '<meta name="viewport" content="width=device-width, initial-scale=1">',
+        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; '
+        "img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'\">",
+        f"<title>{shown}</title><style>{_file('page.css')}</style></head><body>",
+        f"<header><h1>{shown}</h1>",
+        f'<p class="lead">{first}</p>' if lead else "",
+        f'{before}<nav aria-label="Contents"><ul>{contents}</ul></nav></header>',
+        f"<main>{wrapped}</main>",
+        f"<script>{_file(script)}</script>" if script else "",
+        "</body></html>",
+    ]
+    write_text(folder / "report.html", "".join(lines))
+
+
+def _file(name: str) -> str:
+    return files("fewshot.reports").joinpath("web", name).read_text("utf-8")

@@ -1,7 +1,8 @@
 """The words and the HTML page of a run."""
 
 import html
-from collections.abc import Mapping, Sequence
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,7 +17,9 @@ from ..core.figures import (
     collapsed,
     part_of,
 )
-from . import pictures
+from ..core.interfaces import Dataset
+from ..core.shown import Shown
+from . import confusion_table, pictures, shown_page
 from .page import (
     html_list,
     html_picture,
@@ -25,8 +28,10 @@ from .page import (
     made_by,
     p_value,
     percent,
+    plain,
     write_page,
 )
+from .verdict import verdict
 
 Row = TypeVar("Row", KShotRow, StudyFigures)
 
@@ -234,14 +239,9 @@ def _compared(compared: Compared) -> list[str]:
     return cells
 
 
-def draw(folder: Path, results: RunResults, answerable: Sequence[str]) -> None:
-    """A run's pictures of its figures; `answerable`: the classes that a query may be taken for."""
-    main = by_setting(results.k_shot)[0]
-    for row in main:
-        path = folder / f"confusion_k{row.k_shot}.png"
-        text = f"K = {row.k_shot}: {row.accuracy:.1%}"
-        pictures.confusion(row.confusion, answerable, text, path)
-    pictures.k_shot(main, folder / "k_shot.png")
+def draw(folder: Path, results: RunResults) -> None:
+    """A run's pictures of its figures."""
+    pictures.k_shot(by_setting(results.k_shot)[0], folder / "k_shot.png")
     if results.unknown:
         nearest = min(results.unknown, key=lambda row: abs(row.k_shot - 5))
         pictures.calibration(nearest, folder / "calibration.png")
@@ -253,34 +253,105 @@ def page(
     manifest: Mapping[str, Any],
     results: RunResults,
     config: str,
+    dataset: Dataset,
+    shown: Shown,
 ) -> None:
-    """A run's tables, pictures and configuration as `report.html`."""
-    tables = ""
-    for rows in by_setting(results.k_shot):
-        tables += f"<h3>{html.escape(caption(rows))}</h3>{html_table(*table(rows))}"
+    """A run's verdict, tables, pictures and configuration as `report.html`."""
+    main = by_setting(results.k_shot)[0]
+    wrong = shown_page.mistakes(dataset, shown)
+    parts = [
+        f"<h2>Accuracy</h2>{_accuracy(folder, results)}",
+        f"<h2>Confusion</h2>{confusion_table.section(main)}",
+        f"<h2>Worst mistakes</h2>{wrong}" if wrong else "",
+        f"<h2>Map</h2>{shown_page.embedding_map(dataset, shown)}",
+        f"<h2>Unknown classes</h2>{_unknown(folder, results.unknown)}" if results.unknown else "",
+        _drawn(
+            folder / "curves.png", "Training",
+            "Loss on training classes; accuracy and pairs on classes held out for choosing when to "
+            "stop, where there are such.",
+        ),
+        _drawn(
+            folder / "episodes.png", "An episode",
+            "Of each class a support image, or its name, then queries with their answers.",
+        ),
+        f"<h2>Details</h2>{html_list(facts(results))}",
+        f"<h2>Settings</h2>{_settings(config)}",
+        f"<h2>Made by</h2>{made_by(manifest)}",
+    ]  # fmt: skip
+    write_page(
+        folder, f"{title} {folder.name}", "".join(parts), verdict(results), "map.js",
+    )  # fmt: skip
+
+
+def _drawn(path: Path, heading: str, text: str) -> str:
+    """A section of one picture, where there is one."""
+    return f"<h2>{heading}</h2>{html_picture(path, text)}" if path.exists() else ""
+
+
+def _accuracy(folder: Path, results: RunResults) -> str:
+    first, *others = by_setting(results.k_shot)
+    parts = html_picture(
+        folder / "k_shot.png",
+        "Bars: 95 % intervals over episodes. The dotted line is guessing.",
+    )
+    for rows in (first, *others):
+        parts += f"<h3>{html.escape(caption(rows))}</h3>{html_table(*table(rows))}"
         adapted = gains(rows)
         if adapted[1]:
-            tables += f"<h4>With and without the adapter</h4>{html_table(*adapted)}"
+            parts += f"<h4>With and without the adapter</h4>{html_table(*adapted)}"
     for text, cells in heads_by_setting(results):
-        tables += f"<h3>Other heads, {html.escape(text)}</h3>{html_table(*cells)}"
-    unknown = ""
-    if results.unknown:
-        unknown = (
-            "<h2>Unknown classes and confidence</h2>"
-            f"{html_table(*unknown_table(results.unknown))}"
-            "<p>accepted: images of an unknown class taken for a known one. Threshold and "
-            "temperature are chosen on other classes than they are tried on.</p>"
-        )
-    names = ["k_shot.png", "curves.png", "calibration.png", "episodes.png"]
-    names += dict.fromkeys(f"confusion_k{row.k_shot}.png" for row in results.k_shot)
-    drawn = "".join(html_picture(folder / name) for name in names if (folder / name).exists())
-    write_page(
-        folder,
-        f"{title} {folder.name}",
-        f"<h2>K-shot accuracy on unseen classes</h2>{tables}"
-        "<p>raw pixels: the same head (class means, where it is learned) on images averaged to "
-        "16x16, same episodes. untrained: the network before training, or, where none was trained, "
-        "with random weights.</p>"
-        f"{html_list(facts(results))}{unknown}{drawn}<h2>Made by</h2>{made_by(manifest)}"
-        f"<h2>Configuration</h2><pre>{html.escape(config)}</pre>",
+        parts += f"<h3>Other heads, {html.escape(text)}</h3>{html_table(*cells)}"
+    return (
+        f'{parts}<p class="quiet">K: support images shown of each class. 95 %: the interval over '
+        "episodes, how well the mean is known for these classes; by class: what other classes "
+        "would change. raw pixels: the same head (class means, where it is learned) on images "
+        "averaged to 16x16, same episodes. untrained: the network before training, or, where none "
+        "was trained, with random weights.</p>"
     )
+
+
+def _unknown(folder: Path, rows: Sequence[UnknownRow]) -> str:
+    path = folder / "calibration.png"
+    text = (
+        "Left: known and unknown lie apart as far as the two heaps do. Right: on the dotted line "
+        "an answer said to be 80 % sure is right in 80 of 100."
+    )
+    return (
+        f"{html_picture(path, text) if path.exists() else ''}{html_table(*unknown_table(rows))}"
+        '<p class="quiet">recall: images of known classes that are answered and not called '
+        "unknown. accepted: images of an unknown class taken for a known one. AUROC: how often an "
+        "unknown image lies farther than a known one; 0.5 is guessing, 1 never fails. ECE: how far "
+        "stated confidence is from the share that is right, on average. Threshold and temperature "
+        "are chosen on other classes than they are tried on.</p>"
+    )
+
+
+def _settings(config: str) -> str:
+    """A configuration as a table, and as the file that `--config` takes."""
+    lines = "".join(
+        f"<tr><td>{html.escape(name)}</td><td>{_value(value)}</td></tr>"
+        for name, value in _flat(tomllib.loads(config))
+    )
+    return (
+        f'<div class="scroll" tabindex="0"><table class="settings"><tr><th>setting</th>'
+        f"<th>value</th></tr>{lines}</table></div><details><summary>As a file for --config"
+        f"</summary><pre>{html.escape(config)}</pre></details>"
+    )
+
+
+def _flat(tree: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{before}{name}.")
+        else:
+            yield f"{before}{name}", value
+
+
+def _value(value: Any) -> str:
+    """A setting's value as HTML, folded where it is long."""
+    listed = isinstance(value, list) and not any(isinstance(each, Mapping) for each in value)
+    text = ", ".join(map(plain, value)) if listed else plain(value)
+    if len(text) <= 100:
+        return html.escape(text)
+    few = f"{len(value)} values" if isinstance(value, list) else f"{text[:40]}…"
+    return f"<details><summary>{html.escape(few)}</summary>{html.escape(text)}</details>"
