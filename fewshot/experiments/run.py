@@ -34,6 +34,7 @@ from ..engine.training import History, Training, train
 from ..engine.validation import validating
 from ..engine.weights import INITIAL, WEIGHTS, fill, read_weights, save_weights
 from ..reports import pictures, run_page
+from ..reports.advice import advice
 from .assembly import Draws, Parts, build, check, drawn, initialise
 from .config import RunConfig, resolve, to_toml, to_tree
 from .folder import (
@@ -383,7 +384,12 @@ def _report(
     shown = examination.shown
     run_page.draw(folder, results)
     pictures.episode(parts.dataset, shown.episode, shown.answers, folder / "episodes.png")
-    run_page.page(folder, title, manifest, results, to_toml(parts.config), parts.dataset, shown)
+    records = folder / METRICS
+    trained_so = files.read_lines(records) if records.is_file() else []
+    run_page.page(
+        folder, title, manifest, results, to_toml(parts.config), parts.dataset, shown,
+        advice(results, trained_so, manifest, to_tree(parts.config)),
+    )  # fmt: skip
     hashed.update(hashes_of_shown(folder))
     return results
 

@@ -20,6 +20,7 @@ from ..core.figures import (
 from ..core.interfaces import Dataset
 from ..core.shown import Shown
 from . import confusion_table, pictures, shown_page
+from .advice import Advice
 from .page import (
     html_list,
     html_picture,
@@ -255,11 +256,13 @@ def page(
     config: str,
     dataset: Dataset,
     shown: Shown,
+    advised: Sequence[Advice],
 ) -> None:
-    """A run's verdict, tables, pictures and configuration as `report.html`."""
+    """A run's verdict, advice, tables, pictures and configuration as `report.html`."""
     main = by_setting(results.k_shot)[0]
     wrong = shown_page.mistakes(dataset, shown)
     parts = [
+        _box(advised),
         f"<h2>Accuracy</h2>{_accuracy(folder, results)}",
         f"<h2>Confusion</h2>{confusion_table.section(main)}",
         f"<h2>Worst mistakes</h2>{wrong}" if wrong else "",
@@ -281,6 +284,21 @@ def page(
     write_page(
         folder, f"{title} {folder.name}", "".join(parts), verdict(results), "map.js",
     )  # fmt: skip
+
+
+def _box(advised: Sequence[Advice]) -> str:
+    if not advised:
+        return ""
+    lines = "".join(
+        f"<li><b>{html.escape(each.topic.replace('-', ' ').capitalize())}</b>: "
+        f"{html.escape(each.why)}. {html.escape(each.how)}</li>"
+        for each in advised
+    )
+    return (
+        f'<aside class="box"><h3>What may help</h3><ul>{lines}</ul><p class="quiet">Each is a '
+        "heading of the guide “Accuracy is poor: what now?” (how-to/poor-accuracy), with what it "
+        "brought where it was measured.</p></aside>"
+    )
 
 
 def _drawn(path: Path, heading: str, text: str) -> str:
