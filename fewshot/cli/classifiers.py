@@ -332,7 +332,9 @@ def predict(
         progress = stack.enter_context(_progress(0 if sys.stdout.isatty() else total))
         add: Any = None
         if save_html is not None:
-            add = stack.enter_context(gallery(save_html, classifier, f"{file.name}: answers"))
+            roots = [name for name in images if Path(name).is_dir()]
+            page = gallery(save_html, classifier, f"{file.name}: answers", roots)
+            add = stack.enter_context(page).add
         if not as_json:
             width = min(_LABEL, len("unknown, nearest ") + max(map(len, classifier.classes)))
             sure = classifier.calibration() is not None

@@ -1,40 +1,158 @@
 """Answers as one HTML page with pictures, written as they come."""
 
-import base64
 import html
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from io import BytesIO
+from importlib.resources import files
 from pathlib import Path
 from typing import IO
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
+from attrs import Factory, define
+from PIL import Image, ImageOps
 
 from ..core.errors import DataError, OutputError
 from ..core.files import replacing
+from ..data.images import UNREADABLE
+from ..reports.page import data_url
 from .classifier import Classifier
 from .support import Prediction
 
-_STYLE = """body{font:15px/1.4 system-ui,sans-serif;margin:1rem}
-ul{display:flex;flex-wrap:wrap;gap:.8rem;list-style:none;padding:0}
-li{border:3px solid #1a7f37;border-radius:6px;padding:.5rem;width:16rem}
-li.unknown{border-color:#8c959f}li.bad{border-color:#cf222e}
-img{width:96px;height:96px;object-fit:contain;image-rendering:pixelated}
-.near i{display:inline-block;width:56px;height:56px;background-size:contain;
-background-repeat:no-repeat;image-rendering:pixelated}
-.name{overflow-wrap:anywhere;color:#57606a;font-size:.8rem}"""
+_SIDE = 320  # pixels of a picture
 
-Add = Callable[[str, Prediction | DataError], None]
+
+@define(eq=False)
+class Gallery:
+    """A page in the making."""
+
+    _file: IO[str]
+    _classifier: Classifier
+    _roots: tuple[str, ...]
+    _seen: set[int] = Factory(set)  # support images that are in it
+    _states: Counter[str] = Factory(Counter)
+    _best: Counter[str] = Factory(Counter)
+
+    def add(self, name: str, answer: Prediction | DataError, truth: str | None = None) -> None:
+        """Put an answer on the page; `truth`: the class it should have been, where it is known."""
+        self._states["all"] += 1
+        if isinstance(answer, DataError):
+            self._states["bad"] += 1
+            self._file.write(f'<li class="bad">{html.escape(str(answer))}</li>')
+            return
+        states = ["known" if answer.label is not None else "unknown"]
+        if truth is not None:
+            states.append("right" if answer.label == truth else "wrong")
+        self._states.update(states)
+        self._best[answer.best] += 1
+        best, sure = html.escape(answer.best, quote=True), ""
+        data = f'class="{" ".join(states)}" data-best="{best}"'
+        if truth is not None:
+            data += f' data-truth="{html.escape(truth, quote=True)}"'
+        if answer.confidence is not None and answer.label is not None:
+            data += f' data-sure="{100 * answer.confidence:.0f}"'
+            sure = f"{answer.confidence:.0%} sure, "
+        what = best if answer.label is not None else f"unknown, nearest {best}"
+        self._file.write(
+            f"<li {data}>{_picture(answer, name)}"
+            f'<div class="answer">{what}</div>{_judged(answer.label, truth)}'
+            f'<div class="quiet">{sure}distance {answer.distance:.3g}</div>'
+            f'<div class="near">{self._near(answer)}</div>'
+            f'<div class="quiet" title="{html.escape(name, quote=True)}">'
+            f"{html.escape(self._relative(name))}</div></li>"
+        )
+
+    def _near(self, answer: Prediction) -> str:
+        near = []
+        for each in answer.nearest:
+            if each.row not in self._seen:
+                self._seen.add(each.row)
+                url = data_url(self._classifier.support.images[each.row])
+                self._file.write(f"<style>.s{each.row}{{background-image:url({url})}}</style>")
+            text = f"{each.label}/{Path(each.name).name}: {each.distance:.3g}"
+            text = html.escape(text, quote=True)
+            near.append(
+                f'<i class="s{each.row}" role="img" aria-label="{text}" title="{text}"></i>'
+            )
+        return "".join(near)
+
+    def _relative(self, name: str) -> str:
+        """The name below the folder that was asked about."""
+        for root in self._roots:
+            if Path(name).is_relative_to(root):
+                return str(Path(name).relative_to(root))
+        return name
+
+    def summary(self) -> str:
+        """What all of it came to, and the choices of a filter, as HTML."""
+        many, judged = self._states, self._states["right"] + self._states["wrong"]
+        said = [f"{many['right']} of {judged} right"] if judged else [f"{many['known']} named"]
+        said.append(f"{many['unknown']} unknown")
+        if many["bad"]:
+            said.append(f"{many['bad']} could not be used")
+        doubts = {
+            "all": "all",
+            "unsure": "unknown, or less than 80 % sure",
+            "unknown": f"unknown ({many['unknown']})",
+            **({"wrong": f"wrong ({many['wrong']})"} if judged else {}),
+            **({"bad": f"could not be used ({many['bad']})"} if many["bad"] else {}),
+        }
+        classes = {"": "all", **{n: f"{n} ({k})" for n, k in sorted(self._best.items())}}
+        images = f"{many['all']} image{'s' * (many['all'] != 1)}"
+        return (
+            f'<section id="summary"><p>{images}: {", ".join(said)}.</p>'
+            f'<div id="filters" hidden><label>Class {_choice("of", classes)}</label>'
+            f"<label>Answers {_choice('doubt', doubts)}</label>"
+            '<span id="count" class="quiet" role="status"></span></div></section>'
+        )
+
+
+def _choice(name: str, options: dict[str, str]) -> str:
+    drawn = "".join(
+        f'<option value="{html.escape(value, quote=True)}">{html.escape(text)}</option>'
+        for value, text in options.items()
+    )
+    return f'<select id="{name}">{drawn}</select>'
+
+
+def _judged(label: str | None, truth: str | None) -> str:
+    if truth is None:
+        return ""
+    said = "✓ right" if label == truth else f"✗ it is {html.escape(truth)}"
+    return f'<div class="truth">{said}</div>'
+
+
+def _picture(answer: Prediction, name: str) -> str:
+    """The file itself, where it is one, else what the network saw."""
+    image = answer.pixels
+    try:
+        with Image.open(answer.image) as file:
+            file.draft("RGB", (_SIDE, _SIDE))
+            upright = ImageOps.exif_transpose(file)
+            upright.thumbnail((_SIDE, _SIDE))
+            image = np.asarray(upright.convert("RGB"))
+    except UNREADABLE:
+        pass  # it was an array, or is gone
+    small = ' class="small"' if max(image.shape[:2]) < 64 else ""
+    return (
+        f'<img{small} src="{data_url(image, _SIDE)}" '
+        f'alt="{html.escape(name, quote=True)}">'
+    )
+
+
+def _web(name: str) -> str:
+    return files("fewshot.deploy").joinpath("web", name).read_text("utf-8")
 
 
 @contextmanager
-def gallery(path: Path, classifier: Classifier, title: str) -> Iterator[Add]:
-    """`add(name, answer)` puts an answer on the page, which gets its name at the end.
+def gallery(
+    path: Path, classifier: Classifier, title: str, roots: Sequence[str] = ()
+) -> Iterator[Gallery]:
+    """A page that answers are added to, and that gets its name at the end.
 
-    One file that needs no other; a support picture is in it once. Raises OutputError where it
-    cannot be written; an answer that fails leaves no page.
+    One file that needs no other; a support picture is in it once. `roots`: the folders below which
+    names are told. Raises OutputError where it cannot be written; an answer that fails leaves no
+    page.
     """
     try:
         with (
@@ -43,52 +161,17 @@ def gallery(path: Path, classifier: Classifier, title: str) -> Iterator[Add]:
         ):
             shown = html.escape(title)
             file.write(
-                '<!doctype html><html lang="en"><meta charset="utf-8">'
-                '<meta name="viewport" content="width=device-width">'
-                f"<title>{shown}</title><style>{_STYLE}</style><h1>{shown}</h1><ul>"
+                '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+                '<meta name="viewport" content="width=device-width, initial-scale=1">'
+                f"<title>{shown}</title><style>{_web('answers.css')}</style></head><body>"
+                f"<h1>{shown}</h1><ul>"
             )
-            seen: set[int] = set()
-            yield lambda name, answer: _add(file, classifier, seen, name, answer)
-            file.write("</ul></html>")
+            page = Gallery(file, classifier, tuple(roots))
+            yield page
+            # It is known only now, and stands above by its style.
+            file.write(f"</ul>{page.summary()}<script>{_web('answers.js')}</script></body></html>")
             file.flush()
     except BrokenPipeError:
         raise  # the reader's of what is printed meanwhile
     except OSError as error:
         raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
-
-
-def data_url(image: NDArray[np.uint8]) -> str:
-    """An image (h, w, c) as a PNG inside a page."""
-    buffer = BytesIO()
-    Image.fromarray(image.squeeze()).save(buffer, "PNG")
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
-
-
-def _add(
-    file: IO[str],
-    classifier: Classifier,
-    seen: set[int],
-    name: str,
-    answer: Prediction | DataError,
-) -> None:
-    shown = html.escape(name, quote=True)
-    if isinstance(answer, DataError):
-        file.write(f'<li class="bad">{html.escape(str(answer))}</li>')
-        return
-    near = []
-    for each in answer.nearest:
-        if each.row not in seen:
-            seen.add(each.row)
-            url = data_url(classifier.support.images[each.row])
-            file.write(f"<style>.s{each.row}{{background-image:url({url})}}</style>")
-        text = html.escape(f"{each.label}/{each.name}: {each.distance:.3g}", quote=True)
-        near.append(f'<i class="s{each.row}" role="img" aria-label="{text}" title="{text}"></i>')
-    label, best = answer.label, html.escape(answer.best)
-    what = f"<b>{best}</b>" if label is not None else f"<b>unknown</b>, most like {best}"
-    sure = "" if answer.confidence is None else f", {answer.confidence:.0%}"
-    file.write(
-        f'<li class="{"known" if label is not None else "unknown"}">'
-        f'<img src="{data_url(answer.pixels)}" alt="{shown}"><div>{what}{sure}, '
-        f'distance {answer.distance:.3g}</div><p class="near">{" ".join(near)}</p>'
-        f'<div class="name">{shown}</div></li>'
-    )

@@ -12,12 +12,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from attrs import evolve
 from commands import done, error, fewshot, here
 from PIL import Image
 from plugin_sites import distribution
 from sealing import sealed
 
 import fewshot as fs
+from fewshot.deploy.gallery import gallery
 
 
 def write_folder(root: Path, counts: dict[str, int], seed: int = 0) -> Path:
@@ -222,6 +224,7 @@ def test_a_runs_network_is_had_without_its_adapter_where_that_is_asked_for(
 
 READY = """
 import fewshot as fs
+from fewshot.deploy.gallery import gallery
 import mlx.core as mx
 from mlx.utils import tree_map
 
@@ -465,10 +468,33 @@ def test_the_page_shows_every_image_and_needs_no_other_file(file: Path, mine: Pa
     tags = Page(page.read_text()).tags
     sources = [a["src"] for tag, a in tags if tag == "img"]
     assert len(sources) == 5
-    assert all(source.startswith("data:image/png;base64,") for source in sources)
+    assert all(source.startswith("data:image/") for source in sources)
     assert [a.get("class") for tag, a in tags if tag == "li"].count("bad") == 1
-    assert "script" not in {tag for tag, _ in tags}
+    assert [tag for tag, _ in tags].count("script") == 1  # its own
     assert "http" not in page.read_text()
+    assert f">{mine}" not in page.read_text()  # names are told below the folder asked about
+
+
+def test_the_page_says_what_was_right(file: Path, mine: Path, tmp_path: Path):
+    classifier = fs.Classifier.load(file)
+    image = mine / "cup" / "0.png"
+    (answer,) = classifier.predict([image])
+    unknown = evolve(answer, label=None)
+    with gallery(tmp_path / "page.html", classifier, "mine", [str(mine)]) as page:
+        page.add(str(image), answer, "cup")
+        page.add(str(image), answer, "<key>")
+        page.add(str(image), unknown, "cup")
+        page.add(str(image), unknown)
+    text = (tmp_path / "page.html").read_text()
+    states = [a["class"].split() for tag, a in Page(text).tags if tag == "li"]
+    judged = ["right" if answer.label == "cup" else "wrong", "wrong", "wrong"]
+    assert [state[1] for state in states[:3]] == judged
+    assert states[3] == ["unknown"]
+    assert f"4 images: {judged.count('right')} of 3 right" in text
+    assert "✗ it is &lt;key&gt;" in text
+    assert f"unknown, nearest {answer.best}" in text
+    of_unknown = [a for tag, a in Page(text).tags if a.get("class") == "unknown"]
+    assert "data-sure" not in of_unknown[0]  # it is not sure of what it does not name
 
 
 def test_the_order_of_many_images_is_kept(file: Path, tmp_path: Path, mine: Path):
