@@ -171,6 +171,22 @@ def read(path: Any, shape: Shape, reading: Reading = Reading()) -> Decoded:
         raise _refused(path, error) from error
 
 
+def thumbnail(path: Path, side: int, reading: Reading = Reading()) -> NDArray[np.uint8]:
+    """An image file in RGB, as it is but for its size: `side` pixels at most. Raises as `read`."""
+    try:
+        with path.open("rb") as file:
+            content = _content(file, path, reading.max_pixels)
+        with Image.open(_Timed(content), formats=_formats()) as image:
+            size = image.size
+            image.draft(None, (side, side))
+            _pixels(path, image, size, reading)
+            upright, _ = _upright(image, (side, side, 3), reading)
+            upright.thumbnail((side, side))
+            return np.asarray(upright)
+    except Exception as error:
+        raise _refused(path, error) from error
+
+
 def _refused(name: Any, error: Exception) -> DataError:
     """What is said of an image; a decoder may raise anything for bytes that are none."""
     if isinstance(error, DataError):

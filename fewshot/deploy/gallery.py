@@ -8,13 +8,11 @@ from importlib.resources import files
 from pathlib import Path
 from typing import IO
 
-import numpy as np
 from attrs import Factory, define
-from PIL import Image, ImageOps
 
 from ..core.errors import DataError, OutputError
 from ..core.files import replacing
-from ..data.images import UNREADABLE
+from ..data.images import Reading, thumbnail
 from ..reports.page import data_url
 from .classifier import Classifier
 from .support import Prediction
@@ -54,7 +52,7 @@ class Gallery:
             sure = f"{answer.confidence:.0%} sure, "
         what = best if answer.label is not None else f"unknown, nearest {best}"
         self._file.write(
-            f"<li {data}>{_picture(answer, name)}"
+            f"<li {data}>{_picture(answer, name, self._classifier.reading)}"
             f'<div class="answer">{what}</div>{_judged(answer.label, truth)}'
             f'<div class="quiet">{sure}distance {answer.distance:.3g}</div>'
             f'<div class="near">{self._near(answer)}</div>'
@@ -122,22 +120,14 @@ def _judged(label: str | None, truth: str | None) -> str:
     return f'<div class="truth">{said}</div>'
 
 
-def _picture(answer: Prediction, name: str) -> str:
+def _picture(answer: Prediction, name: str, reading: Reading) -> str:
     """The file itself, where it is one, else what the network saw."""
-    image = answer.pixels
     try:
-        with Image.open(answer.image) as file:
-            file.draft("RGB", (_SIDE, _SIDE))
-            upright = ImageOps.exif_transpose(file)
-            upright.thumbnail((_SIDE, _SIDE))
-            image = np.asarray(upright.convert("RGB"))
-    except UNREADABLE:
-        pass  # it was an array, or is gone
+        image = thumbnail(Path(answer.image), _SIDE, reading)
+    except DataError:
+        image = answer.pixels  # it was an array, or is gone
     small = ' class="small"' if max(image.shape[:2]) < 64 else ""
-    return (
-        f'<img{small} src="{data_url(image, _SIDE)}" '
-        f'alt="{html.escape(name, quote=True)}">'
-    )
+    return f'<img{small} src="{data_url(image, _SIDE)}" alt="{html.escape(name, quote=True)}">'
 
 
 def _web(name: str) -> str:

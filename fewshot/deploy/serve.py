@@ -77,6 +77,8 @@ class Desk:
     _thread: ThreadPoolExecutor = Factory(lambda: ThreadPoolExecutor(1, "mlx"))
     _classifier: Classifier = field(init=False)
     _stamp: tuple[int, int, int] | None = field(init=False, default=None)
+    # What the last change was taken from, and the state that it led to.
+    _last: tuple[Classifier, str] | None = field(init=False, default=None)
 
     def __attrs_post_init__(self) -> None:
         self._classifier = self._thread.submit(self._open).result()
@@ -111,7 +113,10 @@ class Desk:
         if it is for no other: DataError where the file has been changed since.
         """
 
+        taken_from: list[Classifier] = []
+
         def checked(now: Classifier) -> Classifier:
+            taken_from[:] = [now]
             if seen is not None and seen != state(now):
                 raise DataError(
                     "the classifier has been changed since this page showed it: look again, then "
@@ -121,6 +126,7 @@ class Desk:
 
         def take() -> None:
             self._classifier = self._classifier.update(self.path, checked)
+            self._last = (taken_from[0], state(self._classifier))
 
         self._thread.submit(take).result()
 
@@ -131,6 +137,16 @@ class Desk:
         if stamp is not None and stamp != self._stamp:
             self._classifier = self._classifier.current(self.path)
             self._stamp = stamp
+
+    def undo(self) -> None:
+        """Take the last change back; what is taken back is a change itself.
+
+        Raises DataError where there was none, and where another program has made one since.
+        """
+        if self._last is None:
+            raise DataError("nothing was changed that could be taken back")
+        before, after = self._last
+        self.change(lambda _: before, after)
 
     def close(self) -> None:
         """End the thread, once it has done what it was asked."""
@@ -161,8 +177,17 @@ def _picture(upload: _Upload, desk: Desk) -> Picture:
 # ------------------------------------------------------------------------------ the answers
 
 
-def _overview(classifier: Classifier) -> dict[str, Any]:
-    """Every class with its support images, in the order in which they were enrolled."""
+def _overview(desk: Desk) -> dict[str, Any]:
+    """The file, its network, and every class with its support images as they were enrolled."""
+    return desk.ask(lambda classifier: {**_named(desk.path, classifier), **_support_of(classifier)})
+
+
+def _named(path: Path, classifier: Classifier) -> dict[str, Any]:
+    model = "" if classifier.recipe is None else classifier.recipe.backbone.name
+    return {"file": path.name, "model": model, "shape": classifier.shape}
+
+
+def _support_of(classifier: Classifier) -> dict[str, Any]:
     support = classifier.support
     images: dict[str, list[dict[str, str]]] = {name: [] for name in classifier.classes}
     for label, name, digest in zip(support.labels, support.names, support.sha256, strict=True):
@@ -198,7 +223,19 @@ def _page(_: Desk, __: Request, name: str = "index.html") -> Response:
 
 
 def _classes(desk: Desk, _: Request) -> Any:
-    return desk.ask(_overview)
+    return _overview(desk)
+
+
+def _undo(desk: Desk, _: Request) -> Any:
+    """The state before the last change."""
+    desk.undo()
+    return _overview(desk)
+
+
+def _file(desk: Desk, _: Request) -> Response:
+    """The classifier file, as it is saved."""
+    content = desk.ask(lambda _: desk.path.read_bytes())
+    return Response(content, mimetype="application/octet-stream")
 
 
 def _support(desk: Desk, _: Request, digest: str) -> Response:
@@ -226,7 +263,7 @@ def _enrol(desk: Desk, request: Request) -> Any:
         raise BadRequest("enrolling wants a form with a name and at least one image")
     pictures = [_picture(upload, desk) for upload in uploads]
     desk.change(lambda c: c.enrol({name: pictures}))
-    return desk.ask(_overview)
+    return _overview(desk)
 
 
 def _remove(desk: Desk, request: Request) -> Any:
@@ -242,7 +279,7 @@ def _remove(desk: Desk, request: Request) -> Any:
         desk.change(lambda c: c.remove(name), None if seen is None else str(seen))
     else:  # which is the same image in any state
         desk.change(lambda c: c.remove_image(name, str(image)))
-    return desk.ask(_overview)
+    return _overview(desk)
 
 
 _ROUTES = Map(
@@ -254,6 +291,8 @@ _ROUTES = Map(
         Rule("/api/predict", endpoint=_predict, methods=["POST"]),
         Rule("/api/enrol", endpoint=_enrol, methods=["POST"]),
         Rule("/api/remove", endpoint=_remove, methods=["POST"]),
+        Rule("/api/undo", endpoint=_undo, methods=["POST"]),
+        Rule("/api/file", endpoint=_file, methods=["GET"]),
     ]
 )
 

@@ -552,6 +552,8 @@ def test_the_limit_of_pixels_is_an_option_wherever_images_are_read(
     out = tmp_path / "new.fewshot"
     assert "max_pixels 479" in here("enrol", trained, folder, "-o", out, "--max-pixels", 479).stderr
     done("enrol", trained, folder, "-o", out, "--max-pixels", 480)
+
+
 def test_folders_named_for_classes_are_the_truth(file: Path, mine: Path, tmp_path: Path):
     asked = tmp_path / "asked"
     shutil.copytree(mine, asked)

@@ -126,6 +126,21 @@ def test_a_class_is_removed(client: Client, path: Path) -> None:
     assert fs.Classifier.load(path).classes == ("blue",)
 
 
+def test_the_last_change_is_taken_back_and_so_is_that(client: Client, path: Path) -> None:
+    assert client.post("/api/undo", json={}, **HERE).status_code == 400
+    before = client.get("/api/classes", **HERE).get_json()
+    client.post("/api/remove", json={"name": "red"}, **HERE)
+    assert client.post("/api/undo", json={}, **HERE).get_json() == before
+    assert fs.Classifier.load(path).classes == ("red", "blue")
+    assert names(client.post("/api/undo", json={}, **HERE)) == ["blue"]
+
+
+def test_the_page_is_told_the_file_and_its_network_and_gives_it(client: Client, path: Path) -> None:
+    told = client.get("/api/classes", **HERE).get_json()
+    assert (told["file"], told["model"], told["shape"]) == ("signs.fewshot", "conv4", [16, 16, 3])
+    assert client.get("/api/file", **HERE).data == path.read_bytes()
+
+
 @pytest.mark.parametrize("file", ["", "page.js", "page.css"])
 def test_the_page_names_no_other_address(client: Client, file: str) -> None:
     reply = client.get(f"/{file}", **HERE)

@@ -5,12 +5,14 @@
 
 const MOST = 40; // frames of one hold
 const EVERY = 150; // ms between two of them
+const AT_ONCE = 8; // pictures of one request
 const SIDE = 256; // pixels of a frame's shorter side, enough for any network here
 
 const $ = (id) => document.getElementById(id);
 let classes = [];
 let state = null; // of the classifier, as it is shown
 let held = null;
+let stream = null;
 
 function element(name, properties = {}, ...children) {
   const made = Object.assign(document.createElement(name), properties);
@@ -51,9 +53,10 @@ function words(found) {
 }
 
 function doubt(found) {
-  const sure = found.confidence === null ? "" : `${Math.round(100 * found.confidence)} % sure, `;
-  const most = found.label === null ? `most like ${found.best}, ` : "";
-  return `${most}${sure}distance ${found.distance.toFixed(3)}`;
+  const distance = `distance ${found.distance.toFixed(3)}`;
+  if (found.label === null) return `nearest ${found.best}, ${distance}`;
+  if (found.confidence === null) return distance;
+  return `${Math.round(100 * found.confidence)} % sure, ${distance}`;
 }
 
 function show(found) {
@@ -62,6 +65,11 @@ function show(found) {
   $("answer").classList.toggle("unknown", found.label === null);
   $("doubt").textContent = doubt(found);
   $("nearest").replaceChildren(...found.nearest.map((each) => picture(each.sha256, each.label)));
+}
+
+function forget() {
+  for (const name of ["answer", "doubt", "speed"]) $(name).textContent = "";
+  $("nearest").replaceChildren();
 }
 
 // ------------------------------------------------------------------------------ the camera
@@ -79,9 +87,15 @@ function frame() {
 
 const pause = (ms) => new Promise((done) => setTimeout(done, ms));
 
+function wire(on) {
+  $("start").textContent = on ? "Stop the camera" : "Start the camera";
+  $("hold").disabled = !on;
+  $("off").hidden = on;
+  $("view").classList.toggle("idle", !on);
+}
+
 async function start() {
   if (!navigator.mediaDevices) throw new Error("this browser gives no camera to this page");
-  let stream;
   try {
     stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
   } catch (error) {
@@ -89,24 +103,37 @@ async function start() {
   }
   $("camera").srcObject = stream;
   await $("camera").play();
-  $("start").disabled = true;
-  $("hold").disabled = false;
-  live();
+  wire(true);
+  live(stream);
 }
 
-async function live() {
-  let rate = 0;
-  for (;;) {
+function stop() {
+  release();
+  stream.getTracks().forEach((track) => track.stop());
+  stream = null;
+  $("camera").srcObject = null;
+  wire(false);
+  forget();
+}
+
+async function live(mine) {
+  let mean = 0;
+  while (stream === mine) {
     if (classes.length === 0 || held !== null) {
       await pause(100);
       continue;
     }
     const began = performance.now();
-    await tell(async () => show(await ask("/api/predict", { method: "POST", body: await frame() })));
+    await tell(async () => {
+      const found = await ask("/api/predict", { method: "POST", body: await frame() });
+      if (stream === mine && classes.length > 0) show(found);
+    });
     if (!$("error").hidden) await pause(1000);
-    const now = 1000 / (performance.now() - began);
-    rate = rate ? 0.9 * rate + 0.1 * now : now;
-    $("speed").textContent = `${rate.toFixed(0)} frames/s`;
+    const took = performance.now() - began;
+    mean = mean ? 0.9 * mean + 0.1 * took : took;
+    if (stream === mine) {
+      $("speed").textContent = `${mean.toFixed(0)} ms, ${(1000 / mean).toFixed(0)} frames/s`;
+    }
   }
 }
 
@@ -115,54 +142,100 @@ async function live() {
 function draw(overview) {
   classes = overview.classes;
   state = overview.state;
+  const { file, model, shape } = overview;
+  document.title = `${file} – fewshot`;
+  $("file").textContent = file;
+  $("model").textContent = `${model}, pictures of ${shape[1]} × ${shape[0]}`;
+  $("download").download = file;
+  $("total").textContent = classes.length ? `${classes.length}` : "";
+  $("empty").hidden = classes.length > 1;
   $("names").replaceChildren(...classes.map(({ name }) => element("option", { value: name })));
   $("classes").replaceChildren(...classes.map(({ name, images }) =>
     element("div", { className: "class" },
-      element("h3", {}, `${name} (${images.length})`,
+      element("h3", {}, element("span", {}, `${name} `, element("small", {}, `${images.length}`)),
         element("button", {
-          type: "button", textContent: "remove", ariaLabel: `remove ${name}`,
-          onclick: () => confirm(`Remove ${name} and its images?`) && remove({ name }),
+          type: "button", className: "plain", textContent: "Remove", ariaLabel: `remove ${name}`,
+          onclick: () => remove({ name }, name),
         })),
       ...images.map((each, i) => {
         const made = picture(each.sha256, "");
         made.append(element("button", {
           type: "button", textContent: "✕", ariaLabel: `remove image ${i + 1} of ${name}`,
-          onclick: () => remove({ name, sha256: each.sha256 }),
+          onclick: () => remove({ name, sha256: each.sha256 }, `A picture of ${name}`),
         }));
         return made;
       }))));
-  if (classes.length === 0) $("answer").textContent = "Enrol a class to begin.";
+  if (classes.length === 0) {
+    forget();
+    $("classes").textContent = "None yet.";
+  }
 }
 
 const look = async () => draw(await ask("/api/classes"));
 
-const remove = (what) => tell(async () => {
-  const asking = ask("/api/remove", {
-    method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ ...what, state }),
-  });
-  draw(await asking.catch(async (error) => {
+function say(text, undo = false) {
+  $("status").textContent = text;
+  $("undo").hidden = !undo;
+}
+
+const post = (path, value) => ask(path, {
+  method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(value),
+});
+
+const remove = (what, words) => tell(async () => {
+  draw(await post("/api/remove", { ...what, state }).catch(async (error) => {
     await look();
     throw error;
   }));
-  $("status").textContent = "Removed and saved.";
+  say(`${words} was removed, and that is saved.`, true);
+  $("undo").focus();
 });
 
-const enrol = (images) => tell(async () => {
-  const form = new FormData();
-  form.append("name", $("name").value);
-  images.forEach((image) => form.append("image", image, image.name || "camera"));
-  draw(await ask("/api/enrol", { method: "POST", body: form }));
-  $("status").textContent = `${images.length} images of ${$("name").value} enrolled and saved.`;
+const undo = () => tell(async () => {
+  draw(await post("/api/undo", {}));
+  say("It is back, and that is saved.");
+});
+
+function named() {
+  const name = $("name").value.trim();
+  $("name-help").hidden = name !== "";
+  $("name").ariaInvalid = name === "";
+  if (name === "") $("name").focus();
+  return name;
+}
+
+const enrol = (images, name) => tell(async () => {
+  $("progress").hidden = false;
+  let done = 0;
+  try {
+    for (let i = 0; i < images.length; i += AT_ONCE) {
+      say(`${done} of ${images.length} pictures of ${name} …`);
+      $("progress").value = done / images.length;
+      const form = new FormData();
+      form.append("name", name);
+      const some = images.slice(i, i + AT_ONCE);
+      some.forEach((image) => form.append("image", image, image.name || "camera"));
+      draw(await ask("/api/enrol", { method: "POST", body: form }));
+      done += some.length;
+    }
+  } finally {
+    $("progress").hidden = true;
+    const pictures = done === 1 ? "picture" : "pictures";
+    say(`${done} ${pictures} of ${name} enrolled and saved.`);
+  }
 });
 
 async function hold() {
-  if (held !== null || $("hold").disabled || !$("form").reportValidity()) return;
+  if (held !== null || $("hold").disabled || named() === "") return;
   const frames = [];
   held = frames;
   $("hold").classList.add("held");
+  $("taken").hidden = $("progress").hidden = false;
   while (held === frames && frames.length < MOST) {
     frames.push(frame());
-    $("status").textContent = `${frames.length} images …`;
+    $("taken").textContent = `● ${frames.length}`;
+    $("progress").value = frames.length / MOST;
+    say(`${frames.length} of at most ${MOST} pictures …`);
     await pause(EVERY);
   }
 }
@@ -172,7 +245,8 @@ async function release() {
   const frames = held;
   held = null;
   $("hold").classList.remove("held");
-  await enrol(await Promise.all(frames));
+  $("taken").hidden = true;
+  await enrol(await Promise.all(frames), $("name").value.trim());
 }
 
 // ------------------------------------------------------------------------------ the wires
@@ -180,34 +254,59 @@ async function release() {
 async function classify(images) {
   for (const image of images) {
     await tell(async () => {
+      const began = performance.now();
       const found = await ask("/api/predict", { method: "POST", body: image });
+      const took = performance.now() - began;
       const url = URL.createObjectURL(image);
-      $("results").prepend(element("li", {}, element("img", {
-        src: url, alt: "", onload: () => URL.revokeObjectURL(url),
-      }), ` ${image.name}: `, element("strong", {}, words(found)), ` (${doubt(found)})`));
+      const line = element("small", {}, `${doubt(found)}, ${took.toFixed(0)} ms. ${image.name}`);
+      $("results").prepend(element("li", { className: found.label === null ? "unknown" : "" },
+        element("img", { src: url, alt: "", onload: () => URL.revokeObjectURL(url) }),
+        element("div", {}, element("strong", {}, words(found)), element("br"), line)));
     });
   }
 }
 
-$("start").onclick = () => tell(start);
+function examples(images) {
+  const name = named();
+  if (name !== "" && images.length) enrol(images, name);
+}
+
+function zone(id, take) {
+  const drop = $(id);
+  const over = (on) => (event) => {
+    event.preventDefault();
+    drop.classList.toggle("over", on);
+  };
+  drop.ondragover = over(true);
+  drop.ondragleave = over(false);
+  drop.ondrop = (event) => {
+    over(false)(event);
+    take([...event.dataTransfer.files]);
+  };
+  drop.querySelector("input").onchange = (event) => {
+    take([...event.target.files]);
+    event.target.value = "";
+  };
+}
+
+$("start").onclick = () => tell(stream === null ? start : stop);
 $("hold").onpointerdown = hold;
 for (const end of ["pointerup", "pointercancel", "blur"]) addEventListener(end, release);
-$("hold").onkeydown = (event) => [" ", "Enter"].includes(event.key) && !event.repeat && hold();
+$("hold").onkeydown = (event) => {
+  if (![" ", "Enter"].includes(event.key)) return;
+  event.preventDefault();
+  if (!event.repeat) hold();
+};
 $("hold").onkeyup = release;
+$("hold").oncontextmenu = (event) => event.preventDefault(); // of a long touch
 $("form").onsubmit = (event) => event.preventDefault();
-$("pictures").onchange = (event) => classify([...event.target.files]);
-$("examples").onchange = (event) => {
-  if ($("form").reportValidity() && event.target.files.length) enrol([...event.target.files]);
-  event.target.value = "";
+$("name").oninput = () => {
+  $("name-help").hidden = true;
+  $("name").ariaInvalid = "false";
 };
-$("drop").ondragover = (event) => {
-  event.preventDefault();
-  $("drop").classList.add("over");
-};
-$("drop").ondragleave = () => $("drop").classList.remove("over");
-$("drop").ondrop = (event) => {
-  event.preventDefault();
-  $("drop").classList.remove("over");
-  classify([...event.dataTransfer.files]);
-};
+$("undo").onclick = undo;
+// A picture that misses its place would replace the page.
+for (const event of ["dragover", "drop"]) addEventListener(event, (e) => e.preventDefault());
+zone("drop", classify);
+zone("drop-examples", examples);
 tell(look);
