@@ -1,8 +1,13 @@
-"""`python -m docs`: the generated pages, then the pictures, then the site in `site/`."""
+"""`python -m docs`: the site in `site/`, of what is there; nothing else is written.
+
+`--pages` and `--pictures` make anew what of it is generated.
+"""
 
 import argparse
+import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 from fewshot.core.files import write_text
@@ -19,7 +24,8 @@ def main() -> None:
         "--check", action="store_true",
         help="write nothing; fail where a generated page is not what the code says",
     )  # fmt: skip
-    parser.add_argument("--pages", action="store_true", help="only the generated pages")
+    parser.add_argument("--pages", action="store_true", help="make the generated pages anew")
+    parser.add_argument("--pictures", action="store_true", help="draw the pictures anew")
     arguments = parser.parse_args()
     made = generated.pages()
     if arguments.check:
@@ -27,16 +33,23 @@ def main() -> None:
         for page in stale:
             print(f"{page.relative_to(ROOT)}: not what the code says; python -m docs --pages")
         sys.exit(bool(stale))
-    for page, text in made.items():
-        write_text(page, text)
     if arguments.pages:
-        return
-    from . import pictures
+        for page, text in made.items():
+            write_text(page, text)
+    if arguments.pictures:
+        from . import pictures
 
-    pictures.draw_all()
-    subprocess.run(
-        [sys.executable, "-m", "mkdocs", "build", "--strict", "-q"], cwd=ROOT, check=True
-    )
+        pictures.draw_all()
+    if not (arguments.pages or arguments.pictures):
+        _build()
+
+
+def _build() -> None:
+    if find_spec("material") is None:
+        sys.exit("the site wants one package more: pip install -e '.[docs]'")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "-q"]
+    # The theme would print an announcement of its own.
+    subprocess.run(command, cwd=ROOT, check=True, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"})
     print(f"the site is in {ROOT / 'site' / 'index.html'}")
 
 

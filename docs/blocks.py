@@ -13,7 +13,7 @@ from pathlib import Path
 
 from attrs import frozen
 
-_COMMENT = re.compile(r"<!-- (tested with|untested here): (.*?) -->")
+_COMMENT = re.compile(r"<!-- (tested with|untested here): (.*?) -->\n?")
 _BLOCK = re.compile(
     r"(?:^<!-- (?P<rule>tested with|untested here): (?P<text>.*?) -->\n+)?"
     r"^(?P<indent> *)```(?P<language>\w*)\n(?P<code>.*?)^(?P=indent)```$",
@@ -65,13 +65,6 @@ def commands(block: Block) -> list[str]:
     return [f"{line} {block.added}".strip() for line in lines]
 
 
-def comments_shown(markdown: str) -> str:
-    """A page's text with the comments above blocks as lines that a reader sees."""
-    return _COMMENT.sub(
-        lambda found: (
-            f"*{found[1]}: `{found[2]}`*"
-            if found[1] == "tested with"
-            else f"*{found[1]}: {found[2]}*"
-        ),
-        markdown,
-    )
+def without_comments(markdown: str) -> str:
+    """A page's text without the comments above blocks."""
+    return _COMMENT.sub("", markdown)
