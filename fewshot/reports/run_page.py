@@ -1,6 +1,7 @@
 """The words and the HTML page of a run."""
 
 import html
+import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
@@ -291,7 +292,7 @@ def _box(advised: Sequence[Advice]) -> str:
         return ""
     lines = "".join(
         f"<li><b>{html.escape(each.topic.replace('-', ' ').capitalize())}</b>: "
-        f"{html.escape(each.why)}. {html.escape(each.how)}</li>"
+        f"{_quoted(each.why)}. Try: {_quoted(each.how)}</li>"
         for each in advised
     )
     return (
@@ -299,6 +300,11 @@ def _box(advised: Sequence[Advice]) -> str:
         "heading of the guide “Accuracy is poor: what now?” (how-to/poor-accuracy), with what it "
         "brought where it was measured.</p></aside>"
     )
+
+
+def _quoted(text: str) -> str:
+    """Text as HTML, what stands between backticks as code."""
+    return re.sub(r"`([^`]*)`", r"<code>\1</code>", html.escape(text))
 
 
 def _drawn(path: Path, heading: str, text: str) -> str:
