@@ -80,7 +80,10 @@ def plane(rows: NDArray[np.float32], perplexity: float = 15.0) -> NDArray[np.flo
 
 
 def _scaled(y: NDArray[np.float64]) -> NDArray[np.float64]:
-    scaled: NDArray[np.float64] = y / (np.abs(y).max() or 1.0)
+    """From -1 to 1 along both axes, which have no unit."""
+    low, high = y.min(axis=0), y.max(axis=0)
+    scaled: NDArray[np.float64] = (2 * y - low - high) / np.maximum(high - low, 1e-12)
+    scaled = scaled.clip(-1, 1)  # of rounding
     return scaled
 
 
