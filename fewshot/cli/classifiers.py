@@ -355,7 +355,7 @@ def predict(
                 start = _figures(answer, wrong, width, sure, labelled)
                 echo(_line(start, name, answer, columns()))
             if add is not None:
-                add(printable(name), answer)
+                add(printable(name), answer, truth)
             progress("predicting", done, total, "", "")
     _tell_engine(classifier)
     bad, done = bad + len(unreadable), done + len(unreadable)

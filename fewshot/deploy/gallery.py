@@ -15,6 +15,7 @@ from ..core.files import replacing
 from ..data.images import Reading, thumbnail
 from ..reports.page import data_url
 from .classifier import Classifier
+from .labelled import is_right
 from .support import Prediction
 
 _SIDE = 320  # pixels of a picture
@@ -40,7 +41,8 @@ class Gallery:
             return
         states = ["known" if answer.label is not None else "unknown"]
         if truth is not None:
-            states.append("right" if answer.label == truth else "wrong")
+            right = is_right(truth, answer, self._classifier.classes)
+            states.append("right" if right else "wrong")
         self._states.update(states)
         self._best[answer.best] += 1
         best, sure = html.escape(answer.best, quote=True), ""
@@ -53,7 +55,7 @@ class Gallery:
         what = best if answer.label is not None else f"unknown, nearest {best}"
         self._file.write(
             f"<li {data}>{_picture(answer, name, self._classifier.reading)}"
-            f'<div class="answer">{what}</div>{_judged(answer.label, truth)}'
+            f'<div class="answer">{what}</div>{_judged(states, truth)}'
             f'<div class="quiet">{sure}distance {answer.distance:.3g}</div>'
             f'<div class="near">{self._near(answer)}</div>'
             f'<div class="quiet" title="{html.escape(name, quote=True)}">'
@@ -113,10 +115,10 @@ def _choice(name: str, options: dict[str, str]) -> str:
     return f'<select id="{name}">{drawn}</select>'
 
 
-def _judged(label: str | None, truth: str | None) -> str:
+def _judged(states: Sequence[str], truth: str | None) -> str:
     if truth is None:
         return ""
-    said = "✓ right" if label == truth else f"✗ it is {html.escape(truth)}"
+    said = "✓ right" if "right" in states else f"✗ it is {html.escape(truth)}"
     return f'<div class="truth">{said}</div>'
 
 

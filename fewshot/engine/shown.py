@@ -83,7 +83,7 @@ def _scaled(y: NDArray[np.float64]) -> NDArray[np.float64]:
     """From -1 to 1 along both axes, which have no unit."""
     low, high = y.min(axis=0), y.max(axis=0)
     scaled: NDArray[np.float64] = (2 * y - low - high) / np.maximum(high - low, 1e-12)
-    scaled = scaled.clip(-1, 1)  # of rounding
+    scaled.clip(-1, 1, out=scaled)  # of rounding
     return scaled
 
 

@@ -484,13 +484,16 @@ def test_the_page_says_what_was_right(file: Path, mine: Path, tmp_path: Path):
         page.add(str(image), answer, "cup")
         page.add(str(image), answer, "<key>")
         page.add(str(image), unknown, "cup")
+        page.add(str(image), unknown, "<key>")
         page.add(str(image), unknown)
     text = (tmp_path / "page.html").read_text()
     states = [a["class"].split() for tag, a in Page(text).tags if tag == "li"]
-    judged = ["right" if answer.label == "cup" else "wrong", "wrong", "wrong"]
-    assert [state[1] for state in states[:3]] == judged
-    assert states[3] == ["unknown"]
-    assert f"4 images: {judged.count('right')} of 3 right" in text
+    first = "right" if answer.label == "cup" else "wrong"
+    # A class that is not enrolled is rightly unknown, cup is not.
+    judged = [first, "wrong", "wrong", "right"]
+    assert [state[1] for state in states[:4]] == judged
+    assert states[4] == ["unknown"]
+    assert f"5 images: {judged.count('right')} of 4 right" in text
     assert "✗ it is &lt;key&gt;" in text
     assert f"unknown, nearest {answer.best}" in text
     of_unknown = [a for tag, a in Page(text).tags if a.get("class") == "unknown"]
