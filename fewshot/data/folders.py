@@ -40,6 +40,7 @@ class ImageFiles:
     split: ClassSplit | None = None
     role: Roles | None = None
     background: str = BACKGROUND
+    parents: Sequence[str] | None = None
     notes: tuple[str, ...] = ()
 
     @property
@@ -90,8 +91,12 @@ def image_files(
     group_of: Callable[[str], int] | None = None,
     split: ClassSplit | None = None,
     background: str = BACKGROUND,
+    parents: Sequence[str] | None = None,
 ) -> ImageFiles:
-    """`ImageFiles` of the given files by class; `group_of(file name)` numbers groups in a class."""
+    """`ImageFiles` of the given files by class; `group_of(file name)` numbers groups in a class.
+
+    `parents`: of each class, the name of what it belongs to.
+    """
     classes = tuple(folders)
     paths = [path for name in classes for path in folders[name]]
     groups = None
@@ -101,7 +106,15 @@ def image_files(
         groups = np.array([numbers[key] for key in keys])
     labels = np.repeat(np.arange(len(classes)), [len(folders[name]) for name in classes])
     return ImageFiles(
-        paths, labels, classes, size, max_pixels, groups, split, background=background
+        paths,
+        labels,
+        classes,
+        size,
+        max_pixels,
+        groups,
+        split,
+        background=background,
+        parents=parents,
     )
 
 

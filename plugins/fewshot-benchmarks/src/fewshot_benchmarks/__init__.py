@@ -1,0 +1,1 @@
+"""The field's data sets with the literature's class splits, and published recipes, for fewshot."""

@@ -1,0 +1,5 @@
+"""MLX made fast before anything imports it."""
+
+from fewshot import prepare
+
+prepare()
