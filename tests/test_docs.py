@@ -55,6 +55,8 @@ def test_every_component_named_by_a_flag_exists(page: Path) -> None:
     own = {"chebyshev", "topk", "birds"}  # plugins that pages make
     if importlib.util.find_spec("fewshot_omniglot") is None:
         own |= {"omniglot", "omniglot-prototypical"}
+    if importlib.util.find_spec("fewshot_benchmarks") is None:
+        own |= {"cifar-fs-cosine", "mini-imagenet-resnet12"}
     if importlib.util.find_spec("fewshot_pretrained") is None:
         own |= {"efficientnet-lite0", "mobilenet-v2", "onnx", "photos"}
     for kind, name in re.findall(r"--(\w+) ([a-z0-9-]+)\b", page.read_text(encoding="utf-8")):

@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[1]
 PLACES = {
     "fewshot": ROOT,
     "fewshot-asl": ROOT / "plugins" / "fewshot-asl",
+    "fewshot-benchmarks": ROOT / "plugins" / "fewshot-benchmarks",
     "fewshot-omniglot": ROOT / "plugins" / "fewshot-omniglot",
     "fewshot-pretrained": ROOT / "plugins" / "fewshot-pretrained",
     "fewshot-broken": ROOT / "tests" / "broken_plugin",
@@ -22,6 +23,7 @@ PLACES = {
 PACKAGES = {
     "fewshot": ROOT / "fewshot",
     "fewshot-asl": PLACES["fewshot-asl"] / "src" / "fewshot_asl",
+    "fewshot-benchmarks": PLACES["fewshot-benchmarks"] / "src" / "fewshot_benchmarks",
     "fewshot-omniglot": PLACES["fewshot-omniglot"] / "src" / "fewshot_omniglot",
     "fewshot-pretrained": PLACES["fewshot-pretrained"] / "src" / "fewshot_pretrained",
 }

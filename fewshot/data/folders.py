@@ -106,16 +106,9 @@ def image_files(
         groups = np.array([numbers[key] for key in keys])
     labels = np.repeat(np.arange(len(classes)), [len(folders[name]) for name in classes])
     return ImageFiles(
-        paths,
-        labels,
-        classes,
-        size,
-        max_pixels,
-        groups,
-        split,
-        background=background,
+        paths, labels, classes, size, max_pixels, groups, split, background=background,
         parents=parents,
-    )
+    )  # fmt: skip
 
 
 # ------------------------------------------------------------------------ where they are

@@ -1,4 +1,4 @@
-"""The data sets: which classes and how many images they have, and how the literature splits them."""
+"""The data sets: their classes, counts of images, and splits in the literature."""
 
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
@@ -96,8 +96,8 @@ def cub_split(classes: Iterable[str]) -> ClassSplit:
         if not number.isdecimal():
             raise DataError(f"class '{name}' has no number, as 001.Black_footed_Albatross has")
         by_remainder[int(number) % 4].append(name)
-    train = sorted(by_remainder[1] + by_remainder[3])
-    return ClassSplit(train, by_remainder[2], by_remainder[0])
+    odd = by_remainder[1] + by_remainder[3]
+    return ClassSplit(*map(sorted, (odd, by_remainder[2], by_remainder[0])))
 
 
 def _every(split: ClassSplit) -> tuple[str, ...]:
@@ -172,7 +172,8 @@ def _from_files(
         _check_classes(published, classes, found.files, place)
         _check_split(published, found.split, place)
         split: ClassSplit | None = published.split
-        kept = {name: found.files[name] for name in found.files if name in _part_of(split)}
+        known = _part_of(published.split)
+        kept = {name: of for name, of in found.files.items() if name in known}
         _check_counts(published, {name: len(of) for name, of in kept.items()}, place)
     else:
         split, kept = _unchecked(published, found), dict(found.files)

@@ -16,6 +16,7 @@ MD5 = "03b5dce01913d631647c71ecec9e9cb8"
 
 _NAMES = "fine_label_names.txt"
 _SIZES = {"train.bin": 50_000, "test.bin": 10_000}
+_PER_CLASS = 600
 _RECORD = 2 + 3 * 32 * 32  # superclass, class, then red, green and blue row by row
 
 
@@ -46,8 +47,8 @@ def read_binary(path: Path, size: int = 32) -> tuple[NDArray[np.uint8], Ints, tu
         records.append(np.frombuffer(content[name], np.uint8).reshape(count, _RECORD))
     every = np.concatenate(records)
     labels = every[:, 1].astype(np.int64)
-    if len(classes) != 100 or (np.bincount(labels, minlength=100) != 600).any():
-        raise DataError(f"{path}: not 100 classes of 600 images")
+    if len(classes) != 100 or np.bincount(labels).tolist() != [_PER_CLASS] * 100:
+        raise DataError(f"{path}: not 100 classes of {_PER_CLASS} images")
     images = every[:, 2:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
     return np.ascontiguousarray(images), labels, classes
 

@@ -21,7 +21,7 @@ class Found(NamedTuple):
 
 
 def data_path(path: str, name: str, others: Sequence[str] = ()) -> Path:
-    """`path`, else what is called `name`, or as `others`, in the folder of the environment variable.
+    """`path`, else what is called `name` or as `others` in the environment variable's folder.
 
     With or without `.zip` or `.tar.gz`. Raises DataError where there is none.
     """

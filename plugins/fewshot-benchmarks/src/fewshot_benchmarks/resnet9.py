@@ -47,7 +47,9 @@ class ResNet9(nn.Module):
         super().__init__()
         height, width, inputs = input_shape
         if min(height, width) < 8:
-            raise ConfigError(f"resnet9 halves the image three times: {height}x{width} is under 8x8")
+            raise ConfigError(
+                f"resnet9 halves the image three times: {height}x{width} is under 8x8"
+            )
         layers: list[Any] = []
         for stage, outputs in enumerate(options.widths):
             layers += _block(inputs, outputs)
