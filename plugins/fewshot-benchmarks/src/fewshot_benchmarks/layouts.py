@@ -30,8 +30,9 @@ def data_path(path: str, name: str, others: Sequence[str] = ()) -> Path:
             raise DataError(f"{path}: no such file or folder")
         return Path(path)
     root = os.environ.get(VARIABLE, "")
-    called = [each + suffix for each in (name, *others) for suffix in ("", ".zip", ".tar.gz")]
-    found = [Path(root, each) for each in called if root and Path(root, each).exists()]
+    called = (name, *others)
+    every = [each + suffix for each in called for suffix in ("", ".zip", ".tar.gz")]
+    found = [Path(root, each) for each in every if root and Path(root, each).exists()]
     if not found:
         where = f"{root} has none of {', '.join(called)}" if root else f"{VARIABLE} is not set"
         raise DataError(
