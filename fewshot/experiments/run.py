@@ -1,6 +1,5 @@
 """From a configuration to a run folder: the one path of the command line and of library users."""
 
-import json
 import platform
 from collections.abc import Mapping
 from copy import deepcopy
@@ -433,8 +432,8 @@ def _train(
         parts.learner, config.seed, parts.optimizer, parts.mixer,
     )  # fmt: skip
     go_on(training, folder / CHECKPOINT)
-    lines = "".join(f"{json.dumps(record)}\n" for record in training.history.records)
-    files.write_text(folder / METRICS, lines)  # none from beyond the checkpoint
+    lines = map(files.line_of, training.history.records)
+    files.write_text(folder / METRICS, "".join(lines))  # none from beyond the checkpoint
     validate = None
     untaken = ["centre.mean"]  # until training is over
     if draws.validation is not None:  # which takes the centre

@@ -1,5 +1,6 @@
 """Options classes from plain values, and back."""
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar, get_args, get_origin
 
@@ -114,7 +115,7 @@ def _strict_converter() -> cattrs.Converter:
             made = kind(value)
             if isinstance(made, str):
                 made.encode()  # names on a disk need be no text; what is written down must
-            elif not (abs(made) < 1 << 63):  # NaN and infinities too
+            elif not math.isfinite(made) or (kind is int and abs(made) >= 1 << 63):
                 raise ValueError(value)
             return made
 

@@ -146,10 +146,10 @@ def test_strict_lets_sound_plugins_pass(site: Path):
 
 
 def test_an_unknown_component_says_which_plugins_failed(site: Path):
-    done = fewshot("show", "metric", "chebyshev", site=site, plugins="good,half-way,misspelt")
+    done = fewshot("show", "metric", "chebishov", site=site, plugins="good,half-way,misspelt")
     assert done.returncode == 2
     error = done.stderr.splitlines()[-1]
-    assert error.startswith("Error: unknown metric 'chebyshev'")
+    assert error.startswith("Error: unknown metric 'chebishov'")
     assert "failed to load: half-way, misspelt" in error
 
 

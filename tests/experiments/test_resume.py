@@ -25,6 +25,7 @@ from fewshot.core.locks import held, owner
 from fewshot.experiments import run as runs
 from fewshot.experiments import search as searches
 from fewshot.experiments.config import resolve
+from fewshot.experiments.manifest import read_manifest, write_manifest
 from fewshot.experiments.run import evaluate_run, run
 from fewshot.experiments.search import SearchOptions, recorded, search
 from fewshot.experiments.search_space import parameter
@@ -206,9 +207,9 @@ def test_other_images_are_refused_and_other_releases_told(copies: Copies, tmp_pa
     with pytest.raises(DataError, match="its images are not those"):
         fs.resume(folder, REGISTRY, data=tmp_path / "data.npz")
     layer(tmp_path)
-    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest = read_manifest(folder)
     manifest["versions"]["mlx"] = "0.1"
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    write_manifest(folder, manifest)
     told: list[str] = []
     fs.resume(folder, REGISTRY, progress=lambda *a: told.append(a[-1]), data=tmp_path / "data.npz")
     assert [line for line in told if "versions" in line]
