@@ -41,7 +41,7 @@ def main() -> None:
     except click.NoSuchOption as error:
         setting = _SETTINGS.get(error.option_name)
         way_out = f" That is --set {setting}=…" if setting else ""
-        click.echo(f"Error: {error.format_message()}{way_out}", err=True)
+        echo(f"Error: {error.format_message()}{way_out}", err=True)
         code = error.exit_code
     except click.ClickException as error:
         echo(f"Error: {error.format_message()}", err=True)
