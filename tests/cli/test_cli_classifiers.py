@@ -12,14 +12,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from attrs import evolve
 from commands import done, error, fewshot, here
 from PIL import Image
 from plugin_sites import distribution
 from sealing import sealed
 
 import fewshot as fs
-from fewshot.deploy.gallery import gallery
 
 
 def write_folder(root: Path, counts: dict[str, int], seed: int = 0) -> Path:
@@ -473,31 +471,6 @@ def test_the_page_shows_every_image_and_needs_no_other_file(file: Path, mine: Pa
     assert [tag for tag, _ in tags].count("script") == 1  # its own
     assert "http" not in page.read_text()
     assert f">{mine}" not in page.read_text()  # names are told below the folder asked about
-
-
-def test_the_page_says_what_was_right(file: Path, mine: Path, tmp_path: Path):
-    classifier = fs.Classifier.load(file)
-    image = mine / "cup" / "0.png"
-    (answer,) = classifier.predict([image])
-    unknown = evolve(answer, label=None)
-    with gallery(tmp_path / "page.html", classifier, "mine", [str(mine)]) as page:
-        page.add(str(image), answer, "cup")
-        page.add(str(image), answer, "<key>")
-        page.add(str(image), unknown, "cup")
-        page.add(str(image), unknown, "<key>")
-        page.add(str(image), unknown)
-    text = (tmp_path / "page.html").read_text()
-    states = [a["class"].split() for tag, a in Page(text).tags if tag == "li"]
-    first = "right" if answer.label == "cup" else "wrong"
-    # A class that is not enrolled is rightly unknown, cup is not.
-    judged = [first, "wrong", "wrong", "right"]
-    assert [state[1] for state in states[:4]] == judged
-    assert states[4] == ["unknown"]
-    assert f"5 images: {judged.count('right')} of 4 right" in text
-    assert "✗ it is &lt;key&gt;" in text
-    assert f"unknown, nearest {answer.best}" in text
-    of_unknown = [a for tag, a in Page(text).tags if a.get("class") == "unknown"]
-    assert "data-sure" not in of_unknown[0]  # it is not sure of what it does not name
 
 
 def test_the_order_of_many_images_is_kept(file: Path, tmp_path: Path, mine: Path):
