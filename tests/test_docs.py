@@ -34,7 +34,8 @@ PAGES = [
 WRITTEN = [p for p in PAGES if not (p.parent.name == "reference" and p.stem in GENERATED)]
 
 # Commands that other tests run as they stand, or that change the machine.
-ELSEWHERE = ("python3 -m venv", "uv ", "pip ", "ruff ", "python -m pytest", "HYPOTHESIS_PROFILE")
+ELSEWHERE = ("python3 -m venv", "uv ", "pip ", "ruff ", "python -m pytest", "HYPOTHESIS_PROFILE",
+             "python -m tests.faults")  # fmt: skip
 
 
 def title(page: Path) -> str:
@@ -58,7 +59,7 @@ def test_every_component_named_by_a_flag_exists(page: Path) -> None:
     if importlib.util.find_spec("fewshot_benchmarks") is None:
         own |= {"cifar-fs-cosine", "mini-imagenet-resnet12"}
     if importlib.util.find_spec("fewshot_pretrained") is None:
-        own |= {"efficientnet-lite0", "mobilenet-v2", "onnx", "photos"}
+        own |= {"clip-base-32", "efficientnet-lite0", "mobilenet-v2", "onnx", "photos"}
     for kind, name in re.findall(r"--(\w+) ([a-z0-9-]+)\b", page.read_text(encoding="utf-8")):
         if kind in KINDS and name not in own:
             registry.get(kind, name)

@@ -43,7 +43,7 @@ from ..parts.heads.prototypes import lda
 from ..parts.metrics import euclidean
 from . import archive, document, recipe
 from .comparison import Compare, comparison
-from .given import by_name, listed, or_raise, require_alone
+from .given import by_name, listed, or_raise, require_alone, shape_of
 from .recipe import Recipe
 from .support import Prediction, Support, no_support, with_others
 
@@ -106,22 +106,18 @@ class Classifier:
 
         Raises DataError for no class, a class without images and images that cannot be used.
         """
-        images = by_name(images)
+        images = {name: listed(of_class) for name, of_class in by_name(images).items()}
         if not images:
             raise DataError("a classifier needs at least one class")
         if isinstance(network, Embedder):
-            shapes = {np.shape(image) for of_class in images.values() for image in listed(of_class)}
-            if len(shapes) != 1 or len(shape := shapes.pop()) != 3:
-                raise DataError("images of all classes must be arrays of one size (h, w, c)")
             parts = (metric or euclidean(), head or lda())
-            return _blank(network.for_any_classes(), *parts, shape).enrol(images)
+            return _blank(network.for_any_classes(), *parts, shape_of(images)).enrol(images)
         if head is not None or metric is not None:
             raise ConfigError(
                 "head and metric of a named network are named beside it, so that the classifier "
                 "can be saved: {'backbone': NAME, 'head': NAME, 'metric': NAME}"
             )
         layer = {"backbone": network} if isinstance(network, str) else network
-        images = {name: listed(given) for name, given in images.items()}
         below = [] if any(images.values()) else [OF_NAMES]
         return cls.blank([*below, layer], registry).enrol(images)
 

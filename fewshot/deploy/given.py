@@ -9,7 +9,7 @@ from PIL.Image import Image
 
 from ..core.errors import ConfigError, DataError
 from ..core.interfaces import Head
-from ..data.images import Picture
+from ..data.images import Picture, Shape
 
 T = TypeVar("T")
 
@@ -31,6 +31,17 @@ def listed(images: Any) -> list[Any]:
     if one or (isinstance(images, np.ndarray) and images.ndim < 4):
         return [images]
     return list(images)
+
+
+def shape_of(images: Mapping[Any, Sequence[Any]]) -> Shape:
+    """The shape (h, w, c) of every array. Raises DataError for several, and for a class of none."""
+    if empty := [name for name, of_class in images.items() if not of_class]:
+        raise DataError(f"class '{empty[0]}' has no image")
+    shapes = {np.shape(image) for of_class in images.values() for image in of_class}
+    if len(shapes) != 1 or len(shape := shapes.pop()) != 3:
+        raise DataError("images of all classes must be arrays of one size (h, w, c)")
+    height, width, channels = shape
+    return height, width, channels
 
 
 def or_raise(results: Sequence[T | DataError]) -> list[T]:

@@ -263,7 +263,7 @@ def _halves(
         return [list(sampler.blocks(options.seed, n)) for sampler in samplers]
 
     lacking = False
-    for k in options.k_shot:
+    for k in filter(None, options.k_shot):
         try:
             one, other = ([thinned(b, _ASKED // n) for b in blocks] for blocks in asked(k))
             found[k] = one, other

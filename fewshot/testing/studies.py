@@ -48,10 +48,7 @@ def summary(tried: Tried) -> None:
 
 @law()
 def rows(tried: Tried) -> None:
-    """Every row comes to a configuration whose components, options and values exist.
-
-    Of an optional study, every row whose components and variables are there.
-    """
+    """Every row comes to a configuration that can be made, or is absent, if these are optional."""
     for row, layer in tried.study.rows.items():
         try:
             study_configs(evolve(tried.study, rows={row: layer}, published={}), tried.registry)

@@ -16,6 +16,7 @@ from fewshot.cli.options import flag_layer
 from fewshot.core.components import Component, Preset
 from fewshot.core.errors import ConfigError, PluginError
 from fewshot.core.options import component_options
+from fewshot.data.images import colour
 from fewshot.experiments.config import (
     DEFAULTS,
     LISTS,
@@ -81,6 +82,8 @@ def bounds(validator: Any) -> Bounds:
         return bounds(validator.member_validator)
     if name == "_MinLengthValidator":
         return Bounds(length=validator.min_length)
+    if validator is colour:
+        return Bounds()
     if name in ("_InValidator", "_MaxLengthValidator", "_MatchesReValidator"):
         return Bounds()  # a literal type says the same, `values_of` heeds the others
     if name == "ZeroOr":
@@ -106,6 +109,8 @@ def values_of(kind: Any, validator: Any) -> st.SearchStrategy[Any]:
         return st.booleans()
     if type(validator).__name__ == "_MatchesReValidator":
         return st.from_regex(validator.pattern, fullmatch=True)
+    if validator is colour:
+        return st.sampled_from(["white", "#1f6feb"])
     if kind is str:
         return st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
     if get_origin(kind) is Literal:

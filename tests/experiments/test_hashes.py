@@ -98,7 +98,7 @@ def test_an_unfinished_run_has_settings_and_no_figures(run: Path, tmp_path: Path
     sealed(folder, status="training")
     assert run_config(folder) == run_config(run)
     for use in (read_run, read_results):
-        with pytest.raises(OutputError, match="not finished"):
+        with pytest.raises(OutputError, match="killed"):
             use(folder)
 
 

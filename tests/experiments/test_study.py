@@ -221,7 +221,7 @@ def test_without_validation_classes_the_report_has_no_empty_curves(
 def test_the_report_has_every_part(study: Study, out: Path, results: dict[str, Any]):
     text = (out / "report.html").read_text()
     for part in (
-        "two rows &amp; more", "95 % over seeds", "95 % over draws", "95 % over classes",
+        "two rows &amp; more", "each seed", "95 % over draws", "95 % over classes",
         "untrained", "raw pixels", "published", "47.5 %", "support images be &lt;queries&gt;",
         "Why K-shot accuracy moves", "standard deviation of a single draw", "Other settings",
         "Rows against each other", "p over classes", "parameters", "training images/s", "Cost",
