@@ -42,7 +42,7 @@ SMALL = {
 
 
 def made(name: str, shape: Any = (SIZE, SIZE, 3), **options: Any) -> Any:
-    return COMPONENTS[name].factory(InvertedOptions(**options), shape)
+    return COMPONENTS[name].factory(InvertedOptions(**{"output": "mean", **options}), shape)
 
 
 def initialised(name: str, shape: Any = (SIZE, SIZE, 3), **options: Any) -> Any:

@@ -16,8 +16,8 @@ from PIL import Image
 import fewshot as fs
 
 BACKBONES = (
-    "efficientnet-lite0", "efficientnet-lite0 output=second-order", "mobilenet-v2",
-    "mobilenet-v2 output=second-order", "efficientnet-lite2 output=second-order",
+    "efficientnet-lite0", "efficientnet-lite0 output=mean", "mobilenet-v2",
+    "mobilenet-v2 output=mean", "efficientnet-lite2",
 )  # fmt: skip
 
 HEAD, SHOWN = "lda", "K = 5"  # where all data sets stand together

@@ -45,7 +45,7 @@ REFERENCES: dict[str, tuple[Packaged, Callable[[], Any]]] = {
 def error(name: str, path: Path, shape: tuple[int, int, int, int]) -> float:
     """The largest difference between both embeddings of noise, relative to the largest number."""
     component = {each.name: each for each in inverted.COMPONENTS}[name]
-    options = component.options(weights=str(path))
+    options = component.options(weights=str(path), output="mean")
     network = component.factory(options, shape[1:])
     assert component.initialise is not None
     component.initialise(network, options)

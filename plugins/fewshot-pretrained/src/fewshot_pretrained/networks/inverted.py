@@ -221,10 +221,10 @@ def load(
 class InvertedOptions(PublishedOptions):
     """Options of networks of inverted residuals."""
 
-    output: Literal["mean", "second-order"] = option(
-        "mean",
+    output: Literal["second-order", "mean"] = option(
+        "second-order",
         "mean: of the last map, 1,280 numbers; second-order: beside it how the channels of an "
-        "earlier map vary together, for things that differ in their parts",
+        "earlier map vary together, which tells apart things that differ in their parts",
     )
 
 
