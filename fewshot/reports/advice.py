@@ -104,7 +104,7 @@ def _head(row: KShotRow, results: RunResults, config: Mapping[str, Any]) -> list
 def _data(manifest: Mapping[str, Any]) -> list[Advice]:
     found, (height, width, _) = [], manifest["data"]["shape"]
     known = len(manifest["classes"]["train"])
-    if known < _FEW_CLASSES:
+    if 0 < known < _FEW_CLASSES:
         why = f"it was trained on {known} classes"
         found.append(Advice("few-classes", why, "photos of more classes, of whatever kind"))
     if min(height, width) < _SMALL:

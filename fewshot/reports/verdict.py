@@ -44,8 +44,9 @@ def verdict(results: RunResults) -> str:
         )
     together = ", asked together" if results.queries == "together" else ""
     other = "images" if row.k_shot == 0 else "other images"
+    trained = results.training is None or results.training.steps > 0
     sentences = [
-        f"{_shown(row)}, it names {hundredths(row.accuracy)} of 100 {other}{together}; "
+        f"{_shown(row, trained)}, it names {hundredths(row.accuracy)} of 100 {other}{together}; "
         f"guessing would be {hundredths(1 / row.n_way)}, raw pixels {hundredths(row.floor)}."
     ]
     if row.ci95[0] <= 1 / row.n_way:
@@ -69,10 +70,10 @@ def hundredths(share: float) -> str:
     return str(whole)
 
 
-def _shown(row: KShotRow) -> str:
+def _shown(row: KShotRow, trained: bool) -> str:
     asked = len(row.per_class)  # where fewer than are shown, training knew the others
     some = f", {asked} of them" if asked < row.n_way else ""
-    classes = f"{row.n_way} classes{some} held out of training"
+    classes = f"{row.n_way} classes{some}{' held out of training' if trained else ''}"
     if row.k_shot == 0:
         return f"Told the names of {classes}"
     images = f"{row.k_shot} image{'s' if row.k_shot > 1 else ''}"
