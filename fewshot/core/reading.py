@@ -108,16 +108,22 @@ def shortened(value: Any, most: int = 60) -> str:
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
-def _text(path: Path, error: type[FewshotError]) -> str:
+def bounded(path: Path, most: int, error: type[FewshotError]) -> bytes:
+    """A file's content; `error`, naming it, where it cannot be read or has more bytes."""
     try:
         with path.open("rb") as file:
-            content = file.read(LARGEST + 1)
+            content = file.read(most + 1)
     except OSError as problem:
         raise error(f"{path}: cannot be read: {problem.strerror or problem}") from problem
     except ValueError as problem:  # a null character
         raise error(f"{os.fspath(path)!r}: no name of a file: {problem}") from problem
-    if len(content) > LARGEST:
-        raise error(f"{path}: more than the {LARGEST} bytes allowed")
+    if len(content) > most:
+        raise error(f"{path}: larger than the {most} bytes allowed")
+    return content
+
+
+def _text(path: Path, error: type[FewshotError]) -> str:
+    content = bounded(path, LARGEST, error)
     if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise error(f"{path}: not UTF-8 but UTF-16: save it as UTF-8")
     try:

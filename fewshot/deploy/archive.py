@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from ..core.errors import OutputError
 from ..core.files import write_bytes
+from ..core.reading import bounded
 
 LARGEST = 1 << 30  # bytes of a file
 
@@ -64,15 +65,7 @@ def read(path: Path) -> tuple[str, dict[str, NDArray[Any]], str]:
 
     Raises OutputError for a file that is missing, of another kind or damaged.
     """
-    try:
-        with path.open("rb") as file:
-            content = file.read(LARGEST + 1)
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be read: {error.strerror}") from error
-    except ValueError as error:  # a null character
-        raise OutputError(f"{str(path)!r}: no name of a file: {error}") from error
-    if len(content) > LARGEST:
-        raise OutputError(f"{path}: larger than the {LARGEST} bytes allowed")
+    content = bounded(path, LARGEST, OutputError)
     if content[8:_DIGEST_AT] != _BEGINNING:
         raise OutputError(f"{path}: not a classifier file")
     digest = _digest(content)

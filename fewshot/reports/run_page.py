@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..core.figures import (
+    AdapterGain,
     Compared,
     HeadRow,
     KShotRow,
@@ -91,6 +92,15 @@ def table(rows: Sequence[KShotRow]) -> tuple[list[str], list[list[str]]]:
     return header, cells
 
 
+def _gained(of: AdapterGain | HeadRow) -> list[str]:
+    """What was gained over the same episodes, its interval, and p."""
+    return [
+        f"{100 * of.gain:+.1f}",
+        " to ".join(f"{100 * end:+.1f}" for end in of.gain_ci95),
+        f"{of.gain_p:.2g}" if of.gain_p >= 0.0001 else "<0.0001",
+    ]
+
+
 def gains(rows: Sequence[KShotRow]) -> tuple[list[str], list[list[str]]]:
     """With and without the adapter, K by K, as a header and cells; no cells without one."""
     header = ["K", "without adapter", "with", "gain", "95 %", "p", "seconds to adapt"]
@@ -99,9 +109,7 @@ def gains(rows: Sequence[KShotRow]) -> tuple[list[str], list[list[str]]]:
             str(row.k_shot),
             percent(adapter.frozen),
             percent(row.accuracy),
-            f"{100 * adapter.gain:+.1f}",
-            " to ".join(f"{100 * end:+.1f}" for end in adapter.gain_ci95),
-            f"{adapter.gain_p:.2g}" if adapter.gain_p >= 0.0001 else "<0.0001",
+            *_gained(adapter),
             f"{adapter.adapting_seconds:.2g}",
         ]
         for row in rows
@@ -120,9 +128,7 @@ def heads_table(rows: Sequence[HeadRow]) -> tuple[list[str], list[list[str]]]:
             str(row.k_shot),
             percent(row.accuracy),
             interval(row.ci95),
-            f"{100 * row.gain:+.1f}",
-            " to ".join(f"{100 * end:+.1f}" for end in row.gain_ci95),
-            f"{row.gain_p:.2g}" if row.gain_p >= 0.0001 else "<0.0001",
+            *_gained(row),
             f"{1000 * row.cpu_seconds:.2g}",
         ]
         for row in rows
