@@ -2,8 +2,9 @@
 
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cache
 from hashlib import sha256
 from io import BytesIO
@@ -154,35 +155,39 @@ def read(path: Any, shape: Shape, reading: Reading = Reading()) -> Decoded:
     numbers without a known range, too long to decode, or has more than `reading.max_pixels` by its
     header; of a JPEG that is decoded at a half or less, more than five times as many.
     """
+    # Large JPEGs decode to an eighth at best, 12 times as fast; at four times the size or more,
+    # photos stay within 1.5 levels of 255 on average.
+    sides = (4 * shape[1], 4 * shape[0])
+    with _opened(path, sides, reading) as (image, content, (width, height), pixels):
+        upright, notes = _upright(image, shape, reading)
+        digest = sha256(content).digest()
+        return Decoded(_scaled(upright, shape), digest, width, height, pixels, notes)
+
+
+def thumbnail(path: Path, side: int, reading: Reading = Reading()) -> NDArray[np.uint8]:
+    """An image file in RGB, as it is but for its size: `side` pixels at most. Raises as `read`."""
+    with _opened(path, (side, side), reading) as (image, *_):
+        upright, _ = _upright(image, (side, side, 3), reading)
+        upright.thumbnail((side, side))
+        return np.asarray(upright)
+
+
+@contextmanager
+def _opened(
+    path: Any, sides: tuple[int, int], reading: Reading
+) -> Iterator[tuple[Image.Image, bytearray, tuple[int, int], int]]:
+    """An image file, a JPEG no larger than it must be for `sides` (w, h); content, size, pixels.
+
+    What goes wrong with it meanwhile is a DataError.
+    """
     try:
         _require_bytes(path, getattr(path, "size", 0), reading.max_pixels)
         with path.open("rb") as file:
             content = _content(file, path, reading.max_pixels)
         with Image.open(_Timed(content), formats=_formats()) as image:
-            width, height = image.size
-            # Large JPEGs decode to an eighth at best, 12 times as fast; at four times the size
-            # or more, photos stay within 1.5 levels of 255 on average.
-            image.draft(None, (4 * shape[1], 4 * shape[0]))
-            pixels = _pixels(path, image, (width, height), reading)
-            upright, notes = _upright(image, shape, reading)
-            digest = sha256(content).digest()
-            return Decoded(_scaled(upright, shape), digest, width, height, pixels, notes)
-    except Exception as error:
-        raise _refused(path, error) from error
-
-
-def thumbnail(path: Path, side: int, reading: Reading = Reading()) -> NDArray[np.uint8]:
-    """An image file in RGB, as it is but for its size: `side` pixels at most. Raises as `read`."""
-    try:
-        with path.open("rb") as file:
-            content = _content(file, path, reading.max_pixels)
-        with Image.open(_Timed(content), formats=_formats()) as image:
             size = image.size
-            image.draft(None, (side, side))
-            _pixels(path, image, size, reading)
-            upright, _ = _upright(image, (side, side, 3), reading)
-            upright.thumbnail((side, side))
-            return np.asarray(upright)
+            image.draft(None, sides)
+            yield image, content, size, _pixels(path, image, size, reading)
     except Exception as error:
         raise _refused(path, error) from error
 
