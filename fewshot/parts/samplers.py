@@ -11,6 +11,7 @@ from attrs import frozen
 
 from ..core.components import Component
 from ..core.draws import Grouping, Ints, Labelled, Pairs, Parents, Roles, Triplets, Within
+from ..core.errors import ConfigError
 from ..core.interfaces import Sampler
 from ..core.options import at_least, option, positive, share
 from ..core.seeding import generator
@@ -38,14 +39,29 @@ class PairsOptions:
     pairs: int = option(32, "pairs in a draw", positive)
     same_share: float = option(0.5, "share of pairs of one class", share)
     groups: Grouping = option("separate", GROUPS_HELP)
+    images: int = option(
+        0,
+        "images that all pairs of a draw are drawn among, so that many pairs cost few images; 0: "
+        "every pair has two of its own",
+        at_least(0),
+    )
 
 
 def pairs(options: PairsOptions, labels: Ints, groups: Ints | None = None) -> Sampler[Pairs]:
-    """Random pairs: round(pairs · same_share) of one class, the others of two."""
+    """Random pairs: round(pairs · same_share) of one class, the others of two.
+
+    With `images`, couples of images of one class are drawn first, of every class equally often, and
+    then the pairs among them. Raises ConfigError where these cannot hold a pair of two classes.
+    """
     pools = pools_of(labels)
     groups = groups_used(groups, options.groups)
     n_same = round(options.pairs * options.same_share)
-    if n_same:
+    if 0 < options.images < 4:
+        raise ConfigError(
+            f"sampler.images = {options.images}: pairs of one class and of two are drawn among at "
+            "least 4 images (0: every pair has two of its own)"
+        )
+    if n_same or options.images:
         require_images(pools, groups, 2, "a pair of one class")
     require_classes(pools, 2 if n_same < options.pairs else 1, "the sampler 'pairs'")
     classes = np.array(list(pools))
@@ -63,7 +79,24 @@ def pairs(options: PairsOptions, labels: Ints, groups: Ints | None = None) -> Sa
         positions = np.arange(options.pairs)
         return Pairs(items, positions, positions + options.pairs, positions < n_same)
 
-    return Sampler(draw=draw, layout="pairs")
+    def among(seed: int, index: int) -> Pairs:
+        rng = generator(seed, "pairs", index)
+        rounds = -(-options.images // (2 * len(classes)))
+        of = np.concatenate([rng.permutation(classes) for _ in range(rounds)])
+        couples = [apart(rng, pools[c], groups, 2) for c in of[: options.images // 2]]
+        items = np.unique(np.concatenate(couples))
+        left, right = np.triu_indices(len(items), k=1)
+        same = labels[items[left]] == labels[items[right]]
+        near = same if groups is None else same & (groups[items[left]] != groups[items[right]])
+        pair = np.concatenate(
+            [
+                rng.choice(np.flatnonzero(near), n_same),
+                rng.choice(np.flatnonzero(~same), options.pairs - n_same),
+            ]
+        )
+        return Pairs(items, left[pair], right[pair], same[pair])
+
+    return Sampler(draw=among if options.images else draw, layout="pairs")
 
 
 _AGAIN_HELP = (

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from strategies import every, make
 
 from fewshot.core.draws import Episode, EpisodeBlock
-from fewshot.core.errors import ClassTooSmallError, DataError
+from fewshot.core.errors import ClassTooSmallError, ConfigError, DataError
 from fewshot.core.seeding import generator, mlx_seed
 from fewshot.data.split import ClassSplit
 from fewshot.parts.episodes import EpisodesOptions, all_way, episodes
@@ -118,16 +118,24 @@ def test_another_process_draws_the_same() -> None:
     count=st.integers(1, 40),
     part=st.floats(0, 1),
     mode=st.sampled_from(["separate", "mixed"]),
+    images=st.sampled_from([0, 4, 7, 30]),
     seed=seeds,
 )
 def test_pairs_are_as_many_and_as_many_alike_as_asked(
-    count: int, part: float, mode: Any, seed: int
+    count: int, part: float, mode: Any, images: int, seed: int
 ) -> None:
     labels, groups = plenty(4, 6)
-    draw = pairs(PairsOptions(count, part, mode), labels, groups).draw(seed, 0)
+    draw = pairs(PairsOptions(count, part, mode, images), labels, groups).draw(seed, 0)
     check_draw(draw, labels, groups if mode == "separate" else None)
     assert len(draw.left) == len(draw.right) == len(draw.same) == count
     assert draw.same.sum() == round(count * part)
+    assert len(draw.items) <= (images or 2 * count)
+
+
+def test_pairs_among_fewer_images_than_hold_two_classes_are_refused() -> None:
+    for images in (1, 2, 3):
+        with pytest.raises(ConfigError, match=f"sampler.images = {images}: .* at least 4"):
+            pairs(PairsOptions(images=images), plenty(4, 6)[0])
 
 
 @given(data=labelled(), part=st.sampled_from([0.0, 0.5, 1.0]), grouped=st.booleans(), seed=seeds)
@@ -615,6 +623,7 @@ def test_a_class_split_is_disjoint_or_refused(parts: tuple[list[str], ...]) -> N
         (PairsOptions, {"pairs": 0}),
         (PairsOptions, {"same_share": 1.1}),
         (PairsOptions, {"same_share": -0.1}),
+        (PairsOptions, {"images": -1}),
         (BalancedOptions, {"classes": 1}),
         (BalancedOptions, {"per_class": 1}),
         (TripletsOptions, {"triplets": 0}),
