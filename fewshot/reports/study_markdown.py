@@ -39,7 +39,7 @@ def tables(results: StudyResults) -> str:
         parts += [f"## Heads: {row.row}", _heads(row)]
     for titles in dict.fromkeys(_titles(row.figures) for row in rows):
         alike = [row for row in rows if _titles(row.figures) == titles]
-        parts += [f"## Rows: {', '.join(titles)}", _side_by_side(titles, alike)]
+        parts += [f"## Rows: {', '.join(titles)}", _side_by_side(titles, alike), _floors(alike)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -128,3 +128,15 @@ def _side_by_side(titles: Sequence[str], rows: Sequence[StudyRow]) -> str:
         seeds, seconds = len(row.runs), row.cost.training_seconds
         cells.append([f"`{row.row}`", str(seeds), *shares, f"{seconds:.0f}"])
     return _table(["row", "seeds", *titles, "training s"], cells)
+
+
+def _floors(rows: Sequence[StudyRow]) -> str:
+    """What accuracies are to be compared with, where it was measured: pixels, and no training."""
+
+    def shown(of: StudyFigures) -> str:
+        before = "" if of.untrained is None else f" / {_share(of.untrained, None)}"
+        return f"{_share(of.floor, None)}{before}"
+
+    cells = [[f"`{row.row}`", *map(shown, row.figures)] for row in rows]
+    header = ["raw pixels / network before training", *_titles(rows[0].figures)]
+    return f"Floors, the same head on the same episodes:\n\n{_table(header, cells)}"

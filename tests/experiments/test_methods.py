@@ -133,8 +133,11 @@ def test_a_page_keeps_what_is_written_by_hand(results: StudyResults, tmp_path: P
     for row in (*results.rows, *HEADS):
         assert f"`{row}`" in first
     (line,) = [line for line in first.splitlines() if line.startswith("| `alone` | 2 |")]
+    floors = first.partition("Floors")[2].partition("\n\n")[2].partition("\n\n")[0]
+    (floor,) = [line for line in floors.splitlines() if line.startswith("| `alone` |")]
     for of in results.rows["alone"].figures:
         assert f" {100 * of.accuracy:.1f}" in line
+        assert f" {100 * of.floor:.1f}" in floor
     width = {len(line.split(" | ")) for line in first.splitlines() if line.startswith("| `tim`")}
     assert len(width) <= 2
 
