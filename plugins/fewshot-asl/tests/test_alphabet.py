@@ -246,7 +246,6 @@ def test_the_papers_models_are_presets(number: int):
     assert (config.metric.name, config.loss.name) == ("euclidean", "contrastive")
     assert (config.sampler.name, config.sampler.options.groups) == ("pairs", "mixed")
     assert config.evaluation.groups == ("mixed",)
-    assert config.embedding.normalize == "none"
     names = [chosen.name for chosen in config.augment]
     others = ["crop", "colour", "blur"]
     assert names == {1: [], 2: ["flip", *others], 3: [], 4: others}[number]
