@@ -7,10 +7,11 @@ pytest.importorskip("transformers")
 
 from attrs import evolve
 
-from fewshot_pretrained import parity, text_parity
 from fewshot_pretrained.networks import vit
+from fewshot_pretrained.parity import text
+from fewshot_pretrained.parity.drawn import BOUND
 
 
 @pytest.mark.parametrize("plan", [vit.CLIP_TEXT, vit.SIGLIP_TEXT], ids=["clip", "siglip"])
 def test_embeddings_of_texts_agree(plan):
-    assert text_parity.compare(evolve(plan, depth=2, vocabulary=500)) <= parity.BOUND
+    assert text.compare(evolve(plan, depth=2, vocabulary=500)) <= BOUND

