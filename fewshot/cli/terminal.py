@@ -119,7 +119,7 @@ def showing_progress() -> Iterator[Progress]:
         def lines(stage: str, done: int, total: int, status: str, line: str) -> None:
             began = stages.setdefault(stage, time.monotonic())
             if line:
-                echo(f"{stage} {done}/{total}: {line}", err=True)
+                echo(f"{stage}{f' {done}/{total}' if done else ''}: {line}", err=True)
             elif done == total and stage not in ("training", "study"):
                 echo(f"{stage}: {time.monotonic() - began:.1f} s", err=True)
             if done == total:
@@ -151,8 +151,9 @@ def showing_progress() -> Iterator[Progress]:
                 bar.update(tasks[stage], status=printable(status))
             if line:
                 bar.console.print(
-                    f"{done}/{total}: {printable(line)}", highlight=False, markup=False, emoji=False
-                )
+                    f"{f'{done}/{total}: ' if done else ''}{printable(line)}",
+                    highlight=False, markup=False, emoji=False,
+                )  # fmt: skip
 
         yield bars
 
