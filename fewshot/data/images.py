@@ -30,9 +30,12 @@ _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "AVIF")
 _MODES = {1: "L", 3: "RGB"}  # by channels
 
 _SECONDS = 30.0  # of the processor for one image: the slowest sound ones take a tenth
+_SCANS = 100  # of a JPEG, each over all of it; a photo has ten
 _BLOCK = 1 << 13  # bytes a decoder gets at once; of a progressive JPEG these may be 400 scans
 _DRAFT = 5  # times as many pixels may a JPEG have that is decoded at a half or less
 _LARGEST_EXIF = 1 << 16  # bytes; JPEG has room for no more, and tags can repeat them without end
+
+_SCAN = b"\xff\xda"  # what begins one; in the data of an image a zero follows the first byte
 
 # By EXIF orientation: what turns an image upright.
 _TURNS = {
@@ -186,6 +189,9 @@ def _opened(
             content = _content(file, path, reading.max_pixels)
         with Image.open(_Timed(content), formats=_formats()) as image:
             size = image.size
+            scans = content.count(_SCAN) if image.format in ("JPEG", "MPO") else 0
+            if scans > _SCANS:
+                raise DataError(f"{path}: a JPEG of {scans} scans; save it anew, as other images")
             image.draft(None, sides)
             yield image, content, size, _pixels(path, image, size, reading)
     except Exception as error:

@@ -177,7 +177,14 @@ def endless_jpeg() -> bytes:
 
 def test_decoding_ends_in_time(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(module, "_SECONDS", 0.05)
+    monkeypatch.setattr(module, "_SCANS", 1_000_000)
     assert "decoding takes longer" in refused(endless_jpeg())
+
+
+def test_a_jpeg_of_more_scans_than_a_photo_has_is_refused_before_decoding():
+    assert "a JPEG of " in refused(endless_jpeg())
+    photo = encoded(Image.new("RGB", (80, 80), "red"), "JPEG", progressive=True)
+    assert read(Content(photo), SHAPE).image[0, 0].tolist() == [254, 0, 0]
 
 
 @pytest.mark.parametrize("form", [bytes, Image.Image, np.ndarray])
