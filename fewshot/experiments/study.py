@@ -6,6 +6,7 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from glob import escape
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -171,8 +172,8 @@ def run_study(
     is damaged since it was done is named and done again. Training that cannot
     go on ends its run and not the study; the results name it under "failed".
 
-    Everything is checked before the first run. Raises ConfigError and DataError, naming the row,
-    InterruptedRunError on Ctrl-C, OutputError where another process is at work in `out`,
+    All that is asked for is checked before the first run. Raises ConfigError and DataError, naming
+    the row, InterruptedRunError on Ctrl-C, OutputError where another process is at work in `out`,
     TrainingError where no run could be done.
     """
     for row in only:
@@ -182,7 +183,7 @@ def run_study(
         study = at_hand(study, registry, above, below, progress)
     configs = study_configs(study, registry, above, below)
     with _alone(out):
-        runs = _with_images(configs, registry, out / "runs", progress)
+        runs = _with_images(configs, registry, out / "runs", only, progress)
         done = [each for each in runs if _is_done(each.folder, progress)]
         todo = [each for each in runs if each not in done and (not only or each.row in only)]
         first = {each.row: each for each in reversed(todo)}
@@ -264,17 +265,24 @@ def _do(each: StudyRun, registry: Registry, runtime: Runtime | None, progress: P
 
 
 def _with_images(
-    configs: Sequence[tuple[str, RunConfig]], registry: Registry, parent: Path, progress: Progress
+    configs: Sequence[tuple[str, RunConfig]],
+    registry: Registry,
+    parent: Path,
+    only: Sequence[str],
+    progress: Progress,
 ) -> list[StudyRun]:
     """Every run with its images, each data set decoded once, and its folder.
 
-    A run that trains nothing is tested on the classes of those that train, where there are any.
+    Without those that are not asked for and were never begun. A run that trains nothing is tested
+    on the classes of those that train, where there are any.
     """
     some_train = any(config.needs_training_classes for _, config in configs)
     images: dict[str, ArrayDataset] = {}
     data: dict[str, dict[str, Any]] = {}
     runs = []
     for row, config in configs:
+        if only and row not in only and not [*parent.glob(f"{escape(row)}-{config.seed}-*")]:
+            continue
         key = repr(config.dataset)
         with _naming(row):
             if key not in images:

@@ -177,8 +177,10 @@ def test_how_often_one_draw_is_lower_is_counted_over_all_pairs(a: list[int], b: 
 
 def test_one_seed_has_no_interval_over_seeds(study: Study, results: dict[str, Any], tmp_path: Path):
     with_first_run(results, "cosine", tmp_path)
-    found = run_study(evolve(study, seeds=1), REGISTRY, tmp_path, only=["cosine"])
-    assert list(found.rows) == ["cosine"]  # the other has not been run
+    elsewhere = {"dataset": {"name": "arrays", "path": str(tmp_path / "not here.npz")}}
+    asked = evolve(study, seeds=1, rows={**study.rows, "elsewhere": elsewhere})
+    found = run_study(asked, REGISTRY, tmp_path, only=["cosine"])
+    assert list(found.rows) == ["cosine"]  # the others have not been run, nor their images read
     assert found.rows["cosine"].figures[0].ci95_seeds is None
     assert found.paired == ()
     assert "plain: no finished run" in (tmp_path / "report.html").read_text()
