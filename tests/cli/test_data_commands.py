@@ -63,7 +63,8 @@ def fewshot(*words: object) -> tuple[int, str, str]:
 @pytest.mark.parametrize("pack", [False, True], ids=["folder", "zip"])
 def test_a_good_folder_is_good(photos: Path, pack: bool):
     path = packed(photos) if pack else photos
-    code, out, _ = fewshot("data", "check", path, "--set", "sampler.per_class=3")
+    wanted = ("--set", "sampler.per_class=3", "--set", "split.test_fraction=0.5")
+    code, out, _ = fewshot("data", "check", path, *wanted)
     assert code == 0
     rows = [line.split() for line in out.splitlines()]
     for name in ("cat", "dog", "owl", "wren"):

@@ -23,7 +23,7 @@ from fewshot.data.episode_files import read_episode, write_episode
 from fewshot.data.folders import (
     ImageFiles,
     ImageFolderOptions,
-    class_folders,
+    find_classes,
     image_folder,
 )
 from fewshot.data.images import read
@@ -143,7 +143,10 @@ def test_a_link_that_leads_nowhere_or_back_is_passed_over(loop: str, come_by: st
     at, target = LOOPS[loop]
     (root / at).symlink_to(target)
     place = tmp_path / come_by
-    assert {name: len(files) for name, files in class_folders(place).items()} == {"a": 1, "b": 1}
+    assert {name: len(files) for name, files in find_classes(place).folders.items()} == {
+        "a": 1,
+        "b": 1,
+    }
     assert [*files_below(place)] == [place / name / "1.png" for name in "ab"]
 
 
@@ -162,7 +165,7 @@ def test_other_links_are_followed(tmp_path: Path):
     (tmp_path / "chosen").mkdir()
     for name in "ab":
         (tmp_path / "chosen" / f"of {name}").symlink_to(f"../photos/{name}")
-    assert [*class_folders(tmp_path / "chosen")] == ["of a", "of b"]
+    assert [*find_classes(tmp_path / "chosen").folders] == ["of a", "of b"]
     assert len([*files_below(tmp_path / "chosen")]) == 2
 
 
