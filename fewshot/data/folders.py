@@ -135,9 +135,9 @@ def grouped(keys: Sequence[str | None], names: Sequence[str]) -> tuple[Ints | No
     of_key = {key: i for i, key in enumerate(dict.fromkeys(filter(None, keys)))}
     own = iter(range(len(of_key), len(of_key) + len(alone)))
     groups = np.array([of_key[key] if key else next(own) for key in keys])
-    note = f"groups: {len(of_key)}, of {len(keys) - len(alone)} images ({_first(of_key)})"
+    note = f"groups: {len(of_key)}, of {len(keys) - len(alone)} images ({first_of(of_key)})"
     if alone:
-        note += f"; images without one, each a group of its own: {len(alone)} ({_first(alone)})"
+        note += f"; images without one, each a group of its own: {len(alone)} ({first_of(alone)})"
     return groups, note
 
 
@@ -189,13 +189,17 @@ class Found(NamedTuple):
 def find_classes(root: Path, fewest: int = 2, leaves: bool = False) -> Found:
     """The classes of a folder or zip file, and everything that is to be said of it.
 
-    A class is a folder with all images below it. The classes lie side by side in the topmost
-    folder of which at least two folders have images directly in them; where several such folders
-    lie side by side, or there is none, in the topmost one that has two folders with images at any
-    depth. With `leaves` every folder that has images directly in it is a class of these, named by
+    The result has `folders` (the files by class), `split`, `notes` (lines about what is left out)
+    and `unreadable` (how many folders and files may not be read). A file has `name`, its path from
+    the class's folder, and `open("rb")`.
+
+    A class is a folder with all images below it. The classes lie side by side in the topmost folder
+    of which at least two folders have images directly in them; where several such folders lie side
+    by side, or there is none, in the topmost one that has two folders with images at any depth.
+    With `leaves` every folder that has images directly in it is a class of these alone, named by
     its path from where the ways to them part. Folders train, val (valid, validation) and test with
     classes of their own are a split. Names are in Unicode's composed form (NFC), but where that
-    makes one of two. A file has `name`, its path from the class's folder, and `open("rb")`.
+    makes one of two.
 
     Raises DataError where there is no such folder, fewer than `fewest` classes, a class in two
     parts of a split, and for names that are no text.
@@ -221,7 +225,7 @@ def find_classes(root: Path, fewest: int = 2, leaves: bool = False) -> Found:
         counts = ", ".join(f"{name} {len(part)}" for name, part in of_part.items())
         notes.append(f"the folders train, val and test are the class split: {counts} classes")
     folders = {composed[name]: each for name, each in files}
-    return Found(folders, split, (*notes, *_alike(folders)), len(walked.unreadable))
+    return Found(folders, split, (*notes, *alike(folders)), len(walked.unreadable))
 
 
 def _by_path(pair: tuple[str, Place]) -> list[Any]:
@@ -335,7 +339,7 @@ def _placing(walked: Walk, base: Place | None, pairs: Sequence[tuple[str, Place]
     if inside:
         lines.append(
             f"images in folders within a class's, taken as that class's: {inside.total()} "
-            f"({_listed(inside)}); the classes are {len(pairs)}: {_first(n for n, _ in pairs)}"
+            f"({_listed(inside)}); the classes are {len(pairs)}: {first_of(n for n, _ in pairs)}"
             f"{way_out}"
         )
     if base is not None:
@@ -343,7 +347,7 @@ def _placing(walked: Walk, base: Place | None, pairs: Sequence[tuple[str, Place]
             name for name in sorted(base.folders, key=natural) if not base.folders[name].images
         ]
         if empty:
-            lines.append(f"folders without an image, no classes: {len(empty)} ({_first(empty)})")
+            lines.append(f"folders without an image, no classes: {len(empty)} ({first_of(empty)})")
     return lines
 
 
@@ -353,7 +357,8 @@ def _listed(counts: Counter[str]) -> str:
     return ", ".join(f"{n} in {place}" for place, n in shown) + more
 
 
-def _first(names: Iterable[str]) -> str:
+def first_of(names: Iterable[str]) -> str:
+    """The first five names, as text."""
     names = list(names)
     return ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
 
@@ -383,7 +388,8 @@ def _composed(names: Sequence[str]) -> dict[str, str]:
     }
 
 
-def _alike(names: Iterable[str]) -> list[str]:
+def alike(names: Iterable[str]) -> list[str]:
+    """A line about each set of names that differ only in how they are put in Unicode."""
     groups = defaultdict(list)
     for name in names:
         groups[unicodedata.normalize("NFKC", name)].append(name)

@@ -2,7 +2,7 @@
 
 import csv
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +12,7 @@ from ..core.components import Component
 from ..core.errors import DataError, choose_from
 from ..core.options import at_least, option, positive
 from ..core.reading import home
-from .folders import PARTS, ImageFiles, grouped, image_files
+from .folders import PARTS, ImageFiles, alike, first_of, grouped, image_files
 from .images import BACKGROUND, MAX_PIXELS, colour
 from .natural import natural
 from .split import ClassSplit
@@ -39,6 +39,10 @@ class ImageTableOptions:
     background: str = option(BACKGROUND, "the colour transparent images are laid on", colour)
 
 
+# Of a table's columns those that hold image, label, part and group.
+_Choose = Callable[[Sequence[str]], Sequence[str | None]]
+
+
 class _Row(NamedTuple):
     """An image, and where the table says so."""
 
@@ -58,16 +62,16 @@ def image_table(options: ImageTableOptions) -> ImageFiles:
     if not options.path:
         raise DataError("image-table needs a table: --data FILE.csv, or path = FILE in [dataset]")
     table = home(options.path)
-    rows = _rows(table, options)
+    rows, notes = _rows(table, options)
     if len({row.label for row in rows}) < 2:
-        raise DataError(f"{table}: {len({row.label for row in rows})} classes; two at least")
+        raise DataError(f"{table}: one class only ({rows[0].label}); at least two are needed")
     rows.sort(key=lambda row: (natural(row.label), [*map(natural, row.image.split("/"))]))
     folders: dict[str, list[File]] = {}
     for row in rows:
         path = os.path.join(table.parent, row.image)  # noqa: PTH118 - by the 10,000
         folders.setdefault(row.label, []).append(File(path, row.image))
     _require_files(rows, [file for files in folders.values() for file in files])
-    split, notes = _split(table, rows), []
+    split = _split(table, rows)
     if split is not None:
         counts = ", ".join(
             f"{part} {len(getattr(split, part))}" for part in ("train", "val", "test")
@@ -77,18 +81,25 @@ def image_table(options: ImageTableOptions) -> ImageFiles:
         folders, options.size, options.max_pixels, split=split, background=options.background
     )
     groups, note = grouped([row.group for row in rows], files.names)
-    return evolve(files, groups=groups, notes=(*notes, *filter(None, [note])))
+    return evolve(files, groups=groups, notes=(*notes, *filter(None, [note]), *alike(folders)))
 
 
 # --------------------------------------------------------------------------------- rows
 
 
-def _rows(table: Path, options: ImageTableOptions) -> list[_Row]:
-    """The rows of a table, each with an image and a label."""
+def _rows(table: Path, options: ImageTableOptions) -> tuple[list[_Row], list[str]]:
+    """The rows of a table, each with an image and a label, and a line about what is not used."""
     read = _parquet if table.suffix.lower() == PARQUET else _csv
     rows: list[_Row] = []
+    others: list[str] = []
     first: dict[str, str] = {}
-    for where, cells in read(table, options):
+
+    def choose(there: Sequence[str]) -> list[str | None]:
+        chosen = _columns(table, there, options)
+        others.extend(name for name in there if name not in chosen)
+        return chosen
+
+    for where, cells in read(table, choose):
         row = _Row(where, *cells)
         for what, column in ((row.image, options.image_column), (row.label, options.label_column)):
             if not what:
@@ -99,7 +110,7 @@ def _rows(table: Path, options: ImageTableOptions) -> list[_Row]:
         rows.append(row)
     if not rows:
         raise DataError(f"{table}: no row below its header")
-    return rows
+    return rows, [f"columns passed over: {len(others)} ({first_of(others)})"] if others else []
 
 
 def _columns(table: Path, there: Sequence[str], options: ImageTableOptions) -> list[str | None]:
@@ -122,13 +133,13 @@ def _columns(table: Path, there: Sequence[str], options: ImageTableOptions) -> l
     return chosen
 
 
-def _csv(table: Path, options: ImageTableOptions) -> Iterator[tuple[str, list[str]]]:
+def _csv(table: Path, choose: _Choose) -> Iterator[tuple[str, list[str]]]:
     lines = 0
     try:
         with table.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, strict=True)
             header = [name.strip() for name in next(reader, [])]
-            columns = _columns(table, header, options)
+            columns = choose(header)
             at = [None if name is None else header.index(name) for name in columns]
             lines = reader.line_num
             for cells in reader:
@@ -149,7 +160,7 @@ def _csv(table: Path, options: ImageTableOptions) -> Iterator[tuple[str, list[st
         raise DataError(f"{table}, line {lines + 1}: not CSV: {error}") from error
 
 
-def _parquet(table: Path, options: ImageTableOptions) -> Iterator[tuple[str, list[str]]]:
+def _parquet(table: Path, choose: _Choose) -> Iterator[tuple[str, list[str]]]:
     try:
         from pyarrow import parquet
     except ImportError as error:
@@ -160,7 +171,7 @@ def _parquet(table: Path, options: ImageTableOptions) -> Iterator[tuple[str, lis
     try:
         with table.open("rb") as file:
             opened = parquet.ParquetFile(file)
-            columns = _columns(table, opened.schema_arrow.names, options)
+            columns = choose(opened.schema_arrow.names)
             read = opened.read(columns=[name for name in columns if name is not None])
             values: Mapping[str, list[Any]] = read.to_pydict()
     except DataError:

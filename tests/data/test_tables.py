@@ -63,6 +63,7 @@ def test_every_row_is_an_image_with_its_class_and_group(
     for i, (label, file) in enumerate(zip(dataset.labels, dataset.paths, strict=True)):
         assert dataset.classes[label] == told[file.name][0]
         assert (dataset[i] == NAMES.index(file.name)).all()
+    assert dataset.notes[0] == "columns passed over: 1 (more)"
     if not any(groups):
         assert dataset.groups is None
         return
@@ -89,7 +90,7 @@ def test_a_column_of_parts_is_the_class_split(folder: Path):
         "the column 'split' is the class split: train 2, val 1, test 1 classes",
     )
     ignored = image_table(Options(path=str(table(folder, text)), split_column=""))
-    assert (ignored.split, ignored.notes) == (None, ())
+    assert (ignored.split, ignored.notes) == (None, ("columns passed over: 1 (split)",))
 
 
 def test_columns_may_have_other_names(folder: Path):
@@ -114,7 +115,7 @@ WRONG = {
     "lines in a cell": (H + '0.png,"a\nb"\n1.png\n', "line 4: 1 cells"),
     "twice": (H + "0.png,a\n1.png,b\n./0.png,b\n", "line 4: './0.png' is in .*line 2 too"),
     "quote": (H + '0.png,"a"b\n', "line 2: not CSV"),
-    "one class": (H + "0.png,a\n1.png,a\n", "1 classes; two at least"),
+    "one class": (H + "0.png,a\n1.png,a\n", r"one class only \(a\); at least two"),
     "nothing": ("", "no column 'path'"),
     "a header alone": (H, "no row below its header"),
     "zero byte": (H + "0.png,a\n1\0.png,b\n", "line 3: no file"),
