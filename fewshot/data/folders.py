@@ -329,7 +329,7 @@ def _placing(walked: Walk, base: Place | None, pairs: Sequence[tuple[str, Place]
             within[id(each)] = in_class or place.path in classes
             waiting.append(each)
     lines = []
-    way_out = "; with leaves (dataset.leaves=true) each folder with images in it is a class"
+    way_out = "; with image-folder's leaves=true each folder with images in it is a class"
     if loose:
         lines.append(
             f"images that belong to no class: {loose.total()} ({_listed(loose)}); each goes into "
