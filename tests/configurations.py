@@ -11,13 +11,9 @@ from fewshot.catalogue.registry import Registered, Registry
 from fewshot.core.components import Component, Preset
 from fewshot.core.errors import ConfigError
 from fewshot.core.options import component_options
+from fewshot.data.folders import grouping
 from fewshot.data.images import colour
-from fewshot.experiments.config import (
-    LISTS,
-    PARTS,
-    PLAIN,
-    resolve,
-)
+from fewshot.experiments.config import LISTS, PARTS, PLAIN, resolve
 
 REGISTRY: Registry = build_registry()[0]
 KIND_OF_SECTION = {**{kind: kind for kind in PARTS}, **LISTS}
@@ -65,7 +61,7 @@ def bounds(validator: Any) -> Bounds:
         return bounds(validator.member_validator)
     if name == "_MinLengthValidator":
         return Bounds(length=validator.min_length)
-    if validator is colour:
+    if validator in (colour, grouping):
         return Bounds()
     if name in ("_InValidator", "_MaxLengthValidator", "_MatchesReValidator"):
         return Bounds()  # a literal type says the same, `values_of` heeds the others
@@ -94,6 +90,8 @@ def values_of(kind: Any, validator: Any) -> st.SearchStrategy[Any]:
         return st.from_regex(validator.pattern, fullmatch=True)
     if validator is colour:
         return st.sampled_from(["white", "#1f6feb"])
+    if validator is grouping:
+        return st.sampled_from(["", "subfolders", r"(\d+)_"])
     if kind is str:
         return st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
     if get_origin(kind) is Literal:
@@ -116,7 +114,7 @@ def tables_of(cls: type) -> st.SearchStrategy[dict[str, Any]]:
     """Some of an options class's options, with values that it takes."""
     return st.fixed_dictionaries(
         {}, optional={f.name: values_of(f.type, f.validator) for f in plain_options(cls)}
-    )
+    ).filter(lambda options: not options.get("nesterov") or options.get("momentum") != 0)
 
 
 def parts_of(kind: str) -> st.SearchStrategy[dict[str, Any]]:

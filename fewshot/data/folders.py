@@ -66,7 +66,7 @@ class ImageFiles:
 SUBFOLDERS = "subfolders"
 
 
-def _grouping(_: Any, attribute: Any, value: str) -> None:
+def grouping(_: Any, attribute: Any, value: str) -> None:
     """A validator: nothing, `SUBFOLDERS` or a regular expression of one group, or ValueError."""
     if value in ("", SUBFOLDERS):
         return
@@ -95,7 +95,7 @@ class ImageFolderOptions:
         "",
         f"what images of one shot or person have in common: '{SUBFOLDERS}', the folder within the "
         "class's, or a regular expression on the name from there, whose parentheses hold it",
-        _grouping,
+        grouping,
     )
     size: int = option(64, "images are scaled to size x size pixels", at_least(8))
     max_pixels: int = option(MAX_PIXELS, "larger images are refused before decoding", positive)

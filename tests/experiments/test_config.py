@@ -5,13 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from configurations import (
-    EVERY_COMPONENT,
-    LAYERS,
-    REGISTRY,
-    config,
-    tables_of,
-)
+from configurations import EVERY_COMPONENT, LAYERS, REGISTRY, config, tables_of
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -21,13 +21,7 @@ from configurations import (
 from fewshot.catalogue.registry import Registered
 from fewshot.cli.options import flag_layer
 from fewshot.core.errors import ConfigError, PluginError
-from fewshot.experiments.config import (
-    LISTS,
-    PARTS,
-    PLAIN,
-    resolve,
-    settings_layer,
-)
+from fewshot.experiments.config import LISTS, PARTS, PLAIN, resolve, settings_layer
 from fewshot.experiments.schema import type_name
 
 

@@ -5,29 +5,14 @@ from typing import Any
 
 import attrs
 import pytest
-from configurations import (
-    IMPLIED,
-    REGISTRY,
-    config,
-    error,
-    parts_of,
-    tables_of,
-    with_implied,
-)
+from configurations import IMPLIED, REGISTRY, config, error, parts_of, tables_of, with_implied
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fewshot.catalogue.registry import Registered, Registry
 from fewshot.core.components import Preset
 from fewshot.core.errors import ConfigError, PluginError
-from fewshot.experiments.config import (
-    PARTS,
-    PLAIN,
-    names_path,
-    resolve,
-    settings_layer,
-    to_toml,
-)
+from fewshot.experiments.config import PARTS, PLAIN, names_path, resolve, settings_layer, to_toml
 
 # ----------------------------------------------------------------------------- which layer wins
 
