@@ -67,7 +67,7 @@ from .data.episode_files import read_episode as read_episode
 from .data.episode_files import write_episode as write_episode
 from .data.folders import ImageFiles as ImageFiles
 from .data.folders import ImageFolderOptions as ImageFolderOptions
-from .data.folders import class_folders as class_folders
+from .data.folders import find_classes as find_classes
 from .data.folders import image_files as image_files
 from .data.folders import image_folder as image_folder
 from .data.split import ClassSplit as ClassSplit

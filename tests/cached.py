@@ -73,3 +73,17 @@ def check(root: Path) -> list[str]:
     assert files(Path(os.environ[VARIABLE])) == ["", ".images"]
     np.testing.assert_array_equal(arrays.images, one_by_one(folder(root)))
     return names
+
+
+def same_time(root: Path) -> None:
+    """Other pixels in a file of the same size, a moment later."""
+    time = (root / "a" / "4.bmp").stat().st_mtime_ns
+    write(root / "a" / "4.bmp", 99)
+    os.utime(root / "a" / "4.bmp", ns=(time, time + 1))
+
+
+def several(root: Path) -> None:
+    (root / "a" / "0.bmp").unlink()
+    (root / "b" / "1.bmp").rename(root / "b" / "0.bmp")
+    write(root / "c" / "1.bmp", 50)
+    same_time(root)

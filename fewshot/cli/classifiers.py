@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from ..deploy.support import Prediction
     from ..engine.inference import Name
 
-_BATCH = 128  # images read before the next progress is shown
+_BATCH = 128  # images embedded at once
+_READ = 16  # images read before the next progress is shown
 _COLUMNS = 80  # where nobody watches
 _LABEL = 38  # of these for a label, at the most
 _NAME = 12  # and for the end of a file's name, at the least
@@ -54,6 +55,7 @@ _CONFUSIONS = 10  # the most frequent are told
 @click.option("--classes", type=click.Path(path_type=Path), help="A file of names, one a line.")
 @click.option("--remove", metavar="CLASS", multiple=True, help="Take a class out.")
 @click.option("--threshold", type=float, help="Distance beyond which an image is unknown.")
+@click.option("--leaves", is_flag=True, help="Each folder with images directly in it is a class.")
 @click.option("--show", is_flag=True, help="What is in it.")
 @without_adapter
 @engine
@@ -65,6 +67,7 @@ def enrol(
     classes: Path | None,
     remove: tuple[str, ...],
     threshold: float | None,
+    leaves: bool,
     show: bool,
     without_adapter: bool,
     engine: Name,
@@ -122,7 +125,7 @@ def enrol(
     if classes is not None:
         classifier = classifier.enrol(dict.fromkeys(_names_in(classes), ()))
     if folder is not None:
-        classifier, bad, unreadable = _enrolled(classifier, folder, engine)
+        classifier, bad, unreadable = _enrolled(classifier, folder, leaves, engine)
     if changes and out is not None and (made or out.resolve() != source.resolve()):
         classifier.save(out, new=True)
     elif changes:  # of what the file holds by now: others may have enrolled into it meanwhile
@@ -198,13 +201,15 @@ def _tell_engine(classifier: Classifier) -> None:
         echo(classifier.engine.hint, err=True)
 
 
-def _enrolled(classifier: Classifier, folder: Path, engine: Name) -> tuple[Classifier, int, int]:
+def _enrolled(
+    classifier: Classifier, folder: Path, leaves: bool, engine: Name
+) -> tuple[Classifier, int, int]:
     """With the images of a folder; how many of all could not be used, and of folders alone."""
     from ..core.errors import DataError
     from ..data.folders import find_classes
     from ..data.images import decode_images
 
-    found = find_classes(folder, fewest=1)
+    found = find_classes(folder, fewest=1, leaves=leaves)
     folders, bad = found.folders, found.unreadable
     _tell_notes(found.notes)
     total, done, unusable = sum(map(len, folders.values())), 0, 0
@@ -212,16 +217,15 @@ def _enrolled(classifier: Classifier, folder: Path, engine: Name) -> tuple[Class
     waiting: dict[str, list[Picture]] = {}
     with _progress(total) as progress:
         for name, files in folders.items():
-            for start in range(0, len(files), _BATCH):
-                for each in decode_images(
-                    files[start : start + _BATCH], classifier.shape, classifier.reading
-                ):
+            for start in range(0, len(files), _READ):
+                batch = files[start : start + _READ]
+                for each in decode_images(batch, classifier.shape, classifier.reading):
                     if isinstance(each, DataError):
                         echo(str(each), err=True)
                         unusable += 1
                     else:
                         waiting.setdefault(name, []).append(each)
-                done += len(files[start : start + _BATCH])
+                done += len(batch)
                 if sum(map(len, waiting.values())) >= _BATCH or done == total:
                     classifier = classifier.enrol(waiting)
                     waiting = {}
@@ -322,7 +326,7 @@ def predict(
     if "-" not in images:
         listed = list(listed)
         total = len(listed)
-    classifier = _with_engine(classifier, engine)
+    classifier, known = _with_engine(classifier, engine), {*classifier.classes}
     refuse_input(save_html, [file, *(listed if total else ())])
     names, asked = tee(listed)
     answers = classifier.stream(asked, nearest, together)
@@ -343,7 +347,7 @@ def predict(
             bad += isinstance(answer, DataError)
             if not total:
                 refuse_input(save_html, [name])
-            truth, wrong = truth_of(name) if labelled else None, False
+            truth, wrong = truth_of(name, known) if labelled else None, False
             if truth is not None and not isinstance(answer, DataError):
                 told.append((truth, answer.label))
                 wrong = not is_right(truth, answer, classifier.classes)

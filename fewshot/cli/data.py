@@ -14,6 +14,7 @@ from .terminal import echo, load_registry, print_table, showing_progress
 
 if TYPE_CHECKING:
     from ..catalogue.registry import Registry
+    from ..data.split import ClassSplit
     from ..data.survey import ClassSeen
     from ..experiments.config import RunConfig
 
@@ -70,17 +71,20 @@ def _fetch(kind: str, name: str, to: Path | None) -> None:
 @click.option("--n-way", type=int, help="Classes of an episode, as in `fewshot run`.")
 @click.option("--set", "settings", metavar="KEY=VALUE", multiple=True, help="As in `fewshot run`.")
 def check(path: str | None, settings: tuple[str, ...], **given: Any) -> None:
-    """What a run would see in a folder or zip file, class by class, and what to mend.
+    """What a run would see in a folder, zip file or table, class by class, and what to mend.
 
     Ends with 0 where `fewshot run` would take it, 4 where it would not.
     """
+    from attrs import asdict
+
     from ..catalogue.registry import make
     from ..core.errors import DataError
+    from ..data.split import one_for_test
     from ..data.survey import survey
     from ..experiments.config import resolve, settings_layer
 
     if path is None and given["dataset"] is None:
-        raise click.UsageError("name a folder, a zip file or a --dataset")
+        raise click.UsageError("name a folder, a zip file, a table or a --dataset")
     registry, _ = load_registry(strict=False)
     flags = flag_layer({**given, "data": path})
     offered = any(entry.preset.default for entry in registry.all("preset"))
@@ -95,7 +99,10 @@ def check(path: str | None, settings: tuple[str, ...], **given: Any) -> None:
         with showing_progress() as progress:
             seen = survey(dataset, lambda done, total: progress("images", done, total, "", ""))
         faults, hints = seen.faults, seen.hints
-        parts, refusal = _split_or_refusal(config, registry)
+        split, refusal = _split_or_refusal(config, registry)
+        parts = {} if split is None else {n: part for part, of in asdict(split).items() for n in of}
+        alone = None if split is None else one_for_test(split)
+        hints = [*hints, *([] if alone is None else [alone])]
         print_table(*_table(seen.classes, parts))
         if refusal is not None and not any(refusal in fault for fault in faults):
             faults.append(refusal)
@@ -108,21 +115,22 @@ def check(path: str | None, settings: tuple[str, ...], **given: Any) -> None:
     echo("A run would take this.")
 
 
-def _split_or_refusal(config: RunConfig, registry: Registry) -> tuple[dict[str, str], str | None]:
-    """Which part of the class split each class is in, and why a run would stop, if it would."""
+def _split_or_refusal(
+    config: RunConfig, registry: Registry
+) -> tuple[ClassSplit | None, str | None]:
+    """The class split, and why a run would stop, if it would."""
     from ..core.errors import FewshotError
     from ..experiments.assembly import build
     from ..experiments.assembly import check as check_parts
 
-    of_class: dict[str, str] = {}
+    split = None
     try:
         parts = build(config, registry)
-        for part in ("train", "val", "test"):
-            of_class |= dict.fromkeys(getattr(parts.split, part), part)
+        split = parts.split
         check_parts(parts)
     except FewshotError as error:
-        return of_class, str(error)
-    return of_class, None
+        return split, str(error)
+    return split, None
 
 
 def _table(classes: list[ClassSeen], parts: dict[str, str]) -> tuple[list[str], list[list[str]]]:

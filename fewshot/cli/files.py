@@ -16,7 +16,7 @@ Found = Iterator[tuple[Path, "str | None"]]
 @click.command()
 @click.argument("path", type=click.Path(path_type=Path))
 def verify(path: Path) -> None:
-    """Whether a run, an evaluation, a classifier or a folder of these is as it was written.
+    """Whether a run, evaluation, study, search, classifier or folder of these is as it was written.
 
     Every file is read and its SHA-256 compared with the one that was noted when it was saved. Ends
     with 0 where all is whole, 5 where it is not.
@@ -36,7 +36,7 @@ def _verified(path: Path) -> Found:
     runs = sorted(each.parent for each in path.rglob(manifest.MANIFEST))
     files = sorted(path.rglob("*.fewshot"))
     if not runs and not files:
-        raise OutputError(f"{path}: no run, evaluation or classifier to verify")
+        raise OutputError(f"{path}: no run, evaluation, study, search or classifier to verify")
     for run in runs:
         try:
             yield from manifest.verify(run)

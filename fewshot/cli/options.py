@@ -30,7 +30,9 @@ def _adding(*options: Callable[[Command], Command]) -> Callable[[Command], Comma
 
 
 _DATASET = click.option("--dataset", metavar="NAME", help="Data set.")
-_DATA = click.option("--data", metavar="PATH", help="Images: a folder, a zip file or an .npz file.")
+_DATA = click.option(
+    "--data", metavar="PATH", help="Images: a folder, a zip file, a table (.csv) or an .npz file."
+)
 _STEPS = click.option("--steps", type=int, help="Optimizer steps at the most.")
 
 # What all rows of a study may share.
@@ -105,6 +107,9 @@ max_pixels = click.option(
 )  # fmt: skip
 
 
+_BY_ENDING = {".npz": "arrays", ".csv": "image-table", ".parquet": "image-table"}
+
+
 def flag_layer(given: dict[str, Any], path_is_named: bool = False) -> Tree:
     """Flags as the topmost layer.
 
@@ -113,7 +118,7 @@ def flag_layer(given: dict[str, Any], path_is_named: bool = False) -> Tree:
     """
     layer: Tree = {kind: {"name": given[kind]} for kind in PARTS if given.get(kind) is not None}
     if given.get("data") is not None:
-        name = "arrays" if given["data"].endswith(".npz") else "image-folder"
+        name = _BY_ENDING.get(Path(given["data"]).suffix.lower(), "image-folder")
         own = {} if path_is_named and name == "image-folder" else {"name": name}
         layer.setdefault("dataset", own)["path"] = given["data"]
     for flag, section in (("augment", "augment"), ("observe", "observers")):

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ..compute.runtime import Runtime
     from ..core.progress import Progress
 
+_SILENT = 10.0  # seconds without a line where nobody watches
 _ADVISED = 3  # pieces of advice: the rest is in the report
 
 
@@ -112,18 +113,26 @@ def tell_unfinished(folder: Path) -> None:
 
 @contextmanager
 def showing_progress() -> Iterator[Progress]:
-    """Bars on a terminal; otherwise a line for every stage and every validation."""
+    """Bars on a terminal; otherwise a line for every stage, validation and ten seconds."""
     if not sys.stderr.isatty():
         stages: dict[str, float] = {}
+        told: dict[str, float] = {}
 
         def lines(stage: str, done: int, total: int, status: str, line: str) -> None:
-            began = stages.setdefault(stage, time.monotonic())
+            now = time.monotonic()
+            began = stages.setdefault(stage, now)
             if line:
                 echo(f"{stage}{f' {done}/{total}' if done else ''}: {line}", err=True)
-            elif done == total and stage not in ("training", "study"):
-                echo(f"{stage}: {time.monotonic() - began:.1f} s", err=True)
+            elif stage in ("training", "study"):
+                pass  # they have lines of their own
+            elif done == total:
+                echo(f"{stage}: {now - began:.1f} s", err=True)
+            elif now - told.setdefault(stage, now) >= _SILENT:
+                echo(f"{stage} {done}/{total}", err=True)
+                told[stage] = now
             if done == total:
                 del stages[stage]  # a study comes to it again
+                told.pop(stage, None)
 
         yield lines
         return

@@ -181,7 +181,6 @@ def _open(
     wanted: _Wanted, progress: Counting | None = None
 ) -> tuple[NDArray[np.uint8], list[bytes]] | None:
     """The images and the SHA-256 of every file, if the cache has all of them."""
-    n = len(wanted.stamps)
     try:
         with wanted.file("images").open("rb") as file:
             if not _trusted(wanted.folder.stat()) or not _trusted(os.fstat(file.fileno())):
@@ -192,12 +191,10 @@ def _open(
             if max(record.pixels for record in records) > wanted.dataset.max_pixels:
                 return None  # to be refused as if there were no cache
             images = np.memmap(file, np.uint8, "r", shape=wanted.shape)
-            if damaged(images, records):
+            if damaged(images, records, progress):
                 return None
     except FileNotFoundError:
         return None
-    if progress is not None:
-        progress(n, n)
     return images, [record.sha256 for record in records]
 
 
@@ -210,7 +207,9 @@ def _check_of(pixels: Any) -> bytes:
     return hashlib.sha256(pixels).digest()[:16]
 
 
-def damaged(images: NDArray[np.uint8], records: Sequence[_Record]) -> list[int]:
+def damaged(
+    images: NDArray[np.uint8], records: Sequence[_Record], progress: Counting | None = None
+) -> list[int]:
     """Which records are of images (n, …) that are not as they were written; on all cores."""
     step = max(1, -(-len(records) // (8 * cores())))
 
@@ -218,9 +217,13 @@ def damaged(images: NDArray[np.uint8], records: Sequence[_Record]) -> list[int]:
         those = enumerate(records[start : start + step], start)
         return [i for i, each in those if _check_of(images[each.row].data) != each.check]
 
+    found: list[int] = []
     with ThreadPoolExecutor(cores()) as pool:
-        found = list(pool.map(look, range(0, len(records), step)))
-    return [i for each in found for i in each]
+        for end, bad in enumerate(pool.map(look, range(0, len(records), step)), start=1):
+            found += bad
+            if progress is not None:
+                progress(min(end * step, len(records)), len(records))
+    return found
 
 
 def records_of(file: IO[bytes], row_bytes: int) -> list[_Record]:

@@ -1,6 +1,7 @@
 """Image files in folders or a zip file: found in order of name, one folder a class, and decoded."""
 
 import os
+import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -26,7 +27,7 @@ from .walk import Place, Walk, walk
 class ImageFiles:
     """Image files, decoded when asked for: EXIF orientation applied, RGB, size x size.
 
-    `paths` are what `class_folders` finds, or `pathlib.Path`. Item i raises DataError, naming the
+    `paths` are what `find_classes` finds, or `pathlib.Path`. Item i raises DataError, naming the
     file, where it is not an image, damaged, or has more than `max_pixels` by its header.
     Transparent images are laid on `background`. `notes`: lines that whoever reads it is told.
     """
@@ -62,11 +63,40 @@ class ImageFiles:
         return read(self.paths[index], (self.size, self.size, 3), self.reading)
 
 
+SUBFOLDERS = "subfolders"
+
+
+def grouping(_: Any, attribute: Any, value: str) -> None:
+    """A validator: nothing, `SUBFOLDERS` or a regular expression of one group, or ValueError."""
+    if value in ("", SUBFOLDERS):
+        return
+    try:
+        count = re.compile(value).groups
+    except re.error as error:
+        raise ValueError(
+            f"'{attribute.name}' is no regular expression ({error}): {value}"
+        ) from error
+    if count != 1:
+        raise ValueError(
+            f"'{attribute.name}' must be {SUBFOLDERS} or have one pair of parentheses, around what "
+            f"names the group, as in '(.+)_': {value}"
+        )
+
+
 @frozen
 class ImageFolderOptions:
     """Options of an image folder."""
 
     path: str = option("", "the folder (or zip file): one folder a class, at any depth")
+    leaves: bool = option(
+        False, "each folder that has images directly in it is a class, named by its path"
+    )
+    groups: str = option(
+        "",
+        f"what images of one shot or person have in common: '{SUBFOLDERS}', the folder within the "
+        "class's, or a regular expression on the name from there, whose parentheses hold it",
+        grouping,
+    )
     size: int = option(64, "images are scaled to size x size pixels", at_least(8))
     max_pixels: int = option(MAX_PIXELS, "larger images are refused before decoding", positive)
     background: str = option(BACKGROUND, "the colour transparent images are laid on", colour)
@@ -76,12 +106,39 @@ def image_folder(options: ImageFolderOptions) -> ImageFiles:
     """A dataset from a folder or zip file with one folder a class, as `find_classes` finds them."""
     if not options.path:
         raise DataError("image-folder needs a folder: --data PATH, or path = PATH under [dataset]")
-    found = find_classes(home(options.path))
+    found = find_classes(home(options.path), leaves=options.leaves)
     files = image_files(
         found.folders, options.size, options.max_pixels, split=found.split,
-        background=options.background,
+        background=options.background, notes=found.notes,
     )  # fmt: skip
-    return evolve(files, notes=found.notes)
+    if not options.groups:
+        return files
+    pattern = re.compile("(.+)/" if options.groups == SUBFOLDERS else options.groups)
+    matches = [pattern.search(path.name) for path in files.paths]
+    groups, note = grouped([match and match[1] for match in matches], files.names)
+    if groups is None:
+        raise DataError(
+            f"{options.path}: no image has a group by groups = {options.groups!r}; the first name "
+            f"in a class's folder is {files.paths[0].name!r}"
+        )
+    return evolve(files, groups=groups, notes=(*files.notes, note))
+
+
+def grouped(keys: Sequence[str | None], names: Sequence[str]) -> tuple[Ints | None, str]:
+    """Group numbers, equal keys one group in whatever class, and a line about them.
+
+    An image without a key (None or "") is a group of its own; where all are, there are none.
+    """
+    alone = [name for key, name in zip(keys, names, strict=True) if not key]
+    if len(alone) == len(keys):
+        return None, ""
+    of_key = {key: i for i, key in enumerate(dict.fromkeys(filter(None, keys)))}
+    own = iter(range(len(of_key), len(of_key) + len(alone)))
+    groups = np.array([of_key[key] if key else next(own) for key in keys])
+    note = f"groups: {len(of_key)}, of {len(keys) - len(alone)} images ({first_of(of_key)})"
+    if alone:
+        note += f"; images without one, each a group of its own: {len(alone)} ({first_of(alone)})"
+    return groups, note
 
 
 def image_files(
@@ -92,10 +149,12 @@ def image_files(
     split: ClassSplit | None = None,
     background: str = BACKGROUND,
     parents: Sequence[str] | None = None,
+    notes: Sequence[str] = (),
 ) -> ImageFiles:
     """`ImageFiles` of the given files by class; `group_of(file name)` numbers groups in a class.
 
-    `parents`: of each class, the name of what it belongs to.
+    `parents`: of each class, the name of what it belongs to. `notes`: lines that whoever reads the
+    images is told.
     """
     classes = tuple(folders)
     paths = [path for name in classes for path in folders[name]]
@@ -107,7 +166,7 @@ def image_files(
     labels = np.repeat(np.arange(len(classes)), [len(folders[name]) for name in classes])
     return ImageFiles(
         paths, labels, classes, size, max_pixels, groups, split, background=background,
-        parents=parents,
+        parents=parents, notes=tuple(notes),
     )  # fmt: skip
 
 
@@ -127,51 +186,53 @@ class Found(NamedTuple):
     unreadable: int
 
 
-def class_folders(root: Path, fewest: int = 2) -> dict[str, list[Any]]:
-    """Image files by class, classes and files in order of name, from a folder or zip file.
-
-    A file has `name` and `open("rb")`. They are found, and DataError raised, as by `find_classes`.
-    """
-    return find_classes(root, fewest).folders
-
-
-def find_classes(root: Path, fewest: int = 2) -> Found:
+def find_classes(root: Path, fewest: int = 2, leaves: bool = False) -> Found:
     """The classes of a folder or zip file, and everything that is to be said of it.
 
-    A class is a folder with all images below it. The classes lie side by side in the topmost
-    folder of which at least two folders have images directly in them; where several such folders
-    lie side by side, or there is none, in the topmost one that has two folders with images at any
-    depth. Folders train, val (valid, validation) and test with classes of their own are a split.
-    Names are in Unicode's composed form (NFC), but where that makes one of two.
+    The result has `folders` (the files by class), `split`, `notes` (lines about what is left out)
+    and `unreadable` (how many folders and files may not be read). A file has `name`, its path from
+    the class's folder, and `open("rb")`.
+
+    A class is a folder with all images below it. The classes lie side by side in the topmost folder
+    of which at least two folders have images directly in them; where several such folders lie side
+    by side, or there is none, in the topmost one that has two folders with images at any depth.
+    With `leaves` every folder that has images directly in it is a class of these alone, named by
+    its path from where the ways to them part. Folders train, val (valid, validation) and test with
+    classes of their own are a split. Names are in Unicode's composed form (NFC), but where that
+    makes one of two.
 
     Raises DataError where there is no such folder, fewer than `fewest` classes, a class in two
     parts of a split, and for names that are no text.
     """
     walked = walk(root)
     parts = _parts(walked.top)
-    if parts:
-        base, pairs = None, [pair for part in parts.values() for pair in part.holding().items()]
-        pairs.sort(key=lambda pair: natural(pair[0]))
-    else:
-        base = _base(walked.top)
-        pairs = list(base.holding().items())
+    base = None if parts else (_parting if leaves else _base)(walked.top)
+    classes = _leaves if leaves else Place.holding
+    of_part = {part: classes(place) for part, place in parts.items()}
+    places = of_part.values() if base is None else [classes(base)]
+    pairs = sorted((pair for each in places for pair in each.items()), key=_by_path)
     notes = [*walked.notes(), *_placing(walked, base, pairs)]
     if len(pairs) < max(1, fewest):
         said = f"{root}: no folder with images; it takes one folder of images a class"
         if pairs:
             said = f"{pairs[0][1].path}: one class only ({pairs[0][0]}); at least two are needed"
         raise DataError("; ".join([said, *notes]))
-    _require_text(root, pairs)
+    files = [(name, place.own() if leaves else list(place.below())) for name, place in pairs]
+    _require_text(root, files)
     composed = _composed([name for name, _ in pairs])
-    split = None if not parts else _split(root, parts, composed)
+    split = None if not parts else _split(root, of_part, composed)
     if split is not None:
-        counts = ", ".join(f"{name} {len(part.holding())}" for name, part in parts.items())
+        counts = ", ".join(f"{name} {len(part)}" for name, part in of_part.items())
         notes.append(f"the folders train, val and test are the class split: {counts} classes")
-    folders = {composed[name]: list(place.below()) for name, place in pairs}
-    return Found(folders, split, (*notes, *_alike(folders)), len(walked.unreadable))
+    folders = {composed[name]: each for name, each in files}
+    return Found(folders, split, (*notes, *alike(folders)), len(walked.unreadable))
 
 
-_PARTS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+def _by_path(pair: tuple[str, Place]) -> list[Any]:
+    return [*map(natural, pair[0].split("/"))]
+
+
+PARTS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
 
 def _parts(top: Place) -> dict[str, Place]:
@@ -179,28 +240,49 @@ def _parts(top: Place) -> dict[str, Place]:
     while len(top.holding()) == 1 and not top.files:
         (top,) = top.holding().values()
     found = top.holding()
-    known = {_PARTS.get(name.lower()) for name in found}
+    known = {PARTS.get(name.lower()) for name in found}
     if len(found) < 2 or None in known or len(known) < len(found):
         return {}
     if any(place.files for place in found.values()):
         return {}
-    places = {_PARTS[name.lower()]: place for name, place in found.items()}
+    places = {PARTS[name.lower()]: place for name, place in found.items()}
     return {part: places[part] for part in ("train", "val", "test") if part in places}
 
 
-def _split(root: Path, parts: Mapping[str, Place], composed: Mapping[str, str]) -> ClassSplit:
+def _split(
+    root: Path, parts: Mapping[str, Mapping[str, Place]], composed: Mapping[str, str]
+) -> ClassSplit:
     owner: dict[str, Place] = {}
-    for part in parts.values():
-        for name in part.holding():
+    for classes in parts.values():
+        for name, place in classes.items():
             if name in owner:
                 raise DataError(
-                    f"{root}: class '{name}' is in {owner[name].path} and in {part.path}; as a "
-                    "split they need different classes: name one of them, or put each class "
-                    "into one"
+                    f"{root}: class '{name}' is in {owner[name].path} and in {place.path}; as a "
+                    "split they need different classes: name one of train, val and test, or put "
+                    "each class into one"
                 )
-            owner[name] = part
-    names = {part: [composed[name] for name in place.holding()] for part, place in parts.items()}
+            owner[name] = place
+    names = {part: [composed[name] for name in classes] for part, classes in parts.items()}
     return ClassSplit(*(names.get(part, ()) for part in ("train", "val", "test")))
+
+
+def _parting(top: Place) -> Place:
+    """The folder where the ways to the images part."""
+    while len(holding := top.holding()) == 1 and not (only := next(iter(holding.values()))).files:
+        top = only
+    return top
+
+
+def _leaves(top: Place) -> dict[str, Place]:
+    """The folders below that have images directly in them, by their paths, in order."""
+    start = len(top.path.rstrip("/")) + 1
+    found, waiting = [], [*top.folders.values()]
+    while waiting:
+        place = waiting.pop()
+        if place.files:
+            found.append((place.path[start:], place))
+        waiting += place.folders.values()
+    return dict(sorted(found, key=_by_path))
 
 
 def _base(top: Place) -> Place:
@@ -228,6 +310,9 @@ def _base(top: Place) -> Place:
     return base
 
 
+_ITSELF = "the folder itself"
+
+
 def _placing(walked: Walk, base: Place | None, pairs: Sequence[tuple[str, Place]]) -> list[str]:
     """Lines about images in no class, deeper than in their class's folder, and empty folders."""
     start = len(walked.top.path.rstrip("/")) + 1
@@ -238,28 +323,31 @@ def _placing(walked: Walk, base: Place | None, pairs: Sequence[tuple[str, Place]
         place = waiting.pop()
         in_class = within[id(place)]
         if place.files and place.path not in classes:
-            where = place.path[start:] or "the folder itself"
+            where = place.path[start:] or _ITSELF
             (inside if in_class else loose)[where] += len(place.files)
         for each in place.folders.values():
             within[id(each)] = in_class or place.path in classes
             waiting.append(each)
     lines = []
+    way_out = "; with image-folder's leaves=true each folder with images in it is a class"
     if loose:
         lines.append(
             f"images that belong to no class: {loose.total()} ({_listed(loose)}); each goes into "
             "the folder of its class, and these folders lie side by side, two at least"
+            f"{way_out if {*loose} - {_ITSELF} else ''}"
         )
     if inside:
         lines.append(
             f"images in folders within a class's, taken as that class's: {inside.total()} "
-            f"({_listed(inside)}); the classes are {len(pairs)}: {_first(n for n, _ in pairs)}"
+            f"({_listed(inside)}); the classes are {len(pairs)}: {first_of(n for n, _ in pairs)}"
+            f"{way_out}"
         )
     if base is not None:
         empty = [
             name for name in sorted(base.folders, key=natural) if not base.folders[name].images
         ]
         if empty:
-            lines.append(f"folders without an image, no classes: {len(empty)} ({_first(empty)})")
+            lines.append(f"folders without an image, no classes: {len(empty)} ({first_of(empty)})")
     return lines
 
 
@@ -269,15 +357,16 @@ def _listed(counts: Counter[str]) -> str:
     return ", ".join(f"{n} in {place}" for place, n in shown) + more
 
 
-def _first(names: Iterable[str]) -> str:
+def first_of(names: Iterable[str]) -> str:
+    """The first five names, as text."""
     names = list(names)
     return ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
 
 
-def _require_text(root: Path, pairs: Iterable[tuple[str, Place]]) -> None:
+def _require_text(root: Path, classes: Iterable[tuple[str, Iterable[Any]]]) -> None:
     wrong = []
-    for name, place in pairs:
-        names = [name] if not _is_text(name) else [f"{name}/{f.name}" for f in place.below()]
+    for name, files in classes:
+        names = [name] if not _is_text(name) else [f"{name}/{file.name}" for file in files]
         wrong += [each for each in names if not _is_text(each)]
     if wrong:
         raise DataError(
@@ -299,7 +388,8 @@ def _composed(names: Sequence[str]) -> dict[str, str]:
     }
 
 
-def _alike(names: Iterable[str]) -> list[str]:
+def alike(names: Iterable[str]) -> list[str]:
+    """A line about each set of names that differ only in how they are put in Unicode."""
     groups = defaultdict(list)
     for name in names:
         groups[unicodedata.normalize("NFKC", name)].append(name)

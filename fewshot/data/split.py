@@ -151,6 +151,16 @@ def _draw_split(classes: Sequence[str], options: SplitOptions) -> ClassSplit:
     return ClassSplit(sorted(train), sorted(val), sorted(test))
 
 
+def one_for_test(split: ClassSplit) -> str | None:
+    """What is to be said where a single class is for test; else None."""
+    if len(split.test) != 1:
+        return None
+    return (
+        f"one test class only, '{split.test[0]}': the figures say nothing of others; "
+        "--set split.test_fraction=0.3, or more classes"
+    )
+
+
 def named(options: SplitOptions, split: ClassSplit) -> SplitOptions:
     """The split by its names, so that it stays what it was when the data or defaults change."""
     return evolve(options, **attrs.asdict(split, recurse=False), file=None, draw=False)

@@ -71,6 +71,10 @@ class Place:
         names = sorted(self.folders, key=natural)
         return {name: self.folders[name] for name in names if self.folders[name].images}
 
+    def own(self) -> list[Any]:
+        """The images directly in it, in order."""
+        return sorted(self.files, key=lambda file: natural(file.name))
+
     def below(self) -> Iterator[Any]:
         """Its images at any depth, in order, with their paths from here as names."""
         start = len(self.path.rstrip("/")) + 1
@@ -230,7 +234,8 @@ def _in_archive(path: Path) -> tuple[Walk, list[Place]]:
     backslashes = not any("/" in name for name in archive.namelist())
     for info in {info.filename: info for info in archive.infolist()}.values():
         full, guessed = _member_name(info)
-        if backslashes or info.create_system == 0:  # of Windows, where no name has one
+        # Of Windows, where no name has one; but it is the second byte of some Japanese letters.
+        if backslashes or (info.create_system == 0 and not guessed):
             full = full.replace("\\", "/")
         if full.endswith("/"):
             continue

@@ -1,6 +1,6 @@
 """Answers beside the truth, where folders are named for the classes of their images."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +39,14 @@ class Tally:
         return attrs.asdict(self)
 
 
-def truth_of(image: str) -> str:
-    """The class that an image's folder is named for."""
-    return Path(image).absolute().parent.name
+def truth_of(image: str, classes: Collection[str] = ()) -> str:
+    """The class that an image's folder is named for: of `classes`, by its name or its path's end.
+
+    A class "birds/owl" is that of .../birds/owl/1.jpg, before a class "owl".
+    """
+    folders = Path(image).absolute().parent.parts
+    ends = ("/".join(folders[i:]) for i in range(len(folders)))
+    return next((end for end in ends if end in classes), folders[-1])
 
 
 def is_right(truth: str, answer: Prediction, classes: Sequence[str]) -> bool:

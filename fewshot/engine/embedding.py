@@ -1,5 +1,6 @@
 """From images to embeddings: the one path that training, evaluation and prediction share."""
 
+import time
 from collections.abc import Callable, Mapping
 
 import mlx.core as mx
@@ -13,8 +14,11 @@ from ..core.errors import TrainingError
 from ..core.interfaces import Dataset
 from ..data.batches import ahead, batch_size, gather
 from ..data.embedded import Kept, image_digest
+from ..data.parallel import on_all_cores
 from ..parts.embedder import Embedder
 from .inference import Engine, Name, as_engine, in_mlx, same
+
+_LONG = 2.0  # seconds that people wait without being told
 
 
 def embed(
@@ -32,8 +36,11 @@ def embed(
     same image everywhere and a row that was not asked for cannot pass unnoticed. `engine`: "mlx",
     "onnx" or, as "auto", ONNX Runtime on a CPU, where there are images enough to pay for making its
     session and it gives what MLX gives. `kept`: what is there of this very network is not computed
-    again, and what is not is added. Raises TrainingError where an embedding is not finite,
-    ConfigError where the engine "onnx" is not possible.
+    again, and what is not is added. `progress(done, total)` is told of batches and, where it
+    takes long to look up what is there, of the images before.
+
+    Raises TrainingError where an embedding is not finite, ConfigError where the engine "onnx" is
+    not possible.
     """
     n = len(dataset.labels)
     wanted = np.arange(n) if indices is None else np.unique(indices)
@@ -47,7 +54,7 @@ def embed(
     out: NDArray[np.float32] | None = None
     with evaluating(embedder.backbone):
         if kept is not None:
-            digests = {int(i): image_digest(dataset[int(i)]) for i in wanted}
+            digests = _digests(dataset, wanted, progress)
             out = _found(kept, embedder, dataset, digests)
             wanted = wanted if out is None else wanted[np.isnan(out[wanted]).all(axis=1)]
         blocks = [wanted[i : i + batch] for i in range(0, len(wanted), batch)]
@@ -69,6 +76,24 @@ def embed(
                 progress(done, len(blocks))
     assert out is not None
     return out
+
+
+def _digests(
+    dataset: Dataset, wanted: Ints, progress: Callable[[int, int], None] | None
+) -> dict[int, bytes]:
+    """What each image is known by, made on all cores; `progress` is told where that takes long."""
+    digests: dict[int, bytes] = {}
+    began = time.monotonic()
+
+    def told(done: int, total: int) -> None:
+        if progress is not None and time.monotonic() - began > _LONG:
+            progress(done, total)
+
+    def digest(row: int) -> bytes:
+        return image_digest(dataset[row])
+
+    on_all_cores(digest, wanted.tolist(), digests.__setitem__, told)
+    return digests
 
 
 def _found(

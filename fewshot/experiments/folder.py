@@ -1,6 +1,5 @@
 """What a run folder holds, and how its figures are written and read."""
 
-from hashlib import sha256
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,7 +15,7 @@ from ..core.reading import read_toml
 from ..engine.weights import WEIGHTS, read_weights
 from ..reports.advice import Advice, advice
 from .config import RunConfig
-from .manifest import MANIFEST, hashes, read_manifest
+from .manifest import MANIFEST, hashed, hashes, read_manifest
 from .schema import Tree
 from .status import METRICS, unfinished
 
@@ -114,8 +113,7 @@ def whole_weights(folder: Path, config: RunConfig) -> dict[str, mx.array]:
 
 def hashes_of_shown(folder: Path) -> dict[str, str]:
     """The SHA-256 of the records, tables and pictures in a folder, by name."""
-    found = [path for pattern in _SHOWN for path in sorted(folder.glob(pattern))]
-    return {path.name: sha256(path.read_bytes()).hexdigest() for path in found}
+    return hashed(folder, _SHOWN)
 
 
 # ------------------------------------------------------------------------------- as JSON

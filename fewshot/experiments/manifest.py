@@ -1,11 +1,11 @@
-"""What a run folder's manifest tells: facts of the run, and the SHA-256 of every file it wrote.
+"""What a folder's manifest tells: facts of a run, and the SHA-256 of every file it wrote.
 
 It holds its own SHA-256 too: settings, weights, figures and records are used only where they are
 those of one run.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,17 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
+def write_hashes(folder: Path, of: str, patterns: Iterable[str]) -> None:
+    """The manifest of what is no run, `of` a study or a search: its files by name or pattern."""
+    write_manifest(folder, {"of": of, "files": hashed(folder, patterns)})
+
+
+def hashed(folder: Path, patterns: Iterable[str]) -> dict[str, str]:
+    """The SHA-256 of the files of these names or patterns that are in a folder, by name."""
+    found = [path for pattern in patterns for path in sorted(folder.glob(pattern))]
+    return {path.name: sha256(path.read_bytes()).hexdigest() for path in found}
+
+
 def hashes(manifest: Mapping[str, Any]) -> dict[str, str]:
     """The SHA-256 of every file of which a manifest tells it, by name."""
     weights = {WEIGHTS: "weights_sha256", INITIAL: "initial_sha256"}
@@ -43,7 +54,7 @@ def hashes(manifest: Mapping[str, Any]) -> dict[str, str]:
 
 
 def verify(folder: Path) -> Iterator[tuple[Path, str | None]]:
-    """Every file of a run folder and of the evaluations in it; None where it is whole, else why.
+    """Every file that a folder's manifest tells of; None where it is whole, else why.
 
     Raises OutputError where the manifest itself is missing or damaged.
     """

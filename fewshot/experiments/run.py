@@ -26,7 +26,7 @@ from ..core.locks import held
 from ..core.progress import Progress, silent
 from ..data.datasets import ArrayDataset, decode
 from ..data.episode_files import write_episode
-from ..data.split import named
+from ..data.split import named, one_for_test
 from ..engine.checkpoints import checkpoints, go_on
 from ..engine.embedding import recentre
 from ..engine.training import History, Training, train
@@ -395,11 +395,8 @@ def _report(
 
 def _tell_instead(parts: Parts, draws: Draws, progress: Progress) -> None:
     """Say where the test is of one class, and which K have given way to leave-one-out."""
-    if len(parts.split.test) == 1:
-        line = (
-            f"one test class only, '{parts.split.test[0]}': the figures say nothing of others; "
-            "--set split.test_fraction=0.3, or more classes"
-        )
+    line = one_for_test(parts.split)
+    if line is not None:
         progress("episodes", 0, 3 * len(draws.episodes), "", line)
     folds = [tasks for setting, tasks in draws.episodes.items() if setting.protocol != "episodes"]
     if not folds:

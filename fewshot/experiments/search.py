@@ -30,6 +30,7 @@ from ..reports import pictures
 from ..reports.page import percent
 from .assembly import build, check, embedded, initialise
 from .config import RunConfig, nested, resolve, to_toml, to_tree
+from .manifest import MANIFEST, hashes, read_manifest, write_hashes
 from .run import decoded
 from .schema import Tree
 from .search_space import Parameter, Propose, method, trial_count
@@ -109,6 +110,8 @@ def search(
         pictures.trials(records, [entry.key for entry in space], folder / "search.png")
     elif records:
         raise TrainingError(f"every trial failed; the first: {records[0]['error']}")
+    if len(records) == count:  # nobody is at work on another
+        write_hashes(folder, "a search", ("search.toml", "best.toml", TRIALS, "search.png"))
     return folder
 
 
@@ -287,6 +290,8 @@ def _open(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if path.exists():
+            if (folder / MANIFEST).is_file():
+                files.require_sha256(path, hashes(read_manifest(folder)).get(path.name))
             if read_toml(path, OutputError) != parse_toml(text, "this search"):
                 raise OutputError(
                     f"{folder} holds another search (see its search.toml): name another --out"
@@ -295,6 +300,7 @@ def _open(
             raise OutputError(f"{folder} holds something else: name another --out")
         else:
             files.write_text(path, text)
+        write_hashes(folder, "a search", [path.name])  # the rest changes
     except OSError as error:
         raise OutputError(f"{folder}: cannot be used for a search: {error}") from error
 

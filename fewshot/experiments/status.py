@@ -54,6 +54,8 @@ def run_status(folder: Path) -> RunStatus:
         raise OutputError(f"{folder}: not a run folder, or killed before it began (no {path.name})")
     at_work = owner(folder / LOCK)
     manifest = read_manifest(folder)
+    if "of" in manifest:
+        raise OutputError(f"{folder}: {manifest['of']}, not a run; its runs are folders within")
     config = read_toml(folder / "config.toml", OutputError)
     try:
         status, steps = str(manifest["status"]), int(config["training"]["steps"])

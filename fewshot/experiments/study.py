@@ -35,6 +35,7 @@ from ..reports import study_page
 from .assembly import build, check
 from .config import RunConfig, chooses, names_path, partial_to_toml, resolve, to_tree
 from .folder import read_run, to_json
+from .manifest import write_hashes
 from .run import decoded, identity, resume, run
 from .schema import Tree
 from .status import LOCK, unfinished
@@ -216,6 +217,7 @@ def run_study(
         results = tabulate(study, folders, failed, [*below, *above])
         files.write_json(out / "study.json", to_json(results))
         study_page.page(out, study, partial_to_toml(study), results)
+        write_hashes(out, "a study", ("study.json", "report.html", "*.png"))
     return results
 
 

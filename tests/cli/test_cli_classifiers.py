@@ -553,6 +553,17 @@ def test_folders_named_for_classes_are_the_truth(file: Path, mine: Path, tmp_pat
     assert "moth (not enrolled)" in table.stdout
 
 
+def test_leaves_are_enrolled_and_asked_by_their_paths(trained: Path, tmp_path: Path):
+    folder = write_folder(tmp_path / "x", {"kitchen/cup": 2, "kitchen/old/cup": 2, "moth": 2})
+    path = tmp_path / "leaves.fewshot"
+    shown = done("enrol", trained, folder, "--leaves", "-o", path).stdout
+    names = ["kitchen/cup", "kitchen/old/cup", "moth"]
+    rows = [line.split() for line in shown.splitlines()]
+    assert [row[0] for row in rows if row[1:] == ["2"]] == names
+    *answers, _ = lines(done("predict", path, folder, "--json", "--labelled").stdout)
+    assert {each["truth"] for each in answers} == {*names}
+
+
 def test_nothing_is_said_to_be_sure_of_an_unknown(file: Path, tmp_path: Path):
     new = write_folder(tmp_path / "new", {"moth": 2}, seed=1)
     answers = lines(done("predict", file, new, "--json", "--threshold", -1).stdout)

@@ -56,7 +56,7 @@ def test_verify_tells_what_is_whole_and_what_is_not(run: Path, mine: Path, tmp_p
     assert "not whole" in error(5, "verify", run)
     empty = tmp_path / "empty"
     empty.mkdir()
-    assert "no run, evaluation or classifier" in error(5, "verify", empty)
+    assert "no run, evaluation, study, search or classifier" in error(5, "verify", empty)
     assert "compare" not in error(5, "compare", run, run)
 
 

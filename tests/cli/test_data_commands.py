@@ -63,7 +63,8 @@ def fewshot(*words: object) -> tuple[int, str, str]:
 @pytest.mark.parametrize("pack", [False, True], ids=["folder", "zip"])
 def test_a_good_folder_is_good(photos: Path, pack: bool):
     path = packed(photos) if pack else photos
-    code, out, _ = fewshot("data", "check", path, "--set", "sampler.per_class=3")
+    wanted = ("--set", "sampler.per_class=3", "--set", "split.test_fraction=0.5")
+    code, out, _ = fewshot("data", "check", path, *wanted)
     assert code == 0
     rows = [line.split() for line in out.splitlines()]
     for name in ("cat", "dog", "owl", "wren"):
@@ -196,6 +197,36 @@ def test_what_a_run_refuses_is_the_fault(files: list[str], fault: str, hint: str
     code, _, err = fewshot(*words)
     assert code == DataError.exit_code
     assert line.removeprefix("fault: ") in err
+
+
+@pytest.mark.parametrize("ending", [".csv", ".CSV"])
+def test_a_table_is_checked_as_a_folder_is(photos: Path, ending: str):
+    table = photos.parent / f"photos{ending}"
+    files = sorted(photos.glob("*/*.jpg"))
+    rows = [
+        f"{file.relative_to(photos.parent)},{file.parent.name},{i % 4}"
+        for i, file in enumerate(files)
+    ]
+    table.write_text("\n".join(["path,label,group", *rows]))
+    wanted = ("--k-shot", "1,2", "--set", "sampler.per_class=3")
+    code, of_table, err = fewshot("data", "check", table, *wanted)
+    assert code == 0, err
+    assert "groups: 4, of 48 images" in of_table
+    _, of_folder, _ = fewshot("data", "check", photos, *wanted)
+    cells = [line.split()[:6] for line in of_table.splitlines()[:7]]
+    assert cells == [line.split()[:6] for line in of_folder.splitlines()[:7]]
+    table.write_text("path,label\nphotos/owl/1.jpg,owl\nphotos/owl/x.jpg,owl\n")
+    code, out, _ = fewshot("data", "check", table)
+    assert code == DataError.exit_code
+    assert f"fault: {table}: one class only (owl)" in out
+
+
+def test_one_class_for_the_test_is_a_hint(photos: Path):
+    wanted = ("--set", "sampler.per_class=3", "--set")
+    _, out, _ = fewshot("data", "check", photos, *wanted, 'split.test=["owl"]')
+    assert "hint: one test class only, 'owl'" in out
+    _, out, _ = fewshot("data", "check", photos, *wanted, 'split.test=["owl","wren"]')
+    assert "one test class" not in out
 
 
 def test_too_few_images_for_k_are_a_fault_with_the_numbers(photos: Path):

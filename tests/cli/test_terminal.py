@@ -51,6 +51,20 @@ def test_nothing_printed_steers_a_terminal(one: str, other: str) -> None:
     assert text.splitlines()[2].startswith("Error: ")  # a name makes no line of its own
 
 
+@pytest.mark.parametrize("seconds", [0.0, 100.0])
+def test_what_takes_long_says_how_far_it_is_where_nobody_watches(
+    seconds: float, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(terminal, "_SILENT", seconds)
+    with terminal.showing_progress() as progress:
+        for done in range(4):
+            progress("images", done, 3, "", "")
+            progress("training", done, 3, "", "")  # has lines of its own
+    *between, last = capsys.readouterr().err.splitlines()
+    assert between == ([] if seconds else ["images 0/3", "images 1/3", "images 2/3"])
+    assert re.fullmatch(r"images: \d+\.\d s", last)
+
+
 def test_commands_print_by_these_functions_only() -> None:
     for path in FOLDER.glob("*.py"):
         if path.name == "terminal.py":

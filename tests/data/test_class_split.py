@@ -285,3 +285,15 @@ def test_a_split_file_may_be_below_the_home_folder(tmp_path: Path, monkeypatch: 
     (tmp_path / "split.toml").write_text("train = ['c0', 'c1']\ntest = ['c2']")
     split = split_classes(counted(2, 2, 2), SplitOptions(file="~/split.toml"))
     assert split.test == ("c2",)
+
+
+@given(parts=st.tuples(*[st.lists(st.sampled_from("abcdef"), max_size=4)] * 3))
+def test_a_class_split_is_disjoint_or_refused(parts: tuple[list[str], ...]) -> None:
+    listed = [name for part in parts for name in part]
+    twice = {name for name in listed if listed.count(name) > 1}
+    if twice:
+        with pytest.raises(DataError, match=f"class '[{''.join(sorted(twice))}]' is in "):
+            ClassSplit(*parts)
+    else:
+        split = ClassSplit(*parts)
+        assert (split.train, split.val, split.test) == tuple(map(tuple, parts))

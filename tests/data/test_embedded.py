@@ -131,6 +131,23 @@ def test_only_images_that_are_new_are_embedded(tmp_path: Path):
     assert said == []
 
 
+@pytest.mark.parametrize("seconds", [-1.0, 100.0])
+def test_progress_tells_of_images_that_take_long_to_look_up_and_of_batches(
+    seconds: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("fewshot.engine.embedding._LONG", seconds)
+    pixels = np.random.default_rng(0).integers(0, 256, (9, 4, 4, 1), np.uint8)
+    data, (store, _) = fs.from_arrays(pixels, np.zeros(9, int)), made(tmp_path / "kept")
+    told: list[tuple[int, int]] = []
+    for _ in range(2):
+        fs.embed(
+            fs.Embedder(Counting()), data, batch=3, kept=store,
+            progress=lambda done, total: told.append((done, total)),
+        )  # fmt: skip
+    looked_up = [(done, 9) for done in range(1, 10)] if seconds < 0 else []
+    assert told == [*looked_up, (1, 3), (2, 3), (3, 3), *looked_up]
+
+
 def test_embeddings_of_another_network_are_said_and_made_again(tmp_path: Path):
     pixels = np.random.default_rng(0).integers(0, 256, (4, 4, 4, 1), np.uint8)
     data = fs.from_arrays(pixels, np.zeros(4, int))

@@ -1,16 +1,20 @@
 """One rule for folders: what is taken, what is left out, and that it is said."""
 
+import io
+import itertools
 import os
+import re
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from fewshot.core.errors import DataError
-from fewshot.data.folders import Found, find_classes, image_folder
+from fewshot.data.folders import Found, find_classes, grouped, image_folder
 from fewshot.data.folders import ImageFolderOptions as Options
 from fewshot.data.split import ClassSplit
 from fewshot.data.walk import walk
@@ -102,6 +106,129 @@ def test_every_image_is_taken_or_said_to_be_left_out(
         assert str(files[0]).removesuffix(f"/{files[0].name}").endswith(f"/{label}")
 
 
+# -------------------------------------------------------------------------------- leaves
+
+
+@given(trees)
+@settings(max_examples=40)
+def test_with_leaves_every_folder_with_images_is_a_class_named_by_its_path(
+    tmp_path_factory: pytest.TempPathFactory, places: list[str]
+):
+    root = tmp_path_factory.mktemp("tree")
+    names = [f"{place}/{i}.png".lstrip("/") for i, place in enumerate(places)]
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    if not any(places):
+        with pytest.raises(DataError, match="no folder with images"):
+            find_classes(root, fewest=1, leaves=True)
+        return
+    found = find_classes(root, fewest=1, leaves=True)
+    assert len(found.folders) == len({*filter(None, places)})
+    ends = set()
+    for label, files in found.folders.items():
+        (folder,) = {Path(str(file)).parent for file in files}
+        assert {file.name for file in files} == {path.name for path in folder.glob("*.png")}
+        ends.add(str(folder.relative_to(root)).removesuffix(label))
+    assert len(ends) == 1  # all paths start from one folder
+    loose = places.count("")
+    assert any(f"belong to no class: {loose} (" in line for line in found.notes) == bool(loose)
+
+
+UNEVEN = ["birds/owl/1.png", "birds/wren/2.png", "cat/1.png", "fish/sea/cod/1.png"]
+
+
+@pytest.mark.parametrize("above", ["", "data/all/"])
+def test_leaves_of_uneven_depth_are_classes_in_order_of_their_paths(above: str, tmp_path: Path):
+    root = made(tmp_path / "root", *(above + name for name in UNEVEN))
+    dataset = image_folder(Options(path=str(root), leaves=True, size=8))
+    assert dataset.classes == ("birds/owl", "birds/wren", "cat", "fish/sea/cod")
+    assert dataset.names == [
+        "birds/owl/1.png",
+        "birds/wren/2.png",
+        "cat/1.png",
+        "fish/sea/cod/1.png",
+    ]
+    assert "leaves=true" in " ".join(find_classes(root).notes)
+
+
+def test_leaves_of_parts_are_the_split(tmp_path: Path):
+    root = made(tmp_path, *(f"train/{name}" for name in UNEVEN), "test/x/y/1.png", "test/z/1.png")
+    found = find_classes(root, leaves=True)
+    assert found.split == ClassSplit(
+        ["birds/owl", "birds/wren", "cat", "fish/sea/cod"], [], ["x/y", "z"]
+    )
+    assert "train 4, test 2 classes" in note(found, "are the class split")
+
+
+# -------------------------------------------------------------------------------- groups
+
+
+def groups_of(root: Path, groups: str) -> dict[str, int]:
+    dataset = image_folder(Options(path=str(root), groups=groups))
+    assert dataset.groups is not None
+    assert dataset.groups.dtype == np.int64
+    return dict(zip(dataset.names, dataset.groups.tolist(), strict=True))
+
+
+def test_subfolders_of_a_class_are_its_groups(tmp_path: Path):
+    days = [
+        "cat/d1/1.png",
+        "cat/d1/2.png",
+        "cat/d2/1.png",
+        "dog/d1/1.png",
+        "dog/d2/1.png",
+        "dog/1.png",
+        "dog/2.png",
+    ]
+    root = made(tmp_path, *days)
+    found = groups_of(root, "subfolders")
+    same = {(a, b) for a in days for b in days if found[a] == found[b] and a < b}
+    assert same == {  # of one name, in whatever class; images without one are alone
+        ("cat/d1/1.png", "cat/d1/2.png"),
+        ("cat/d1/1.png", "dog/d1/1.png"),
+        ("cat/d1/2.png", "dog/d1/1.png"),
+        ("cat/d2/1.png", "dog/d2/1.png"),
+    }
+    (line,) = (
+        n
+        for n in image_folder(Options(path=str(root), groups="subfolders")).notes
+        if "groups:" in n
+    )
+    assert line == (
+        "groups: 2, of 5 images (d1, d2); images without one, each a group of its own: 2 "
+        "(dog/1.png, dog/2.png)"
+    )
+
+
+@given(st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from(["p1", "p2", "x"])), min_size=1))
+def test_groups_are_what_the_parentheses_hold(pairs: list[tuple[str, str]]):
+    names = [f"{person}_{i}.png" for i, (_, person) in enumerate(pairs)]
+    keys = [match and match[1] for match in (re.search(r"(p\d)_", name) for name in names)]
+    numbers, line = grouped(keys, names)
+    if not any(keys):
+        assert numbers is None
+        return
+    assert numbers is not None
+    for a, b in itertools.combinations(range(len(keys)), 2):
+        assert (numbers[a] == numbers[b]) == (keys[a] is not None and keys[a] == keys[b])
+    assert f"groups: {len({*filter(None, keys)})}, of {sum(map(bool, keys))} images" in line
+
+
+def test_groups_of_a_pattern_and_one_that_finds_none(tmp_path: Path):
+    root = made(tmp_path, "a/ann-1.png", "a/bob-1.png", "b/ann-2.png", "b/bob-2.png")
+    found = groups_of(root, "^(.+)-")
+    assert found["a/ann-1.png"] == found["b/ann-2.png"] != found["a/bob-1.png"]
+    with pytest.raises(DataError, match=r"no image has a group by groups = '\^\(x\)'.*'ann-1.png'"):
+        groups_of(root, "^(x)")
+
+
+@pytest.mark.parametrize("groups", ["(", ".+", "(a)(b)", "sub"])
+def test_a_pattern_that_is_none_is_refused_by_name(groups: str):
+    with pytest.raises(ValueError, match="'groups'"):
+        Options(groups=groups)
+
+
 # -------------------------------------------------------------------------------- splits
 
 
@@ -119,7 +246,7 @@ def test_folders_of_parts_with_their_own_classes_are_the_split(val: str, tmp_pat
 
 def test_parts_with_one_class_in_two_are_refused_by_name(tmp_path: Path):
     root = made(tmp_path, "train/a/1.png", "train/b/1.png", "test/a/1.png", "test/b/1.png")
-    with pytest.raises(DataError, match=f"'a' is in {root}/train and in {root}/test"):
+    with pytest.raises(DataError, match=f"'a' is in {root}/train/a and in {root}/test/a"):
         find_classes(root)
 
 
@@ -226,6 +353,26 @@ def test_names_of_an_encoding_that_is_not_told_are_said(tmp_path: Path):
     found = find_classes(tmp_path / "x.zip")
     assert len(found.folders) == 2
     assert "read as code page 437: 2 (" in note(found, "encoding")
+
+
+def test_a_backslash_within_a_japanese_letter_parts_nothing(tmp_path: Path):
+    class OfWindows(zipfile.ZipInfo):
+        def _encodeFilenameFlags(self) -> tuple[bytes, int]:  # noqa: N802 - zipfile's own
+            return self.filename.encode("cp932"), 0
+
+    names = ("\u8868", "\u80fd\u8868")  # 0x95 0x5C, of which 0x5C is a backslash
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        for name in names:
+            info = OfWindows(f"{name}/1.png")
+            info.create_system = 0
+            with io.BytesIO() as png:
+                Image.new("RGB", (4, 4), "red").save(png, "PNG")
+                archive.writestr(info, png.getvalue())
+    dataset = image_folder(Options(path=str(tmp_path / "x.zip"), size=8))
+    assert len(dataset.classes) == 2
+    assert sorted(name.count("\\") for name in dataset.classes) == [1, 2]
+    assert dataset[0].shape == dataset[1].shape == (8, 8, 3)
+    assert "read as code page 437: 2 (" in " ".join(dataset.notes)
 
 
 def test_a_member_too_large_for_an_image_is_refused_before_it_is_inflated(tmp_path: Path):

@@ -42,3 +42,8 @@ def test_a_tally_is_what_counting_one_by_one_gives(
 def test_the_truth_is_the_folder_of_an_image() -> None:
     assert truth_of("photos/owl/1.jpg") == "owl"
     assert truth_of("/photos/große Schüssel/1.jpg") == "große Schüssel"
+
+
+def test_the_truth_is_the_longest_end_of_the_path_that_is_a_class() -> None:
+    assert truth_of("a/birds/owl/1.jpg", {"owl", "birds/owl", "wren"}) == "birds/owl"
+    assert truth_of("a/birds/owl/1.jpg", {"owl"}) == truth_of("a/birds/owl/1.jpg", {"x"}) == "owl"

@@ -31,9 +31,11 @@ from fewshot.core.errors import (
 from fewshot.core.interfaces import Learner, Miner, Optimizer, Schedule
 from fewshot.data.split import ClassSplit
 from fewshot.experiments.config import resolve
+from fewshot.experiments.manifest import verify
 from fewshot.experiments.run import run
 from fewshot.experiments.search import SearchOptions, best, held_out_folds, recorded, search, spread
 from fewshot.experiments.search_space import parameter
+from fewshot.experiments.status import run_status
 from fewshot.parts.learners import plain
 from fewshot.parts.miners import batch_hard
 from fewshot.parts.optimizers import AdamwOptions, adamw
@@ -243,6 +245,28 @@ def test_the_folder_of_another_search_is_refused(layers: Any, tmp_path: Path) ->
             search(changed[0], REGISTRY, changed[1], folder, changed[2])
     with pytest.raises(OutputError, match="something else"):
         search(layers, REGISTRY, SPACE, tmp_path, SMALL)
+
+
+def test_every_file_of_a_search_is_told_when_it_is_changed(layers: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "search"
+    few = evolve(SMALL, trials=1, folds=1)
+    search(layers, REGISTRY, SPACE, folder, few)
+    for name in ("search.toml", "best.toml", "trials.jsonl", "search.png", "manifest.json"):
+        whole = (folder / name).read_bytes()
+        assert not any(fault for _, fault in verify(folder))
+        (folder / name).write_bytes(whole.replace(b"1", b"2", 1))
+        if name == "manifest.json":
+            with pytest.raises(OutputError, match=r"manifest\.json: damaged"):
+                [*verify(folder)]
+        else:
+            (path,) = (path for path, fault in verify(folder) if fault)
+            assert path.name == name
+        if name == "search.toml":
+            with pytest.raises(OutputError, match=r"search\.toml: damaged"):
+                search(layers, REGISTRY, SPACE, folder, few)
+        (folder / name).write_bytes(whole)
+    with pytest.raises(OutputError, match="a search, not a run"):
+        run_status(folder)
 
 
 @pytest.mark.parametrize("key", ["training.lerning_rate", "loss.margim", "lossy.margin"])

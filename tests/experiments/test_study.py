@@ -28,6 +28,7 @@ from fewshot.core.locks import held
 from fewshot.engine.statistics import lower_next
 from fewshot.experiments.config import partial_to_toml, read_study
 from fewshot.experiments.folder import from_json, read_results, read_run, to_json
+from fewshot.experiments.manifest import hashes, read_manifest, verify
 from fewshot.experiments.study import is_absent, rows_name_path, run_study, study_configs
 from fewshot.reports import study_page
 
@@ -240,6 +241,8 @@ def test_the_report_has_every_part(study: Study, out: Path, results: dict[str, A
     assert pictures == [
         "confusion_cosine_k1.png", "confusion_plain_k1.png", "curves.png", "draws.png", "k_shot.png"
     ]  # fmt: skip
+    assert {*hashes(read_manifest(out))} == {"study.json", "report.html", *pictures}
+    assert not any(fault for _, fault in verify(out))
     assert text.count("data:image/png;base64,") == len(pictures)
     assert "src=" not in re.sub(r'src="data:image/png;base64,[^"]*"', "", text)
 

@@ -73,7 +73,12 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         folder = root / "photos" / f"class {label}"
         folder.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image).save(folder / f"{i}.png")
-    return {"arrays": str(root / "arrays.npz"), "image-folder": str(root / "photos")}
+    rows = [f"photos/class {label}/{i}.png,c{label},g{i // 2}" for i, label in enumerate(labels)]
+    (root / "photos.csv").write_text("\n".join(["path,label,group", *rows]))
+    return {
+        "arrays": str(root / "arrays.npz"), "image-folder": str(root / "photos"),
+        "image-table": str(root / "photos.csv"),
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -117,6 +117,11 @@ def test_without_photos_it_says_where_to_get_them_and_how_to_name_them():
     assert "\n" not in message
 
 
+def test_what_is_left_out_is_told(tmp_path: Path):
+    (note,) = alphabet(AlphabetOptions(path=str(photos(tmp_path)))).notes
+    assert "belong to no class: 28 (28 in asl_alphabet_test/asl_alphabet_test)" in note
+
+
 def test_missing_classes_are_named(tmp_path: Path):
     root = photos(tmp_path, leave_out=("Q", "space"))
     with pytest.raises(DataError) as caught:

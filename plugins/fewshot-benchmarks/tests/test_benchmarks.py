@@ -251,6 +251,18 @@ def test_unchecked_folders_keep_what_is_there_of_the_published_split(tmp_path: P
     assert own.split is None
 
 
+def test_what_is_left_out_is_told(tmp_path: Path):
+    root = folders(tmp_path / "data", names(SMALL))
+    (root / "loose.png").write_bytes(b"")
+    (note,) = mini(root, checked=False).notes
+    assert "belong to no class: 1 (1 in the folder itself)" in note
+    for part in ("train", "test"):
+        folders(tmp_path / "parts" / part, getattr(SMALL, part))
+    (tmp_path / "parts" / "test" / "loose.png").write_bytes(b"")
+    (note,) = mini(tmp_path / "parts", checked=False).notes
+    assert note.startswith("test: images that belong to no class: 1 (")
+
+
 @pytest.mark.parametrize("called", ["mini-imagenet", "miniImageNet", "mini-imagenet.zip"])
 def test_it_looks_where_the_variable_says(
     called: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

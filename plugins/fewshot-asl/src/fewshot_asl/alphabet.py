@@ -13,8 +13,8 @@ from fewshot import (
     ImageFiles,
     above,
     at_least,
-    class_folders,
     data_folder,
+    find_classes,
     image_files,
     option,
 )
@@ -61,8 +61,8 @@ def alphabet(options: AlphabetOptions) -> ImageFiles:
                 "from Kaggle; or point at the folder or zip file with --data PATH or "
                 f"{VARIABLE}=PATH"
             )
-    folders = class_folders(Path(root).expanduser())
-    missing = [name for name in CLASSES if name not in folders]
+    found = find_classes(Path(root).expanduser())
+    missing = [name for name in CLASSES if name not in found.folders]
     if missing:
         raise DataError(f"{root}: not the ASL alphabet, classes are missing: {', '.join(missing)}")
 
@@ -70,8 +70,8 @@ def alphabet(options: AlphabetOptions) -> ImageFiles:
         number = re.search(r"(\d+)\D*$", name.rpartition(".")[0])
         return (int(number[1]) - 1) // options.run_length if number else -1
 
-    ordered = {name: folders[name] for name in CLASSES}
-    return image_files(ordered, options.size, options.max_pixels, group, SPLIT)
+    ordered = {name: found.folders[name] for name in CLASSES}
+    return image_files(ordered, options.size, options.max_pixels, group, SPLIT, notes=found.notes)
 
 
 def fetch_photos(folder: Path, _: object) -> None:

@@ -179,7 +179,7 @@ def _from_files(
         split, kept = _unchecked(published, found), dict(found.files)
     parents = _parents(published, tuple(kept))
     most = ImageFolderOptions().max_pixels
-    return image_files(kept, options.size, most, split=split, parents=parents)
+    return image_files(kept, options.size, most, split=split, parents=parents, notes=found.notes)
 
 
 # ------------------------------------------------------------------------ the data sets

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fewshot import ClassSplit, DataError, class_folders
+from fewshot import ClassSplit, DataError, find_classes
 
 VARIABLE = "FEWSHOT_BENCHMARKS_DATA"
 
@@ -14,10 +14,11 @@ _PARTS = ("train", "val", "test")
 
 
 class Found(NamedTuple):
-    """Image files by class, and the class split by which they are laid out, if they are."""
+    """Image files by class, the class split by which they are laid out, if they are, and notes."""
 
     files: Mapping[str, Sequence[Any]]
     split: ClassSplit | None = None
+    notes: tuple[str, ...] = ()
 
 
 def data_path(path: str, name: str, others: Sequence[str] = ()) -> Path:
@@ -52,14 +53,12 @@ def find(root: Path) -> Found:
         if (tables / "train.csv").is_file():
             return _by_tables(root, tables)
     if (root / "train").is_dir() and (root / "test").is_dir():
-        return _by_part(
-            {
-                part: class_folders(root / part, fewest=1)
-                for part in _PARTS
-                if (root / part).is_dir()
-            }
-        )
-    return Found(class_folders(root))
+        there = [part for part in _PARTS if (root / part).is_dir()]
+        of_part = {part: find_classes(root / part, fewest=1) for part in there}
+        notes = tuple(f"{part}: {note}" for part, of in of_part.items() for note in of.notes)
+        return _by_part({part: of.folders for part, of in of_part.items()})._replace(notes=notes)
+    found = find_classes(root)
+    return Found(found.folders, notes=found.notes)
 
 
 def _by_tables(root: Path, tables: Path) -> Found:
