@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ..core.draws import Episode, Ints
 from ..core.errors import OutputError
-from ..core.figures import Answered, Interval, KShotRow, StudyFigures, UnknownRow
+from ..core.figures import Interval, KShotRow, StudyFigures, UnknownRow
 from ..core.files import replacing
 from ..core.interfaces import Dataset
 from ..core.seeding import generator
@@ -61,9 +61,9 @@ def _plain(name: str) -> str:
     return "".join(drawn).replace("$", r"\$")
 
 
-def _short(name: str, most: int = 12) -> str:
+def _short(name: str) -> str:
     """The end of a long name, which tells one class from the next."""
-    return name if len(name) <= most else f"…{name[1 - most :]}"
+    return name if len(name) <= 12 else f"…{name[-11:]}"
 
 
 def curves(records: Sequence[Mapping[str, Any]], path: Path) -> None:
@@ -223,48 +223,6 @@ def pair_curves(rows: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]], path:
     for key, colour in (("training classes", _FLOOR), ("validation classes", _OURS)):
         panels[0].plot([], [], color=colour, label=key)
     panels[0].legend(fontsize=8, loc="lower right")
-    _save(figure, path)
-
-
-def confusion(answers: Answered, classes: Sequence[str], title: str, path: Path) -> None:
-    """Rows: the query classes. Columns: the classes. Shares of a row.
-
-    `answers`: by query class, how often each class was answered. Of many classes, those that are
-    most often wrong, and what is most often answered for them.
-    """
-    rows = list(answers)
-    counts = np.array([[answers[row].get(name, 0) for name in classes] for row in rows])
-    shares = counts / counts.sum(axis=1, keepdims=True)
-    own = np.array(rows)[:, None] == np.array(classes)
-    hardest = np.sort(np.argsort((shares * own).sum(axis=1), kind="stable")[:_MOST])
-    if len(hardest) < len(rows):
-        title = f"the {len(hardest)} hardest of {len(rows)} classes, {title}"
-    shares, own, rows = shares[hardest], own[hardest], [rows[i] for i in hardest.tolist()]
-    shown = np.arange(len(classes))
-    if len(classes) > _MOST:
-        answered = (shares + own).sum(axis=0)  # a query class even where it was never the answer
-        shown = np.argsort(-answered, kind="stable")[: max(_MOST, 2 * len(rows))]
-        shown = np.sort(shown[answered[shown] > 0])
-    shares, columns = shares[:, shown], [classes[i] for i in shown.tolist()]
-    across = [_plain(_short(name, 40)) for name in columns]
-    down = [_plain(_short(name, 40)) for name in rows]
-    room = 0.09 * max(map(len, across + down))  # inches, for their names
-    figure = Figure(
-        figsize=(1.3 + room + 0.34 * len(columns), 1 + room + 0.34 * len(rows)),
-        layout="constrained",
-    )
-    axes = figure.subplots()
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    axes.set_xticks(range(len(columns)), across, rotation=90)
-    axes.set_yticks(range(len(rows)), down)
-    axes.set(xlabel="answered", ylabel="query class", title=title)
-    for i, row in enumerate(shares):
-        for j, value in enumerate(row):
-            if value >= 0.01:
-                colour = "white" if value > 0.5 else "black"
-                axes.text(
-                    j, i, f"{value:.0%}"[:-1], ha="center", va="center", fontsize=7, color=colour
-                )
     _save(figure, path)
 
 

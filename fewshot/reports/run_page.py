@@ -34,7 +34,7 @@ from .page import (
     plain,
     write_page,
 )
-from .verdict import verdict
+from .verdict import telling_row, verdict
 
 Row = TypeVar("Row", KShotRow, StudyFigures)
 
@@ -266,22 +266,23 @@ def page(
     advised: Sequence[Advice],
 ) -> None:
     """A run's verdict, advice, tables, pictures and configuration as `report.html`."""
-    main = by_setting(results.k_shot)[0]
+    by_k = {f"K = {row.k_shot}": row for row in by_setting(results.k_shot)[0]}
+    telling = f"K = {telling_row(results.k_shot).k_shot}"
     wrong = shown_page.mistakes(dataset, shown)
     parts = [
         _box(advised),
         f"<h2>Accuracy</h2>{_accuracy(folder, results)}",
-        f"<h2>Confusion</h2>{confusion_table.section(main)}",
+        f"<h2>Confusion</h2>{confusion_table.section(by_k, telling)}",
         f"<h2>Worst mistakes</h2>{wrong}" if wrong else "",
         f"<h2>Map</h2>{shown_page.embedding_map(dataset, shown)}",
         f"<h2>Unknown classes</h2>{_unknown(folder, results.unknown)}" if results.unknown else "",
         _drawn(
-            folder / "curves.png", "Training",
+            folder / "curves.png", "Training", "Curves over the steps",
             "Loss on training classes; accuracy and pairs on classes held out for choosing when to "
             "stop, where there are such.",
         ),
         _drawn(
-            folder / "episodes.png", "An episode",
+            folder / "episodes.png", "An episode", "Images of an episode with their answers",
             "Of each class a support image, or its name, then queries with their answers.",
         ),
         f"<h2>Details</h2>{html_list(facts(results))}",
@@ -302,7 +303,8 @@ def _box(advised: Sequence[Advice]) -> str:
         for each in advised
     )
     return (
-        f'<aside class="box"><h3>What may help</h3><ul>{lines}</ul><p class="quiet">Each is a '
+        '<aside class="box" aria-label="What may help"><p><b>What may help</b></p>'
+        f'<ul>{lines}</ul><p class="quiet">Each is a '
         "heading of the guide “Accuracy is poor: what now?” (how-to/poor-accuracy), with what it "
         "brought where it was measured.</p></aside>"
     )
@@ -313,15 +315,16 @@ def _quoted(text: str) -> str:
     return re.sub(r"`([^`]*)`", r"<code>\1</code>", html.escape(text))
 
 
-def _drawn(path: Path, heading: str, text: str) -> str:
+def _drawn(path: Path, heading: str, alt: str, text: str) -> str:
     """A section of one picture, where there is one."""
-    return f"<h2>{heading}</h2>{html_picture(path, text)}" if path.exists() else ""
+    return f"<h2>{heading}</h2>{html_picture(path, alt, text)}" if path.exists() else ""
 
 
 def _accuracy(folder: Path, results: RunResults) -> str:
     first, *others = by_setting(results.k_shot)
     parts = html_picture(
         folder / "k_shot.png",
+        "Accuracy against K",
         "Bars: 95 % intervals over episodes. The dotted line is guessing.",
     )
     for rows in (first, *others):
@@ -341,13 +344,16 @@ def _accuracy(folder: Path, results: RunResults) -> str:
 
 
 def _unknown(folder: Path, rows: Sequence[UnknownRow]) -> str:
-    path = folder / "calibration.png"
-    text = (
-        "Left: known and unknown lie apart as far as the two heaps do. Right: on the dotted line "
-        "an answer said to be 80 % sure is right in 80 of 100."
-    )
+    path, drawn = folder / "calibration.png", ""
+    if path.exists():
+        drawn = html_picture(
+            path,
+            "Distances of known and unknown images, and reliability",
+            "Left: known and unknown lie apart as far as the two heaps do. Right: on the dotted "
+            "line an answer said to be 80 % sure is right in 80 of 100.",
+        )
     return (
-        f"{html_picture(path, text) if path.exists() else ''}{html_table(*unknown_table(rows))}"
+        f"{drawn}{html_table(*unknown_table(rows))}"
         '<p class="quiet">recall: images of known classes that are answered and not called '
         "unknown. accepted: images of an unknown class taken for a known one. AUROC: how often an "
         "unknown image lies farther than a known one; 0.5 is guessing, 1 never fails. ECE: how far "
@@ -365,7 +371,7 @@ def _settings(config: str) -> str:
     return (
         f'<div class="scroll" tabindex="0"><table class="settings"><tr><th>setting</th>'
         f"<th>value</th></tr>{lines}</table></div><details><summary>As a file for --config"
-        f"</summary><pre>{html.escape(config)}</pre></details>"
+        f'</summary><pre tabindex="0">{html.escape(config)}</pre></details>'
     )
 
 
