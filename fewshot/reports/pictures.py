@@ -24,6 +24,9 @@ from ..data.batches import gather
 from ..data.episode_files import episode_classes
 from .page import percent
 
+# A name, a colour, and by K a figure with its interval.
+Line = tuple[str, str, list[tuple[float, Interval]]]
+
 _MOST = 40  # classes in one picture
 _OURS, _FLOOR, _UNTRAINED, _RIGHT, _WRONG = "#1f6feb", "#8c959f", "#d4a72c", "#1a7f37", "#cf222e"
 
@@ -100,31 +103,43 @@ def curves(records: Sequence[Mapping[str, Any]], path: Path) -> None:
     _save(figure, path)
 
 
-def k_shot(rows: Sequence[KShotRow], path: Path) -> None:
+def k_shot(rows: Sequence[KShotRow], trained: bool, path: Path) -> None:
     """Accuracy against K with 95 % intervals, above the floor rows and chance."""
     figure = Figure(figsize=(5.5, 3.6), layout="constrained")
     axes = figure.subplots()
+    shots = [row.k_shot for row in rows]
+    for label, colour, points in k_shot_lines(rows, trained):
+        _with_intervals(axes, shots, points, colour, label)
+    _over_k(axes, shots, rows[0].n_way)
+    axes.legend(fontsize=8, loc="upper left")
+    _save(figure, path)
+
+
+def k_shot_lines(rows: Sequence[KShotRow], trained: bool) -> list[Line]:
+    """What `k_shot` draws: name, colour, and by K a figure with its interval.
+
+    Where nothing was trained and the network came with random weights, these are one line.
+    """
     before = [
         (row.untrained, row.untrained_ci95)
         for row in rows
         if row.untrained is not None and row.untrained_ci95 is not None
     ]
-    lines = [
-        ("trained", _OURS, [(row.accuracy, row.ci95) for row in rows]),
-        *([("untrained backbone", _UNTRAINED, before)] if before else []),
+    ours = [(row.accuracy, row.ci95) for row in rows]
+    names = ("trained", "untrained backbone") if trained else ("as it came", "random weights")
+    if before == ours and not trained:
+        names, before = ("untrained backbone", ""), []
+    lines: list[Line] = [
+        (names[0], _OURS, ours),
+        *([(names[1], _UNTRAINED, before)] if before else []),
         ("raw pixels", _FLOOR, [(row.floor, row.floor_ci95) for row in rows]),
     ]
     gains = [row.adapter for row in rows if row.adapter is not None]
     if gains:
-        lines[0] = ("trained and adapted", *lines[0][1:])
+        lines[0] = (f"{names[0]}, adapted", *lines[0][1:])
         without = [(gain.frozen, gain.frozen_ci95) for gain in gains]
         lines.insert(1, ("without the adapter", _RIGHT, without))
-    shots = [row.k_shot for row in rows]
-    for label, colour, points in lines:
-        _with_intervals(axes, shots, points, colour, label)
-    _over_k(axes, shots, rows[0].n_way)
-    axes.legend(fontsize=8, loc="upper left")
-    _save(figure, path)
+    return lines
 
 
 def _with_intervals(

@@ -249,7 +249,8 @@ def _compared(compared: Compared) -> list[str]:
 
 def draw(folder: Path, results: RunResults) -> None:
     """A run's pictures of its figures."""
-    pictures.k_shot(by_setting(results.k_shot)[0], folder / "k_shot.png")
+    trained = results.training is None or results.training.steps > 0
+    pictures.k_shot(by_setting(results.k_shot)[0], trained, folder / "k_shot.png")
     if results.unknown:
         nearest = min(results.unknown, key=lambda row: abs(row.k_shot - 5))
         pictures.calibration(nearest, folder / "calibration.png")
@@ -311,8 +312,12 @@ def _box(advised: Sequence[Advice]) -> str:
 
 
 def _quoted(text: str) -> str:
-    """Text as HTML, what stands between backticks as code."""
-    return re.sub(r"`([^`]*)`", r"<code>\1</code>", html.escape(text))
+    """Text as HTML, what stands between backticks as code whose words are not broken."""
+
+    def code(found: re.Match[str]) -> str:
+        return "<code>{}</code>".format(re.sub(r"\S+", r"<span>\g<0></span>", found[1]))
+
+    return re.sub(r"`([^`]*)`", code, html.escape(text))
 
 
 def _drawn(path: Path, heading: str, alt: str, text: str) -> str:
@@ -388,6 +393,6 @@ def _value(value: Any) -> str:
     listed = isinstance(value, list) and not any(isinstance(each, Mapping) for each in value)
     text = ", ".join(map(plain, value)) if listed else plain(value)
     if len(text) <= 100:
-        return html.escape(text)
+        return html.escape(text or "–")
     few = f"{len(value)} values" if isinstance(value, list) else f"{text[:40]}…"
     return f"<details><summary>{html.escape(few)}</summary>{html.escape(text)}</details>"

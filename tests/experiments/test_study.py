@@ -18,6 +18,7 @@ import pytest
 from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
+from pages import faults
 from scipy import stats
 
 from fewshot.catalogue.loading import build_registry
@@ -220,6 +221,7 @@ def test_without_validation_classes_the_report_has_no_empty_curves(
 
 def test_the_report_has_every_part(study: Study, out: Path, results: dict[str, Any]):
     text = (out / "report.html").read_text()
+    assert faults(text) == []
     for part in (
         "two rows &amp; more", "each seed", "95 % over draws", "95 % over classes",
         "untrained", "raw pixels", "published", "47.5 %", "support images be &lt;queries&gt;",
