@@ -110,12 +110,12 @@ def episode() -> Figure:
     return figure
 
 
-def short_run(folder: Path) -> Path:
-    """A run of 200 steps on drawn signs of 32x32 pixels."""
+def short_run(folder: Path, size: int = 32) -> Path:
+    """A run of 200 steps on drawn signs."""
     registry, _ = build_registry()
     layer = {
         "preset": "conv4-episodic",
-        "dataset": {"name": "asl-synthetic", "size": 32, "images": 60},
+        "dataset": {"name": "asl-synthetic", "size": size, "images": 60},
         "backbone": {"width": 32},
         "training": {"steps": 200},
         "evaluation": {"repeats": 3, "k_shot": [5]},
