@@ -155,7 +155,6 @@ def _serve(browser: "Browser", run: Path, signs: dict[str, list[Path]], folder: 
     browser.open("about:blank")
     time.sleep(1)  # until it has its last answer
     server.close()
-    desk.close()
     first, *others = (Image.open(BytesIO(png)).convert("RGB") for png, _ in frames)
     first.save(
         FOLDER / "serve.webp", save_all=True, append_images=others, loop=0, quality=60, method=6,
