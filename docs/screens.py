@@ -139,7 +139,7 @@ def _serve(browser: "Browser", run: Path, signs: dict[str, list[Path]], folder: 
         frame(1200)
     show("L", 8, "L")
     show("B", 9, "B")
-    (FOLDER / "serve.png").write_bytes(frames[-1][0])
+
     asked = [(name, i) for name in ("G", "O", "E") for i in range(5)]
     answers = desk.ask(lambda mine: mine.predict([signs[name][i] for name, i in asked]))
     farthest = max(range(len(asked)), key=lambda i: answers[i].distance)

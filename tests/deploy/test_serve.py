@@ -395,8 +395,9 @@ class Browser:
         from selenium.webdriver import ActionChains, Keys
 
         self.driver.find_element("id", "name").send_keys(name, Keys.TAB)
-        actions = ActionChains(self.driver).key_down(Keys.SPACE).pause(1)
-        actions.key_up(Keys.SPACE).perform()
+        ActionChains(self.driver).key_down(Keys.SPACE).pause(1).perform()
+        assert self.text("answer") == ""  # nothing is said of what is being enrolled
+        ActionChains(self.driver).key_up(Keys.SPACE).perform()
         self.until(lambda: "enrolled and saved" in self.text("status"))
 
     def wait_for_answer(self, name: str) -> None:
