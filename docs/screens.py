@@ -14,6 +14,7 @@ import time
 from base64 import b64decode
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from io import BytesIO
 from itertools import count
 from pathlib import Path
@@ -133,15 +134,18 @@ def _serve(browser: "Browser", run: Path, signs: dict[str, list[Path]], folder: 
         for _ in range(3):
             time.sleep(0.25)
             frame(350)
+        browser.wait('Number(document.getElementById("taken").textContent.slice(2)) >= 12')
         browser.run("void release()")
         browser.wait('document.getElementById("status").textContent.includes("enrolled and saved")')
         time.sleep(0.5)
         frame(1200)
-    show("L", 8, "L")
-    show("B", 9, "B")
+    for name in ("L", "B"):
+        answers = desk.ask(partial(_predicted, signs[name][5:]))
+        nearest = min(range(len(answers)), key=lambda i: answers[i].distance)
+        show(name, 5 + nearest, name)
 
     asked = [(name, i) for name in ("G", "O", "E") for i in range(5)]
-    answers = desk.ask(lambda mine: mine.predict([signs[name][i] for name, i in asked]))
+    answers = desk.ask(partial(_predicted, [signs[name][i] for name, i in asked]))
     farthest = max(range(len(asked)), key=lambda i: answers[i].distance)
     show(*asked[farthest], "unknown")
     browser.run('document.querySelector(".class:last-child h3 button").click()')
@@ -160,6 +164,10 @@ def _serve(browser: "Browser", run: Path, signs: dict[str, list[Path]], folder: 
         FOLDER / "serve.webp", save_all=True, append_images=others, loop=0, quality=60, method=6,
         duration=[milliseconds for _, milliseconds in frames],
     )  # fmt: skip
+
+
+def _predicted(images: list[Path], mine: fs.Classifier) -> list[fs.Prediction]:
+    return mine.predict(images)
 
 
 class Browser:
