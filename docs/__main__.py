@@ -1,6 +1,6 @@
 """`python -m docs`: the site in `site/`, of what is there; nothing else is written.
 
-`--pages` and `--pictures` make anew what of it is generated.
+`--pages`, `--pictures` and `--screens` make anew what of it is generated.
 """
 
 import argparse
@@ -26,6 +26,9 @@ def main() -> None:
     )  # fmt: skip
     parser.add_argument("--pages", action="store_true", help="make the generated pages anew")
     parser.add_argument("--pictures", action="store_true", help="draw the pictures anew")
+    parser.add_argument(
+        "--screens", action="store_true", help="take the pictures of the pages anew, by Chromium"
+    )
     arguments = parser.parse_args()
     made = generated.pages()
     if arguments.check:
@@ -40,7 +43,11 @@ def main() -> None:
         from . import pictures
 
         pictures.draw_all()
-    if not (arguments.pages or arguments.pictures):
+    if arguments.screens:
+        from . import screens
+
+        screens.take_all()
+    if not (arguments.pages or arguments.pictures or arguments.screens):
         _build()
 
 

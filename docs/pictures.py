@@ -24,9 +24,7 @@ def draw_all() -> None:
     with TemporaryDirectory() as place:
         folder = short_run(Path(place) / "run")
         shutil.copy(folder / "calibration.png", FOLDER)
-        classifier = fs.Classifier.load(folder)
     for name, figure in (
-        ("answers", answers(classifier)),
         ("metrics", metrics()),
         ("losses", losses()),
         ("episode", episode()),
@@ -110,49 +108,17 @@ def episode() -> Figure:
     return figure
 
 
-def short_run(folder: Path) -> Path:
-    """A run of 200 steps on drawn signs of 32x32 pixels."""
+def short_run(folder: Path, size: int = 32) -> Path:
+    """A run of 200 steps on drawn signs."""
     registry, _ = build_registry()
     layer = {
         "preset": "conv4-episodic",
-        "dataset": {"name": "asl-synthetic", "size": 32, "images": 60},
+        "dataset": {"name": "asl-synthetic", "size": size, "images": 60},
         "backbone": {"width": 32},
         "training": {"steps": 200},
         "evaluation": {"repeats": 3, "k_shot": [5]},
     }
     return run(resolve(registry, [layer]), registry, folder)
-
-
-def answers(classifier: fs.Classifier) -> Figure:
-    """Signs of four enrolled classes and of two that are not, and what each is nearest to."""
-    from fewshot_asl.synthetic import SyntheticOptions, synthetic
-
-    data = synthetic(SyntheticOptions(size=32, images=60))
-    assert data.split is not None
-    of = {name: np.flatnonzero(data.labels == data.classes.index(name)) for name in data.split.test}
-    *known, a, b = of
-    classifier = classifier.enrol({name: [data[int(i)] for i in of[name][:3]] for name in known})
-    asked = [
-        (name, data[int(of[name][i])])
-        for name, i in zip([*known, a, a, b, b], range(30, 38), strict=True)
-    ]
-    figure = Figure(figsize=(7.5, 3.1), layout="constrained")
-    grid = figure.subplots(3, len(asked))
-    found = classifier.predict([image for _, image in asked], nearest=2)
-    for column, (name, image), answer in zip(grid.T, asked, found, strict=True):
-        for axes in column:
-            axes.set(xticks=[], yticks=[])
-        column[0].imshow(image)
-        right = answer.label == (name if name in known else None)
-        said = answer.label or "unknown"
-        colour = _COLOURS[2] if right else _COLOURS[3]
-        column[0].set_title(f"{name}: {said}\n{answer.confidence:.0%}", fontsize=8, color=colour)
-        for axes, near in zip(column[1:], answer.nearest, strict=True):
-            axes.imshow(classifier.support.images[near.row])
-            axes.set_xlabel(f"{near.label}, {near.distance:.2f}", fontsize=7, labelpad=1)
-    grid[0, 0].set_ylabel("image", fontsize=8)
-    grid[1, 0].set_ylabel("nearest", fontsize=8)
-    return figure
 
 
 def intervals() -> Figure:

@@ -451,7 +451,8 @@ def _print_tally(found: Tally, as_json: bool) -> None:
         echo(f"{truth} taken for {label}: {times}")
     if len(found.confusions) > _CONFUSIONS:
         echo(f"and {len(found.confusions) - _CONFUSIONS} pairs more")
-    echo(f"{found.right} of {found.asked} right, {found.unknown} unknown")
+    unknown = found.unknown + sum(found.per_class[name].right for name in found.not_enrolled)
+    echo(f"{found.right} of {found.asked} right, {unknown} unknown")
     if found.not_enrolled:
         names = ", ".join(found.not_enrolled)
         echo(f"not enrolled, so that unknown is right: {names}", err=True)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,9 +57,6 @@ def serve(
     if desk.hint:
         echo(desk.hint, err=True)
     serve_page(desk, port, ready)
-    # All is saved. A usual end can abort: another thread than the first has used MLX.
-    sys.stdout.flush()
-    os._exit(0)
 
 
 COMMANDS = (serve,)

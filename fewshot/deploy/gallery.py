@@ -156,12 +156,13 @@ def gallery(
                 '<!doctype html><html lang="en"><head><meta charset="utf-8">'
                 '<meta name="viewport" content="width=device-width, initial-scale=1">'
                 f"<title>{shown}</title><style>{_web('answers.css')}</style></head><body>"
-                f"<h1>{shown}</h1><ul>"
+                f"<main><h1>{shown}</h1><ul>"
             )
             page = Gallery(file, classifier, tuple(roots))
             yield page
             # It is known only now, and stands above by its style.
-            file.write(f"</ul>{page.summary()}<script>{_web('answers.js')}</script></body></html>")
+            script = f"<script>{_web('answers.js')}</script>"
+            file.write(f"</ul>{page.summary()}</main>{script}</body></html>")
             file.flush()
     except BrokenPipeError:
         raise  # the reader's of what is printed meanwhile

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from importlib.resources import files
 from io import BytesIO
@@ -13,9 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
-from attrs import Factory, define, evolve, field, frozen
+from attrs import define, evolve, field, frozen
 from PIL import Image
 
+from ..compute.threads import one_at_a_time
 from ..core.errors import ConfigError, DataError, FewshotError, OutputError, one_line
 from ..data.images import MAX_PIXELS, Picture, read
 from ..engine.inference import Name
@@ -59,8 +59,8 @@ T = TypeVar("T")
 class Desk:
     """The classifier of a file, as it is now.
 
-    All that touches MLX happens on one thread, in the order in which it was asked for: two that
-    use it can abort the process at its end. A change is saved before it counts. `run`: make the
+    Questions and changes are answered on MLX's own thread, in the order in which they came. A
+    change is saved before it counts. `run`: make the
     file first, without any class, from a run folder, `without_adapter` where it has one. `engine`:
     what embeds images; `max_pixels`: larger ones are refused;
     `hint`: a line for the user where "auto" fell back to MLX. Raises what
@@ -74,16 +74,12 @@ class Desk:
     engine: Name = "auto"
     max_pixels: int = MAX_PIXELS
     hint: str = field(init=False, default="")
-    _thread: ThreadPoolExecutor = Factory(lambda: ThreadPoolExecutor(1, "mlx"))
     _classifier: Classifier = field(init=False)
     _stamp: tuple[int, int, int] | None = field(init=False, default=None)
     # What the last change was taken from, and the state that it led to.
     _last: tuple[Classifier, str] | None = field(init=False, default=None)
 
     def __attrs_post_init__(self) -> None:
-        self._classifier = self._thread.submit(self._open).result()
-
-    def _open(self) -> Classifier:
         if self.run is not None:
             if self.path.exists():
                 raise OutputError(f"{self.path} exists: serve it as it is, or name another file")
@@ -95,17 +91,15 @@ class Desk:
         classifier = evolve(classifier, reading=reading)
         classifier.require_alone()
         self.hint = classifier.ready()
-        return classifier
+        self._classifier = classifier
 
+    @one_at_a_time
     def ask(self, question: Callable[[Classifier], T]) -> T:
         """The answer to a question to the classifier, as its file has it now."""
+        self._look()
+        return question(self._classifier)
 
-        def answer() -> T:
-            self._look()
-            return question(self._classifier)
-
-        return self._thread.submit(answer).result()
-
+    @one_at_a_time
     def change(self, step: Callable[[Classifier], Classifier], seen: str | None = None) -> None:
         """Take a step and save its result. Where either fails all stays as it was.
 
@@ -124,11 +118,8 @@ class Desk:
                 )
             return step(now)
 
-        def take() -> None:
-            self._classifier = self._classifier.update(self.path, checked)
-            self._last = (taken_from[0], state(self._classifier))
-
-        self._thread.submit(take).result()
+        self._classifier = self._classifier.update(self.path, checked)
+        self._last = (taken_from[0], state(self._classifier))
 
     def _look(self) -> None:
         """Take in what another program has made of the file; without one, what there was."""
@@ -147,10 +138,6 @@ class Desk:
             raise DataError("nothing was changed that could be taken back")
         before, after = self._last
         self.change(lambda _: before, after)
-
-    def close(self) -> None:
-        """End the thread, once it has done what it was asked."""
-        self._thread.shutdown()
 
 
 @frozen
@@ -387,12 +374,9 @@ def serve(desk: Desk, port: int, ready: Callable[[str], object]) -> None:
 
     Raises what `listening` does.
     """
+    server = listening(desk, port)
+    ready(f"http://127.0.0.1:{server.effective_port}")
     try:
-        server = listening(desk, port)
-        ready(f"http://127.0.0.1:{server.effective_port}")
-        try:
-            server.run()
-        finally:
-            server.close()
+        server.run()
     finally:
-        desk.close()
+        server.close()

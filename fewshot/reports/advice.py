@@ -41,7 +41,7 @@ def advice(
     classes = manifest["classes"]
     if len(classes["test"]) == 1:
         why = f"'{classes['test'][0]}' is the only test class: nothing follows for others"
-        return [Advice("few-classes", why, "--set split.test_fraction=0.3, or more classes")]
+        return [Advice("few-classes", why, "`--set split.test_fraction=0.3`, or more classes")]
     if row.accuracy >= GOOD:
         return []
     return [
@@ -63,7 +63,7 @@ def _pretrained(row: KShotRow, results: RunResults, manifest: Mapping[str, Any])
     if manifest["data"]["shape"][2] != 3 or row.untrained > row.floor + 0.15:
         return []
     why = f"the network began with random weights ({100 * row.untrained:.0f} % before training)"
-    return [Advice("a-pretrained-network", why, "--preset photos, of fewshot-pretrained")]
+    return [Advice("a-pretrained-network", why, "`--preset photos`, of fewshot-pretrained")]
 
 
 def _steps(results: RunResults, records: Sequence[Mapping[str, Any]]) -> list[Advice]:
@@ -78,7 +78,7 @@ def _steps(results: RunResults, records: Sequence[Mapping[str, Any]]) -> list[Ad
         return []
     what = "loss still fell" if training.best_score is None else "last validation was the best"
     why = f"the {what} when training ended, at step {training.steps}"
-    return [Advice("more-steps", why, f"--steps {4 * training.steps}")]
+    return [Advice("more-steps", why, f"`--steps {4 * training.steps}`")]
 
 
 def _head(row: KShotRow, results: RunResults, config: Mapping[str, Any]) -> list[Advice]:
@@ -94,11 +94,11 @@ def _head(row: KShotRow, results: RunResults, config: Mapping[str, Any]) -> list
         if best.gain_ci95[0] <= 0:
             return []
         why = f"`{best.head}` was {100 * best.gain:.1f} points better on the same episodes"
-        return [Advice("another-head", why, f"--head {best.head}")]
+        return [Advice("another-head", why, f"`--head {best.head}`")]
     if row.k_shot < 2 or config["head"]["name"] not in _MEANS:
         return []
     why = f"the head is `{config['head']['name']}`, which ignores how images of a class differ"
-    return [Advice("another-head", why, "fewshot eval RUN --head lda, without training again")]
+    return [Advice("another-head", why, "`fewshot eval RUN --head lda`, without training again")]
 
 
 def _data(manifest: Mapping[str, Any]) -> list[Advice]:
@@ -109,7 +109,7 @@ def _data(manifest: Mapping[str, Any]) -> list[Advice]:
         found.append(Advice("few-classes", why, "photos of more classes, of whatever kind"))
     if min(height, width) < _SMALL:
         why = f"the images are {width}x{height} pixels"
-        found.append(Advice("small-images", why, f"--set dataset.size={2 * min(height, width)}"))
+        found.append(Advice("small-images", why, f"`--set dataset.size={2 * min(height, width)}`"))
     return found
 
 
@@ -121,7 +121,7 @@ def _augment(results: RunResults, config: Mapping[str, Any]) -> list[Advice]:
     if training.best_step > training.steps / 2:
         return []
     why = f"the best came early, at step {training.best_step} of {training.steps}"
-    return [Advice("crops-and-colours", why, "--augment crop,flip,colour")]
+    return [Advice("crops-and-colours", why, "`--augment crop,flip,colour`")]
 
 
 def _shots(row: KShotRow, results: RunResults) -> list[Advice]:
@@ -142,7 +142,7 @@ def _adapter(row: KShotRow, config: Mapping[str, Any]) -> list[Advice]:
     if row.k_shot < 5 or config["adapter"]["name"] != "none":
         return []
     why = f"nothing is trained on the {row.k_shot} images of each class"
-    return [Advice("an-adapter", why, "fewshot eval RUN --adapter finetune")]
+    return [Advice("an-adapter", why, "`fewshot eval RUN --adapter finetune`")]
 
 
 def _classes(row: KShotRow) -> list[Advice]:

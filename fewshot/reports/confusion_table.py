@@ -1,9 +1,9 @@
-"""Which classes are taken for which: a table of colours with a choice of K, and the worst pairs."""
+"""Which classes are taken for which: a table of colours, one of several, and the worst pairs."""
 
 import html
 from collections.abc import Mapping, Sequence
 
-from ..core.figures import Answered, KShotRow
+from ..core.figures import Answered, KShotRow, StudyFigures
 from .verdict import mistakes
 
 _MOST = 40  # query classes in one table
@@ -11,22 +11,21 @@ _PAIRS = 10
 _CELL = 22  # pixels
 
 
-def section(rows: Sequence[KShotRow]) -> str:
-    """The rows of one setting, one of which is seen at a time, as HTML."""
-    chosen = min(range(len(rows)), key=lambda i: abs(rows[i].k_shot - 5))
+def section(rows: Mapping[str, KShotRow | StudyFigures], first: str) -> str:
+    """Rows by name, one of which is seen at a time, `first` at first, as HTML."""
     buttons, panels, rules = "", "", ""
-    for i, row in enumerate(rows):
-        checked = " checked" if i == chosen else ""
+    for i, (name, row) in enumerate(rows.items()):
+        checked = " checked" if name == first else ""
         buttons += (
             f'<input type="radio" class="choice" name="k" id="k{i}"{checked}>'
-            f'<label for="k{i}">K = {row.k_shot}</label>'
+            f'<label for="k{i}">{html.escape(name)}</label>'
         )
-        panels += f'<div class="of-k" id="of-k{i}">{_panel(row)}</div>'
+        panels += f'<div class="of-k" id="of-k{i}">{_panel(name, row)}</div>'
         rules += f"#k{i}:checked~#of-k{i}{{display:block}}"
     return f"<style>{rules}</style><div>{buttons}{panels}</div>"
 
 
-def _panel(row: KShotRow) -> str:
+def _panel(name: str, row: KShotRow | StudyFigures) -> str:
     found = mistakes(row)[:_PAIRS]
     pairs = "".join(
         f"<li><b>{html.escape(each.truth)}</b> taken for <b>{html.escape(each.answer)}</b>: "
@@ -40,7 +39,7 @@ def _panel(row: KShotRow) -> str:
     ) else ""  # fmt: skip
     return (
         f'<figure><div class="scroll" tabindex="0">{_table(row.confusion, shown)}</div>'
-        f"<figcaption>{few}K = {row.k_shot}. Rows: what images are; columns: what they were "
+        f"<figcaption>{few}{html.escape(name)}. Rows: what images are; columns: what they were "
         "answered, in percent of the row. Green is right, red is wrong.</figcaption></figure>"
         f"{listed}"
     )
@@ -105,7 +104,7 @@ def _cells(answered: Mapping[str, int], own: str, columns: Sequence[str], left: 
         number = f"{100 * share:.0f}"
         drawn += (
             f'<rect x="{x}" y="{y}" width="{_CELL}" height="{_CELL}" fill="var(--{colour})" '
-            f'fill-opacity="{0.08 + 0.62 * share:.2f}">'
+            f'fill-opacity="{0.08 + 0.48 * share:.2f}">'
             f"<title>{html.escape(own)} answered {html.escape(name)}: {number} %</title></rect>"
             f'<text x="{x + _CELL / 2:g}" y="{y + 15}" text-anchor="middle" '
             f'pointer-events="none">{number}</text>'

@@ -15,6 +15,8 @@ from PIL import Image
 
 from ..core.files import write_text
 
+_READABLE = 270  # pixels of height that a picture needs
+
 
 def percent(value: float) -> str:
     """A share as text."""
@@ -48,11 +50,19 @@ def html_list(lines: Iterable[str]) -> str:
     return f"<ul>{''.join(f'<li>{html.escape(line)}</li>' for line in lines)}</ul>"
 
 
-def html_picture(path: Path, caption: str = "") -> str:
-    """A PNG file inside the page, with what it shows below it."""
+def html_picture(path: Path, alt: str, caption: str = "") -> str:
+    """A PNG file inside the page, with text below it; `alt`: what it is, in its place.
+
+    On a narrow screen it scrolls rather than shrink to less than can be read.
+    """
     data = base64.b64encode(path.read_bytes()).decode()
+    with Image.open(path) as image:
+        width, height = image.size
+    least = min(width, _READABLE * width // height)
     return html_figure(
-        f'<img alt="{html.escape(path.name)}" src="data:image/png;base64,{data}">', caption
+        f'<div class="scroll" tabindex="0"><img alt="{html.escape(alt)}" '
+        f'style="min-width:{least}px" src="data:image/png;base64,{data}"></div>',
+        caption,
     )
 
 
@@ -87,6 +97,8 @@ def plain(value: Any) -> str:
         case Mapping():
             texts = {str(name).replace("_", " "): plain(each) for name, each in value.items()}
             return ", ".join(f"{name} {text}" for name, text in texts.items() if text)
+        case list() | tuple():
+            return "; ".join(map(plain, value))
         case _:
             return str(value)
 
@@ -101,7 +113,7 @@ def made_by(manifest: Mapping[str, Any]) -> str:
         "versions": manifest["versions"],
         "machine": manifest["machine"],
         "device": re.sub(r"Device\((\w+), 0\)", r"\1", manifest["device"]),  # as MLX prints it
-        "runtime": manifest["runtime"],
+        "runtime": {k: v for k, v in (manifest["runtime"] or {}).items() if k != "blas_path"},
     }
     texts = {name: plain(value) for name, value in facts.items()}
     return html_list(f"{name}: {text}" for name, text in texts.items() if text)

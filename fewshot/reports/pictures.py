@@ -16,13 +16,16 @@ from numpy.typing import NDArray
 
 from ..core.draws import Episode, Ints
 from ..core.errors import OutputError
-from ..core.figures import Answered, Interval, KShotRow, StudyFigures, UnknownRow
+from ..core.figures import Interval, KShotRow, StudyFigures, UnknownRow
 from ..core.files import replacing
 from ..core.interfaces import Dataset
 from ..core.seeding import generator
 from ..data.batches import gather
 from ..data.episode_files import episode_classes
 from .page import percent
+
+# A name, a colour, and by K a figure with its interval.
+Line = tuple[str, str, list[tuple[float, Interval]]]
 
 _MOST = 40  # classes in one picture
 _OURS, _FLOOR, _UNTRAINED, _RIGHT, _WRONG = "#1f6feb", "#8c959f", "#d4a72c", "#1a7f37", "#cf222e"
@@ -61,9 +64,9 @@ def _plain(name: str) -> str:
     return "".join(drawn).replace("$", r"\$")
 
 
-def _short(name: str, most: int = 12) -> str:
+def _short(name: str) -> str:
     """The end of a long name, which tells one class from the next."""
-    return name if len(name) <= most else f"…{name[1 - most :]}"
+    return name if len(name) <= 12 else f"…{name[-11:]}"
 
 
 def curves(records: Sequence[Mapping[str, Any]], path: Path) -> None:
@@ -100,31 +103,43 @@ def curves(records: Sequence[Mapping[str, Any]], path: Path) -> None:
     _save(figure, path)
 
 
-def k_shot(rows: Sequence[KShotRow], path: Path) -> None:
+def k_shot(rows: Sequence[KShotRow], trained: bool, path: Path) -> None:
     """Accuracy against K with 95 % intervals, above the floor rows and chance."""
     figure = Figure(figsize=(5.5, 3.6), layout="constrained")
     axes = figure.subplots()
+    shots = [row.k_shot for row in rows]
+    for label, colour, points in k_shot_lines(rows, trained):
+        _with_intervals(axes, shots, points, colour, label)
+    _over_k(axes, shots, rows[0].n_way)
+    axes.legend(fontsize=8, loc="upper left")
+    _save(figure, path)
+
+
+def k_shot_lines(rows: Sequence[KShotRow], trained: bool) -> list[Line]:
+    """What `k_shot` draws: name, colour, and by K a figure with its interval.
+
+    Where nothing was trained and the network came with random weights, these are one line.
+    """
     before = [
         (row.untrained, row.untrained_ci95)
         for row in rows
         if row.untrained is not None and row.untrained_ci95 is not None
     ]
-    lines = [
-        ("trained", _OURS, [(row.accuracy, row.ci95) for row in rows]),
-        *([("untrained backbone", _UNTRAINED, before)] if before else []),
+    ours = [(row.accuracy, row.ci95) for row in rows]
+    names = ("trained", "untrained backbone") if trained else ("as it came", "random weights")
+    if before == ours and not trained:
+        names, before = ("untrained backbone", ""), []
+    lines: list[Line] = [
+        (names[0], _OURS, ours),
+        *([(names[1], _UNTRAINED, before)] if before else []),
         ("raw pixels", _FLOOR, [(row.floor, row.floor_ci95) for row in rows]),
     ]
     gains = [row.adapter for row in rows if row.adapter is not None]
     if gains:
-        lines[0] = ("trained and adapted", *lines[0][1:])
+        lines[0] = (f"{names[0]}, adapted", *lines[0][1:])
         without = [(gain.frozen, gain.frozen_ci95) for gain in gains]
         lines.insert(1, ("without the adapter", _RIGHT, without))
-    shots = [row.k_shot for row in rows]
-    for label, colour, points in lines:
-        _with_intervals(axes, shots, points, colour, label)
-    _over_k(axes, shots, rows[0].n_way)
-    axes.legend(fontsize=8, loc="upper left")
-    _save(figure, path)
+    return lines
 
 
 def _with_intervals(
@@ -223,48 +238,6 @@ def pair_curves(rows: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]], path:
     for key, colour in (("training classes", _FLOOR), ("validation classes", _OURS)):
         panels[0].plot([], [], color=colour, label=key)
     panels[0].legend(fontsize=8, loc="lower right")
-    _save(figure, path)
-
-
-def confusion(answers: Answered, classes: Sequence[str], title: str, path: Path) -> None:
-    """Rows: the query classes. Columns: the classes. Shares of a row.
-
-    `answers`: by query class, how often each class was answered. Of many classes, those that are
-    most often wrong, and what is most often answered for them.
-    """
-    rows = list(answers)
-    counts = np.array([[answers[row].get(name, 0) for name in classes] for row in rows])
-    shares = counts / counts.sum(axis=1, keepdims=True)
-    own = np.array(rows)[:, None] == np.array(classes)
-    hardest = np.sort(np.argsort((shares * own).sum(axis=1), kind="stable")[:_MOST])
-    if len(hardest) < len(rows):
-        title = f"the {len(hardest)} hardest of {len(rows)} classes, {title}"
-    shares, own, rows = shares[hardest], own[hardest], [rows[i] for i in hardest.tolist()]
-    shown = np.arange(len(classes))
-    if len(classes) > _MOST:
-        answered = (shares + own).sum(axis=0)  # a query class even where it was never the answer
-        shown = np.argsort(-answered, kind="stable")[: max(_MOST, 2 * len(rows))]
-        shown = np.sort(shown[answered[shown] > 0])
-    shares, columns = shares[:, shown], [classes[i] for i in shown.tolist()]
-    across = [_plain(_short(name, 40)) for name in columns]
-    down = [_plain(_short(name, 40)) for name in rows]
-    room = 0.09 * max(map(len, across + down))  # inches, for their names
-    figure = Figure(
-        figsize=(1.3 + room + 0.34 * len(columns), 1 + room + 0.34 * len(rows)),
-        layout="constrained",
-    )
-    axes = figure.subplots()
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    axes.set_xticks(range(len(columns)), across, rotation=90)
-    axes.set_yticks(range(len(rows)), down)
-    axes.set(xlabel="answered", ylabel="query class", title=title)
-    for i, row in enumerate(shares):
-        for j, value in enumerate(row):
-            if value >= 0.01:
-                colour = "white" if value > 0.5 else "black"
-                axes.text(
-                    j, i, f"{value:.0%}"[:-1], ha="center", va="center", fontsize=7, color=colour
-                )
     _save(figure, path)
 
 

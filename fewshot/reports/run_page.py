@@ -34,7 +34,7 @@ from .page import (
     plain,
     write_page,
 )
-from .verdict import verdict
+from .verdict import telling_row, verdict
 
 Row = TypeVar("Row", KShotRow, StudyFigures)
 
@@ -249,7 +249,8 @@ def _compared(compared: Compared) -> list[str]:
 
 def draw(folder: Path, results: RunResults) -> None:
     """A run's pictures of its figures."""
-    pictures.k_shot(by_setting(results.k_shot)[0], folder / "k_shot.png")
+    trained = results.training is None or results.training.steps > 0
+    pictures.k_shot(by_setting(results.k_shot)[0], trained, folder / "k_shot.png")
     if results.unknown:
         nearest = min(results.unknown, key=lambda row: abs(row.k_shot - 5))
         pictures.calibration(nearest, folder / "calibration.png")
@@ -266,22 +267,23 @@ def page(
     advised: Sequence[Advice],
 ) -> None:
     """A run's verdict, advice, tables, pictures and configuration as `report.html`."""
-    main = by_setting(results.k_shot)[0]
+    by_k = {f"K = {row.k_shot}": row for row in by_setting(results.k_shot)[0]}
+    telling = f"K = {telling_row(results.k_shot).k_shot}"
     wrong = shown_page.mistakes(dataset, shown)
     parts = [
         _box(advised),
         f"<h2>Accuracy</h2>{_accuracy(folder, results)}",
-        f"<h2>Confusion</h2>{confusion_table.section(main)}",
+        f"<h2>Confusion</h2>{confusion_table.section(by_k, telling)}",
         f"<h2>Worst mistakes</h2>{wrong}" if wrong else "",
         f"<h2>Map</h2>{shown_page.embedding_map(dataset, shown)}",
         f"<h2>Unknown classes</h2>{_unknown(folder, results.unknown)}" if results.unknown else "",
         _drawn(
-            folder / "curves.png", "Training",
+            folder / "curves.png", "Training", "Curves over the steps",
             "Loss on training classes; accuracy and pairs on classes held out for choosing when to "
             "stop, where there are such.",
         ),
         _drawn(
-            folder / "episodes.png", "An episode",
+            folder / "episodes.png", "An episode", "Images of an episode with their answers",
             "Of each class a support image, or its name, then queries with their answers.",
         ),
         f"<h2>Details</h2>{html_list(facts(results))}",
@@ -302,26 +304,32 @@ def _box(advised: Sequence[Advice]) -> str:
         for each in advised
     )
     return (
-        f'<aside class="box"><h3>What may help</h3><ul>{lines}</ul><p class="quiet">Each is a '
+        '<aside class="box" aria-label="What may help"><p><b>What may help</b></p>'
+        f'<ul>{lines}</ul><p class="quiet">Each is a '
         "heading of the guide “Accuracy is poor: what now?” (how-to/poor-accuracy), with what it "
         "brought where it was measured.</p></aside>"
     )
 
 
 def _quoted(text: str) -> str:
-    """Text as HTML, what stands between backticks as code."""
-    return re.sub(r"`([^`]*)`", r"<code>\1</code>", html.escape(text))
+    """Text as HTML, what stands between backticks as code whose words are not broken."""
+
+    def code(found: re.Match[str]) -> str:
+        return "<code>{}</code>".format(re.sub(r"\S+", r"<span>\g<0></span>", found[1]))
+
+    return re.sub(r"`([^`]*)`", code, html.escape(text))
 
 
-def _drawn(path: Path, heading: str, text: str) -> str:
+def _drawn(path: Path, heading: str, alt: str, text: str) -> str:
     """A section of one picture, where there is one."""
-    return f"<h2>{heading}</h2>{html_picture(path, text)}" if path.exists() else ""
+    return f"<h2>{heading}</h2>{html_picture(path, alt, text)}" if path.exists() else ""
 
 
 def _accuracy(folder: Path, results: RunResults) -> str:
     first, *others = by_setting(results.k_shot)
     parts = html_picture(
         folder / "k_shot.png",
+        "Accuracy against K",
         "Bars: 95 % intervals over episodes. The dotted line is guessing.",
     )
     for rows in (first, *others):
@@ -341,13 +349,16 @@ def _accuracy(folder: Path, results: RunResults) -> str:
 
 
 def _unknown(folder: Path, rows: Sequence[UnknownRow]) -> str:
-    path = folder / "calibration.png"
-    text = (
-        "Left: known and unknown lie apart as far as the two heaps do. Right: on the dotted line "
-        "an answer said to be 80 % sure is right in 80 of 100."
-    )
+    path, drawn = folder / "calibration.png", ""
+    if path.exists():
+        drawn = html_picture(
+            path,
+            "Distances of known and unknown images, and reliability",
+            "Left: known and unknown lie apart as far as the two heaps do. Right: on the dotted "
+            "line an answer said to be 80 % sure is right in 80 of 100.",
+        )
     return (
-        f"{html_picture(path, text) if path.exists() else ''}{html_table(*unknown_table(rows))}"
+        f"{drawn}{html_table(*unknown_table(rows))}"
         '<p class="quiet">recall: images of known classes that are answered and not called '
         "unknown. accepted: images of an unknown class taken for a known one. AUROC: how often an "
         "unknown image lies farther than a known one; 0.5 is guessing, 1 never fails. ECE: how far "
@@ -365,7 +376,7 @@ def _settings(config: str) -> str:
     return (
         f'<div class="scroll" tabindex="0"><table class="settings"><tr><th>setting</th>'
         f"<th>value</th></tr>{lines}</table></div><details><summary>As a file for --config"
-        f"</summary><pre>{html.escape(config)}</pre></details>"
+        f'</summary><pre tabindex="0">{html.escape(config)}</pre></details>'
     )
 
 
@@ -382,6 +393,6 @@ def _value(value: Any) -> str:
     listed = isinstance(value, list) and not any(isinstance(each, Mapping) for each in value)
     text = ", ".join(map(plain, value)) if listed else plain(value)
     if len(text) <= 100:
-        return html.escape(text)
+        return html.escape(text or "–")
     few = f"{len(value)} values" if isinstance(value, list) else f"{text[:40]}…"
     return f"<details><summary>{html.escape(few)}</summary>{html.escape(text)}</details>"

@@ -34,7 +34,7 @@ def embedding_map(dataset: Dataset, shown: Shown) -> str:
         y = _EDGE + (place[1] + 1) / 2 * (_HEIGHT - 2 * _EDGE)
         own, answer = answers.get(item, (int(labels.get(item, 0)), -1))
         middles.setdefault(own, []).append((x, y))
-        fill = f'style="fill:{_colour(own)}"'
+        fill = f'style="fill:{_colour(list(middles).index(own))}"'
         if item in answers:
             look = "p" if answer == own else "p wrong"
             drawn.append(f'<circle class="{look}" cx="{x:.0f}" cy="{y:.0f}" r="6" {fill}/>')
@@ -61,9 +61,9 @@ def embedding_map(dataset: Dataset, shown: Shown) -> str:
     )
 
 
-def _colour(label: int) -> str:
-    """Colours that differ from those of the labels before: the golden angle apart."""
-    return f"hsl({label * 137.508 % 360:.0f} {60 + 15 * (label % 2)}% {46 + 8 * (label % 3)}%)"
+def _colour(n: int) -> str:
+    """The n-th colour, which differs from those before: the golden angle apart."""
+    return f"hsl({n * 137.508 % 360:.0f} {60 + 15 * (n % 2)}% {46 + 8 * (n % 3)}%)"
 
 
 def mistakes(dataset: Dataset, shown: Shown) -> str:

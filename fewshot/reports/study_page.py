@@ -5,11 +5,10 @@ import json
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 from ..core.components import Study
 from ..core.figures import StudyFigures, StudyResults, part_of
-from . import pictures
+from . import confusion_table, pictures
 from .page import (
     html_list,
     html_picture,
@@ -21,6 +20,7 @@ from .page import (
     write_page,
 )
 from .run_page import by_setting, caption
+from .verdict import study_verdict
 
 Table = tuple[list[str], list[list[str]]]
 
@@ -78,13 +78,13 @@ def table(rows: Mapping[str, Sequence[StudyFigures]]) -> Table:
             "   published",
             {k: "" if of.published is None else percent(of.published) for k, of in of_k.items()},
         )
-    return ["", *(f"K = {k}" for k in shots)], cells
+    return ["row", *(f"K = {k}" for k in shots)], cells
 
 
 def costs(results: StudyResults) -> Table:
     """What each row costs: means over its runs."""
     header = [
-        "", "runs", "parameters", "training images/s", "training s", "steps", "best step",
+        "row", "runs", "parameters", "training images/s", "training s", "steps", "best step",
         "embedding images/s", "one image ms",
     ]  # fmt: skip
     cells = [
@@ -120,7 +120,7 @@ def differences(results: StudyResults, k_shot: int, of: StudyFigures) -> Table:
         ps = f"p {draws} draws, {classes} classes"
         for line, column, sign in ((b, a, 1), (a, b, -1)):
             texts[line, column] = f"{100 * sign * pair.draws.difference:+.1f}; {ps}"
-    return ["", *names], [[a, *(texts.get((a, b), "") for b in names)] for a in names]
+    return ["row", *names], [[a, *(texts.get((a, b), "") for b in names)] for a in names]
 
 
 def spread(name: str, figures: Sequence[StudyFigures]) -> str:
@@ -135,8 +135,8 @@ def spread(name: str, figures: Sequence[StudyFigures]) -> str:
     return f"{name}: the standard deviation of a single draw is, in points, {by_k}{after}."
 
 
-def _explained(results: StudyResults) -> str:
-    draws = next(iter(results.rows.values())).figures[0].episodes
+def _explained(rows: Mapping[str, Sequence[StudyFigures]]) -> str:
+    draws = next(iter(rows.values()))[0].episodes
     return html_list(
         [
             "accuracy: mean over seeds, draws and query classes; support and query share no image.",
@@ -153,70 +153,95 @@ def _explained(results: StudyResults) -> str:
 def page(out: Path, study: Study, study_text: str, results: StudyResults) -> None:
     """`report.html`, and its pictures, from what `tabulate` gives; `study_text`: as a file."""
     main, *others = settings(results)
-    of_any = next(iter(main.values()))
-    shots = [of.k_shot for of in of_any]
+    missing = [f"{row}: no finished run" for row in study.rows if row not in results.rows]
+    missing += [f"{name}: {why}" for name, why in results.failed.items()]
+    parts = [
+        f'<p class="quiet">{html.escape(study.summary)}</p>' if study.summary else "",
+        html_list(missing) if missing else "",
+        f"<h2>Accuracy</h2>{_accuracy(out, main, study.notes)}",
+        f"<h2>Rows against each other</h2>{_against(results, main)}" if len(main) > 1 else "",
+        f"<h2>Draws</h2>{_draws(out, main, bool(study.published))}",
+        "<h2>Other settings</h2>" if others else "",
+        *(f"<h3>{html.escape(title(rows))}</h3>{html_table(*table(rows))}" for rows in others),
+        f"<h2>Confusion</h2>{_confusion(main)}",
+        _training(out, results),
+        f"<h2>Cost</h2>{html_table(*costs(results))}",
+        f"<h2>Settings</h2>{_study_file(study_text, results)}",
+        f"<h2>Made by</h2>{made_by(results.manifest)}",
+    ]
+    write_page(out, f"Study {study.name}", "".join(parts), study_verdict(results, main))
 
-    def drawn(name: str, draw: Any, *arguments: Any) -> str:
-        draw(*arguments, out / name)
-        return html_picture(out / name)
 
-    confused = []
-    for k in [k for k in (1, 10) if k in shots] or shots[:1]:
-        for name, figures in main.items():
-            for of in (of for of in figures if of.k_shot == k):
-                text = f"{name}, K = {k}: {of.accuracy:.1%}"
-                columns = results.classes if of.n_way > len(of.confusion) else list(of.confusion)
-                confused.append(
-                    drawn(
-                        f"confusion_{name}_k{k}.png",
-                        pictures.confusion, of.confusion, columns, text,
-                    )
-                )  # fmt: skip
+def _accuracy(out: Path, rows: Mapping[str, Sequence[StudyFigures]], notes: Sequence[str]) -> str:
+    pictures.rows_over_k(rows, out / "k_shot.png")
+    drawn = html_picture(
+        out / "k_shot.png",
+        "Accuracy of every row against K",
+        "Bars: 95 % intervals over draws. The dotted line is guessing.",
+    )
+    published = f"<h3>Beside the published figures</h3>{html_list(notes)}" if notes else ""
+    return (
+        f"{drawn}<h3>{html.escape(title(rows))}</h3>{html_table(*table(rows))}{published}"
+        f'<div class="quiet">{_explained(rows)}</div>'
+    )
+
+
+def _draws(out: Path, rows: Mapping[str, Sequence[StudyFigures]], published: bool) -> str:
+    pictures.draws(rows, out / "draws.png")
+    drawn = html_picture(
+        out / "draws.png",
+        "Accuracy of every draw of support images",
+        "Every dot is one draw of support images with one training seed; bars hold 95 % of them"
+        f"{'; a red cross is the published figure, one draw' if published else ''}.",
+    )
+    return drawn + html_list(spread(name, figures) for name, figures in rows.items())
+
+
+def _against(results: StudyResults, rows: Mapping[str, Sequence[StudyFigures]]) -> str:
+    tables = "".join(
+        f"<h3>K = {of.k_shot}</h3>{html_table(*differences(results, of.k_shot, of))}"
+        for of in next(iter(rows.values()))
+    )
+    return (
+        f'{tables}<p class="quiet">{html.escape(title(rows))}. Line minus column in percentage '
+        "points. p over draws: paired t test of the draws' accuracies, each the mean over seeds. p "
+        "over classes: paired t test of the query classes' accuracies; with few classes it is the "
+        "one to trust for others. Neither is corrected for the number of pairs of rows.</p>"
+    )
+
+
+def _confusion(rows: Mapping[str, Sequence[StudyFigures]]) -> str:
+    """Of every row the K nearest 5, of all draws and seeds."""
+    nearest = [min(figures, key=lambda of: abs(of.k_shot - 5)) for figures in rows.values()]
+    named = {f"{n}, K = {of.k_shot}": of for n, of in zip(rows, nearest, strict=True)}
+    return confusion_table.section(named, next(iter(named)))
+
+
+def _training(out: Path, results: StudyResults) -> str:
+    """The curves of the rows with validation classes, where there are any."""
     curves = {
         name: [run.records for run in row.runs]
         for name, row in results.rows.items()
         if any("pair_accuracy" in record for run in row.runs for record in run.records)
-    }  # of rows with validation classes
-    tested = "".join(
-        f"<h3>K = {k}</h3>{html_table(*differences(results, k, of))}"
-        for k, of in zip(shots, of_any, strict=True)
+    }
+    if not curves:
+        return ""
+    pictures.pair_curves(curves, out / "curves.png")
+    drawn = html_picture(
+        out / "curves.png",
+        "Pair accuracy over the steps",
+        "Same or different: pairs by one threshold on the distance, the best for the training "
+        "classes' pairs.",
     )
-    missing = [f"{row}: no finished run" for row in study.rows if row not in results.rows]
-    missing += [f"{name}: {why}" for name, why in results.failed.items()]
-    parts = [
-        f"<p>{html.escape(study.summary)}</p>",
-        html_list(missing) if missing else "",
-        f"<h2>K-shot accuracy on unseen classes</h2><h3>{html.escape(title(main))}</h3>",
-        html_table(*table(main)),
-        _explained(results),
-        f"<h3>Beside the published figures</h3>{html_list(study.notes)}" if study.notes else "",
-        drawn("k_shot.png", pictures.rows_over_k, main),
-        "<h2>Why K-shot accuracy moves</h2><p>Every dot is one draw of support images with one "
-        "training seed; bars hold 95 % of them"
-        f"{'; a red cross is the published figure, one draw' if study.published else ''}.</p>",
-        drawn("draws.png", pictures.draws, main),
-        html_list(spread(name, figures) for name, figures in main.items()),
-        "<h2>Other settings</h2>" if others else "",
-        *(f"<h3>{html.escape(title(rows))}</h3>{html_table(*table(rows))}" for rows in others),
-        "<h2>Rows against each other</h2>" if len(results.rows) > 1 else "",
-        f"<p>{html.escape(title(main))}. Line minus column in percentage points. p over draws: "
-        "paired t test of the draws' accuracies, each the mean over seeds. p over classes: paired "
-        "t test of the query classes' accuracies; with few classes it is the one to trust for "
-        f"others. Neither is corrected for the number of pairs of rows.</p>{tested}"
-        if len(results.rows) > 1
-        else "",
-        f"<h2>Cost</h2>{html_table(*costs(results))}",
-        "<h2>Training</h2><p>Same or different: pairs by one threshold on the distance, the best "
-        f"for the training classes' pairs.</p>{drawn('curves.png', pictures.pair_curves, curves)}"
-        if curves
-        else "",
-        "<h2>Confusion</h2><p>Queries of the unseen classes by what they were answered, in "
-        f"percent, all draws and seeds.</p>{''.join(confused)}",
-        f"<h2>Made by</h2>{made_by(results.manifest)}",
-        html_list(
-            run.folder for row in results.rows.values() for run in row.runs
-        ),
-        f"<h2>Study</h2><pre>{html.escape(study_text)}</pre>",
-        f"<p>changed by the command: {html.escape(json.dumps(results.changed))}</p>",
-    ]  # fmt: skip
-    write_page(out, f"Study {study.name}", "".join(parts))
+    return f"<h2>Training</h2>{drawn}"
+
+
+def _study_file(text: str, results: StudyResults) -> str:
+    """The study as a file, what the command changed, and the folders of its runs."""
+    changed = [layer for layer in results.changed if layer]
+    folders = html_list(run.folder for row in results.rows.values() for run in row.runs)
+    return (
+        f'<details><summary>As a file</summary><pre tabindex="0">{html.escape(text)}</pre>'
+        f"</details>{html_list(f'changed by the command: {json.dumps(c)}' for c in changed)}"
+        f"<details><summary>Run folders</summary>{folders}</details>"
+    )

@@ -1,10 +1,10 @@
 """What a run came to, in sentences that need no table."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from attrs import frozen
 
-from ..core.figures import KShotRow, RunResults, part_of
+from ..core.figures import KShotRow, PairedRows, RunResults, StudyFigures, StudyResults, part_of
 
 
 @frozen
@@ -23,7 +23,7 @@ def telling_row(rows: Sequence[KShotRow]) -> KShotRow:
     return min(main, key=lambda row: abs(row.k_shot - 5))
 
 
-def mistakes(row: KShotRow) -> list[Mistake]:
+def mistakes(row: KShotRow | StudyFigures) -> list[Mistake]:
     """Every class that was taken for another, the most frequent first."""
     found = [
         Mistake(truth, answer, times, sum(answered.values()))
@@ -60,6 +60,40 @@ def verdict(results: RunResults) -> str:
     return " ".join(sentences)
 
 
+def study_verdict(results: StudyResults, rows: Mapping[str, Sequence[StudyFigures]]) -> str:
+    """The same of a study's rows in one setting, and whether the best two differ beyond chance."""
+    k_shot = min((of.k_shot for of in next(iter(rows.values()))), key=lambda k: abs(k - 5))
+    of_k = {name: of for name, each in rows.items() for of in each if of.k_shot == k_shot}
+    best, *others = sorted(of_k, key=lambda name: -of_k[name].accuracy)
+    row = of_k[best]
+    trained = any(each.cost.steps > 0 for each in results.rows.values())
+    named = f"{best} names {hundredths(row.accuracy)} of 100 other images"
+    if others:
+        named += f", {others[0]} {hundredths(of_k[others[0]].accuracy)}"
+    if others[1:]:
+        named += f", the last of {len(of_k)} rows, {others[-1]}, "
+        named += hundredths(of_k[others[-1]].accuracy)
+    floors = sorted(of.floor for of in of_k.values())
+    pixels = " to ".join(dict.fromkeys(hundredths(floor) for floor in (floors[0], floors[-1])))
+    said = (
+        f"{_shown(row, trained)}, {named}; guessing would be {hundredths(1 / row.n_way)}, raw "
+        f"pixels {pixels}."
+    )
+    for pair in results.paired:
+        if {*pair.rows} == {best, *others[:1]} and _same(pair, row):
+            likely = max(pair.draws.p, pair.classes.p)
+            if not likely < 0.05:
+                said += f" That {best} is better than {others[0]} may be chance."
+    return said
+
+
+def _same(pair: PairedRows, row: StudyFigures) -> bool:
+    """Whether two rows were compared in the setting of `row`."""
+    return (pair.k_shot, pair.n_way, pair.groups, pair.dirichlet) == (
+        row.k_shot, row.n_way, row.groups, row.dirichlet,
+    )  # fmt: skip
+
+
 def hundredths(share: float) -> str:
     """A share as a number out of 100, never one that would say all or none where it is not so."""
     whole = round(100 * share)
@@ -70,7 +104,7 @@ def hundredths(share: float) -> str:
     return str(whole)
 
 
-def _shown(row: KShotRow, trained: bool) -> str:
+def _shown(row: KShotRow | StudyFigures, trained: bool) -> str:
     asked = len(row.per_class)  # where fewer than are shown, training knew the others
     some = f", {asked} of them" if asked < row.n_way else ""
     classes = f"{row.n_way} classes{some}{' held out of training' if trained else ''}"

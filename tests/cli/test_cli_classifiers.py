@@ -548,7 +548,8 @@ def test_folders_named_for_classes_are_the_truth(file: Path, mine: Path, tmp_pat
             each["label"] == (None if each["truth"] == "moth" else each["truth"])
         )
     table = done("predict", file, asked, "--labelled")
-    assert f"{right} of {len(answers)} right, " in table.stdout.splitlines()[-1]
+    unknown = sum(each["label"] is None for each in answers)
+    assert table.stdout.splitlines()[-1] == f"{right} of {len(answers)} right, {unknown} unknown"
     assert table.stdout.count("\nwrong ") == len(answers) - right
     assert "moth (not enrolled)" in table.stdout
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 from attrs import evolve
+from pages import faults
 from PIL import Image
 
 import fewshot as fs
@@ -30,6 +31,7 @@ def test_the_page_says_what_was_right(tmp_path: Path):
         page.add(str(image), unknown, "<key>")
         page.add(str(image), unknown)
     text = (tmp_path / "page.html").read_text()
+    assert faults(text) == []
     states = [found.split() for found in re.findall(r'<li class="([^"]*)"', text)]
     # A class that is not enrolled is rightly unknown, cup is not.
     judged = ["right", "wrong", "wrong", "right"]

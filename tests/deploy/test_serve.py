@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from io import BytesIO
 from itertools import cycle
 from pathlib import Path
@@ -59,10 +58,8 @@ def path(untaught: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def client(path: Path) -> Iterator[Client]:
-    desk = Desk(path)
-    yield Client(application(desk))
-    desk.close()
+def client(path: Path) -> Client:
+    return Client(application(Desk(path)))
 
 
 def pattern(number: int) -> np.ndarray:
@@ -216,7 +213,6 @@ def test_half_open_connections_shut_no_other_out(
             each.close()
         server.close()
         thread.join(10)
-        desk.close()
     assert not caplog.records  # no warnings of queues and limits
 
 
@@ -224,7 +220,6 @@ def test_a_port_that_is_none_is_named(path: Path) -> None:
     desk = Desk(path)
     with pytest.raises(OutputError, match="port 70000"):
         listening(desk, 70000)
-    desk.close()
 
 
 def broken_form() -> dict[str, Any]:
@@ -400,8 +395,9 @@ class Browser:
         from selenium.webdriver import ActionChains, Keys
 
         self.driver.find_element("id", "name").send_keys(name, Keys.TAB)
-        actions = ActionChains(self.driver).key_down(Keys.SPACE).pause(1)
-        actions.key_up(Keys.SPACE).perform()
+        ActionChains(self.driver).key_down(Keys.SPACE).pause(1).perform()
+        assert self.text("answer") == ""  # nothing is said of what is being enrolled
+        ActionChains(self.driver).key_up(Keys.SPACE).perform()
         self.until(lambda: "enrolled and saved" in self.text("status"))
 
     def wait_for_answer(self, name: str) -> None:
@@ -420,4 +416,3 @@ def test_the_limit_of_pixels_is_an_option(path: Path) -> None:
         file = BytesIO()
         Image.fromarray(pattern(1)).save(file, "PNG")  # 32 x 32
         assert ask(Client(application(desk)), file.getvalue()).status_code == status
-        desk.close()

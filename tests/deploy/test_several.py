@@ -105,10 +105,7 @@ def test_a_threshold_is_a_number(taught: fs.Classifier) -> None:
 @pytest.fixture
 def desks(path: Path):
     pytest.importorskip("werkzeug")
-    both = Desk(path), Desk(path)
-    yield both
-    for desk in both:
-        desk.close()
+    return Desk(path), Desk(path)
 
 
 def test_two_servers_and_enrol_lose_no_class(desks: tuple[Desk, Desk], path: Path) -> None:

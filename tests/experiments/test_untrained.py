@@ -7,6 +7,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from mlx.utils import tree_map
+from pages import faults
 
 import fewshot as fs
 from fewshot.catalogue.loading import build_registry
@@ -93,7 +94,9 @@ def test_all_classes_are_for_test_and_every_image_is_asked_where_k_is_too_many(
     said = "leave-one-out over 15 images of 3 classes"
     assert any("K = 5" in line and said in line for line in lines)
     assert said in caption(by_setting(results.k_shot)[1])
-    assert said in (folder / "report.html").read_text()
+    page = (folder / "report.html").read_text()
+    assert said in page
+    assert faults(page) == []
     assert "nothing was trained" in facts(results)
 
 

@@ -1,9 +1,8 @@
-"""The table of confusion: one K is seen at a time, and of many classes the hardest."""
+"""The table of confusion: one row is seen at a time, and of many classes the hardest."""
 
 import re
 
 import numpy as np
-from attrs import evolve
 
 from fewshot.core.figures import KShotRow
 from fewshot.reports.confusion_table import section
@@ -18,9 +17,9 @@ def row(k_shot: int, confusion: dict[str, dict[str, int]]) -> KShotRow:
     )  # fmt: skip
 
 
-def test_every_k_can_be_chosen_and_the_one_nearest_five_is():
+def test_every_row_can_be_chosen_and_the_first_to_be_shown_is():
     of = {"a": {"a": 3, "b": 1}, "b": {"b": 4}}
-    drawn = section([row(k, of) for k in (1, 5, 20)])
+    drawn = section({f"K = {k}": row(k, of) for k in (1, 5, 20)}, "K = 5")
     assert re.findall(r'id="(k\d)"( checked)?>', drawn) == [
         ("k0", ""), ("k1", " checked"), ("k2", ""),
     ]  # fmt: skip
@@ -29,7 +28,7 @@ def test_every_k_can_be_chosen_and_the_one_nearest_five_is():
 
 
 def test_the_cells_are_the_shares_of_a_row():
-    drawn = section([row(5, {"a": {"a": 3, "b": 1}, "b": {"b": 4}})])
+    drawn = section({"x": row(5, {"a": {"a": 3, "b": 1}, "b": {"b": 4}})}, "x")
     said = re.findall(r"<title>(.*?)</title>", drawn)
     assert said == ["a answered a: 75 %", "a answered b: 25 %", "b answered b: 100 %"]
     assert "<b>a</b> taken for <b>b</b>: 1 of 4" in drawn
@@ -41,7 +40,7 @@ def test_of_many_classes_the_hardest_are_shown_with_what_they_are_taken_for():
     confusion = {
         name: {name: 100 - i, names[int(rng.integers(100))]: i or 1} for i, name in enumerate(names)
     }
-    drawn = section([row(5, confusion)])
+    drawn = section({"x": row(5, confusion)}, "x")
     assert "The 40 hardest of 100 classes" in drawn
     assert drawn.count("<rect") < 200
     labels = re.findall(r'text-anchor="end">(.*?)</text>', drawn)
@@ -51,6 +50,7 @@ def test_of_many_classes_the_hardest_are_shown_with_what_they_are_taken_for():
 
 
 def test_names_are_text():
-    drawn = section([evolve(row(1, {"<i>": {"<i>": 1, "&": 1}, "&": {"&": 1}}))])
+    drawn = section({"<b>": row(1, {"<i>": {"<i>": 1, "&": 1}, "&": {"&": 1}})}, "<b>")
     assert "<i>" not in drawn
+    assert '<label for="k0">&lt;b&gt;</label>' in drawn
     assert "&lt;i&gt; answered &amp;: 50 %" in drawn

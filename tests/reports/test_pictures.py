@@ -1,31 +1,13 @@
 """Pictures of classes with any names."""
 
-import warnings
-from pathlib import Path
-
 import pytest
-from PIL import Image
+from attrs import evolve
+from figures import rows
+from hypothesis import given
+from hypothesis import strategies as st
 
+from fewshot.core.figures import KShotRow
 from fewshot.reports import pictures
-
-NAMES = {
-    "Chinese": ["\u82f9\u679c", "\u9999\u8549"],
-    "Korean": ["\uc11c\uc6b8", "\ubd80\uc0b0"],
-    "formulas": ["$a_b^", "a$b$"],
-    "controls": ["a\nb", "\x07"],
-    "long": ["x" * 200 + "1", "x" * 200 + "2"],
-}
-
-
-@pytest.mark.parametrize("kind", NAMES)
-def test_a_confusion_matrix_has_room_for_any_names_and_letters_for_them(kind: str, tmp_path: Path):
-    names = [*NAMES[kind], "plain"]
-    answers = {name: dict.fromkeys(names, 1) for name in names}
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")  # of letters that no font has, and of no room
-        pictures.confusion(answers, names, "", tmp_path / "c.png")
-    with Image.open(tmp_path / "c.png") as image:
-        assert max(image.size) < 900
 
 
 def test_letters_that_no_font_has_still_tell_names_apart(monkeypatch: pytest.MonkeyPatch):
@@ -34,3 +16,16 @@ def test_letters_that_no_font_has_still_tell_names_apart(monkeypatch: pytest.Mon
     )
     drawn = [pictures._plain(name) for name in ("abc", "a\u82f9", "a\u679c")]
     assert drawn == ["abc", "a<82f9>", "a<679c>"]
+
+
+@given(rows(), st.booleans(), st.booleans())
+def test_nothing_is_called_trained_where_nothing_was(row: KShotRow, trained: bool, random: bool):
+    before = row.accuracy if random else 1 - row.accuracy
+    row = evolve(row, untrained=before, untrained_ci95=row.ci95)
+    lines = pictures.k_shot_lines([row], trained)
+    names = [name for name, _, _ in lines]
+    assert ("trained" in names) == trained
+    assert "raw pixels" in names
+    if not trained:  # one line for one network
+        drawn = [points for _, _, points in lines[:-1]]
+        assert drawn.count([(row.accuracy, row.ci95)]) == 1

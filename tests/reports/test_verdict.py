@@ -7,8 +7,15 @@ from figures import results, rows
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fewshot.core.figures import KShotRow, RunResults
-from fewshot.reports.verdict import hundredths, mistakes, telling_row, verdict
+from fewshot.core.figures import (
+    KShotRow,
+    PairedRows,
+    PairedTest,
+    RunResults,
+    StudyFigures,
+    StudyResults,
+)
+from fewshot.reports.verdict import hundredths, mistakes, study_verdict, telling_row, verdict
 
 
 @given(results)
@@ -58,3 +65,23 @@ def test_one_class_is_said_to_say_nothing(found: RunResults) -> None:
 def test_all_and_none_are_said_of_nothing_else(share: float) -> None:
     assert (hundredths(share) == "100") == (share == 1)
     assert (hundredths(share) == "0") == (share == 0)
+
+
+@given(rows(), st.lists(st.floats(0, 1), min_size=1, max_size=4), st.floats(0, 1))
+def test_a_study_is_told_from_its_best_row(row: KShotRow, accuracies: list[float], p: float):
+    of = StudyFigures(
+        k_shot=row.k_shot, n_way=row.n_way, groups="none", episodes=2, digest="", accuracy=0.0,
+        ci95_seeds=None, ci95_draws=row.ci95, ci95_classes=row.ci95, draw_std=0.0,
+        floor=row.floor, untrained=None, per_draw=((0.0,),), per_class=row.per_class,
+        confusion=row.confusion,
+    )  # fmt: skip
+    figures = {f"row{i}": [evolve(of, accuracy=share)] for i, share in enumerate(accuracies)}
+    best, *others = sorted(figures, key=lambda name: -figures[name][0].accuracy)
+    test = PairedTest(0.0, (0.0, 0.0), p, 2)
+    pairs = [PairedRows((best, other), of.k_shot, of.n_way, "none", test, test) for other in others]
+    said = study_verdict(StudyResults("s", {}, tuple(pairs), (), {}, {}, ()), figures)
+    assert f"{best} names {hundredths(max(accuracies))} of 100 other images" in said
+    assert f"raw pixels {hundredths(row.floor)}." in said
+    assert ("may be chance" in said) == (len(others) > 0 and p >= 0.05)
+    if others:
+        assert f", {others[0]} {hundredths(figures[others[0]][0].accuracy)}" in said

@@ -126,7 +126,7 @@ async function live(mine) {
     const began = performance.now();
     await tell(async () => {
       const found = await ask("/api/predict", { method: "POST", body: await frame() });
-      if (stream === mine && classes.length > 0) show(found);
+      if (stream === mine && held === null && classes.length > 0) show(found);
     });
     if (!$("error").hidden) await pause(1000);
     const took = performance.now() - began;
@@ -229,6 +229,7 @@ async function hold() {
   if (held !== null || $("hold").disabled || named() === "") return;
   const frames = [];
   held = frames;
+  $("answer").textContent = $("doubt").textContent = ""; // of a frame before these
   $("hold").classList.add("held");
   $("taken").hidden = $("progress").hidden = false;
   while (held === frames && frames.length < MOST) {
