@@ -93,7 +93,8 @@ class WarpOptions:
 def random_warp(options: WarpOptions = WarpOptions()) -> Transform:
     """Rotation, scale, shear, shift and perspective about the middle, in one bilinear sampling.
 
-    Beyond the image its border is repeated.
+    If asked for, a stretch as well, and bends that are smooth and differ from place to place
+    (elastic distortion: Simard et al. 2003). Beyond the image its border is repeated.
     """
     if options.min_scale > options.max_scale:
         raise ConfigError(f"warp: min_scale {options.min_scale} > max_scale {options.max_scale}")

@@ -100,26 +100,32 @@ def drawing(
         with Image.open(BytesIO(content)) as image:
             if image.width * image.height > _MOST:
                 raise DataError(f"{files.path}, {name} has more than {_MOST} pixels: no drawing")
-            grey, box = _framed(image.convert("L")) if frame else (image.convert("L"), None)
-            grey = grey.resize((size, size), Image.Resampling.BOX, box)
+            grey, box, by = image.convert("L"), None, Image.Resampling.BOX
+            if frame:  # a box average by no whole number puts strokes a pixel off
+                (grey, box), by = _framed(grey, size), Image.Resampling.HAMMING
+            grey = grey.resize((size, size), by, box)
     except _UNREADABLE as error:
         raise DataError(f"{files.path}, {name} is no image: {error}") from error
     pixels = np.asarray(grey)[..., None]
     return 255 - pixels if invert else pixels
 
 
-def _framed(grey: Image.Image) -> tuple[Image.Image, tuple[float, float, float, float] | None]:
+def _framed(
+    grey: Image.Image, size: int
+) -> tuple[Image.Image, tuple[float, float, float, float] | None]:
     """More paper around a drawing, and the part of it (left, top, right, bottom) about the ink.
 
-    Each side is 6/5 of the ink's, or of half the ink's longer one: a stroke stays a stroke. Blank
-    paper is shown as it is.
+    Each side is 6/5 of the ink's, or of half the ink's longer one: a stroke stays a stroke; and at
+    least `size` pixels: nothing is enlarged. Blank paper is shown as it is.
     """
     found = ImageOps.invert(grey).getbbox()
     if found is None:
         return grey, None
     left, top, right, bottom = found
     longer = max(right - left, bottom - top)
-    wide, tall = (0.6 * max(side, longer / 2) for side in (right - left, bottom - top))
+    wide, tall = (
+        max(0.6 * max(side, longer / 2), size / 2) for side in (right - left, bottom - top)
+    )
     margin = max(grey.size)  # more than a frame reaches beyond the paper
     x, y = margin + (left + right) / 2, margin + (top + bottom) / 2
     paper = ImageOps.expand(grey, margin, fill=255)
