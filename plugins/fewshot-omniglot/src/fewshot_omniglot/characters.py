@@ -13,7 +13,7 @@ from fewshot import ClassSplit, DataError, Ints, at_least, option
 from .files import Files, drawing, file_sets, omniglot_path
 
 _FILE = re.compile(r"(?:.*/)?([^/]+/character\d+)/\d+_(\d+)\.png")
-_TURNS = ("", "/rot90", "/rot180", "/rot270")
+_TURNS: tuple[str, ...] = ("", "/rot90", "/rot180", "/rot270")
 
 
 @frozen
