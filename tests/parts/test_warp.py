@@ -91,6 +91,33 @@ def test_perspective_keeps_straight_lines_straight_and_the_middle_in_place(
     assert np.allclose(cross[:, inside], 0, atol=1e-3)
 
 
+@given(seed=seeds, stretch=st.floats(1, 3))
+def test_a_stretch_makes_things_wider_and_lower_or_the_other_way_about(
+    seed: int, stretch: float
+) -> None:
+    found = slopes(sources(still(stretch=stretch), seed, 16))
+    assert np.allclose(found * (1 - np.eye(2)), 0, atol=1e-4)  # no shear, no turn
+    assert np.allclose(np.linalg.det(found), 1, atol=1e-3)  # no other size
+    ratio = found[:, 0, 0] / found[:, 1, 1]
+    assert (np.abs(np.log(ratio)) <= np.log(stretch) + 1e-3).all()
+    assert stretch < 1.5 or len(np.unique(ratio)) == len(ratio)
+
+
+@given(seed=seeds, bend=st.floats(0.01, 0.1), cells=st.integers(1, 4))
+def test_parts_bend_by_no_more_than_asked_for_and_smoothly(
+    seed: int, bend: float, cells: int
+) -> None:
+    n = 25
+    moved = sources(still(bend=bend, cells=cells), seed, n) - np.indices((n, n))
+    assert (np.abs(moved) <= bend * n + 1e-3).all()
+    inside = moved[:, :, 5:-5, 5:-5]  # nothing is beyond the border
+    assert np.ptp(inside, axis=(2, 3)).min() > 0
+    # A cubic spline of knots of at most 1 and `cells` cells has second differences of at most 4.
+    most = 4 * bend * n * (cells / (n - 1)) ** 2 + 1e-3
+    assert (np.abs(np.diff(inside, 2, axis=2)) <= most).all()
+    assert (np.abs(np.diff(inside, 2, axis=3)) <= most).all()
+
+
 def test_a_warp_whose_scales_are_swapped_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"min_scale 1\.5 > max_scale 1\.2"):
         random_warp(WarpOptions(min_scale=1.5))

@@ -8,25 +8,28 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from scipy.spatial.distance import cdist
 
-from fewshot import DataError, build_registry, evaluate, nearest_support, sqeuclidean
+from fewshot import ConfigError, DataError, build_registry, evaluate, nearest_support, sqeuclidean
 from fewshot.data.datasets import decode
 from fewshot.data.split import split_classes
 from fewshot.experiments.config import resolve
 from fewshot.experiments.run import run
 from fewshot.parts.heads.nearest import NearestSupportOptions
+from fewshot.testing import check_backbone
 
 pytest.importorskip("fewshot_omniglot", reason="the plugin fewshot-omniglot is not installed")
 
 from fewshot_omniglot.__main__ import main
 from fewshot_omniglot.characters import Omniglot, OmniglotOptions, omniglot
-from fewshot_omniglot.files import VARIABLE
+from fewshot_omniglot.files import VARIABLE, drawing
+from fewshot_omniglot.files import Files as FileSet
 from fewshot_omniglot.hausdorff import hausdorff_error, inked, modified_hausdorff
+from fewshot_omniglot.network import Conv4MapOptions, conv4_map
 from fewshot_omniglot.plugin import SOURCES
 from fewshot_omniglot.runs import one_shot_runs
 
@@ -209,6 +212,52 @@ def test_turned_characters_are_classes_of_their_own(tmp_path: Path):
         np.testing.assert_array_equal(turned.groups[part], upright.groups)
 
 
+def test_mirror_images_are_classes_of_their_own_after_all_others(tmp_path: Path):
+    path = packed(tmp_path / "data.zip", characters(GREEK))
+    for rotations in (False, True):
+        plain, every = (opened(path, rotations=rotations, mirrored=m) for m in (False, True))
+        n, c = len(plain.labels), len(plain.classes)
+        assert every.classes == (*plain.classes, *(f"{name}/mirrored" for name in plain.classes))
+        assert len(set(every.names)) == len(every.labels) == 2 * n
+        np.testing.assert_array_equal(every.labels[n:], plain.labels + c)
+        np.testing.assert_array_equal(every.groups[n:], plain.groups)
+        for i in range(0, n, 7):
+            np.testing.assert_array_equal(every[i], plain[i])
+    # Turned after it is mirrored: which of the two comes first decides which of them is which.
+    upright = plain[0]
+    np.testing.assert_array_equal(every[n], upright[:, ::-1])
+    np.testing.assert_array_equal(every[n + n // 4], np.rot90(upright[:, ::-1]))
+
+
+@settings(max_examples=20)
+@given(
+    left=st.integers(0, 60),
+    top=st.integers(0, 60),
+    wide=st.integers(4, 44),
+    tall=st.integers(4, 44),
+    size=st.sampled_from([20, 35]),
+)
+def test_a_frame_moves_and_stretches_a_drawing_to_fill_the_image(
+    left: int, top: int, wide: int, tall: int, size: int
+):
+    paper = np.full((105, 105), 255, np.uint8)
+    paper[top : top + tall, left : left + wide] = 0
+    file = {"a.png": png(Image.fromarray(paper))}
+    files = FileSet(Path("a"), ("a.png",), lambda name: BytesIO(file[name]))
+    image = drawing(files, "a.png", size, True, frame=True)[..., 0] / 255
+    longer = max(wide, tall)
+    for axis, side in ((0, tall), (1, wide)):
+        share = side / max(1.2 * side, 0.6 * longer, size)
+        found = image.max(axis=1 - axis)  # how much ink is at each pixel of this side
+        assert found.sum() == pytest.approx(share * size, abs=0.5)
+        np.testing.assert_allclose(found, found[::-1], atol=0.05)  # in the middle
+
+
+def test_a_frame_of_blank_paper_is_all_of_it():
+    files = FileSet(Path("a"), ("a.png",), lambda _: BytesIO(png(Image.new("1", (105, 105), 1))))
+    assert not drawing(files, "a.png", 28, True, frame=True).any()
+
+
 # ---------------------------------------------------------------------------------- the split
 
 
@@ -247,6 +296,17 @@ def test_the_split_keeps_alphabets_whole_and_the_evaluation_set_for_the_test(
         assert test
     everything = [*dataset.split.train, *dataset.split.val, *dataset.split.test]
     assert sorted(everything) == sorted(dataset.classes)
+
+
+def test_alphabets_held_out_are_the_test_and_all_others_train(tmp_path: Path):
+    packed(tmp_path / "images_background.zip", characters({"A": 1, "B": 2, "C": 1}, [1]))
+    packed(tmp_path / "images_evaluation.zip", characters({"D": 1}, [1]))
+    split = opened(tmp_path, held_out=("B",), mirrored=True).split
+    assert {name[0] for name in split.train} == {"A", "C"}
+    assert {name[0] for name in split.test} == {"B", "D"}
+    assert (len(split.train), len(split.val), len(split.test)) == (4, 0, 6)
+    with pytest.raises(DataError, match=r"no alphabet 'E', it has: A, B, C, D"):
+        opened(tmp_path, held_out=("E",))
 
 
 # ----------------------------------------------------------------------------------- the runs
@@ -342,20 +402,40 @@ def test_each_source_is_from_the_data_sets_own_repository_and_has_a_checksum():
     assert callable(REGISTRY.get("dataset", "omniglot").component.fetch)
 
 
-def test_a_run_of_the_preset_and_the_official_runs_with_its_network(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("preset", "small"),
+    [
+        (
+            "omniglot-prototypical",
+            {"backbone": {"width": 4}, "sampler": {"n_way": 4, "n_query": 2}},
+        ),
+        (
+            "omniglot-best",
+            {
+                "dataset": {"held_out": ["A1"]},
+                "backbone": {"widths": [4] * 4},
+                "sampler": {"classes": 4},
+            },
+        ),
+    ],
+)
+def test_a_run_of_a_preset_and_the_official_runs_with_its_network(
+    preset: str,
+    small: Mapping[str, object],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ):
     alphabets = {f"A{i}": 4 for i in range(6)}
     packed(tmp_path / "data" / "images_background.zip", characters(alphabets, range(1, 9)))
     packed(tmp_path / "data" / "all_runs.zip", runs(2))
     monkeypatch.setenv(VARIABLE, str(tmp_path / "data"))
-    small = {
-        "backbone": {"width": 4},
-        "sampler": {"n_way": 4, "n_query": 2},
+    tiny = {
+        **small,
         "training": {"steps": 2, "validate_every": 1},
         "evaluation": {"n_way": 3, "k_shot": [1], "episodes": 5, "n_query": 2},
     }
-    config = resolve(REGISTRY, [small, {"preset": "omniglot-prototypical"}])
+    config = resolve(REGISTRY, [tiny, {"preset": preset}])
     assert split_classes(omniglot(config.dataset.options)).test
     out = run(config, REGISTRY, tmp_path / "run")
     assert main(["--run", str(out)]) == 0
@@ -367,6 +447,12 @@ def test_a_run_of_the_preset_and_the_official_runs_with_its_network(
     assert network[2] == pytest.approx(np.mean(network[:2]), abs=0.1)
     assert main([str(tmp_path / "nowhere")]) == DataError.exit_code
     assert capsys.readouterr().err.startswith("Error: there is no Omniglot at")
+
+
+def test_the_network_for_drawings_keeps_the_laws_of_a_backbone():
+    check_backbone(conv4_map, Conv4MapOptions(widths=(2, 2, 3, 4)))
+    with pytest.raises(ConfigError, match="7x32 is under 8x8"):
+        conv4_map(Conv4MapOptions(), (7, 32, 1))
 
 
 # ------------------------------------------------------------------------------ the real ones

@@ -83,7 +83,7 @@ def network_errors(folder: Path, path: Path) -> dict[str, float]:
         raise fs.ConfigError(
             f"{folder} was trained on {parts.config.dataset.name}, not on Omniglot"
         )
-    dataset, episodes = one_shot_runs(path, options.size, options.invert)
+    dataset, episodes = one_shot_runs(path, options.size, options.invert, options.frame)
     rows = fs.embed(parts.embedder, dataset)
     return {
         name: float(

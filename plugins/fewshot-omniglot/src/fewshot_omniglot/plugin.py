@@ -6,6 +6,7 @@ from pathlib import Path
 from fewshot import Component, Preset, Source, fetch, hookimpl
 
 from .characters import OmniglotOptions, omniglot
+from .network import COMPONENTS
 
 _FROM = "https://raw.githubusercontent.com/brendenlake/omniglot/master/python"
 
@@ -49,8 +50,28 @@ def fewshot_datasets() -> list[Component]:
 
 
 @hookimpl
+def fewshot_backbones() -> tuple[Component, ...]:
+    """A network for drawings."""
+    return COMPONENTS
+
+
+# Handwriting differs in slant, proportions and the course of each stroke.
+_WARP = {
+    "name": "warp",
+    "rotation": 15,
+    "min_scale": 0.75,
+    "max_scale": 1.15,
+    "shear": 0.25,
+    "shift": 0.06,
+    "perspective": 0.1,
+    "stretch": 1.5,
+    "bend": 0.15,
+}
+
+
+@hookimpl
 def fewshot_presets() -> list[Preset]:
-    """The prototypical network on Omniglot."""
+    """The prototypical network on Omniglot, and what works best."""
     return [
         Preset(
             "omniglot-prototypical",
@@ -66,5 +87,29 @@ def fewshot_presets() -> list[Preset]:
                 "evaluation": {"n_way": 20, "k_shot": [1, 5], "n_query": 5},
             },
             summary="prototypical networks (Snell et al. 2017): conv4, 60-way 1-shot episodes",
-        )
+        ),
+        Preset(
+            "omniglot-best",
+            {
+                "dataset": {
+                    "name": "omniglot",
+                    "frame": True,
+                    "rotations": True,
+                    "mirrored": True,
+                    "held_out": ["Tagalog"],
+                },
+                "backbone": {"name": "conv4-map"},
+                "augment": [_WARP],
+                "metric": {"name": "cosine"},
+                "loss": {"name": "nt-xent"},
+                "sampler": {"name": "balanced", "classes": 64, "per_class": 2},
+                "head": {"name": "nearest-prototype"},
+                "optimizer": {"name": "adamw", "weight_decay": 0.05},
+                "embedding": {"power": 0.5},
+                "training": {"steps": 6000, "learning_rate": 0.002, "warmup": 50},
+                "evaluation": {"n_way": 20, "k_shot": [1, 5], "n_query": 5},
+            },
+            summary="for the official one-shot runs: framed drawings, eight turns of each as "
+            "classes, strong warps, nt-xent",
+        ),
     ]

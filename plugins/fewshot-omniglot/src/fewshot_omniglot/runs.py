@@ -18,7 +18,7 @@ _LABELS = re.compile(r"((?:.*/)?)(run\d+)/class_labels\.txt")
 
 
 def one_shot_runs(
-    path: Path, size: int = 28, invert: bool = True
+    path: Path, size: int = 28, invert: bool = True, frame: bool = False
 ) -> tuple[ArrayDataset, dict[str, Episode]]:
     """All images of the runs found at `path`, and each run as an episode by its name ("run01").
 
@@ -38,7 +38,9 @@ def one_shot_runs(
             for training, test in _pairs(files, match[0], above):
                 classes.append(training)
                 names += [training, test]
-                images += [drawing(files, above + name, size, invert) for name in (training, test)]
+                images += [
+                    drawing(files, above + name, size, invert, frame) for name in (training, test)
+                ]
             episodes[run] = _episode(first, classes[first // 2 :])
     if not episodes:
         raise DataError(f"{path} has no one-shot runs (all_runs.zip, or folders run01, run02, …)")
