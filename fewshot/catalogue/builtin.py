@@ -1,7 +1,7 @@
 """The built-in parts, offered through the hooks every plugin uses."""
 
 from ..core.components import Component, Preset, Study
-from ..data import datasets, folders
+from ..data import datasets, folders, joined
 from ..parts import (
     adapters,
     backbones,
@@ -102,7 +102,7 @@ def fewshot_observers() -> tuple[Component, ...]:
 @hookimpl
 def fewshot_datasets() -> tuple[Component, ...]:
     """One's own images."""
-    return datasets.COMPONENTS + folders.COMPONENTS
+    return datasets.COMPONENTS + folders.COMPONENTS + joined.COMPONENTS
 
 
 @hookimpl

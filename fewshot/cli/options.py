@@ -78,7 +78,8 @@ examination = _adding(
     click.option(
         "--groups",
         metavar="LIST",
-        help="May support and query share a shot or signer? separate, mixed or both.",
+        help="May support and query share a shot or signer? separate, mixed; or sources: support "
+        "of one person, queries of the others.",
     ),
     settings,
 )
