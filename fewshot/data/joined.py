@@ -232,7 +232,8 @@ class PeopleOptions:
 def people(options: PeopleOptions) -> Joined:
     """Image folders side by side, one a person (or room, or camera), as one data set.
 
-    Each is an `image-folder` of its own, or a zip file of one; the person is the source. Raises DataError for a folder of fewer than two.
+    Each is an `image-folder` of its own, or a zip file of one; the person is the source. Raises
+    DataError for a folder of fewer than two.
     """
     if not options.path:
         raise DataError("people needs a folder: --data PATH, or path = PATH under [dataset]")

@@ -115,13 +115,6 @@ def _sources(dataset: Dataset) -> Sources:
     return source
 
 
-def _apart(dataset: Dataset, grouping: Apart) -> Ints | None:
-    """Of each image the group of which support and query are not both."""
-    if grouping == "sources":
-        return np.unique(_sources(dataset), return_inverse=True)[1].astype(np.int64)
-    return dataset.groups if grouping == "separate" else None
-
-
 def _sides(dataset: Dataset, groupings: Iterable[Apart], asked: Sequence[int]) -> dict[str, _Side]:
     """By its name in results, each grouping; of sources, each source against the others."""
     role: Roles | None = getattr(dataset, "role", None)
@@ -129,7 +122,7 @@ def _sides(dataset: Dataset, groupings: Iterable[Apart], asked: Sequence[int]) -
     for grouping in groupings:
         if grouping != "sources":
             called = "none" if dataset.groups is None else grouping
-            groups = _apart(dataset, grouping)
+            groups = dataset.groups if grouping == "separate" else None
             found[called] = _Side(dataset.labels, groups, role, role is None)
             continue
         source, may = _sources(dataset), sides(role, len(dataset.labels))
@@ -148,6 +141,12 @@ def _sides(dataset: Dataset, groupings: Iterable[Apart], asked: Sequence[int]) -
     if not found:
         raise DataError("groups=sources: no source has classes that another is asked about")
     return found
+
+
+def _widest(dataset: Dataset, grouping: Apart, asked: Sequence[int]) -> _Side:
+    """The one side there is; of sources, that which has most of the classes asked."""
+    every = _sides(dataset, (grouping,), asked).values()
+    return max(every, key=lambda side: np.isin(asked, side.labels).sum())
 
 
 def k_shot_episodes(
@@ -319,8 +318,9 @@ def _halves(
     ids = class_ids(dataset, split.test)
     if len(ids) < 3:
         return found
-    labels, role = only(dataset.labels, ids), getattr(dataset, "role", None)
-    groups = _apart(dataset, options.groups[0])
+    side = _widest(dataset, options.groups[0], ids)
+    labels, groups, role = only(side.labels, ids), side.groups, side.role
+    ids = [c for c in ids if c in labels]
     halves, n = (ids[::2], ids[1::2]), options.repeats
 
     def asked(k: int) -> list[list[EpisodeBlock]]:
@@ -354,16 +354,20 @@ def _episodes(
 ) -> dict[int, list[EpisodeBlock]]:
     found: dict[int, list[EpisodeBlock]] = {}
     ids = class_ids(dataset, classes)
-    labels = only(dataset.labels, ids)
-    role = getattr(dataset, "role", None)
+    if not ids:
+        return found
+    side = _widest(dataset, options.groups[0], ids)
+    labels, role = only(side.labels, ids), side.role
     _, may_query = sides(role, len(labels))
+    ids = [c for c in ids if (may_query & (labels == c)).any()]
+    labels = only(labels, ids)
     smallest = min((int((may_query & (labels == c)).sum()) for c in ids), default=0)
     n_way = min(_N_WAY, len(ids))
     for k in filter(None, options.k_shot) if n_way >= 2 else ():
         n_query = max(1, min(_N_QUERY, smallest // 2 - k))
         spec = EpisodesOptions(n_way, k, n_query)
         with suppress(DataError):  # too few images for this K
-            sampler = episodes(spec, labels, _apart(dataset, options.groups[0]), role)
+            sampler = episodes(spec, labels, side.groups, role)
             found[k] = list(sampler.blocks(options.seed, _EPISODES))
     return found
 
@@ -375,9 +379,11 @@ def verification_pairs(
 
     None where no pairs are asked for, or there are fewer than two classes of either.
     """
-    spec, groups = PairsOptions(options.pairs), _apart(dataset, options.groups[0])
+    spec, grouping = PairsOptions(options.pairs), options.groups[0]
+    groups = dataset.groups if grouping == "separate" else None
     train, val, test = (class_ids(dataset, part) for part in (split.train, split.val, split.test))
-    if options.groups[0] == "sources":  # a class of one source has no pair of two
+    if grouping == "sources":  # a class of one source has no pair of two
+        groups = np.unique(_sources(dataset), return_inverse=True)[1].astype(np.int64)
         train, val, test = (_of_several(ids, dataset.labels, groups) for ids in (train, val, test))
     chosen_on = val if len(val) >= 2 else train
     if options.pairs == 0 or min(len(test), len(chosen_on)) < 2:
@@ -421,20 +427,20 @@ def validation_draws(
         return None
     known, asked = class_ids(dataset, split.train), class_ids(dataset, split.val)
     rng = generator(seed, "validation")
-    labels = np.full_like(dataset.labels, -1)
-    role = getattr(dataset, "role", None)
+    side = _widest(dataset, grouping, asked)
+    labels, groups, role = np.full_like(dataset.labels, -1), side.groups, side.role
+    _, may_query = sides(role, len(labels))
+    asked = [c for c in asked if grouping != "sources" or c in side.labels[may_query]]
+    known = [c for c in known if c in side.labels]
     smallest = pool
     for c in (*known, *asked):
-        every = rng.permutation(np.flatnonzero(dataset.labels == c))
+        every = rng.permutation(np.flatnonzero(side.labels == c))
         chosen, of_support = every[:pool], len(every)
         if role is not None:  # half a pool for either side
-            halves = [every[side][: pool // 2] for side in sides(role[every], len(every))]
+            halves = [every[may][: pool // 2] for may in sides(role[every], len(every))]
             chosen, of_support = np.unique(np.concatenate(halves)), 2 * len(halves[0])
         labels[chosen] = c
         smallest = min(smallest, len(chosen), of_support)
-    groups = _apart(dataset, grouping)
-    if grouping == "sources":
-        asked = _of_several(asked, labels, groups)
     sampler = all_way(labels, groups, asked, max(1, min(5, smallest // 2)), role)
     tasks = list(sampler.blocks(seed, draws))
     training = np.flatnonzero(only(labels, known) >= 0)
