@@ -379,7 +379,7 @@ def verification_pairs(
 
     None where no pairs are asked for, or there are fewer than two classes of either.
     """
-    spec, grouping = PairsOptions(options.pairs), options.groups[0]
+    grouping = options.groups[0]
     groups = dataset.groups if grouping == "separate" else None
     train, val, test = (class_ids(dataset, part) for part in (split.train, split.val, split.test))
     if grouping == "sources":  # a class of one source has no pair of two
@@ -388,6 +388,7 @@ def verification_pairs(
     chosen_on = val if len(val) >= 2 else train
     if options.pairs == 0 or min(len(test), len(chosen_on)) < 2:
         return None
+    spec = PairsOptions(options.pairs)
     tuning, tested = (
         pairs(spec, only(dataset.labels, ids), groups).draw(options.seed, 0)
         for ids in (chosen_on, test)

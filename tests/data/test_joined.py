@@ -19,6 +19,7 @@ from fewshot.core.errors import ConfigError, DataError
 from fewshot.data.datasets import ArrayDataset, decode
 from fewshot.data.joined import Joined, JoinedOptions, PeopleOptions, joined, people
 from fewshot.experiments.config import RunConfig, resolve, settings_layer, to_toml
+from fewshot.experiments.folder import run_config
 from fewshot.experiments.run import trained
 from fewshot.testing import check_dataset
 
@@ -229,15 +230,19 @@ def test_a_run_asks_one_person_about_another_and_says_so(folder: Path, tmp_path:
     parts = trained(tmp_path / "run", REGISTRY)
     assert parts.split.test == ("c", "d")
     again = done(
-        "eval", tmp_path / "run", "--set", "dataset.name=joined", "--set", "dataset.size=16",
+        "eval", tmp_path / "run", "--dataset", "joined", "--data", folder / "anna",
         "--set", "dataset.sources.a.name=image-folder",
-        "--set", f"dataset.sources.a.path={folder / 'anna'}",
         "--set", "dataset.sources.b.name=image-folder",
         "--set", f"dataset.sources.b.path={folder / 'ben'}", "--groups", "sources", *small[4:],
     )  # fmt: skip
     assert "support from b, queries from a" in " ".join(again.stdout.split())
+    (evaluated,) = (tmp_path / "run").glob("eval-*")
+    chosen = resolve(REGISTRY, [run_config(evaluated)])
+    assert {name: (o.path, o.size) for name, o in sources(chosen).items()} == {
+        "a": (str(folder / "anna"), 16), "b": (str(folder / "ben"), 16)
+    }  # fmt: skip
     alone = error(
-        4, "eval", tmp_path / "run", "--set", "dataset.name=image-folder",
-        "--set", f"dataset.path={folder / 'anna'}", "--groups", "sources",
+        4, "eval", tmp_path / "run", "--dataset", "image-folder", "--data", folder / "anna",
+        "--groups", "sources",
     )  # fmt: skip
     assert "--dataset people" in alone

@@ -68,6 +68,19 @@ _BEST = {
 _SOFTMAX = {"metric": {"name": "cosine"}, "loss": {"name": "prototypical", "temperature": 0.0625}}
 
 
+# Photos of one signer and drawn hands of many skins and shapes, on all kinds of background.
+_PEOPLE = {
+    **_BEST,
+    **_SOFTMAX,
+    "dataset": {
+        "name": "joined",
+        "size": 48,
+        "sources": {"photos": {"name": "asl-alphabet"}, "drawn": {"name": "asl-synthetic"}},
+    },
+    "sampler": {"name": "proxies"},
+}
+
+
 @hookimpl
 def fewshot_presets() -> list[Preset]:
     """What a run starts with, what works best, with three other losses, the paper's four models."""
@@ -82,6 +95,11 @@ def fewshot_presets() -> list[Preset]:
             "asl-best",
             {**_BEST, **_SOFTMAX, "sampler": {"name": "proxies"}},
             "for photos of ASL signs: a softmax over learned proxies, strong transforms, lda",
+        ),
+        Preset(
+            "asl-people",
+            _PEOPLE,
+            "for other people's hands than those trained on: photos and drawn hands at once",
         ),
         Preset(
             "asl-prototypical",
