@@ -267,6 +267,17 @@ def test_the_recommended_recipe_differs_from_its_siblings_by_the_loss_alone():
         assert differing <= {"loss", "metric", "sampler"} | through_the_head
 
 
+def test_the_recipe_for_other_people_differs_by_its_images_alone():
+    best, people = (
+        to_tree(resolve(REGISTRY, [{"preset": f"asl-{n}"}])) for n in ("best", "people")
+    )
+    assert {key for key in best if best[key] != people[key]} == {"dataset"}
+    config = resolve(REGISTRY, [{"preset": "asl-people"}, {"dataset": {"path": "PHOTOS"}}])
+    photos, drawn = (config.dataset.options.sources[name] for name in ("photos", "drawn"))
+    assert (photos.name, photos.options.path) == ("asl/asl-alphabet", "PHOTOS")
+    assert (photos.options.size, drawn.options.size) == (48, 48)
+
+
 @pytest.mark.skipif(not REAL, reason=f"the photos are not here: {VARIABLE} is not set")
 def test_the_real_photos_load():
     dataset = alphabet(AlphabetOptions(path=str(REAL)))
