@@ -88,7 +88,7 @@ class RunConfig:
     @property
     def needs_training_classes(self) -> bool:
         """Whether steps are taken, or the training classes' mean embedding."""
-        return self.training.steps > 0 or self.embedding.centre == "train"
+        return self.training.steps > 0 or self.embedding.centre != "none"
 
 
 # ------------------------------------------------------------------------------ sources
