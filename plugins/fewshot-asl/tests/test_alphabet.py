@@ -277,10 +277,10 @@ def test_the_recipe_for_other_people_is_the_best_one_beside_a_network_of_photos(
     people = to_tree(config)
     differing = {key for key in best if best[key] != people[key]}
     assert differing == {"dataset", "backbone", "embedding"}
-    assert people["backbone"]["parts"]["hands"] == best["backbone"] | {"shrink": 2}
+    assert people["backbone"]["parts"]["hands"] == best["backbone"] | {"shrink": 3}
     photos, drawn = (config.dataset.options.sources[name] for name in ("photos", "drawn"))
     assert (photos.name, photos.options.path) == ("asl/asl-alphabet", "PHOTOS")
-    assert (photos.options.size, drawn.options.size) == (96, 96)
+    assert (photos.options.size, drawn.options.size) == (144, 144)
 
 
 @pytest.mark.skipif(not REAL, reason=f"the photos are not here: {VARIABLE} is not set")

@@ -79,7 +79,7 @@ _PEOPLE = {
     **_SOFTMAX,
     "dataset": {
         "name": "joined",
-        "size": 96,
+        "size": 144,
         "sources": {
             "photos": {"name": "asl-alphabet"},
             "drawn": {"name": "asl-synthetic", "images": 80},
@@ -88,7 +88,7 @@ _PEOPLE = {
     "backbone": {
         "name": "beside",
         "parts": {
-            "hands": {**_NETWORK, "shrink": 2},
+            "hands": {**_NETWORK, "shrink": 3},
             "things": {"name": "efficientnet-lite0"},
         },
     },
