@@ -55,6 +55,7 @@ from .core.options import at_most as at_most
 from .core.options import below as below
 from .core.options import option as option
 from .core.options import option_component as option_component
+from .core.options import option_components as option_components
 from .core.options import within as within
 from .core.seeding import generator as generator
 from .data.datasets import ArrayDataset as ArrayDataset

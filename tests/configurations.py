@@ -10,7 +10,7 @@ from fewshot.catalogue.loading import build_registry
 from fewshot.catalogue.registry import Registered, Registry
 from fewshot.core.components import Component, Preset
 from fewshot.core.errors import ConfigError
-from fewshot.core.options import component_options
+from fewshot.core.options import component_options, component_tables
 from fewshot.data.folders import grouping
 from fewshot.data.images import colour
 from fewshot.experiments.config import LISTS, PARTS, PLAIN, resolve
@@ -107,7 +107,8 @@ def values_of(kind: Any, validator: Any) -> st.SearchStrategy[Any]:
 def plain_options(cls: type) -> list[Any]:
     """The options of a class that name no other component."""
     attrs.resolve_types(cls)
-    return [f for f in attrs.fields(cls) if f.name not in component_options(cls)]
+    inner = {**component_options(cls), **component_tables(cls)}
+    return [f for f in attrs.fields(cls) if f.name not in inner]
 
 
 def tables_of(cls: type) -> st.SearchStrategy[dict[str, Any]]:

@@ -60,8 +60,8 @@ def test_every_component_named_by_a_flag_exists(page: Path) -> None:
         own |= {"cifar-fs-cosine", "mini-imagenet-resnet12"}
     if importlib.util.find_spec("fewshot_pretrained") is None:
         own |= {
-            "clip-base-32", "efficientnet-lite0", "efficientnet-lite2", "mobilenet-v2", "onnx",
-            "photos",
+            "asl-people", "clip-base-32", "efficientnet-lite0", "efficientnet-lite2",
+            "mobilenet-v2", "onnx", "photos",
         }  # fmt: skip
     for kind, name in re.findall(r"--(\w+) ([a-z0-9-]+)\b", page.read_text(encoding="utf-8")):
         if kind in KINDS and name not in own:

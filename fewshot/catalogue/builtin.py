@@ -1,7 +1,7 @@
 """The built-in parts, offered through the hooks every plugin uses."""
 
 from ..core.components import Component, Preset, Study
-from ..data import datasets, folders, tables
+from ..data import datasets, folders, joined, tables
 from ..parts import (
     adapters,
     backbones,
@@ -102,7 +102,9 @@ def fewshot_observers() -> tuple[Component, ...]:
 @hookimpl
 def fewshot_datasets() -> tuple[Component, ...]:
     """One's own images."""
-    return datasets.COMPONENTS + folders.COMPONENTS + tables.COMPONENTS
+    return (
+        *datasets.COMPONENTS, *folders.COMPONENTS, *tables.COMPONENTS, *joined.COMPONENTS
+    )  # fmt: skip
 
 
 @hookimpl

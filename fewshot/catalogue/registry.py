@@ -18,7 +18,7 @@ from ..core.errors import (
     one_line,
 )
 from ..core.machine import memory
-from ..core.options import component_options
+from ..core.options import component_options, component_tables
 from .kinds import KINDS, asked_for
 
 BUILTIN = "builtin"
@@ -152,17 +152,27 @@ def with_inner(
     entry: Registered, options: Any, arguments: Any, seed: int, may: Mapping[str, Any], key: str
 ) -> Any:
     """The options with the components that they name made, as the factory is given them."""
+
+    def part(inner: Inner, name: str) -> Any:
+        given = arguments if inner.entry.kind == entry.kind else ()
+        if len(given) < len(KINDS[inner.entry.kind].takes) - 1:
+            raise PluginError(
+                f"{entry.kind} '{entry.qualified}': option '{name}' names a "
+                f"{inner.entry.kind}, which only a {inner.entry.kind} can hold"
+            )
+        return _made(inner.entry, inner.options, given, seed, may, f"{key} {name}")
+
     for name in component_options(type(options)):
         inner = getattr(options, name)
         if isinstance(inner, Inner):
-            given = arguments if inner.entry.kind == entry.kind else ()
-            if len(given) < len(KINDS[inner.entry.kind].takes) - 1:
-                raise PluginError(
-                    f"{entry.kind} '{entry.qualified}': option '{name}' names a "
-                    f"{inner.entry.kind}, which only a {inner.entry.kind} can hold"
-                )
-            part = _made(inner.entry, inner.options, given, seed, may, f"{key} {name}")
-            options = evolve(options, **{name: part})
+            options = evolve(options, **{name: part(inner, name)})
+    for name in component_tables(type(options)):
+        table = getattr(options, name)
+        made = {
+            called: part(inner, f"{name}.{called}") if isinstance(inner, Inner) else inner
+            for called, inner in table.items()
+        }
+        options = evolve(options, **{name: made})
     return options
 
 

@@ -29,20 +29,20 @@ def _adding(*options: Callable[[Command], Command]) -> Callable[[Command], Comma
     return decorate
 
 
-_DATASET = click.option("--dataset", metavar="NAME", help="Data set.")
+dataset = click.option("--dataset", metavar="NAME", help="Data set.")
 _DATA = click.option(
     "--data", metavar="PATH", help="Images: a folder, a zip file, a table (.csv) or an .npz file."
 )
 _STEPS = click.option("--steps", type=int, help="Optimizer steps at the most.")
 
 # What all rows of a study may share.
-data_choices = _adding(_DATASET, _DATA, _STEPS)
+data_choices = _adding(dataset, _DATA, _STEPS)
 
 # Options that name a configuration's parts.
 choices = _adding(
     click.option("--config", type=click.Path(path_type=Path), help="A TOML file."),
     click.option("--preset", metavar="NAME", help="A preset to start from."),
-    _DATASET,
+    dataset,
     _DATA,
     click.option("--backbone", metavar="NAME", help="Network."),
     click.option("--metric", metavar="NAME", help="Distance."),
@@ -80,7 +80,8 @@ examination = _adding(
     click.option(
         "--groups",
         metavar="LIST",
-        help="May support and query share a shot or signer? separate, mixed or both.",
+        help="May support and query share a shot or signer? separate, mixed; or sources: support "
+        "of one person, queries of the others.",
     ),
     settings,
 )

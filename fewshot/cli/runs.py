@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from .options import above, choices, examination, flag_layer, topmost
+from .options import above, choices, dataset, examination, flag_layer, topmost
 from .terminal import (
     echo,
     fast_mlx,
@@ -19,6 +19,7 @@ from .terminal import (
 )
 
 _MOVED = "The images, where they have moved."
+_OTHERS = "The images, where they have moved or --dataset says what they are."
 
 
 @click.command()
@@ -75,10 +76,14 @@ def status(folders: tuple[Path, ...]) -> None:
 @click.command("eval")
 @click.argument("folder", metavar="RUN", type=click.Path(path_type=Path))
 @click.option("--metric", metavar="NAME", help="Distance.")
-@click.option("--data", metavar="PATH", help=_MOVED)
+@dataset
+@click.option("--data", metavar="PATH", help=_OTHERS)
 @examination
 def evaluate(folder: Path, **given: Any) -> None:
-    """Evaluate a run again with other K, n_way, head or metric; no training."""
+    """Evaluate a run again with other K, n_way, head, metric or images; no training.
+
+    Images of another data set are of the run's size where nothing else is said.
+    """
     fast_mlx()
     from ..experiments.config import resolve, settings_layer
     from ..experiments.folder import run_config
@@ -88,9 +93,14 @@ def evaluate(folder: Path, **given: Any) -> None:
     tell_unfinished(folder)
     flags = flag_layer({**given, "data": None})
     if given["data"] is not None:
-        flags["dataset"] = {"path": given["data"]}
-    layers = [run_config(folder), *topmost(settings_layer(given["settings"]), flags)]
-    config = resolve(registry, layers)
+        flags.setdefault("dataset", {})["path"] = given["data"]
+    kept = run_config(folder)
+    said = topmost(settings_layer(given["settings"]), flags)
+    config = resolve(registry, [kept, *said])
+    size = kept["dataset"].get("size")
+    if size is not None and hasattr(config.dataset.options, "size"):
+        own = {"dataset": {"name": config.dataset.name, "size": size}}
+        config = resolve(registry, [kept, own, *said])
     with showing_progress() as progress:
         out = evaluate_run(folder, config, registry, progress)
     print_results(out)

@@ -411,9 +411,10 @@ class Dataset(Protocol):
     None: images of one shot or signer share a number; item i: (h, w, c) uint8, asked for from
     several threads, DataError where it cannot be read. Optional: `split`, a `ClassSplit` of its
     own; `role` (n,), of each image "support", "query" or "both", what it may be in an episode;
-    `parents`, of each class the name of what it belongs to, such as its alphabet; `names`, what to
-    call each image (its file); and `load(progress)`, all images at once as (n, h, w, c), where that
-    is faster (`progress(done, total)` or None). `--data PATH` sets the option `path`.
+    `parents`, of each class the name of what it belongs to, such as its alphabet; `source` (n,), of
+    each image the name of whom or where it is from; `names`, what to call each image (its file);
+    and `load(progress)`, all images at once as (n, h, w, c), where that is faster (`progress(done,
+    total)` or None). `--data PATH` sets the option `path`.
     """
 
     @property

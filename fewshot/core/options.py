@@ -56,9 +56,27 @@ def option_component(kind: str, default: str, help: str) -> Any:
     return field(default=default, metadata={"help": help, "component": kind})
 
 
+def option_components(kind: str, help: str) -> Any:
+    """A field of components by names of the user's, none by default: a table of such tables.
+
+    The factory is given a mapping of what their factories made. An option of the part around them
+    is handed to each that has one of this name and does not say otherwise.
+    """
+    return field(factory=dict, metadata={"help": help, "components": kind})
+
+
 def component_options(cls: type) -> dict[str, str]:
-    """The options that name other components, and the kinds of these."""
-    kinds = {one.name: one.metadata.get("component") for one in fields(cls)}
+    """The options that name another component, and its kind."""
+    return _kinds(cls, "component")
+
+
+def component_tables(cls: type) -> dict[str, str]:
+    """The options that name other components by names of the user's, and the kinds of these."""
+    return _kinds(cls, "components")
+
+
+def _kinds(cls: type, what: str) -> dict[str, str]:
+    kinds = {one.name: one.metadata.get(what) for one in fields(cls)}
     return {name: kind for name, kind in kinds.items() if kind is not None}
 
 

@@ -9,7 +9,7 @@ from attrs import field, frozen
 from numpy.typing import ArrayLike, NDArray
 
 from ..core.components import Component
-from ..core.draws import ROLES, Ints, Roles, as_ints, require_vector
+from ..core.draws import ROLES, Ints, Roles, Sources, as_ints, require_vector
 from ..core.errors import DataError
 from ..core.interfaces import Dataset
 from ..core.options import as_names, option
@@ -26,7 +26,8 @@ class ArrayDataset:
 
     `files_sha256` stands for the names and contents of the files they were decoded from.
     `role`: "support", "query" or "both" of each image, where not every one may be either.
-    `parents`: of each class, the name of what it belongs to. Raises DataError for another type or
+    `parents`: of each class, the name of what it belongs to. `source`: of each image, the name of
+    whom or where it is from. Raises DataError for another type or
     shape, unequal lengths, labels out of range or a role that is none.
     """
 
@@ -39,6 +40,7 @@ class ArrayDataset:
     files_sha256: str | None = None
     role: Roles | None = None
     parents: Sequence[str] | None = None
+    source: Sources | None = None
 
     def __attrs_post_init__(self) -> None:
         if self.images.dtype != np.uint8 or self.images.ndim != 4:
@@ -46,7 +48,8 @@ class ArrayDataset:
                 f"images must be (n, h, w, c) uint8, not {self.images.shape} {self.images.dtype}"
             )
         for what, values in (
-            ("labels", self.labels), ("groups", self.groups), ("roles", self.role)
+            ("labels", self.labels), ("groups", self.groups), ("roles", self.role),
+            ("sources", self.source),
         ):  # fmt: skip
             if values is not None and len(values) != len(self.images):
                 raise DataError(f"{len(self.images)} images, but {len(values)} {what}")
@@ -69,6 +72,7 @@ def from_arrays(
     labels: ArrayLike,
     groups: ArrayLike | None = None,
     role: ArrayLike | None = None,
+    source: ArrayLike | None = None,
 ) -> ArrayDataset:
     """A dataset of one's own arrays; labels and groups may be names or numbers of any size.
 
@@ -81,6 +85,7 @@ def from_arrays(
         classes=[str(c) for c in classes],
         groups=None if groups is None else np.unique(_names_or_ids(groups), return_inverse=True)[1],
         role=None if role is None else np.asarray(role, np.str_),
+        source=None if source is None else np.asarray(source, np.str_),
     )
 
 
@@ -100,8 +105,8 @@ class ArraysOptions:
 
     path: str = option(
         "",
-        "an .npz file: images (n, h, w, c) uint8, labels (n,), and groups (n,) and role (n,) if "
-        "there are any",
+        "an .npz file: images (n, h, w, c) uint8, labels (n,), and groups (n,), role (n,) and "
+        "source (n,) if there are any",
     )
 
 
@@ -111,7 +116,7 @@ def arrays(options: ArraysOptions) -> ArrayDataset:
         raise DataError("arrays needs a file: --data FILE.npz, or path = FILE under [dataset]")
     try:
         with np.load(home(options.path), allow_pickle=False) as file:
-            more = {name: file.get(name) for name in ("groups", "role")}
+            more = {name: file.get(name) for name in ("groups", "role", "source")}
             return from_arrays(file["images"], file["labels"], **more)
     except Exception as error:  # a damaged file makes its reader raise anything
         raise DataError(f"{options.path}: not arrays of images and labels: {error}") from error
@@ -151,6 +156,7 @@ def decode(
         files_sha256=files_sha256,
         role=getattr(dataset, "role", None),
         parents=getattr(dataset, "parents", None),
+        source=getattr(dataset, "source", None),
     )
 
 

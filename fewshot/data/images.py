@@ -117,7 +117,7 @@ def picture(image: Any, shape: Shape, reading: Reading = Reading()) -> Picture:
         try:
             _pixels(name, image, image.size, reading)
             upright, _ = _upright(image, shape, reading)
-            return Picture(_scaled(upright, shape), name, _of_pixels(np.asarray(upright)))
+            return Picture(to_shape(upright, shape), name, _of_pixels(np.asarray(upright)))
         except Exception as error:
             raise _refused(name, error) from error
     file = Path(image) if isinstance(image, str) else image
@@ -164,7 +164,7 @@ def read(path: Any, shape: Shape, reading: Reading = Reading()) -> Decoded:
     with _opened(path, sides, reading) as (image, content, (width, height), pixels):
         upright, notes = _upright(image, shape, reading)
         digest = sha256(content).digest()
-        return Decoded(_scaled(upright, shape), digest, width, height, pixels, notes)
+        return Decoded(to_shape(upright, shape), digest, width, height, pixels, notes)
 
 
 def thumbnail(path: Path, side: int, reading: Reading = Reading()) -> NDArray[np.uint8]:
@@ -285,7 +285,7 @@ def _of_array(
     if shape[-1] not in _MODES or not (grey.ndim == 2 or colour) or not grey.size:
         raise DataError(f"an array of an image is {shape} or (h, w, c), not {image.shape}")
     upright, _ = _upright(Image.fromarray(grey), shape, reading)
-    return _scaled(upright, shape), _of_pixels(np.asarray(upright))
+    return to_shape(upright, shape), _of_pixels(np.asarray(upright))
 
 
 def _of_pixels(pixels: NDArray[np.uint8]) -> bytes:
@@ -328,7 +328,7 @@ def _orientation(image: Image.Image) -> Any:
     return orientation
 
 
-def _scaled(image: Image.Image, shape: Shape) -> NDArray[np.uint8]:
+def to_shape(image: Image.Image, shape: Shape) -> NDArray[np.uint8]:
     """Scaled down by area, up by cubics: an area of less than a pixel repeats pixels."""
     height, width, _ = shape
     down = width <= image.width and height <= image.height

@@ -145,10 +145,10 @@ def _require_weights(registry: Registry, name: str, backbone: Any) -> None:
 
 
 def _require_no_centre(config: RunConfig) -> None:
-    if config.embedding.centre == "train":
+    if config.embedding.centre != "none":
         raise ConfigError(
-            "embedding.centre=train is the mean of training classes, and there are none here: "
-            "--set embedding.centre=none, or fewshot run"
+            f"embedding.centre={config.embedding.centre} is of training classes, and none is "
+            "here: --set embedding.centre=none, or fewshot run"
         )
 
 

@@ -15,10 +15,11 @@ from ..core.interfaces import Dataset
 from ..data.batches import ahead, batch_size, gather
 from ..data.embedded import Kept, image_digest
 from ..data.parallel import on_all_cores
-from ..parts.embedder import Embedder
+from ..parts.embedder import Embedder, within_classes
 from .inference import Engine, Name, as_engine, in_mlx, same
 
 _LONG = 2.0  # seconds that people wait without being told
+_WHITENED = 2000  # images that a whitening is taken from, at the most
 
 
 def embed(
@@ -152,13 +153,22 @@ def recentre(
     """Take an embedder's centre, where it has one, anew: the mean over images `indices`.
 
     That is of their embeddings (over five crops, where it takes these) as the backbone gives them,
-    raised to the embedder's power, neither centred nor of length 1.
+    raised to the embedder's power, neither centred nor of length 1. One that whitens is taken from
+    2,000 of the images at the most, evenly spread, its units the classes of each source.
     """
-    if embedder.centre is None:
+    centre = embedder.centre
+    if centre is None:
         return
+    if "within" in centre:
+        indices = indices[np.unique(np.linspace(0, len(indices) - 1, _WHITENED).astype(int))]
     raw = evolve(embedder, normalize="none", centre=None)
     rows = embed(raw, dataset, indices, progress=progress, engine=engine)[indices]
-    embedder.centre.mean = mx.array(rows.mean(axis=0, dtype=np.float64).astype(np.float32))
+    centre.mean = mx.array(rows.mean(axis=0, dtype=np.float64).astype(np.float32))
+    if "within" in centre:
+        source = getattr(dataset, "source", None)
+        of = 0 if source is None else np.unique(source, return_inverse=True)[1][indices]
+        units = dataset.labels[indices] + len(dataset.classes) * of
+        centre.within = mx.array(within_classes(rows, units, centre.within.shape[1]))
 
 
 def raw_pixels(dataset: Dataset, indices: Ints, size: int = 16) -> NDArray[np.float32]:

@@ -91,6 +91,12 @@ def onnx_model(
         graph.add("Mul", sign)
     if embedder.centre is not None:
         graph.add("Sub", graph.constant(embedder.centre.mean))
+        if "within" in embedder.centre:
+            centred, within = graph.value, embedder.centre.within
+            graph.add("MatMul", graph.constant(within))
+            graph.add("MatMul", graph.constant(within.T))
+            graph.add("Neg")
+            graph.add("Add", centred)
     scale()
     if five:
         reshape(5, -1, d)

@@ -8,7 +8,7 @@ from typing import get_args
 import numpy as np
 from attrs import evolve, frozen, validators
 
-from ..core.draws import Episode, EpisodeBlock, Grouping, Ints, Pairs, Protocol, Roles
+from ..core.draws import Apart, Episode, EpisodeBlock, Ints, Pairs, Protocol, Roles, Sources
 from ..core.errors import ClassTooSmallError, DataError
 from ..core.interfaces import Dataset, Sampler
 from ..core.options import ZeroOr, at_least, option, positive
@@ -20,6 +20,7 @@ from ..parts.samplers import PairsOptions, pairs
 
 _EPISODES, _N_WAY, _N_QUERY = 100, 20, 15  # at the most
 _FOLDS = 20  # at the most, of an evaluation by leave-one-out
+_NAMED = 3  # sources that a row of results names, at the most
 _ASKED = 2000  # queries to calibrate on, about: a share is then known to a point
 
 
@@ -48,12 +49,13 @@ class EvaluationOptions:
         "head that asks queries together 2 as well",
         validators.deep_iterable(at_least(0.0)),
     )
-    groups: tuple[Grouping, ...] = option(
+    groups: tuple[Apart, ...] = option(
         ("separate",),
         "separate: support and query share no group (shot, signer), where the dataset has groups; "
-        "mixed: they may; of a list, each, and the first for validation and pairs",
+        "mixed: they may; sources: all support is of one source (person), queries of the others, "
+        "for each in turn; of a list, each, and the first for validation and pairs",
         validators.and_(
-            validators.min_len(1), validators.deep_iterable(validators.in_(get_args(Grouping)))
+            validators.min_len(1), validators.deep_iterable(validators.in_(get_args(Apart)))
         ),
     )
     heads: tuple[str, ...] = option(
@@ -76,7 +78,8 @@ class EvaluationOptions:
 class Setting:
     """What the episodes of one row of results share.
 
-    `n_way` 0: all classes, as in the options. `groups` "none": the dataset knows no groups.
+    `n_way` 0: all classes, as in the options. `groups` "none": the dataset knows no groups; where
+    sources are kept apart, "support from …, queries from …".
     `dirichlet` 0: as many queries of each class, or, of all classes, as there are.
     """
 
@@ -90,6 +93,60 @@ class Setting:
     def once(self) -> bool:
         """Whether its episodes ask every image once."""
         return self.protocol == "leave-one-out" or (self.k_shot, self.n_way) == (0, 0)
+
+
+@frozen(eq=False)
+class _Side:
+    """What the episodes of one grouping are of: labels (-1: left out), groups and roles."""
+
+    labels: Ints
+    groups: Ints | None
+    role: Roles | None
+    leave_one: bool
+
+
+def _sources(dataset: Dataset) -> Sources:
+    source: Sources | None = getattr(dataset, "source", None)
+    if source is None or len(np.unique(source)) < 2:
+        raise DataError(
+            "groups=sources wants a data set of two sources or more (--dataset people, --dataset "
+            f"joined), this one has {'none' if source is None else 'one'}: --groups separate"
+        )
+    return source
+
+
+def _sides(dataset: Dataset, groupings: Iterable[Apart], asked: Sequence[int]) -> dict[str, _Side]:
+    """By its name in results, each grouping; of sources, each source against the others."""
+    role: Roles | None = getattr(dataset, "role", None)
+    found: dict[str, _Side] = {}
+    for grouping in groupings:
+        if grouping != "sources":
+            called = "none" if dataset.groups is None else grouping
+            groups = dataset.groups if grouping == "separate" else None
+            found[called] = _Side(dataset.labels, groups, role, role is None)
+            continue
+        source, may = _sources(dataset), sides(role, len(dataset.labels))
+        names = list(dict.fromkeys(source.tolist()))
+        for name in names:
+            ours = source == name
+            labels = np.where(np.where(ours, *may), dataset.labels, -1)
+            labels = only(labels, np.unique(labels[ours]))  # what it has no image of is no class
+            if len(np.unique(labels)) < 3 or not np.isin(labels[~ours], asked).any():
+                continue
+            others = [other for other in names if other != name]
+            said = ", ".join(others) if len(others) <= _NAMED else f"{len(others)} others"
+            found[f"support from {name}, queries from {said}"] = _Side(
+                labels, None, np.where(ours, "support", "query"), False
+            )
+    if not found:
+        raise DataError("groups=sources: no source has classes that another is asked about")
+    return found
+
+
+def _widest(dataset: Dataset, grouping: Apart, asked: Sequence[int]) -> _Side:
+    """The one side there is; of sources, that which has most of the classes asked."""
+    every = _sides(dataset, (grouping,), asked).values()
+    return max(every, key=lambda side: np.isin(asked, side.labels).sum())
 
 
 def k_shot_episodes(
@@ -109,25 +166,32 @@ def k_shot_episodes(
     without their support, or, of all classes, one episode that asks every image of the test
     classes. Raises DataError where a class has too few images; `leave_one`: `leave_one_out` takes
     the place of every such K, once for a grouping. A data set with roles has support and queries of
-    images that may be that.
+    images that may be that. Where sources are kept apart, every source in turn gives the support of
+    the classes that it has, and the others the queries.
     """
-    role = getattr(dataset, "role", None)
     test = class_ids(dataset, split.test)
-    every = only(dataset.labels, class_ids(dataset, (*split.train, *split.val, *split.test)))
+    every = class_ids(dataset, (*split.train, *split.val, *split.test))
+    of_grouping = _sides(dataset, options.groups, test)
+
+    def asked(side: _Side) -> list[int]:
+        of_query = side.labels if side.role is None else side.labels[side.role != "support"]
+        return [c for c in test if side.leave_one or c in of_query]
 
     def sampler(setting: Setting) -> Sampler[Episode]:
-        groups = dataset.groups if setting.groups == "separate" else None
+        side = of_grouping[setting.groups]
         if setting.n_way == 0:
-            return all_way(every, groups, test, setting.k_shot, role)
+            labels = only(side.labels, every)
+            return all_way(labels, side.groups, asked(side), setting.k_shot, side.role)
         spec = EpisodesOptions(
             setting.n_way, setting.k_shot, options.n_query, dirichlet=setting.dirichlet
         )
-        return episodes(spec, only(dataset.labels, test), groups, role)
+        return episodes(spec, only(side.labels, asked(side)), side.groups, side.role)
 
     def blocks(setting: Setting) -> list[EpisodeBlock]:
         if setting.k_shot == 0:
             if setting.n_way == 0:
-                return [_without_support(every, test, role)]
+                side = of_grouping[setting.groups]
+                return [_without_support(only(side.labels, every), asked(side), side.role)]
             nothing = np.empty(0, np.int64)
             return [
                 evolve(block, support=block.support[:, :0], support_labels=nothing)
@@ -138,11 +202,10 @@ def k_shot_episodes(
 
     found: dict[Setting, list[EpisodeBlock]] = {}
     lacking: dict[str, None] = {}  # groupings, in order
-    groupings = ("none",) if dataset.groups is None else options.groups
     shares = options.dirichlet or ((0.0, 2.0) if together else (0.0,))
     every_setting = (
         Setting(k, n_way, grouping, dirichlet=share)
-        for n_way, grouping in product(options.n_way, groupings)
+        for n_way, grouping in product(options.n_way, of_grouping)
         for share in (shares if n_way else (0.0,))
         for k in options.k_shot
     )
@@ -150,12 +213,13 @@ def k_shot_episodes(
         try:
             found[setting] = blocks(setting)
         except ClassTooSmallError:
-            if not leave_one or role is not None:
+            if not leave_one or not of_grouping[setting.groups].leave_one:
                 raise
             lacking.setdefault(setting.groups)
     for grouping in lacking:
-        groups = dataset.groups if grouping == "separate" else None
-        folds = leave_one_out(every, groups, test, _FOLDS, options.seed)
+        side = of_grouping[grouping]
+        labels = only(side.labels, every)
+        folds = leave_one_out(labels, side.groups, test, _FOLDS, options.seed)
         found[Setting(smallest_support(folds), 0, grouping, "leave-one-out")] = folds
     return found
 
@@ -254,8 +318,9 @@ def _halves(
     ids = class_ids(dataset, split.test)
     if len(ids) < 3:
         return found
-    labels, role = only(dataset.labels, ids), getattr(dataset, "role", None)
-    groups = dataset.groups if options.groups[0] == "separate" else None
+    side = _widest(dataset, options.groups[0], ids)
+    labels, groups, role = only(side.labels, ids), side.groups, side.role
+    ids = [c for c in ids if c in labels]
     halves, n = (ids[::2], ids[1::2]), options.repeats
 
     def asked(k: int) -> list[list[EpisodeBlock]]:
@@ -289,16 +354,20 @@ def _episodes(
 ) -> dict[int, list[EpisodeBlock]]:
     found: dict[int, list[EpisodeBlock]] = {}
     ids = class_ids(dataset, classes)
-    labels = only(dataset.labels, ids)
-    role = getattr(dataset, "role", None)
+    if not ids:
+        return found
+    side = _widest(dataset, options.groups[0], ids)
+    labels, role = only(side.labels, ids), side.role
     _, may_query = sides(role, len(labels))
+    ids = [c for c in ids if (may_query & (labels == c)).any()]
+    labels = only(labels, ids)
     smallest = min((int((may_query & (labels == c)).sum()) for c in ids), default=0)
     n_way = min(_N_WAY, len(ids))
     for k in filter(None, options.k_shot) if n_way >= 2 else ():
         n_query = max(1, min(_N_QUERY, smallest // 2 - k))
-        spec = EpisodesOptions(n_way, k, n_query, options.groups[0])
+        spec = EpisodesOptions(n_way, k, n_query)
         with suppress(DataError):  # too few images for this K
-            sampler = episodes(spec, labels, dataset.groups, role)
+            sampler = episodes(spec, labels, side.groups, role)
             found[k] = list(sampler.blocks(options.seed, _EPISODES))
     return found
 
@@ -310,17 +379,27 @@ def verification_pairs(
 
     None where no pairs are asked for, or there are fewer than two classes of either.
     """
-    chosen_on = split.val if len(split.val) >= 2 else split.train
-    if options.pairs == 0 or min(len(split.test), len(chosen_on)) < 2:
+    grouping = options.groups[0]
+    groups = dataset.groups if grouping == "separate" else None
+    train, val, test = (class_ids(dataset, part) for part in (split.train, split.val, split.test))
+    if grouping == "sources":  # a class of one source has no pair of two
+        groups = np.unique(_sources(dataset), return_inverse=True)[1].astype(np.int64)
+        train, val, test = (_of_several(ids, dataset.labels, groups) for ids in (train, val, test))
+    chosen_on = val if len(val) >= 2 else train
+    if options.pairs == 0 or min(len(test), len(chosen_on)) < 2:
         return None
-    spec = PairsOptions(options.pairs, groups=options.groups[0])
-    tuning, test = (
-        pairs(spec, only(dataset.labels, class_ids(dataset, names)), dataset.groups).draw(
-            options.seed, 0
-        )
-        for names in (chosen_on, split.test)
+    spec = PairsOptions(options.pairs)
+    tuning, tested = (
+        pairs(spec, only(dataset.labels, ids), groups).draw(options.seed, 0)
+        for ids in (chosen_on, test)
     )
-    return tuning, test
+    return tuning, tested
+
+
+def _of_several(ids: Iterable[int], labels: Ints, groups: Ints | None) -> list[int]:
+    """The classes that have images of two groups or more; without groups each image is one."""
+    unit = np.arange(len(labels)) if groups is None else groups
+    return [c for c in ids if len(np.unique(unit[labels == c])) >= 2]
 
 
 @frozen
@@ -339,7 +418,7 @@ class ValidationDraws:
 def validation_draws(
     dataset: Dataset,
     split: ClassSplit,
-    grouping: Grouping = "separate",
+    grouping: Apart = "separate",
     pool: int = 30,
     draws: int = 20,
     seed: int = 0,
@@ -349,29 +428,30 @@ def validation_draws(
         return None
     known, asked = class_ids(dataset, split.train), class_ids(dataset, split.val)
     rng = generator(seed, "validation")
-    labels = np.full_like(dataset.labels, -1)
-    role = getattr(dataset, "role", None)
+    side = _widest(dataset, grouping, asked)
+    labels, groups, role = np.full_like(dataset.labels, -1), side.groups, side.role
+    _, may_query = sides(role, len(labels))
+    asked = [c for c in asked if grouping != "sources" or c in side.labels[may_query]]
+    known = [c for c in known if c in side.labels]
     smallest = pool
     for c in (*known, *asked):
-        every = rng.permutation(np.flatnonzero(dataset.labels == c))
+        every = rng.permutation(np.flatnonzero(side.labels == c))
         chosen, of_support = every[:pool], len(every)
         if role is not None:  # half a pool for either side
-            halves = [every[side][: pool // 2] for side in sides(role[every], len(every))]
+            halves = [every[may][: pool // 2] for may in sides(role[every], len(every))]
             chosen, of_support = np.unique(np.concatenate(halves)), 2 * len(halves[0])
         labels[chosen] = c
         smallest = min(smallest, len(chosen), of_support)
-    groups = dataset.groups if grouping == "separate" else None
     sampler = all_way(labels, groups, asked, max(1, min(5, smallest // 2)), role)
     tasks = list(sampler.blocks(seed, draws))
     training = np.flatnonzero(only(labels, known) >= 0)
     # A training class of one group has no pair of its own that is no near copy.
-    unit = np.arange(len(labels)) if groups is None else groups
-    paired = [c for c in known if len(np.unique(unit[labels == c])) >= 2]
+    paired = _of_several(known, labels, groups)
     if len(asked) < 2 or len(paired) < 2:
         return ValidationDraws(tasks, None, training)
 
     def draw(classes: Sequence[int]) -> Pairs:
-        spec = PairsOptions(1000, groups=grouping)
+        spec = PairsOptions(1000)
         return pairs(spec, only(labels, classes), groups).draw(seed, 0)
 
     return ValidationDraws(tasks, (draw(paired), draw(asked)), training)

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..compute.modules import is_frozen
-from ..core.draws import Grouping
+from ..core.draws import Apart
 from ..core.interfaces import Dataset, Head, Metric
 from ..data.split import ClassSplit
 from ..parts.embedder import Embedder
@@ -23,7 +23,7 @@ def validation(
     split: ClassSplit,
     head: Head,
     metric: Metric,
-    grouping: Grouping = "separate",
+    grouping: Apart = "separate",
     pool: int = 30,
     draws: int = 20,
     seed: int = 0,

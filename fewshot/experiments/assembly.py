@@ -91,6 +91,12 @@ class Parts:
         return np.flatnonzero(only(self.dataset.labels, known) >= 0)
 
     @property
+    def of_centre(self) -> dict[str, mx.array]:
+        """What the centre has, by its names in the weights file; {} where there is none."""
+        centre = self.embedder.centre
+        return {} if centre is None else {f"centre.{name}": a for name, a in snapshot(centre)}
+
+    @property
     def objective(self) -> Objective:
         """What training makes small; `learned` is what the weights file holds.
 
@@ -156,7 +162,7 @@ def network(
     net = part("backbone", backbone, shape, saved=of_backbone)
     dim = net.embedding_dim  # may matter to the others
     transforms = tuple(part("transform", chosen) for chosen in preprocess)
-    centre = Centre(dim) if embedding.centre == "train" else None
+    centre = Centre(dim, embedding.centre == "whiten") if embedding.centre != "none" else None
     after = embedding.normalize, embedding.crops, centre, embedding.power
     embedder = Embedder(net, transforms, *after)
     return (
@@ -313,7 +319,7 @@ def _require_text(parts: Parts) -> None:
         )
     moves = {
         f"adapter '{config.adapter.name}'": config.adapter.name != "none",
-        "embedding.centre=train": parts.embedder.centre is not None,
+        f"embedding.centre={config.embedding.centre}": parts.embedder.centre is not None,
     }
     for what in (what for what, does in moves.items() if does and (zero or parts.head.names)):
         raise ConfigError(

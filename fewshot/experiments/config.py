@@ -16,7 +16,7 @@ from ..catalogue.registry import Registry, make
 from ..core.components import Component, Preset, Study
 from ..core.errors import ConfigError, PluginError, UnknownComponentError, choose_from
 from ..core.interfaces import Loss
-from ..core.options import component_options
+from ..core.options import component_options, component_tables
 from ..core.reading import parse_toml, read_toml, shortened
 from ..data.split import SplitOptions
 from ..engine.objective import LAYOUTS
@@ -88,7 +88,7 @@ class RunConfig:
     @property
     def needs_training_classes(self) -> bool:
         """Whether steps are taken, or the training classes' mean embedding."""
-        return self.training.steps > 0 or self.embedding.centre == "train"
+        return self.training.steps > 0 or self.embedding.centre != "none"
 
 
 # ------------------------------------------------------------------------------ sources
@@ -195,14 +195,27 @@ def _merge_part(registry: Registry, kind: str, below: Tree, value: Any) -> Tree:
             below = {}
     merged = {**below, **table}
     if "name" in merged:  # options of a part within this one add up, too
-        inner = component_options(registry.get(kind, merged["name"]).component.options)
-        for key in inner.keys() & table.keys():
-            if isinstance(table[key], str | Mapping):
-                try:
-                    under = _merge_part(registry, inner[key], {}, below.get(key, {}))
-                    merged[key] = _merge_part(registry, inner[key], under, table[key])
-                except UnknownComponentError as error:
-                    raise UnknownComponentError(f"{kind}.{key}: {error}") from error
+
+        def added(inner: str, where: str, under: Any, value: Any) -> Any:
+            if not isinstance(value, str | Mapping):
+                return value  # which is refused later
+            try:
+                lower = _merge_part(registry, inner, {}, under)
+                return _merge_part(registry, inner, lower, value)
+            except UnknownComponentError as error:
+                raise UnknownComponentError(f"{kind}.{where}: {error}") from error
+
+        options = registry.get(kind, merged["name"]).component.options
+        one, several = component_options(options), component_tables(options)
+        for key in one.keys() & table.keys():
+            merged[key] = added(one[key], key, below.get(key, {}), table[key])
+        for key in several.keys() & table.keys():
+            under, given = below.get(key, {}), table[key]
+            if isinstance(given, Mapping):
+                merged[key] = {**under}
+                for called, value in given.items():
+                    lower = under.get(called, {})
+                    merged[key][called] = added(several[key], f"{key}.{called}", lower, value)
     return merged
 
 

@@ -102,7 +102,7 @@ def whole_weights(folder: Path, config: RunConfig) -> dict[str, mx.array]:
     Raises OutputError where a run that was killed had not taken it yet.
     """
     weights = run_weights(folder)
-    if config.embedding.centre == "train" and "centre.mean" not in weights:
+    if config.embedding.centre != "none" and "centre.mean" not in weights:
         told = unfinished(folder) or f"{folder}: damaged"
         raise OutputError(f"{told}; the centre of its embeddings is not taken yet")
     return weights

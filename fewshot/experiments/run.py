@@ -163,7 +163,8 @@ def evaluate_run(
     weights = _kept_weights(folder, parts)
     fill(parts.learned, _with_centre(weights, parts), f"{folder}: its weights")
     parts = evolve(parts, dataset=decoded(parts.dataset, progress))
-    if "centre.mean" not in weights or "weights_sha256" not in manifest:  # none, or not the last
+    whole = parts.of_centre.keys() <= weights.keys()
+    if not whole or "weights_sha256" not in manifest:  # none, or not the last
         recentre(parts.embedder, parts.dataset, parts.training_images)
     _tell_instead(parts, draws, progress)
     out = files.new_folder(folder, "eval-")
@@ -195,9 +196,8 @@ def _kept_weights(folder: Path, parts: Parts) -> dict[str, mx.array]:
 
 def _with_centre(weights: Mapping[str, mx.array], parts: Parts) -> dict[str, mx.array]:
     """Weights with a centre just where the parts have one: the weights' own, else zeros."""
-    kept = {name: array for name, array in weights.items() if name != "centre.mean"}
-    centre = parts.embedder.centre
-    return kept if centre is None else {"centre.mean": centre.mean, **weights}
+    own = parts.of_centre
+    return own | {n: a for n, a in weights.items() if not n.startswith("centre.") or n in own}
 
 
 def decoded(dataset: Dataset, progress: Progress = silent) -> ArrayDataset:
@@ -432,7 +432,7 @@ def _train(
     lines = map(files.line_of, training.history.records)
     files.write_text(folder / METRICS, "".join(lines))  # none from beyond the checkpoint
     validate = None
-    untaken = ["centre.mean"]  # until training is over
+    untaken = [*parts.of_centre]  # until training is over
     if draws.validation is not None:  # which takes the centre
         untaken = []
         validate = validating(

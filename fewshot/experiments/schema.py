@@ -9,7 +9,7 @@ import cattrs
 
 from ..catalogue.registry import Inner, Registry
 from ..core.errors import ConfigError, UnknownComponentError, choose_from
-from ..core.options import component_options, range_of
+from ..core.options import component_options, component_tables, range_of
 from ..core.reading import shortened
 
 Tree = dict[str, Any]
@@ -34,13 +34,14 @@ def options(
     """
     attrs.resolve_types(cls)  # type: ignore[type-var]
     inner = component_options(cls) if registry else {}
+    tables = component_tables(cls) if registry else {}
     fields = {field.name: field for field in attrs.fields(cls)}  # type: ignore[arg-type]
     checked = {}
     for key, value in values.items():
         if key not in fields:
             way_out = _MOVED.get(f"{where}.{key}") or choose_from(key, fields)
             raise ConfigError(f"{where} has no option '{key}': {way_out}")
-        if key in inner:
+        if key in inner or key in tables:
             continue
         try:
             checked[key] = _CONVERTER.structure(value, fields[key].type)
@@ -53,7 +54,11 @@ def options(
         default, place = fields[key].default, f"{where}.{key}"
         checked[key] = _inner(registry, kind, values.get(key, default), default, place)
     try:
-        return cls(**checked)
+        made = cls(**checked)
+        for key, kind in tables.items():
+            assert registry is not None
+            checked[key] = _table(registry, kind, made, values.get(key, {}), f"{where}.{key}")
+        return cls(**checked) if tables else made
     except (ValueError, TypeError) as error:
         raise ConfigError(f"{where}: {error.args[0] if error.args else error}") from error
 
@@ -78,13 +83,51 @@ def _inner(registry: Registry, kind: str, value: Any, default: str, where: str) 
 _DEEPEST = 8
 
 
+def _table(registry: Registry, kind: str, around: Any, value: Any, where: str) -> dict[str, Inner]:
+    """The components of an option that names several, with what the part around hands to them."""
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{where} wants a table of {kind}s by name, got {shortened(value)}")
+    handed = {name: _plain(option) for name, option in _own(around).items()}
+    made = {}
+    for called, given in value.items():
+        table = {"name": given} if isinstance(given, str) else given
+        if not isinstance(table, Mapping) or not isinstance(table.get("name"), str):
+            raise ConfigError(
+                f"{where}.{called} wants a {kind}, by name or as a table with a name, got "
+                f"{shortened(given)}"
+            )
+        place = f"{where}.{called}"
+        known = _known(registry, kind, table["name"], place)
+        below = {name: option for name, option in handed.items() if name in known}
+        made[called] = _inner(registry, kind, {**below, **table}, "", place)
+    return made
+
+
+def _known(registry: Registry, kind: str, name: str, where: str) -> list[str]:
+    """The options of a component."""
+    try:
+        cls: Any = registry.get(kind, name).component.options
+    except UnknownComponentError as error:
+        raise UnknownComponentError(f"{where}: {error}") from error
+    return [field.name for field in attrs.fields(cls)]
+
+
+def _own(values: Any) -> Tree:
+    """Options that name no component and are not None."""
+    named = {**component_options(type(values)), **component_tables(type(values))}
+    table = attrs.asdict(values, recurse=False)
+    return {key: value for key, value in table.items() if key not in named and value is not None}
+
+
 def inner_parts(values: Any) -> Iterator[Inner]:
     """The components that options name, and those that these name."""
-    for name in component_options(type(values)):
-        inner = getattr(values, name)
-        if isinstance(inner, Inner):
-            yield inner
-            yield from inner_parts(inner.options)
+    inner = [getattr(values, name) for name in component_options(type(values))]
+    for name in component_tables(type(values)):
+        inner += getattr(values, name).values()
+    for part in inner:
+        if isinstance(part, Inner):
+            yield part
+            yield from inner_parts(part.options)
 
 
 def type_name(kind: Any) -> str:
@@ -141,12 +184,21 @@ _CONVERTER = _strict_converter()
 def plain(values: Any) -> Tree:
     """Options as TOML can hold them: no None (it is every such option's default)."""
     table = attrs.asdict(values, recurse=False)
-    return {key: _plain(value) for key, value in table.items() if value is not None}
+    found = {key: _plain(value) for key, value in table.items() if value is not None}
+    for name in component_tables(type(values)):
+        handed = {key: found[key] for key in _own(values)}
+        found[name] = {
+            called: {k: v for k, v in inner.items() if k not in handed or v != handed[k]}
+            for called, inner in found[name].items()
+        }
+    return found
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Inner):
         return {"name": value.name, **plain(value.options)}
+    if isinstance(value, Mapping):
+        return {name: _plain(one) for name, one in value.items()}
     return list(value) if isinstance(value, tuple) else value
 
 
@@ -154,13 +206,15 @@ def show_options(cls: type) -> tuple[list[str], list[list[str]]]:
     """An options class as a table of text: option, default, what it wants, help."""
     attrs.resolve_types(cls)
     blank = cls()
-    inner = component_options(cls)
+    inner, tables = component_options(cls), component_tables(cls)
     rows = [
         [
             field.name,
             repr(getattr(blank, field.name)),
             f"a {inner[field.name]}, by name or as a table with its options"
             if field.name in inner
+            else f"a table of {tables[field.name]}s by names of yours, each with its options"
+            if field.name in tables
             else ", ".join(filter(None, (type_name(field.type), range_of(field.validator)))),
             field.metadata.get("help", ""),
         ]

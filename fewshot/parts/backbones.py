@@ -1,13 +1,18 @@
 """Networks from images to embeddings."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import mlx.core as mx
 import mlx.nn as nn
 from attrs import frozen
 
 from ..compute.layers import BatchNorm, Flatten, MaxPool2x2, Sequential
+from ..compute.modules import is_frozen
 from ..core.components import Component
 from ..core.errors import ConfigError
-from ..core.options import option, positive
+from ..core.options import option, option_components, positive
+from .metrics import unit
 
 
 @frozen
@@ -50,4 +55,71 @@ def conv4(options: Conv4Options, input_shape: tuple[int, int, int]) -> Conv4:
     return Conv4(options.width, input_shape)
 
 
-COMPONENTS = (Component("conv4", conv4, Conv4Options, "the field's four-block network"),)
+@frozen
+class BesideOptions:
+    """Options of networks beside each other."""
+
+    parts: Mapping[str, nn.Module] = option_components(
+        "backbone", "the networks, each by a name of yours: parts.NAME.name"
+    )
+
+
+class Beside(nn.Module):
+    """Several networks of one image, each embedding of length 1, end to end: (b, d1 + d2 + …).
+
+    In training a network that is frozen is silent, zeros in its place, where another learns: that
+    one learns what it would alone, at the cost that it has alone.
+    """
+
+    def __init__(self, parts: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.parts = dict(parts)
+        self.embedding_dim = sum(part.embedding_dim for part in parts.values())
+
+    def __call__(self, images: mx.array) -> mx.array:
+        """Embed a batch."""
+        learns = self.training and not is_frozen(self)
+        return mx.concatenate(
+            [
+                mx.zeros((len(images), part.embedding_dim))
+                if learns and is_frozen(part)
+                else unit(part(images))
+                for part in self.parts.values()
+            ],
+            axis=-1,
+        )
+
+
+def beside(options: BesideOptions, _: tuple[int, int, int]) -> Beside:
+    """Networks beside each other, such as one that is trained and one with weights from elsewhere.
+
+    What a frozen one knows is joined to what the others learn. Raises ConfigError where none is
+    named.
+    """
+    if not options.parts:
+        raise ConfigError(
+            "beside needs networks: --set backbone.parts.NAME.name=BACKBONE for each, or "
+            "[backbone.parts.NAME] in a file"
+        )
+    return Beside(options.parts)
+
+
+def _initialise(made: Beside, options: BesideOptions) -> None:
+    """Give each network the weights that it has from elsewhere."""
+    for name, inner in options.parts.items():
+        given: Any = inner
+        initialise = given.entry.component.initialise
+        if initialise is not None:
+            initialise(made.parts[name], given.options)
+
+
+COMPONENTS = (
+    Component("conv4", conv4, Conv4Options, "the field's four-block network"),
+    Component(
+        "beside",
+        beside,
+        BesideOptions,
+        "several networks beside each other, by names of yours",
+        initialise=_initialise,
+    ),
+)

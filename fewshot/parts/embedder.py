@@ -18,22 +18,55 @@ from ..data.batches import prepared
 from .metrics import unit
 from .transforms import normalise
 
+_DIRECTIONS = 512  # of a whitening, at the most: a matrix of them is kept with the weights
+
 
 class Centre(nn.Module):
     """A point (d,) that is subtracted from embeddings; zeros until `recentre` takes it.
 
     Kept with what is trained, but never trained itself. Wang, Chao, Weinberger & van der Maaten
     2019, "SimpleShot": CL2N is the mean of the training classes' embeddings, then length 1.
+
+    `whitens`: the directions in which images of one class differ are made shorter, too:
+    x − x u uᵀ, u (d, r) from `within_classes`.
     """
 
-    def __init__(self, embedding_dim: int) -> None:
+    def __init__(self, embedding_dim: int, whitens: bool = False) -> None:
         super().__init__()
         self.mean = mx.zeros(embedding_dim)
+        if whitens:
+            self.within = mx.zeros((embedding_dim, min(embedding_dim, _DIRECTIONS)))
         self.freeze()
 
     def __call__(self, embeddings: mx.array) -> mx.array:
         """(…, d) -> (…, d)."""
-        return embeddings - self.mean
+        x = embeddings - self.mean
+        return x - (x @ self.within) @ self.within.T if "within" in self else x
+
+
+def within_classes(
+    rows: NDArray[np.float32], units: NDArray[np.int64], directions: int, ridge: float = 3.0
+) -> NDArray[np.float32]:
+    """u (d, directions), by which x − x u uᵀ is x whitened by how rows (n, d) of one unit differ.
+
+    Times √λ, that is (S + λ)^(−1/2) in the directions in which the covariance S within units (n,)
+    is largest, λ in all others; λ: `ridge` times the mean of S in those. Zeros where there are
+    fewer. Within-class covariance normalisation (Hatch, Kajarekar & Stolcke 2006), made for voices
+    that were recorded by other microphones.
+    """
+    _, of = np.unique(units, return_inverse=True)
+    counts = np.bincount(of)[:, None]
+    sums = np.zeros((len(counts), rows.shape[1]))
+    np.add.at(sums, of, rows)
+    apart = rows - (sums / counts)[of]
+    sizes, left = np.linalg.eigh(apart @ apart.T / len(rows))
+    kept = min(directions, len(rows), int((sizes > 1e-9 * sizes[-1]).sum()))
+    sizes, left = sizes[::-1][:kept], left[:, ::-1][:, :kept]
+    flat = ridge * sizes.mean()
+    along = apart.T @ left / np.sqrt(sizes * len(rows))
+    u = np.zeros((rows.shape[1], directions), np.float32)
+    u[:, :kept] = along * np.sqrt(1 - np.sqrt(flat / (sizes + flat)))
+    return u
 
 
 @frozen
@@ -115,10 +148,11 @@ class EmbeddingOptions:
         "outside training, embed the image alone, or also its four corners and take the mean: "
         "better, and five times the work",
     )
-    centre: Literal["none", "train"] = option(
+    centre: Literal["none", "train", "whiten"] = option(
         "none",
         "outside training, subtract the mean embedding of the training classes' images, before "
-        "length 1, or not",
+        "length 1, or not; whiten: and shorten the directions in which these differ within a class "
+        "(and a source, where the data set has sources)",
     )
     power: float = option(
         1.0,

@@ -57,12 +57,12 @@ def caption(rows: Sequence[KShotRow | StudyFigures]) -> str:
         return (
             f"leave-one-out over {asked} images of {len(row.per_class)} classes, {row.n_way}-way: "
             f"each asked once, in {row.episodes} parts, among all images of the other parts, "
-            f"{row.k_shot} of its class or more, {groups[row.groups]}"
+            f"{row.k_shot} of its class or more, {groups.get(row.groups, row.groups)}"
         )
     once = any((of.k_shot, of.episodes) == (0, 1) for of in rows)
     return (
         f"{row.n_way}-way, queries of {len(row.per_class)} unseen classes, "
-        f"{row.episodes} episodes for each K, {groups[row.groups]}{shares(row)}"
+        f"{row.episodes} episodes for each K, {groups.get(row.groups, row.groups)}{shares(row)}"
         f"{'; K = 0: by the names alone, every image asked once' if once else ''}"
     )
 

@@ -12,7 +12,7 @@ from ..catalogue.loading import build_registry
 from ..compute.modules import late_parameters, parameter_shapes
 from ..core.components import Component
 from ..core.errors import ConfigError, FewshotError, PluginError, UnknownComponentError
-from ..core.options import component_options
+from ..core.options import component_options, component_tables
 from ..experiments.config import check_implied
 from ..experiments.schema import options as structured
 from ..experiments.schema import plain
@@ -74,9 +74,11 @@ def options_in_files(component: Component) -> None:
 def inner_parts(component: Component) -> None:
     """The component that an option names by default exists."""
     registry = build_registry()[0]
-    for name, kind in component_options(component.options).items():
+    one, several = component_options(component.options), component_tables(component.options)
+    for name, kind in {**one, **several}.items():
         if kind not in KINDS or KINDS[kind].record is not Component:
             fail(f"'{name}' names a {kind!r}: a kind of component is due")
+    for name, kind in one.items():
         try:
             registry.get(kind, getattr(component.options(), name))
         except ConfigError as error:

@@ -240,6 +240,16 @@ def role(tried: Tried) -> None:
         fail(f"a role is '{wrong[0]}': each is one of {', '.join(ROLES)}")
 
 
+@law(when=_has("source"))
+def source(tried: Tried) -> None:
+    """`source` says of every image whom or where it is from, as an array of str."""
+    found, n = tried.optional("source"), len(tried.data.labels)
+    if not isinstance(found, np.ndarray) or found.dtype.kind != "U" or found.ndim != 1:
+        fail(f"source is {found!r:.80}, where a vector of str is due")
+    if len(found) != n:
+        fail(f"there are {n} labels and {len(found)} sources")
+
+
 @law(when=_has("parents"))
 def parents(tried: Tried) -> None:
     """`parents` says of every class what it belongs to, by name."""

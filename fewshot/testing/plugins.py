@@ -10,7 +10,7 @@ from ..catalogue.kinds import KINDS
 from ..catalogue.loading import build_registry, collect
 from ..catalogue.registry import Registered, Registry, with_inner
 from ..core.errors import FewshotError
-from ..core.options import component_options
+from ..core.options import component_options, component_tables
 from ..experiments.schema import options as structured
 from . import (
     adapters,
@@ -63,7 +63,8 @@ def try_part(
             given = with_inner(entry, options, arguments, 0, may, entry.kind)
             return component.factory(given, *arguments, **may)
 
-        tried = factory if component_options(component.options) else component.factory
+        holds = component_options(component.options) or component_tables(component.options)
+        tried = factory if holds else component.factory
         yield from LAWS[entry.kind].demanded(tried, chosen, profile)
 
 

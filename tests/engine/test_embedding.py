@@ -18,7 +18,7 @@ from fewshot.data.datasets import ArrayDataset
 from fewshot.engine.embedding import embed, raw_pixels, recentre, settled, spread
 from fewshot.engine.speed import embedding_speed
 from fewshot.engine.verification import roc_auc
-from fewshot.parts.embedder import Centre, Embedder, five_crops, powered
+from fewshot.parts.embedder import Centre, Embedder, five_crops, powered, within_classes
 from fewshot.testing.laws import ULP
 
 seeds = st.integers(0, 2**32 - 1)
@@ -298,3 +298,46 @@ def test_no_length_and_no_rows_are_collapsed_too():
     assert spread(np.full((3, 2), np.nan, np.float32)) == 0
     assert not settled(np.zeros((3, 2), np.float32)).any()
     assert not collapsed(None)
+
+
+# ------------------------------------------------------------------------------ whitening
+
+
+@settings(max_examples=15)
+@given(seed=st.integers(0, 999), d=st.integers(2, 9), ridge=st.sampled_from([0.5, 3.0]))
+def test_what_differs_within_classes_is_whitened_and_the_rest_kept(
+    seed: int, d: int, ridge: float
+) -> None:
+    rng = np.random.default_rng(seed)
+    units = rng.integers(0, 4, 40)
+    rows = (rng.normal(size=(40, d)) * 3.0 ** np.arange(d)).astype(np.float32)
+    directions = int(rng.integers(1, d + 1))
+    apart = rows.astype(np.float64)
+    for of in np.unique(units):
+        apart[units == of] -= apart[units == of].mean(axis=0)
+    sizes, axes = np.linalg.eigh(apart.T @ apart / 40)
+    sizes, axes = sizes[::-1][:directions], axes[:, ::-1][:, :directions]
+    flat = ridge * sizes.mean()
+    expected = np.eye(d) + axes @ np.diag(np.sqrt(flat / (sizes + flat)) - 1) @ axes.T
+    centre = Centre(d, whitens=True)
+    centre.within = mx.array(within_classes(rows, units, directions, ridge))
+    assert np.allclose(np.array(centre(mx.eye(d))), expected, atol=2e-3)
+    more = within_classes(rows, units, d + 50, ridge)  # more than there are: the others are zeros
+    assert not more[:, d:].any()
+    assert np.isfinite(more).all()
+
+
+def test_a_whitening_is_of_each_class_of_each_source_and_the_same_in_every_engine() -> None:
+    data = evolve(toy(per_class=6), source=np.tile(["anna", "ben"], 18))
+    net, known = network(), np.arange(0, 24)
+    embedder = Embedder(net.eval(), centre=Centre(net.embedding_dim, whitens=True))
+    recentre(embedder, data, known)
+    raw = embed(evolve(embedder, centre=None, normalize="none"), data)[known]
+    units = 2 * data.labels[known] + known % 2
+    due = within_classes(raw, units, embedder.centre.within.shape[1])
+    found = np.array(embedder.centre.within)
+    assert np.allclose(found @ found.T, due @ due.T, atol=1e-4)
+    alone = within_classes(raw, data.labels[known], len(due))
+    assert not np.allclose(found @ found.T, alone @ alone.T, atol=1e-3)
+    mlx, onnx = (embed(embedder, data, engine=engine) for engine in ("mlx", "onnx"))
+    assert np.allclose(mlx, onnx, atol=1e-4)

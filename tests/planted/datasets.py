@@ -26,6 +26,7 @@ class Data:
     load: object = None
     role: object = None
     parents: object = None
+    source: object = None
 
     def __getitem__(self, index):
         return (self.item or picture)(index)
@@ -197,6 +198,16 @@ def probes_and_enrolment(_):
     return data(role=np.array(["enrolment", "probe"] * 10))
 
 
+@CASES.breaks("source")
+def sources_by_number(_):
+    return data(source=np.arange(20) % 2)
+
+
+@CASES.breaks("source")
+def one_source_for_all(_):
+    return data(source=np.array(["anna"]))
+
+
 @CASES.breaks("names")
 def two_images_of_one_name(_):
     return data(names=["1.png", "2.png", "3.png", "4.png"] * 5)
@@ -237,6 +248,7 @@ def with_everything(_):
         names=[f"{i}.png" for i in range(20)],
         role=np.array(["support", "query", "both", "query"] * 5),
         parents=("x", "y", "x", "y", "x"),
+        source=np.array(["anna", "ben"] * 10),
         load=lambda progress: np.stack([picture(i) for i in range(20)]),
     )  # fmt: skip
 

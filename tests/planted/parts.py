@@ -17,6 +17,7 @@ from fewshot import (
     euclidean,
     option,
     option_component,
+    option_components,
 )
 from planted import Case
 
@@ -59,6 +60,20 @@ class Around:
 
     inner: Any = option_component("loss", "triplet", "the loss inside")
     other: Any = option_component("metric", "cosine", "the metric inside")
+
+
+@attrs.frozen
+class Several:
+    """Around losses by names."""
+
+    inner: Any = option_components("loss", "the losses inside")
+
+
+@attrs.frozen
+class Strange:
+    """Around what is no kind of part."""
+
+    inner: Any = option_components("losses", "the losses inside")
 
 
 @attrs.frozen
@@ -136,6 +151,8 @@ CASES = [
     component("options_of_every_type", options=Many),
     component("an_inner_part_that_is_not_there", "inner parts", Lost),
     component("inner_parts", options=Around),
+    component("inner_parts_of_no_kind", "inner parts", Strange),
+    component("inner_parts_by_name", options=Several),
     component("no_options"),
     component("implies_an_unknown_section", "implies", implies={"trainer": {"steps": 3}}),
     component("implies_an_unknown_option", "implies", implies={"training": {"step": 3}}),

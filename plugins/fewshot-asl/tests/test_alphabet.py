@@ -4,6 +4,7 @@ import os
 import string
 import sys
 import zipfile
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -269,6 +270,21 @@ def test_the_recommended_recipe_differs_from_its_siblings_by_the_loss_alone():
         differing = {key for key in best if best[key] != sibling[key]}
         through_the_head = {"head"} if sibling["sampler"]["name"] == "episodes" else set()
         assert differing <= {"loss", "metric", "sampler"} | through_the_head
+
+
+def test_the_recipe_for_other_people_is_the_best_one_beside_a_network_of_photos():
+    if not find_spec("fewshot_pretrained"):
+        assert "asl-people" not in REGISTRY.names("preset")
+        pytest.skip("asl-people is offered beside fewshot-pretrained, which is not installed")
+    best = to_tree(resolve(REGISTRY, [{"preset": "asl-best"}]))
+    config = resolve(REGISTRY, [{"preset": "asl-people"}, {"dataset": {"path": "PHOTOS"}}])
+    people = to_tree(config)
+    differing = {key for key in best if best[key] != people[key]}
+    assert differing == {"dataset", "backbone", "embedding"}
+    assert people["backbone"]["parts"]["hands"] == best["backbone"] | {"shrink": 3}
+    photos, drawn = (config.dataset.options.sources[name] for name in ("photos", "drawn"))
+    assert (photos.name, photos.options.path) == ("asl/asl-alphabet", "PHOTOS")
+    assert (photos.options.size, drawn.options.size) == (144, 144)
 
 
 @pytest.mark.skipif(not REAL, reason=f"the photos are not here: {VARIABLE} is not set")

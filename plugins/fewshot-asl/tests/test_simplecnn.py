@@ -159,3 +159,17 @@ def test_the_parts_of_the_name_are_as_the_summary_says():
     assert "3 million parameters" in entry.component.summary
     assert math.isclose(DOCUMENTED, 3e6, rel_tol=0.01)
     assert entry.component.options is SimpleCNNOptions
+
+
+def test_shrunk_images_are_what_the_network_sees() -> None:
+    one, two = (SimpleCNNOptions(channels=(2, 3), embedding=4, shrink=n) for n in (1, 2))
+    small, large = simplecnn(one, (8, 8, 3)), simplecnn(two, (17, 16, 3))
+    weights = [array for _, array in tree_flatten(small.parameters())]
+    names = [name for name, _ in tree_flatten(large.parameters())]
+    large.load_weights(list(zip(names, weights, strict=True)))
+    images = np.random.default_rng(0).random((3, 17, 16, 3)).astype("f4")
+    halves = images[:, :16].reshape(3, 8, 2, 8, 2, 3).mean(axis=(2, 4))
+    found, due = (
+        np.array(net.eval()(mx.array(x))) for net, x in ((large, images), (small, halves))
+    )
+    assert np.allclose(found, due, atol=1e-5)

@@ -28,6 +28,7 @@ class SimpleCNNOptions:
         "output channels of the convolutions; all but the last are followed by a 2x2 max pool",
         within(validators.min_len(1), validators.deep_iterable(at_least(1))),
     )
+    shrink: int = option(1, "images are averaged over as many pixels aside first", at_least(1))
     pool_last: bool = option(False, "a 2x2 max pool after the last, too")
     embedding: int = option(
         336, "numbers in an embedding; 0: the last block's, without a linear layer", at_least(0)
@@ -50,13 +51,14 @@ class SimpleCNN(nn.Module):
     def __init__(self, options: SimpleCNNOptions, input_shape: tuple[int, int, int]) -> None:
         super().__init__()
         height, width, inputs = input_shape
+        height, width = height // options.shrink, width // options.shrink
         pools = len(options.channels) - (not options.pool_last)
         if min(height, width) < 2**pools:
             raise ConfigError(
                 f"simplecnn halves the image {pools} times: {height}x{width} is too small"
             )
         relu_first = options.order == "relu-norm"
-        layers: list[nn.Module] = []
+        layers: list[nn.Module] = [nn.AvgPool2d(options.shrink)] if options.shrink > 1 else []
         for i, channels in enumerate(options.channels):
             layers.append(nn.Conv2d(inputs, channels, 3, padding=1, bias=relu_first))
             pair = [nn.ReLU(), BatchNorm(channels)]
