@@ -55,7 +55,7 @@ def test_every_component_named_by_a_flag_exists(page: Path) -> None:
     registry, _ = build_registry()
     own = {"chebyshev", "topk", "birds"}  # plugins that pages make
     if importlib.util.find_spec("fewshot_omniglot") is None:
-        own |= {"omniglot", "omniglot-prototypical"}
+        own |= {"omniglot", "omniglot-prototypical", "omniglot-best"}
     if importlib.util.find_spec("fewshot_benchmarks") is None:
         own |= {"cifar-fs-cosine", "mini-imagenet-resnet12"}
     if importlib.util.find_spec("fewshot_pretrained") is None:

@@ -188,7 +188,7 @@ def _joined(
     return Joined(sources, (size, size, c), grouped)
 
 
-_GROUPS_HELP = (
+_GROUPED_HELP = (
     "own: each source's groups; sources: each source is one, so that pairs are of two sources"
 )
 
@@ -202,7 +202,7 @@ class JoinedOptions:
     )
     path: str = option("", "handed to every source that has a path and does not say its own")
     size: int = option(64, "images are size x size pixels; handed on as well", at_least(8))
-    groups: Literal["own", "sources"] = option("own", _GROUPS_HELP)
+    grouped: Literal["own", "sources"] = option("own", _GROUPED_HELP)
 
 
 def joined(options: JoinedOptions) -> Joined:
@@ -215,7 +215,7 @@ def joined(options: JoinedOptions) -> Joined:
             "joined needs data sets: --set dataset.sources.NAME.name=image-folder --set "
             "dataset.sources.NAME.path=FOLDER for each, or [dataset.sources.NAME] in a file"
         )
-    return _joined(options.sources, options.size, options.groups)
+    return _joined(options.sources, options.size, options.grouped)
 
 
 @frozen
@@ -226,7 +226,7 @@ class PeopleOptions:
     size: int = option(64, "images are scaled to size x size pixels", at_least(8))
     max_pixels: int = option(MAX_PIXELS, "larger images are refused before decoding", positive)
     background: str = option(BACKGROUND, "the colour transparent images are laid on", colour)
-    groups: Literal["own", "sources"] = option("own", _GROUPS_HELP)
+    grouped: Literal["own", "sources"] = option("own", _GROUPED_HELP)
 
 
 def people(options: PeopleOptions) -> Joined:
@@ -259,7 +259,7 @@ def people(options: PeopleOptions) -> Joined:
         )
         for path in found
     }
-    return _joined(folders, options.size, options.groups)
+    return _joined(folders, options.size, options.grouped)
 
 
 COMPONENTS = (

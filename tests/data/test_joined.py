@@ -64,7 +64,7 @@ def test_every_image_keeps_its_class_its_source_and_its_group(
            for j in range(len(p.labels))]  # fmt: skip
     same = np.array([[a == b for b in own] for a in own])
     assert np.array_equal(data.groups[:, None] == data.groups, same)
-    grouped = one(*every, groups="sources").groups
+    grouped = one(*every, grouped="sources").groups
     assert grouped is not None
     assert np.array_equal(grouped[:, None] == grouped, data.source[:, None] == data.source)
 
@@ -195,7 +195,7 @@ def test_a_folder_of_people_keeps_the_laws_and_is_what_their_folders_are(folder:
     check_dataset(people, options)
     data, parts = decode(people(options)), []
     for person in ("anna", "ben"):
-        parts.append(decode(fs.image_folder(fs.ImageFolderOptions(str(folder / person), 16))))
+        parts.append(decode(fs.image_folder(fs.ImageFolderOptions(str(folder / person), size=16))))
     assert np.array_equal(data.images, np.concatenate([part.images for part in parts]))
     assert data.source is not None
     assert data.source.tolist() == ["anna"] * 30 + ["ben"] * 24

@@ -181,7 +181,7 @@ def test_rows_of_a_study_are_tested_on_the_same_classes():
     rows = {"ready": {}, "taught": {"training": {"steps": 1}, "sampler": {"per_class": 2}}}
     for names, expected in ((("ready",), (*"abcdefgh",)), ((*rows,), split_classes(many).test)):
         study = Study("both", {name: rows[name] for name in names}, {**LAYER, "dataset": "many"})
-        runs = _with_images(study_configs(study, known), known, Path(), silent)
+        runs = _with_images(study_configs(study, known), known, Path(), (), silent)
         for each in runs:
             parts = build(each.config, known, each.images)
             assert parts.split.test == expected
