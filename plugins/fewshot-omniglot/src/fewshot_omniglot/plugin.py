@@ -106,7 +106,7 @@ def fewshot_presets() -> list[Preset]:
                 "head": {"name": "nearest-prototype"},
                 "optimizer": {"name": "adamw", "weight_decay": 0.05},
                 "embedding": {"power": 0.5},
-                "training": {"steps": 6000, "learning_rate": 0.002, "warmup": 50},
+                "training": {"steps": 1200, "learning_rate": 0.002, "warmup": 50},
                 "evaluation": {"n_way": 20, "k_shot": [1, 5], "n_query": 5},
             },
             summary="for the official one-shot runs: framed drawings, eight turns of each as "
