@@ -227,14 +227,20 @@ def split(tried: Tried) -> None:
         fail(f"split names '{unknown[0]}', which is no class")
 
 
+def _words(tried: Tried, name: str) -> np.ndarray[Any, np.dtype[np.str_]]:
+    """An attribute that says a word of every image."""
+    found, n = tried.optional(name), len(tried.data.labels)
+    if not isinstance(found, np.ndarray) or found.dtype.kind != "U" or found.ndim != 1:
+        fail(f"{name} is {found!r:.80}, where a vector of str is due")
+    if len(found) != n:
+        fail(f"there are {n} labels and {len(found)} {name}s")
+    return found
+
+
 @law(when=_has("role"))
 def role(tried: Tried) -> None:
     """`role` says of every image "support", "query" or "both", as an array of str."""
-    found, n = tried.optional("role"), len(tried.data.labels)
-    if not isinstance(found, np.ndarray) or found.dtype.kind != "U" or found.ndim != 1:
-        fail(f"role is {found!r:.80}, where a vector of str is due")
-    if len(found) != n:
-        fail(f"there are {n} labels and {len(found)} roles")
+    found = _words(tried, "role")
     wrong = found[~np.isin(found, ROLES)]
     if len(wrong):
         fail(f"a role is '{wrong[0]}': each is one of {', '.join(ROLES)}")
@@ -243,11 +249,7 @@ def role(tried: Tried) -> None:
 @law(when=_has("source"))
 def source(tried: Tried) -> None:
     """`source` says of every image whom or where it is from, as an array of str."""
-    found, n = tried.optional("source"), len(tried.data.labels)
-    if not isinstance(found, np.ndarray) or found.dtype.kind != "U" or found.ndim != 1:
-        fail(f"source is {found!r:.80}, where a vector of str is due")
-    if len(found) != n:
-        fail(f"there are {n} labels and {len(found)} sources")
+    _words(tried, "source")
 
 
 @law(when=_has("parents"))

@@ -79,16 +79,22 @@ trees = st.lists(
 )
 
 
+def laid_out(root: Path, places: list[str]) -> list[str]:
+    """Empty image files, one in each of these folders; their paths from `root`."""
+    names = [f"{place}/{i}.png".lstrip("/") for i, place in enumerate(places)]
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    return names
+
+
 @given(trees)
 @settings(max_examples=40)
 def test_every_image_is_taken_or_said_to_be_left_out(
     tmp_path_factory: pytest.TempPathFactory, places: list[str]
 ):
     root = tmp_path_factory.mktemp("tree")
-    names = [f"{place}/{i}.png".lstrip("/") for i, place in enumerate(places)]
-    for name in names:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).touch()
+    names = laid_out(root, places)
     if not any(places):
         with pytest.raises(
             DataError, match=rf"no folder with images.*\({len(names)} in the folder"
@@ -115,10 +121,7 @@ def test_with_leaves_every_folder_with_images_is_a_class_named_by_its_path(
     tmp_path_factory: pytest.TempPathFactory, places: list[str]
 ):
     root = tmp_path_factory.mktemp("tree")
-    names = [f"{place}/{i}.png".lstrip("/") for i, place in enumerate(places)]
-    for name in names:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).touch()
+    laid_out(root, places)
     if not any(places):
         with pytest.raises(DataError, match="no folder with images"):
             find_classes(root, fewest=1, leaves=True)
