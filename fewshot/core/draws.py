@@ -255,6 +255,18 @@ class EpisodeBlock:
             support_labels=np.concatenate([names, labels], axis=-1),
         )
 
+    def with_crops(self, crops: Ints) -> "EpisodeBlock":
+        """The same with more support: of image i the rows crops[i], crops (n, c), of its class."""
+        c = crops.shape[1]
+        more = crops[self.support].reshape(len(self), -1)
+        return evolve(
+            self,
+            support=np.concatenate([self.support, more], axis=1),
+            support_labels=np.concatenate(
+                [self.support_labels, self.support_labels.repeat(c, axis=-1)], axis=-1
+            ),
+        )
+
     def episode(self, index: int) -> Episode:
         """Episode `index` of the block."""
         e, s, q = len(self), self.support.shape[1], self.query.shape[1]

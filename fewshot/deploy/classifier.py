@@ -20,23 +20,12 @@ from ..catalogue.registry import Registry
 from ..compute.folding import folded
 from ..compute.modules import copied, evaluating
 from ..compute.threads import one_at_a_time
-from ..core.errors import (
-    ConfigError,
-    DataError,
-    FewshotError,
-    OutputError,
-    choose_from,
-)
+from ..core.errors import ConfigError, DataError, FewshotError, OutputError, choose_from
 from ..core.interfaces import Head, Metric
 from ..core.options import as_names
+from ..data.corners import CORNERS, corners
 from ..data.images import Picture, Reading, Shape, decode_images
-from ..engine.calibration import (
-    Calibration,
-    Fitted,
-    fitted,
-    for_counts,
-    from_enrolled,
-)
+from ..engine.calibration import Calibration, Fitted, fitted, for_counts, from_enrolled
 from ..engine.inference import Engine, as_engine
 from ..parts.embedder import Embedder
 from ..parts.heads.prototypes import lda
@@ -253,7 +242,11 @@ class Classifier:
             labels, pictures, sha256s = zip(*added, strict=True)
             rows = np.stack([each.image for each in pictures])
             names = [Path(each.name).name for each in pictures]
-            more = Support(rows, self._embeddings(rows), np.array(labels), names, sha256s)
+            embeddings = self._embeddings(rows)
+            crops = np.empty((len(rows), 0, embeddings.shape[1]), np.float32)
+            if self.embedder.crops == "support":
+                crops = self._embeddings(corners(rows)).reshape(len(rows), CORNERS, -1)
+            more = Support(rows, embeddings, np.array(labels), names, sha256s, crops)
             support = support.joined(more)
         elif len(classes) == len(self.classes):
             return self
@@ -338,8 +331,9 @@ class Classifier:
     @cached_property
     def _of_enrolled(self) -> tuple[Calibration, ...]:
         """Found once, where it is first needed: images may be enrolled one by one."""
-        support = self.support
-        found = from_enrolled(support.embeddings, support.labels, self.head, self.metric, self.text)
+        rows, crops = self.support.with_crops()
+        labels = self.support.labels
+        found = from_enrolled(rows, labels, self.head, self.metric, self.text, crops)
         return () if found is None else (found,)
 
     # ------------------------------------------------------------------------ the answers
@@ -447,7 +441,8 @@ class Classifier:
 
     @cached_property
     def _fitted(self) -> Fitted:
-        support, labels, n_way = self.support.embeddings, self.support.labels, len(self.classes)
+        (support, crops), n_way = self.support.with_crops(), len(self.classes)
+        labels = np.concatenate([self.support.labels, self.support.labels.repeat(crops.shape[1])])
         if self.text is not None:
             support = np.concatenate([self.text, support])
             labels = np.concatenate([np.arange(n_way), labels])
@@ -478,7 +473,8 @@ def _blank(embedder: Embedder, metric: Metric, head: Head, shape: Shape) -> Clas
     mx.eval(
         [p for p in (embedder.backbone, centre, metric.fn, head.module) if isinstance(p, nn.Module)]
     )
-    support = no_support(shape, embedder.backbone.embedding_dim)
+    crops = CORNERS if embedder.crops == "support" else 0
+    support = no_support(shape, embedder.backbone.embedding_dim, crops)
     text = support.embeddings if head.names else None
     return Classifier(embedder, metric, head, support, shape, text=text)
 

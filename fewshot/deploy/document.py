@@ -25,7 +25,7 @@ from .support import Support
 
 _FORMAT = 1  # of the classifier file
 
-_ARRAYS = ("images", "embeddings", "labels")  # of the support
+_ARRAYS = ("images", "embeddings", "labels", "crops")  # of the support
 
 # What the reader, and parts made with a stranger's options, raise for a malformed document.
 UNREADABLE = (LookupError, AttributeError, TypeError, ValueError, ArithmeticError, RuntimeError)
@@ -123,7 +123,7 @@ def require_fits(
     differently: the support would be worth nothing.
     """
     of = content.support
-    for name in ("images", "embeddings"):
+    for name in ("images", "embeddings", "crops"):
         stored, own = getattr(of, name), getattr(support, name)
         if stored.shape[1:] != own.shape[1:] or stored.dtype != own.dtype:
             raise OutputError(f"its support {name} are {stored.shape}, not {own.shape[1:]}")

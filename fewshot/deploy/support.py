@@ -20,6 +20,7 @@ class Support:
 
     `images` (n, h, w, c) uint8 as the network sees them, `embeddings` (n, d), `labels` (n,) into
     the classifier's classes, `names` and SHA-256 of the images' files, or of their pixels.
+    `crops` (n, c, d): embeddings of what each image brings with it, its corners or nothing (c 0).
     """
 
     images: NDArray[np.uint8]
@@ -27,16 +28,29 @@ class Support:
     labels: Ints
     names: tuple[str, ...] = field(converter=as_names)
     sha256: tuple[str, ...] = field(converter=as_names)
+    crops: NDArray[np.float32] = field()
+
+    @crops.default
+    def _nothing(self) -> NDArray[np.float32]:
+        return np.empty((len(self.embeddings), 0, self.embeddings.shape[-1]), np.float32)
 
     def __attrs_post_init__(self) -> None:
         lengths = {len(value) for value in attrs.asdict(self, recurse=False).values()}
         if len(lengths) != 1:
             raise DataError(f"a support has one entry an image in all its parts, not {lengths}")
-        if not np.isfinite(self.embeddings).all():
+        if not (np.isfinite(self.embeddings).all() and np.isfinite(self.crops).all()):
             raise DataError("a support embedding is not finite")
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def with_crops(self) -> tuple[NDArray[np.float32], Ints]:
+        """Embeddings (n + n c, d), those of all crops below the others, and the rows (n, c) of each
+        image's crops among them.
+        """
+        n, c, d = self.crops.shape
+        rows = np.concatenate([self.embeddings, self.crops.reshape(-1, d)])
+        return rows, n + np.arange(n * c).reshape(n, c)
 
     def neighbours(
         self, classes: Sequence[str], rows: Ints, distances: NDArray[np.float32]
@@ -62,6 +76,7 @@ class Support:
             labels[kept],
             [self.names[i] for i in kept],
             [self.sha256[i] for i in kept],
+            self.crops[kept],
         )
 
     def joined(self, more: "Support") -> "Support":
@@ -72,6 +87,7 @@ class Support:
             np.concatenate([self.labels, more.labels]),
             self.names + more.names,
             self.sha256 + more.sha256,
+            np.concatenate([self.crops, more.crops]),
         )
 
 
@@ -111,10 +127,11 @@ class Prediction:
         return attrs.asdict(self, filter=lambda a, _: a.name != "pixels")
 
 
-def no_support(shape: Shape, embedding_dim: int) -> Support:
-    """Of no image."""
+def no_support(shape: Shape, embedding_dim: int, crops: int = 0) -> Support:
+    """Of no image, each of which is to bring so many crops."""
     embeddings = np.empty((0, embedding_dim), np.float32)
-    return Support(np.empty((0, *shape), np.uint8), embeddings, np.empty(0, np.int64), (), ())
+    images, labels = np.empty((0, *shape), np.uint8), np.empty(0, np.int64)
+    return Support(images, embeddings, labels, (), (), embeddings[:, None].repeat(crops, axis=1))
 
 
 def with_others(

@@ -13,7 +13,7 @@ from ..core.figures import AdapterGain
 from ..core.interfaces import Adapter, Dataset, Head, Metric
 from ..data.batches import gather
 from ..parts.embedder import Embedder
-from .embedding import embed
+from .embedding import embed_task
 from .evaluation import Evaluation, predict, tally
 from .statistics import paired_test
 
@@ -25,10 +25,11 @@ def adapted_embeddings(
     episode: Episode,
     metric: Metric,
     seed: int = 0,
-) -> tuple[NDArray[np.float32], Head | None, float]:
+) -> tuple[NDArray[np.float32], Ints | None, Head | None, float]:
     """Embeddings (n, d) of an episode's images after adapting to its support, and the seconds.
 
-    Between them the head that the adapter fitted, or None.
+    Between them the crops that the support brings (`embed_task`), and the head that the adapter
+    fitted, or None.
 
     The adapter gets the support images and their labels, nothing else; the embedder stays as it
     is. Rows of other images are NaN. The seconds are those of adapting alone.
@@ -39,7 +40,9 @@ def adapted_embeddings(
         adapted = adapter(embedder, support, episode.support_labels, metric, seed)
     mx.eval(adapted.backbone.parameters())
     seconds = time.perf_counter() - began
-    return embed(adapted, dataset, episode.items, engine="mlx"), adapted.fitted, seconds
+    items = episode.items
+    rows, crops = embed_task(adapted, dataset, items, items[episode.support], engine="mlx")
+    return rows, crops, adapted.fitted, seconds
 
 
 def evaluate_adapted(
@@ -69,13 +72,13 @@ def evaluate_adapted(
         for block in tasks:
             for i in range(len(block)):
                 episode = block.episode(i)
-                rows, fitted, took = adapted_embeddings(
+                rows, crops, fitted, took = adapted_embeddings(
                     adapter, embedder, dataset, episode, metric, seed
                 )
                 seconds.append(took)
                 if progress is not None:
                     progress(len(seconds))
-                answers = predict(rows, episode, fitted or head, metric, memory)
+                answers = predict(rows, episode, fitted or head, metric, memory, crops=crops)
                 yield EpisodeBlock.of([episode]), answers[None]
 
     evaluation = tally(answered(), dataset.classes, names, once, by_query)

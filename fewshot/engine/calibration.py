@@ -129,11 +129,13 @@ def answers(
     head: Head,
     metric: Metric,
     text: NDArray[np.float32] | None = None,
+    crops: Ints | None = None,
 ) -> Answers:
     """The answers to all queries of the episodes, over embedded images (n, d).
 
-    `text` (c, d): embeddings of the names of all classes, for a head that reads them.
-    Raises ConfigError for a head that looks at queries together: none has an answer of its own.
+    `text` (c, d): embeddings of the names of all classes, for a head that reads them. `crops` as in
+    `evaluate`. Raises ConfigError for a head that looks at queries together: none has an answer of
+    its own.
     """
     if head.queries == "together":
         raise ConfigError(
@@ -141,6 +143,8 @@ def answers(
             "own to calibrate: take a head that answers each query alone"
         )
     images, parts = len(embeddings), list[tuple[Any, ...]]()
+    if crops is not None:
+        blocks = [whole.with_crops(crops) for whole in blocks]
     if text is not None:
         embeddings = np.concatenate([embeddings, text])
         blocks = [whole.with_names(images + whole.classes) for whole in blocks]
@@ -188,12 +192,13 @@ def from_enrolled(
     head: Head,
     metric: Metric,
     text: NDArray[np.float32] | None = None,
+    crops: Ints | None = None,
 ) -> Calibration | None:
     """The calibration on the support (n, d) itself, labels (n,): `calibrate` by leave-one-out.
 
     Each image, or of many an even share, is asked once among those of other folds, as known, and
     with its class left out, as unknown. None where fewer than three classes have two images, and
-    for a head that looks at queries together. `text` as in `answers`.
+    for a head that looks at queries together. `text` and `crops` as in `answers`.
     """
     counts = np.bincount(labels)
     asked = np.flatnonzero(counts >= 2)
@@ -202,7 +207,7 @@ def from_enrolled(
     folds = leave_one_out(labels, None, asked.tolist(), FOLDS)
     blocks = [thinned(fold, MOST_ASKED // len(folds)) for fold in folds]
     found = calibrate(
-        round(float(np.median(counts))), answers(embeddings, blocks, head, metric, text)
+        round(float(np.median(counts))), answers(embeddings, blocks, head, metric, text, crops)
     )
     return evolve(found, origin="enrolled")
 
@@ -258,21 +263,22 @@ def calibrated(
     head: Head,
     metric: Metric,
     text: NDArray[np.float32] | None = None,
+    crops: Ints | None = None,
 ) -> tuple[UnknownRow, ...]:
     """A row for each K: the calibration, its figures on the classes it was found on, and on test.
 
-    The test classes decide nothing. `text` as in `answers`.
+    The test classes decide nothing. `text` and `crops` as in `answers`.
     """
 
     def row(k: int, validation: list[EpisodeBlock], test: list[EpisodeBlock]) -> UnknownRow:
-        found = answers(embeddings, validation, head, metric, text)
+        found = answers(embeddings, validation, head, metric, text, crops)
         calibration = calibrate(k, found)
         return UnknownRow(
             k,
             calibration.threshold,
             calibration.temperature,
             figures(calibration, found),
-            figures(calibration, answers(embeddings, test, head, metric, text)),
+            figures(calibration, answers(embeddings, test, head, metric, text, crops)),
         )
 
     return tuple(row(k, *both) for k, both in held_out.items())

@@ -13,6 +13,7 @@ from ..core.draws import Ints
 from ..core.errors import TrainingError
 from ..core.interfaces import Dataset
 from ..data.batches import ahead, batch_size, gather
+from ..data.corners import CORNERS, Corners
 from ..data.embedded import Kept, image_digest
 from ..data.parallel import on_all_cores
 from ..parts.embedder import Embedder, within_classes
@@ -77,6 +78,43 @@ def embed(
                 progress(done, len(blocks))
     assert out is not None
     return out
+
+
+def embed_task(
+    embedder: Embedder,
+    dataset: Dataset,
+    items: Ints,
+    support: Ints,
+    progress: Callable[[int, int], None] | None = None,
+    engine: Name | Engine = "auto",
+    kept: Kept | None = None,
+) -> tuple[NDArray[np.float32], Ints | None]:
+    """Embeddings of images `items` as of `embed`, and what those among them that are support bring.
+
+    Where the embedder's crops are of support: embeddings (n + 4 m, d), those of the corners of
+    the m images `support` below all others, and the rows of each image's (n, 4), -1 for an image
+    that is no support. Else (n, d) and None.
+    """
+    if embedder.crops != "support":
+        return embed(embedder, dataset, items, 64, progress, engine, kept), None
+    images, n = np.unique(support), len(dataset.labels)
+    whole = len(items) / (len(items) + CORNERS * len(images))  # of the work
+    total = 1000
+
+    def shown(done: float) -> None:
+        if progress is not None:
+            progress(round(total * done), total)
+
+    rows = embed(
+        embedder, dataset, items, 64, lambda done, of: shown(whole * done / of), engine, kept
+    )
+    more = embed(
+        embedder, Corners(dataset, images), None, 64,
+        lambda done, of: shown(whole + (1 - whole) * done / of), engine, kept,
+    )  # fmt: skip
+    crops = np.full((n, CORNERS), -1)
+    crops[images] = n + np.arange(len(more)).reshape(-1, CORNERS)
+    return np.concatenate([rows, more]), crops
 
 
 def _digests(

@@ -88,8 +88,14 @@ def _with_text(embeddings: Rows, text: Rows | None) -> Rows:
     return embeddings if text is None else np.concatenate([embeddings, text])
 
 
-def _as_asked(block: EpisodeBlock, head: Head, names: Ints | None) -> EpisodeBlock:
-    """A block with the rows (e, n_way) of its classes' names, where the head is asked with them."""
+def _as_asked(
+    block: EpisodeBlock, head: Head, names: Ints | None, crops: Ints | None
+) -> EpisodeBlock:
+    """A block with its support's `crops`, where there are any, and the rows (e, n_way) of its
+    classes' names, where the head is asked with them.
+    """
+    if crops is not None:
+        block = block.with_crops(crops)
     if block.support.shape[1] and not head.names:
         return block
     if names is None:
@@ -155,18 +161,19 @@ def predict(
     metric: Metric,
     memory: int = 256,
     text: Rows | None = None,
+    crops: Ints | None = None,
 ) -> Ints:
     """Labels (q,) in 0..n_way-1 of an episode's queries; the first of equal scores wins.
 
     Queries are answered in parts, so that temporary arrays take about `memory` MB whatever their
     number; a head that looks at queries together is asked about all of them at once. `text`
-    (n_way, d): embeddings of the classes' names, for a head that reads them. Raises
-    ConfigError for an image that was not embedded.
+    (n_way, d): embeddings of the classes' names, for a head that reads them. `crops` as in
+    `evaluate`. Raises ConfigError for an image that was not embedded.
     """
     block = EpisodeBlock.of([episode])
     _require_embedded(unembedded(embeddings, episode.items))
     names = None if text is None else len(embeddings) + np.arange(block.n_way)[None]
-    asked = _as_asked(block, head, names)
+    asked = _as_asked(block, head, names, crops)
     rows = _with_text(embeddings, text)
     with evaluating(head.module, metric.fn):
         answers = _ask(rows, asked, slice(None), head, metric, _numbers(memory))
@@ -211,6 +218,7 @@ def evaluate(
     once: bool = False,
     text: Rows | None = None,
     by_query: bool = False,
+    crops: Ints | None = None,
 ) -> Evaluation:
     """Accuracy of `head` on episodes over embedded images (n, d).
 
@@ -223,14 +231,15 @@ def evaluate(
     (`leave_one_out`), and each image counts alike. `text` (c, d): embeddings of the classes' names,
     which a head that reads names has ahead of the support, and any head where an episode has no
     support. `by_query`: an episode's accuracy is the share of its queries that are right, as where
-    classes have unlike numbers of them on purpose. Raises ConfigError for no episode, one without
-    queries, one without support or names, or an image that was not embedded, DataError for a class
-    that the dataset does not have.
+    classes have unlike numbers of them on purpose. `crops` (n, c): the rows of embeddings that
+    support image i brings with it, as images of its class (`embed_task`). Raises ConfigError for no
+    episode, one without queries, one without support or names, or an image that was not embedded,
+    DataError for a class that the dataset does not have.
     """
     if missing is None:
         missing = unembedded(embeddings)
     with evaluating(head.module, metric.fn):
-        answered = _answered(embeddings, tasks, head, metric, missing, memory, classes, text)
+        answered = _answered(embeddings, tasks, head, metric, missing, memory, classes, text, crops)
         return tally(answered, classes, names, once, by_query)
 
 
@@ -316,6 +325,7 @@ def _answered(
     memory: int,
     classes: Sequence[str],
     text: Rows | None,
+    crops: Ints | None,
 ) -> Iterator[tuple[EpisodeBlock, Ints]]:
     """Blocks of the episodes and their answers (e, q), in order.
 
@@ -336,7 +346,7 @@ def _answered(
             _require_embedded(missing[items])
         asked.append((block, []))
         names = None if text is None else len(embeddings) + _class_ids(block, classes)
-        whole = _as_asked(block, head, names)
+        whole = _as_asked(block, head, names, crops)
         for part in _parts(whole, head, metric, d, numbers):
             if len(under_way) == _waiting():
                 mx.eval(under_way.popleft())

@@ -294,12 +294,13 @@ def embedded(parts: Parts, warn: Callable[[str], None]) -> Kept | None:
     config, backbone, centre = parts.config, parts.embedder.backbone, parts.embedder.centre
     if not is_frozen(backbone):
         return None
+    five = config.embedding.crops == "five"  # corners of support images are images of their own
     way = {
         "fewshot": version("fewshot"),
         "shape": parts.shape,
         "parts": [to_table(chosen) for chosen in (config.backbone, *config.preprocess)],
         "origins": [o for o in parts.origins.items() if o[0].startswith(("backbone ", "transf"))],
-        "embedding": asdict(config.embedding),
+        "embedding": asdict(config.embedding) | {"crops": "five" if five else "one"},
     }
     digest = sha256(json.dumps(way, sort_keys=True).encode())
     for name, array in [*snapshot(backbone), *([] if centre is None else snapshot(centre))]:

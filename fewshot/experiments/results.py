@@ -9,7 +9,7 @@ from attrs import evolve, frozen
 from numpy.typing import NDArray
 
 from ..compute.modules import is_frozen, snapshot
-from ..core.draws import Episode, EpisodeBlock
+from ..core.draws import Episode, EpisodeBlock, Ints
 from ..core.figures import AdapterGain, HeadRow, KShotRow, RunResults
 from ..core.interfaces import Head, Metric
 from ..core.progress import Progress
@@ -17,7 +17,7 @@ from ..core.shown import Shown
 from ..data.episode_files import image_names
 from ..engine.adaptation import adapted_embeddings, evaluate_adapted, gain
 from ..engine.calibration import calibrated
-from ..engine.embedding import embed, raw_pixels, recentre, settled, spread
+from ..engine.embedding import embed_task, raw_pixels, recentre, settled, spread
 from ..engine.evaluation import Evaluation, evaluate, predict, unembedded
 from ..engine.inference import Engine
 from ..engine.protocol import Setting, held_out_episodes, needed
@@ -59,12 +59,13 @@ def examine(
         metric: Metric,
         before: int,
         text: NDArray[np.float32] | None,
+        crops: Ints | None = None,
     ) -> dict[Setting, Evaluation]:
         evaluated, missing = {}, unembedded(rows)
         for done, (setting, tasks) in enumerate(draws.episodes.items(), start=1):
             evaluated[setting] = evaluate(
                 rows, tasks, head, metric, dataset.classes, names, memory, missing, setting.once,
-                text, setting.dirichlet > 0,
+                text, setting.dirichlet > 0, crops,
             )  # fmt: skip
             progress("episodes", before * len(draws.episodes) + done, total, "", "")
         return evaluated
@@ -76,17 +77,17 @@ def examine(
     asked = [block for both in held_out.values() for blocks in both for block in blocks]
     trained = "backbone" if _as_it_came(parts) else "trained backbone"
     engine = Engine("auto")
-    rows = _embeddings(parts, draws, trained, progress, asked, engine)
+    rows, crops = _embeddings(parts, draws, trained, progress, asked, engine)
     apart = spread(rows)
     rows = plain_rows = settled(rows)
     text, reads = None, parts.head.names
     if reads or any(setting.k_shot == 0 for setting in draws.episodes):
         text = parts.embedder.of_names(dataset.classes)
-    unknown = calibrated(rows, held_out, parts.head, parts.metric, text if reads else None)
-    ours = evaluations(rows, parts.head, parts.metric, 0, text)
+    unknown = calibrated(rows, held_out, parts.head, parts.metric, text if reads else None, crops)
+    ours = evaluations(rows, parts.head, parts.metric, 0, text, crops)
     heads: list[HeadRow] = []
     for before, (name, other) in enumerate(parts.other_heads.items(), start=3):
-        heads += _other_head(parts, draws, rows, text, name, other, ours)
+        heads += _other_head(parts, draws, rows, text, crops, name, other, ours)
         progress("episodes", before * len(draws.episodes), total, "", "")
     first = _first_episodes(draws)
     shown = first[min(first, key=lambda k: abs(k - 5))]
@@ -96,14 +97,14 @@ def examine(
         verification = verify(rows, *draws.pairs, parts.metric, margin)
     gains: dict[Setting, AdapterGain] = {}
     untrained: dict[Setting, Evaluation] = ours if parts.config.evaluation.untrained else {}
-    head = parts.head
+    head, crops_shown = parts.head, crops
     if parts.config.adapter.name != "none":
         ours, gains = _adapted(parts, draws, ours, names, progress)
         task = (parts.adapter, parts.embedder, dataset, shown, parts.metric, parts.config.seed)
-        rows, fitted, _ = adapted_embeddings(*task)
+        rows, crops_shown, fitted, _ = adapted_embeddings(*task)
         head = fitted or head
     of_shown = None if text is None else text[np.array(shown.classes)]
-    answers = predict(rows, shown, head, parts.metric, memory, of_shown)
+    answers = predict(rows, shown, head, parts.metric, memory, of_shown, crops_shown)
     seen = look(rows, shown, answers, parts.metric)
     weights = snapshot(parts.learned)
     if untrained and not _same(weights, blank):
@@ -112,8 +113,9 @@ def examine(
             rows = plain_rows
         else:
             recentre(parts.embedder, dataset, parts.training_images)  # by its own mean
-            rows = settled(_embeddings(parts, draws, "untrained backbone", progress))
-        untrained = evaluations(rows, parts.head, parts.metric, 1, text)
+            rows, crops = _embeddings(parts, draws, "untrained backbone", progress)
+            rows = settled(rows)
+        untrained = evaluations(rows, parts.head, parts.metric, 1, text, crops)
         parts.learned.load_weights(weights)
     # A learned head is one of embeddings of the backbone's length.
     plain = parts.head if parts.head.module is None else nearest_prototype()
@@ -145,6 +147,7 @@ def _other_head(
     draws: Draws,
     rows: NDArray[np.float32],
     text: NDArray[np.float32] | None,
+    crops: Ints | None,
     name: str,
     head: Head,
     ours: Mapping[Setting, Evaluation],
@@ -155,7 +158,7 @@ def _other_head(
         began = time.process_time()
         found = evaluate(
             rows, tasks, head, parts.metric, parts.dataset.classes, None, memory, missing,
-            setting.once, text, setting.dirichlet > 0,
+            setting.once, text, setting.dirichlet > 0, crops,
         )  # fmt: skip
         seconds = (time.process_time() - began) / sum(map(len, tasks))
         test = paired_test(ours[setting].per_episode, found.per_episode)
@@ -190,8 +193,8 @@ def _embeddings(
     progress: Progress,
     more: Sequence[EpisodeBlock] = (),
     engine: Engine | None = None,
-) -> NDArray[np.float32]:
-    """Embeddings of every image that the evaluation, and `more`, needs."""
+) -> tuple[NDArray[np.float32], Ints | None]:
+    """Embeddings of every image that the evaluation, and `more`, needs: `embed_task`."""
     tasks = [task for blocks in draws.episodes.values() for task in blocks]
     items = needed([*tasks, *more, *(draws.pairs or ())])
     stage, engine = f"embedding, {what}", engine or Engine("auto")
@@ -199,17 +202,18 @@ def _embeddings(
     def say(line: str) -> None:
         progress(stage, 0, len(items), "", line)
 
-    rows = embed(
+    found = embed_task(
         parts.embedder,
         parts.dataset,
         items,
+        np.concatenate([task.support.ravel() for task in [*tasks, *more]]),
         progress=lambda done, total: progress(stage, done, total, "", ""),
         engine=engine,
         kept=embedded(parts, say),
     )
     if engine.hint:
         say(engine.hint)
-    return rows
+    return found
 
 
 def _as_it_came(parts: Parts) -> bool:

@@ -21,7 +21,7 @@ from ..core.seeding import generator
 from ..data.datasets import ArrayDataset
 from ..data.split import ClassSplit, named, split_classes
 from ..engine.checkpoints import checkpoints, go_on
-from ..engine.embedding import embed, recentre
+from ..engine.embedding import embed_task, recentre
 from ..engine.evaluation import evaluate
 from ..engine.protocol import needed
 from ..engine.training import Training
@@ -215,12 +215,16 @@ def _scores(
                 )
         (tasks,) = draws.episodes.values()
         recentre(parts.embedder, dataset, parts.training_images)
-        rows = embed(parts.embedder, dataset, needed(tasks), kept=embedded(parts, say))
+        support = np.concatenate([task.support.ravel() for task in tasks])
+        rows, crops = embed_task(
+            parts.embedder, dataset, needed(tasks), support, kept=embedded(parts, say)
+        )
         memory = config.evaluation.memory
         text = parts.embedder.of_names(dataset.classes) if parts.head.names else None
         found = evaluate(
-            rows, tasks, parts.head, parts.metric, dataset.classes, memory=memory, text=text
-        )
+            rows, tasks, parts.head, parts.metric, dataset.classes,
+            memory=memory, text=text, crops=crops,
+        )  # fmt: skip
         scores.append(found.accuracy)
         files.append_line(kept, {"score": found.accuracy})
     return scores

@@ -75,6 +75,7 @@ class Embedder:
 
     Outside training what the backbone gives is raised to `power` (`powered`), and then `centre`
     subtracted, before length 1.
+    `crops` "support": as "one" here; a task's support is embedded by its corners, too.
     `fitted`: a head that an adapter fitted with the backbone: it answers about the classes of the
     adapter's support in the place of a task's own, and takes no support.
     """
@@ -85,7 +86,7 @@ class Embedder:
         converter=tuple,
     )
     normalize: Literal["none", "l2"] = "l2"
-    crops: Literal["one", "five"] = "one"
+    crops: Literal["one", "five", "support"] = "one"
     centre: Centre | None = None
     power: float = 1.0
     fitted: Head | None = None
@@ -120,7 +121,7 @@ class Embedder:
         """
         if self.backbone.training:
             return self.scaled(self.backbone(images))
-        if self.crops == "one":
+        if self.crops != "five":
             return self.scaled(self._centred(images))
         embeddings = self.scaled(self._centred(five_crops(images).reshape(-1, *images.shape[1:])))
         return self.scaled(embeddings.reshape(5, len(images), -1).mean(axis=0))
@@ -143,10 +144,11 @@ class EmbeddingOptions:
     """What `embed` does after the backbone."""
 
     normalize: Literal["none", "l2"] = option("l2", "scale each embedding to length 1, or not")
-    crops: Literal["one", "five"] = option(
+    crops: Literal["one", "five", "support"] = option(
         "one",
-        "outside training, embed the image alone, or also its four corners and take the mean: "
-        "better, and five times the work",
+        "outside training, embed the image alone; or also its four corners and take the mean (five "
+        "times the work); or take the corners of support images for support, too (five times the "
+        "work where classes are enrolled, none where a query is asked)",
     )
     centre: Literal["none", "train", "whiten"] = option(
         "none",

@@ -17,8 +17,10 @@ from sealing import sealed
 
 import fewshot as fs
 from fewshot.catalogue.loading import build_registry
+from fewshot.data.corners import CORNERS
 from fewshot.data.images import Reading, picture
 from fewshot.deploy import archive
+from fewshot.deploy.classifier import _of_recipe
 from fewshot.experiments.assembly import build
 from fewshot.experiments.config import resolve
 from fewshot.experiments.folder import read_results, run_config
@@ -350,6 +352,22 @@ def test_a_file_gives_the_same_answers_bit_for_bit(
     before = path.read_bytes()
     read.save(path)
     assert path.read_bytes() == before
+
+
+def test_a_file_keeps_the_corners_of_support_images(blank: fs.Classifier, tmp_path: Path):
+    assert blank.recipe is not None
+    embedding = evolve(blank.recipe.embedding, crops="support")
+    ours = _of_recipe(evolve(blank.recipe, embedding=embedding), REGISTRY)
+    rng = np.random.default_rng(0)
+    ours = ours.enrol({"cup": [photo(rng), photo(rng)], "key": [photo(rng)]})
+    ours.save(tmp_path / "ours.fewshot")
+    read = fs.Classifier.load(tmp_path / "ours.fewshot", REGISTRY)
+    assert read.support.crops.shape == (3, CORNERS, ours.support.embeddings.shape[1])
+    np.testing.assert_array_equal(read.support.crops, ours.support.crops)
+    images = [photo(rng) for _ in range(3)]
+    assert read.predict(images) == ours.predict(images)
+    left = read.remove("cup").enrol({"cup": [ours.support.images[0]]})
+    np.testing.assert_allclose(left.support.crops, ours.support.crops[[2, 0]], atol=1e-5)
 
 
 @pytest.fixture(scope="module")

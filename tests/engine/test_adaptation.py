@@ -101,7 +101,7 @@ def test_a_layer_that_the_learner_fits_answers() -> None:
     dataset, embedder, metric = data(), network(), euclidean()
     episode = drawn(dataset)[0].episode(0)
     adapt = learner(learner=anil())
-    rows, fitted, _ = adapted_embeddings(adapt, embedder, dataset, episode, metric)
+    rows, _, fitted, _ = adapted_embeddings(adapt, embedder, dataset, episode, metric)
     assert fitted is not None
     task = [EpisodeBlock.of([episode])]
     found, _ = evaluate_adapted(adapt, embedder, dataset, task, nearest_prototype(), metric)
