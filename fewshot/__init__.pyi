@@ -81,6 +81,7 @@ from .deploy.support import Prediction as Prediction
 from .deploy.support import Support as Support
 from .engine.adaptation import evaluate_adapted as evaluate_adapted
 from .engine.embedding import embed as embed
+from .engine.embedding import embed_task as embed_task
 from .engine.embedding import raw_pixels as raw_pixels
 from .engine.embedding import recentre as recentre
 from .engine.evaluation import Evaluation as Evaluation

@@ -20,10 +20,11 @@ def fewshot_presets() -> list[Preset]:
             "photos",
             {
                 "backbone": {"name": "efficientnet-lite0"},
+                "embedding": {"crops": "support"},
                 "head": {"name": "lda"},
                 "training": {"steps": 0},
                 "evaluation": {"k_shot": [1, 5, 10]},
             },
-            "one's own photos answered without training: efficientnet-lite0 and lda",
+            "one's own photos answered without training: efficientnet-lite0, lda, corners",
         )
     ]
