@@ -19,6 +19,8 @@ from ..data.parallel import on_all_cores
 from ..parts.embedder import Embedder, within_classes
 from .inference import Engine, Name, as_engine, in_mlx, same
 
+Rows = NDArray[np.float32]
+
 _LONG = 2.0  # seconds that people wait without being told
 _WHITENED = 2000  # images that a whitening is taken from, at the most
 
@@ -98,20 +100,16 @@ def embed_task(
     if embedder.crops != "support":
         return embed(embedder, dataset, items, 64, progress, engine, kept), None
     images, n = np.unique(support), len(dataset.labels)
-    whole = len(items) / (len(items) + CORNERS * len(images))  # of the work
-    total = 1000
 
-    def shown(done: float) -> None:
-        if progress is not None:
-            progress(round(total * done), total)
+    def embedded(data: Dataset, wanted: Ints | None, before: int, count: int) -> Rows:
+        def told(done: int, of: int) -> None:
+            if progress is not None:
+                progress(before + count * done // of, len(items) + CORNERS * len(images))
 
-    rows = embed(
-        embedder, dataset, items, 64, lambda done, of: shown(whole * done / of), engine, kept
-    )
-    more = embed(
-        embedder, Corners(dataset, images), None, 64,
-        lambda done, of: shown(whole + (1 - whole) * done / of), engine, kept,
-    )  # fmt: skip
+        return embed(embedder, data, wanted, 64, told, engine, kept)
+
+    rows = embedded(dataset, items, 0, len(items))
+    more = embedded(Corners(dataset, images), None, len(items), CORNERS * len(images))
     crops = np.full((n, CORNERS), -1)
     crops[images] = n + np.arange(len(more)).reshape(-1, CORNERS)
     return np.concatenate([rows, more]), crops
