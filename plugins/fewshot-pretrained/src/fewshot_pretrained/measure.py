@@ -15,7 +15,7 @@ from PIL import Image
 
 import fewshot as fs
 
-BACKBONES = ("efficientnet-lite0", "mobilenet-v2", "efficientnet-lite2")
+BACKBONES = ("efficientnet-lite0", "mobilenet-v2")
 
 CORNERED = "`lda`, corners"  # as the preset `photos`
 
