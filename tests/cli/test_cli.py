@@ -31,16 +31,6 @@ def read(path: Path) -> Any:
 
 
 @pytest.fixture(scope="module")
-def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("work")
-
-
-@pytest.fixture(scope="module")
-def data(work: Path) -> Path:
-    return write_images(work / "data", {f"class {i}": PER_CLASS for i in range(CLASSES)})
-
-
-@pytest.fixture(scope="module")
 def output(work: Path, data: Path) -> subprocess.CompletedProcess[str]:
     out = work / "run & <i>one</i>"
     return done("run", "--data", data, *SMALL, *QUICK, "--out", out, start=fewshot)

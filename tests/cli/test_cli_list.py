@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 from commands import done, error
 from PIL import Image
-from small_runs import CLASSES, PER_CLASS, write_images
+from small_runs import write_images
 
 from fewshot.catalogue.kinds import KINDS
 from fewshot.catalogue.loading import build_registry
@@ -17,16 +17,6 @@ from fewshot.cli import commands
 from fewshot.experiments.config import read_study
 
 REGISTRY = build_registry()[0]
-
-
-@pytest.fixture(scope="module")
-def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("work")
-
-
-@pytest.fixture(scope="module")
-def data(work: Path) -> Path:
-    return write_images(work / "data", {f"class {i}": PER_CLASS for i in range(CLASSES)})
 
 
 # ----------------------------------------------------------------------------------- list, show
