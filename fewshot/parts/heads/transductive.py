@@ -133,8 +133,10 @@ def laplacian_shot(options: LaplacianShotOptions = LaplacianShotOptions()) -> He
 
     def scores(state: tuple[mx.array, ...], query: mx.array, metric: Metric) -> mx.array:
         support, of_class = state
-        s = support.shape[-2]
-        gram = _moved_products(_unit_products(_products(support, query)), s)
+        s, q = support.shape[-2], query.shape[-2]
+        asked = (mx.arange(s + q) >= s)[None].astype(mx.float32)
+        bias = (1 - asked) / s - asked / q  # by which queries are moved
+        gram = _moved_products(_unit_products(_products(support, query)), asked, bias)
         squares = mx.diagonal(gram, axis1=-2, axis2=-1)[..., None, :]
         products = of_class @ gram[..., :s, :]
         weights = _rectified(products, squares, of_class, options.temperature, _ROUNDING)
@@ -148,17 +150,14 @@ def laplacian_shot(options: LaplacianShotOptions = LaplacianShotOptions()) -> He
     return Head(_kept, scores, differentiable=False, queries="together")
 
 
-def _moved_products(gram: mx.array, s: int) -> mx.array:
-    """The products (…, n, n) of points, all but the first s moved by the mean of these less theirs.
+def _moved_products(gram: mx.array, moves: mx.array, by: mx.array) -> mx.array:
+    """The products (…, n, n) of points x + Σₖ moves[k, x] Σᵧ by[k, y] y, given those of points.
 
-    x·y + (m·y if x moves) + (m·x if y moves) + (m·m if both move).
+    `moves` and `by` (k, n): k groups of points, each moved by its own sum of points.
     """
-    n = gram.shape[-1]
-    moves = mx.arange(n) >= s
-    move = mx.where(moves, -1 / (n - s), 1 / s)
-    along = gram @ move
-    along = along + moves * (along * move).sum(axis=-1, keepdims=True) / 2
-    return gram + moves[:, None] * along[..., None, :] + along[..., None] * moves
+    along = by @ gram
+    along = along + (along @ by.T) @ moves / 2
+    return gram + moves.T @ along + along.swapaxes(-1, -2) @ moves
 
 
 def _squares(gram: mx.array) -> mx.array:
@@ -422,14 +421,18 @@ def pt_map(options: PtMapOptions = PtMapOptions()) -> Head:
         support, of_class = state
         s, q, n_way = support.shape[-2], query.shape[-2], of_class.shape[-2]
         gram = _unit_products(_products(support, raised(query)))
-        gram = _unit_products(_centred_products(gram, s), _ROUNDING)
+        asked = mx.arange(s + q) >= s
+        parts = mx.stack([~asked, asked]).astype(mx.float32)
+        means = parts / parts.sum(axis=1, keepdims=True)
+        gram = _unit_products(_moved_products(gram, parts, -means), _ROUNDING)
+        gram = 2 * options.sharpness * gram
         shares = _mean_shares(of_class, q)
         columns = mx.ones((*of_class.shape[:-1], 1))
 
         def shared(columns: mx.array) -> tuple[mx.array, mx.array, mx.array]:
             """P (…, n_way, q), its logarithm, and the factors of its classes, to set out from."""
-            near = _nearness(shares @ gram, shares)[..., s:]
-            near = 2 * options.sharpness * (near - near.max(axis=-2, keepdims=True))
+            near = _nearness(shares @ gram, shares)
+            near = (near - near.max(axis=-2, keepdims=True))[..., s:]  # slower of a part of rows
             kernel = _exp(near)
             for _ in range(_SINKHORN):
                 rows = 1 / (columns.swapaxes(-1, -2) @ kernel)
@@ -441,22 +444,11 @@ def pt_map(options: PtMapOptions = PtMapOptions()) -> Head:
         for _ in range(options.steps):
             p, _, columns = shared(columns)
             weights = mx.concatenate([of_class, p], axis=-1)
-            new = weights / weights.sum(axis=-1, keepdims=True)
-            shares = shares + options.rate * (new - shares)
+            step = options.rate / weights.sum(axis=-1, keepdims=True)
+            shares = (1 - options.rate) * shares + step * weights
         return shared(columns)[1].swapaxes(-1, -2)
 
     return Head(fit, scores, differentiable=False, queries="together")
-
-
-def _centred_products(gram: mx.array, s: int) -> mx.array:
-    """The products (…, n, n) of points, the first s about their mean, the others about theirs."""
-
-    def centred(x: mx.array) -> mx.array:
-        """Each row of (…, n, n) less its mean over the first s columns, or over the others."""
-        parts = (x[..., :s], x[..., s:])
-        return mx.concatenate([y - y.mean(axis=-1, keepdims=True) for y in parts], axis=-1)
-
-    return centred(centred(gram).swapaxes(-1, -2))
 
 
 # Rounds of Sinkhorn's algorithm for each move of the prototypes; each sets out from the last.
