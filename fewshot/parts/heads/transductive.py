@@ -10,6 +10,16 @@ from ...core.components import Component
 from ...core.interfaces import Head, Metric
 from ...core.options import above, at_least, at_most, option, positive, within
 from ..metrics import squared_lengths, unit
+from .products import (
+    ROUNDING,
+    ZERO,
+    inverse_lengths,
+    moved_products,
+    nearness,
+    products_of,
+    squared_distances,
+    unit_products,
+)
 
 # Everything about classes is (…, n_way, n), images last: sums over few classes then run along rows
 # of many images, which is what a CPU does fastest.
@@ -21,29 +31,6 @@ def _kept(
     """The whole support (…, s, d) and its classes (…, n_way, s), 1 or 0."""
     labels = mx.broadcast_to(support_labels, support.shape[:-1])
     return support, (labels[..., None, :] == mx.arange(n_way)[:, None]).astype(mx.float32)
-
-
-def _products(support: mx.array, query: mx.array) -> mx.array:
-    """The inner products (…, n, n) among a support and queries, in this order."""
-    rows = mx.concatenate([support, query], axis=-2)
-    return rows @ rows.swapaxes(-1, -2)
-
-
-# Squared lengths below which a point counts as zero, as in `unit`; and where it was moved, from
-# length 1, and rounding is left of it.
-_ZERO, _ROUNDING = 1e-24, 1e-12
-
-
-def _inverse_lengths(squares: mx.array, least: float) -> mx.array:
-    """1 over the root; 0 where a square is less than `least`, and so is its gradient."""
-    zero = squares < least
-    return mx.where(zero, 0.0, mx.rsqrt(mx.where(zero, 1.0, squares)))
-
-
-def _unit_products(gram: mx.array, least: float = _ZERO) -> mx.array:
-    """The products (…, n, n) of points, where these are brought to length 1; of zeros, 0."""
-    inverse = _inverse_lengths(mx.diagonal(gram, axis1=-2, axis2=-1), least)
-    return gram * inverse[..., None] * inverse[..., None, :]
 
 
 def _exp(x: mx.array) -> mx.array:
@@ -97,7 +84,7 @@ def _rectified(
     squares: mx.array,
     of_class: mx.array,
     temperature: float,
-    least: float = _ZERO,
+    least: float = ZERO,
 ) -> mx.array:
     """The weights (…, n_way, n) of the support and moved queries in BD-CSPN's new prototypes.
 
@@ -106,7 +93,7 @@ def _rectified(
     """
     s, n_way = of_class.shape[-1], of_class.shape[-2]
     own = (products[..., :s] * of_class).sum(axis=-1, keepdims=True)
-    similar = products * _inverse_lengths(own, least) * _inverse_lengths(squares, least)
+    similar = products * inverse_lengths(own, least) * inverse_lengths(squares, least)
     taken_for = similar[..., s:].argmax(axis=-2)[..., None, :] == mx.arange(n_way)[:, None]
     members = mx.concatenate([of_class > 0, taken_for], axis=-1)
     return mx.softmax(mx.where(members, similar / temperature, -mx.inf), axis=-1)
@@ -136,34 +123,20 @@ def laplacian_shot(options: LaplacianShotOptions = LaplacianShotOptions()) -> He
         s, q = support.shape[-2], query.shape[-2]
         asked = (mx.arange(s + q) >= s)[None].astype(mx.float32)
         bias = (1 - asked) / s - asked / q  # by which queries are moved
-        gram = _moved_products(_unit_products(_products(support, query)), asked, bias)
+        gram = moved_products(unit_products(products_of(support, query)), asked, bias)
         squares = mx.diagonal(gram, axis1=-2, axis2=-1)[..., None, :]
         products = of_class @ gram[..., :s, :]
-        weights = _rectified(products, squares, of_class, options.temperature, _ROUNDING)
-        alone = 2 * _nearness(weights @ gram, weights)[..., s:] - squares[..., s:]
-        near = _nearest_others(_squares(gram[..., s:, s:]), options.neighbours).swapaxes(-1, -2)
+        weights = _rectified(products, squares, of_class, options.temperature, ROUNDING)
+        alone = 2 * nearness(weights @ gram, weights)[..., s:] - squares[..., s:]
+        near = _nearest_others(squared_distances(gram[..., s:, s:]), options.neighbours).swapaxes(
+            -1, -2
+        )
         found = alone
         for _ in range(options.steps):
             found = alone + options.weight * (_softmax(found) @ near)
         return found.swapaxes(-1, -2)
 
     return Head(_kept, scores, differentiable=False, queries="together")
-
-
-def _moved_products(gram: mx.array, moves: mx.array, by: mx.array) -> mx.array:
-    """The products (…, n, n) of points x + Σₖ moves[k, x] Σᵧ by[k, y] y, given those of points.
-
-    `moves` and `by` (k, n): k groups of points, each moved by its own sum of points.
-    """
-    along = by @ gram
-    along = along + (along @ by.T) @ moves / 2
-    return gram + moves.T @ along + along.swapaxes(-1, -2) @ moves
-
-
-def _squares(gram: mx.array) -> mx.array:
-    """Squared distances (…, n, n) of points, by their products."""
-    own = mx.diagonal(gram, axis1=-2, axis2=-1)
-    return mx.maximum(own[..., None] + own[..., None, :] - 2 * gram, 0)
 
 
 def _nearest_others(squares: mx.array, k: int) -> mx.array:
@@ -215,7 +188,7 @@ def label_propagation(options: LabelPropagationOptions = LabelPropagationOptions
 
     def scores(state: tuple[mx.array, ...], query: mx.array, metric: Metric) -> mx.array:
         support, of_class = state
-        squares = _squares(_unit_products(_products(support, query)))
+        squares = squared_distances(unit_products(products_of(support, query)))
         near = _nearest_others(squares, options.neighbours)
         mean = squares.mean(axis=(-1, -2), keepdims=True)
         width = options.width * mx.where(mean > 0, mean, 1.0)
@@ -231,14 +204,6 @@ def label_propagation(options: LabelPropagationOptions = LabelPropagationOptions
         return found[..., support.shape[-2] :].swapaxes(-1, -2)
 
     return Head(_kept, scores, differentiable=False, queries="together")
-
-
-def _nearness(products: mx.array, shares: mx.array) -> mx.array:
-    """x·m − |m|²/2 (…, n_way, n) of points x and sums m of points, by the points' shares in them.
-
-    That is minus half the squared distance but for |x|²/2. `products`: x·m.
-    """
-    return products - (shares * products).sum(axis=-1, keepdims=True) / 2
 
 
 def _mean_shares(of_class: mx.array, q: int) -> mx.array:
@@ -341,7 +306,7 @@ def _informed(options: TimOptions | AlphaTimOptions, alpha: float) -> Head:
         support, of_class = state
         s, q = support.shape[-2], query.shape[-2]
         shares = _mean_shares(of_class, q)
-        nearness, own = _nearness_of(support, query, temperature)
+        near, own = _nearness_of(support, query, temperature)
         # All queries and the support at once, each with its weight in a step.
         step = options.rate * temperature
         asked = (mx.arange(s + q) >= s) / q
@@ -349,7 +314,7 @@ def _informed(options: TimOptions | AlphaTimOptions, alpha: float) -> Head:
         due = known * mx.concatenate([of_class, mx.zeros((*of_class.shape[:-1], q))], axis=-1)
         speed = mx.zeros_like(shares)
         for _ in range(options.steps):
-            logits = nearness(shares)
+            logits = near(shares)
             p = _softmax(logits)
             mean = p @ asked[:, None]
             even = options.marginal * rise(mean, mx.log(mean + 1e-12))
@@ -358,7 +323,7 @@ def _informed(options: TimOptions | AlphaTimOptions, alpha: float) -> Head:
             slopes = p * (pull + known) - due  # by the logits
             speed = 0.9 * speed - (slopes - slopes.sum(axis=-1, keepdims=True) * shares)
             shares = shares + speed
-        return (nearness(shares)[..., s:] - own).swapaxes(-1, -2)
+        return (near(shares)[..., s:] - own).swapaxes(-1, -2)
 
     return Head(_kept, scores, differentiable=False, queries="together")
 
@@ -366,19 +331,19 @@ def _informed(options: TimOptions | AlphaTimOptions, alpha: float) -> Head:
 def _nearness_of(
     support: mx.array, query: mx.array, temperature: float
 ) -> tuple[Callable[[mx.array], mx.array], mx.array]:
-    """`_nearness` of unit vectors to sums of these, and τ/2 |q|² of queries, all times τ.
+    """`nearness` of unit vectors to sums of these, and τ/2 |q|² of queries, all times τ.
 
     By products of all with all, or, where images are many, by the vectors.
     """
     s, n = support.shape[-2], support.shape[-2] + query.shape[-2]
     if n <= 2 * support.shape[-1]:
-        gram = temperature * _unit_products(_products(support, query))
+        gram = temperature * unit_products(products_of(support, query))
         own = mx.diagonal(gram, axis1=-2, axis2=-1)[..., None, s:] / 2
-        return lambda shares: _nearness(shares @ gram, shares), own
+        return lambda shares: nearness(shares @ gram, shares), own
     rows = unit(mx.concatenate([support, query], axis=-2))
     columns = temperature * rows.swapaxes(-1, -2)
     own = temperature / 2 * squared_lengths(rows[..., s:, :]).swapaxes(-1, -2)
-    return lambda shares: _nearness((shares @ rows) @ columns, shares), own
+    return lambda shares: nearness((shares @ rows) @ columns, shares), own
 
 
 @frozen
@@ -420,18 +385,18 @@ def pt_map(options: PtMapOptions = PtMapOptions()) -> Head:
     def scores(state: tuple[mx.array, ...], query: mx.array, metric: Metric) -> mx.array:
         support, of_class = state
         s, q, n_way = support.shape[-2], query.shape[-2], of_class.shape[-2]
-        gram = _unit_products(_products(support, raised(query)))
+        gram = unit_products(products_of(support, raised(query)))
         asked = mx.arange(s + q) >= s
         parts = mx.stack([~asked, asked]).astype(mx.float32)
         means = parts / parts.sum(axis=1, keepdims=True)
-        gram = _unit_products(_moved_products(gram, parts, -means), _ROUNDING)
+        gram = unit_products(moved_products(gram, parts, -means), ROUNDING)
         gram = 2 * options.sharpness * gram
         shares = _mean_shares(of_class, q)
         columns = mx.ones((*of_class.shape[:-1], 1))
 
         def shared(columns: mx.array) -> tuple[mx.array, mx.array, mx.array]:
             """P (…, n_way, q), its logarithm, and the factors of its classes, to set out from."""
-            near = _nearness(shares @ gram, shares)
+            near = nearness(shares @ gram, shares)
             near = (near - near.max(axis=-2, keepdims=True))[..., s:]  # slower of a part of rows
             kernel = _exp(near)
             for _ in range(_SINKHORN):
