@@ -146,6 +146,7 @@ HEADS = {
     "laplacian-shot": "LaplacianShot",
     "pt-map": "PTMAP",
     "tim": "TIM",
+    "transductive-finetune": "TransductiveFinetuning",
     "matching": "MatchingNetworks",
 }
 WIDE = 640

@@ -45,11 +45,11 @@ def _squares_matrix(query: mx.array, points: mx.array) -> mx.array:
     """|q|² + |p|² - 2qp about the points' mean, which keeps the cancellation small."""
     centre = points.mean(axis=-2, keepdims=True)
     q, p = query - centre, points - centre
-    lengths = _lengths(q) + _lengths(p).swapaxes(-1, -2)
+    lengths = squared_lengths(q) + squared_lengths(p).swapaxes(-1, -2)
     return _of(q).maximum(lengths - 2 * (q @ p.swapaxes(-1, -2)), 0)
 
 
-def _lengths(x: mx.array) -> mx.array:
+def squared_lengths(x: mx.array) -> mx.array:
     """|x|² (…, n, 1) of (…, n, d), as products: on the CPU twice as fast as a sum.
 
     One product for every leading index, so that others beside it do not change its rounding.

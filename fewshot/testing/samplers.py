@@ -160,8 +160,10 @@ def draw_fault(draw: Draw, labels: Ints, groups: Ints | None) -> str | None:
 
 @frozen
 class Tried:
-    """How to make a sampler, two that were made, without groups and with them, and their draws."""
+    """How a sampler is made, two that were, without groups and with them, and their draws."""
 
+    factory: Callable[..., Sampler[Any]]
+    options: Any
     make: Make
     plain: Any
     grouped: Any
@@ -181,7 +183,7 @@ def _subject(factory: Callable[..., Sampler[Any]], options: Any) -> Tried:
     draws = lru_cache(1024)(
         lambda seed, index: (plain.draw(seed, index), grouped.draw(seed, index))
     )
-    return Tried(make, plain, grouped, draws)
+    return Tried(factory, options, make, plain, grouped, draws)
 
 
 def _require(fault: Callable[[Any, Ints], str | None], tried: Tried, seed: int, index: int) -> None:
@@ -428,6 +430,50 @@ def roles(tried: Tried, seed: int, index: int) -> None:
         words = roles_fault(make(labels, used, role=role).draw(seed, index), role)
         if words:
             fail(f"{words}: draw({seed}, {index})")
+
+
+def _has(option: str) -> Callable[[Tried], bool]:
+    return lambda tried: hasattr(tried.options, option)
+
+
+@law(when=_has("within"))
+def one_parent(tried: Tried) -> None:
+    """With the option within = parent, a draw keeps to one parent's classes, and each comes up."""
+    classes, per_class = _fewest(tried.make)
+    labels = _uniform(2 * classes, per_class)
+    parents = tuple("ab"[c % 2] for c in range(2 * classes))
+    make = partial(tried.factory, attrs.evolve(tried.options, within="parent"))
+    try:
+        make(labels)
+    except DataError:
+        pass
+    else:
+        fail("within = parent is not refused where nothing is said of parents")
+    sampler, met = make(labels, parents=parents), set[str]()
+    for index in range(40):
+        of = {parents[c] for c in labels[sampler.draw(0, index).items]}
+        if len(of) > 1:
+            fail(f"within = parent, but draw(0, {index}) has classes of the parents {sorted(of)}")
+        met |= of
+    if met != set(parents):
+        fail(f"40 draws within = parent met only the parent {met}, of {sorted(set(parents))}")
+
+
+@law(when=_has("replacement"))
+def drawn_again(tried: Tried) -> None:
+    """With the option replacement, small classes give as many images, each about as often."""
+    sizes = np.array([1, 2, 3, 60])
+    labels = np.repeat(np.arange(4), sizes)
+    sampler = tried.factory(attrs.evolve(tried.options, replacement=True), labels)
+    for index in range(8):
+        counts = np.bincount(sampler.draw(0, index).items, minlength=len(labels))
+        of_class = np.bincount(labels, counts)
+        if len(set(of_class[of_class > 0])) > 1:
+            fail(f"draw(0, {index}) has {of_class.tolist()} images of classes of {sizes.tolist()}")
+        for c in np.flatnonzero(of_class):
+            own = counts[labels == c]
+            if own.max() > own.min() + 1:
+                fail(f"draw(0, {index}) has the images of a class {own.tolist()} times")
 
 
 KIND = Kind("sampler", _subject, laws_of(globals()))

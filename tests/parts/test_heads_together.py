@@ -87,12 +87,12 @@ INFORMED = [
 
 @pytest.mark.parametrize(("head", "kind", "alpha"), INFORMED)
 @few
-@given(seed=seeds)
+@given(seed=seeds, d=st.sampled_from([6, 8]))  # 14 images are many for 6 numbers, for 8 not
 def test_tim_descends_its_energy_by_gradient_with_momentum(
-    head: Any, kind: Any, alpha: float, seed: int
+    head: Any, kind: Any, alpha: float, seed: int, d: int
 ) -> None:
     """The gradient by finite differences, in the space of embeddings."""
-    task = drawn(seed)
+    task = drawn(seed, d=d)
     more = {} if alpha == 1 else {"alpha": alpha}
     o = kind(steps=3, rate=0.004, conditional=0.7, marginal=0.9, support=0.6, **more)
     descends(head(o), o, alpha, task)

@@ -18,12 +18,15 @@ from fewshot import (
     Sampler,
     Triplets,
     TripletsOptions,
+    VariedOptions,
     all_pairs,
+    balanced,
     episodes,
     generator,
     pairs,
     proxies,
     triplets,
+    varied,
 )
 from planted import Collection
 
@@ -351,6 +354,82 @@ def roles_of_the_support_alone(_, labels, groups, role=None):
     return episodes(
         SMALL, labels, groups, None if free else np.where(role == "query", role, "both")
     )
+
+
+# ------------------------------------------------- unequal counts, one parent, images drawn again
+
+
+@CASES.breaks("no image twice")
+def queries_of_unequal_episodes_among_the_support(_, labels, groups):
+    """Of every class, however many shots it has, the first is asked as well."""
+
+    def asked(draw):
+        first = np.unique(draw.support_labels, return_index=True)[1]
+        items, of = draw.items[draw.support], draw.support_labels
+        return Episode.joined(items, of, items[first], of[first], draw.classes)
+
+    return redrawn(varied(VariedOptions(max_way=8), labels, groups), asked)
+
+
+@CASES.breaks("classes")
+def equal_shots_said_of_unequal_ones(_, labels, groups):
+    def said(draw):
+        equal = np.arange(len(draw.support)) * draw.n_way // len(draw.support)
+        return evolve(draw, support_labels=equal)
+
+    return redrawn(varied(VariedOptions(max_way=8), labels, groups), said)
+
+
+@CASES.breaks("groups apart")
+def unequal_episodes_of_mixed_groups(_, labels, groups):
+    return varied(VariedOptions(max_way=8), labels, None)
+
+
+@CASES.breaks("one parent", BalancedOptions(3, 2))
+def parents_that_are_asked_for_and_not_looked_at(options, labels, groups=None, parents=None):
+    if options.within == "parent" and parents is None:
+        raise DataError("no parents")
+    return balanced(evolve(options, within="any"), labels, groups)
+
+
+@CASES.breaks("one parent", VariedOptions())
+def parents_that_nobody_needs(options, labels, groups=None, parents=None):
+    within = "any" if parents is None else options.within
+    return varied(evolve(options, within=within), labels, groups, None, parents)
+
+
+@CASES.breaks("one parent", SMALL)
+def the_first_parent_for_ever(options, labels, groups=None, parents=None):
+    if parents is not None:
+        kept = np.array([parent == parents[0] for parent in parents])
+        labels = np.where(kept[labels], labels, -1)
+    return episodes(options, labels, groups, None, parents)
+
+
+@CASES.breaks("drawn again", BalancedOptions(3, 2))
+def the_first_image_again(options, labels, groups=None):
+    """Where a class has too few, the last ones are all of its first."""
+    sampler = balanced(options, labels, groups)
+
+    def first(draw):
+        alone = [
+            items[:1].repeat(len(items)) for items in np.split(draw.items, len(draw.items) // 2)
+        ]
+        return evolve(draw, items=np.concatenate(alone))
+
+    return redrawn(sampler, first) if options.replacement else sampler
+
+
+@CASES.breaks("drawn again", BalancedOptions(3, 4))
+def small_classes_as_they_are(options, labels, groups=None):
+    """Each image once, in place of as many of every class."""
+    sampler = balanced(options, labels, groups)
+
+    def once(draw):
+        _, first = np.unique(draw.items, return_index=True)
+        return evolve(draw, items=draw.items[first], labels=draw.labels[first])
+
+    return redrawn(sampler, once) if options.replacement else sampler
 
 
 # ------------------------------------------------------------------------------ odd and sound
