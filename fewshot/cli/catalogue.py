@@ -69,7 +69,7 @@ def plugins(verbose: bool) -> None:
 
     _, statuses = build_registry()
     rows = [
-        [s.name, s.origin, s.version, f"failed: {s.error}" if s.error else f"{s.components} parts"]
+        [s.name, s.origin, s.version, f"failed: {s.error}" if s.error else _parts(s.components)]
         for s in statuses
     ] + _commands()
     if not rows:
@@ -79,6 +79,10 @@ def plugins(verbose: bool) -> None:
     for status in statuses:
         if verbose and status.details:
             echo(f"{status.name}:", *status.details.splitlines(), "")
+
+
+def _parts(count: int) -> str:
+    return "1 part" if count == 1 else f"{count} parts"
 
 
 def _commands() -> list[list[str]]:

@@ -206,6 +206,7 @@ def _enrolled(
 ) -> tuple[Classifier, int, int]:
     """With the images of a folder; how many of all could not be used, and of folders alone."""
     from ..core.errors import DataError
+    from ..data.batches import batch_size
     from ..data.folders import find_classes
     from ..data.images import decode_images
 
@@ -213,6 +214,7 @@ def _enrolled(
     folders, bad = found.folders, found.unreadable
     _tell_notes(found.notes)
     total, done, unusable = sum(map(len, folders.values())), 0, 0
+    at_once = batch_size(classifier.shape, _BATCH)
     classifier = _with_engine(classifier, engine)
     waiting: dict[str, list[Picture]] = {}
     with _progress(total) as progress:
@@ -226,7 +228,7 @@ def _enrolled(
                     else:
                         waiting.setdefault(name, []).append(each)
                 done += len(batch)
-                if sum(map(len, waiting.values())) >= _BATCH or done == total:
+                if sum(map(len, waiting.values())) >= at_once or done == total:
                     classifier = classifier.enrol(waiting)
                     waiting = {}
                 progress("enrolling", done, total, "", "")

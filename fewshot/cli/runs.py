@@ -10,6 +10,7 @@ import click
 from .options import above, choices, dataset, examination, flag_layer, topmost
 from .terminal import (
     echo,
+    echo_wrapped,
     fast_mlx,
     load_registry,
     print_results,
@@ -111,11 +112,15 @@ def evaluate(folder: Path, **given: Any) -> None:
 def compare(folders: tuple[Path, ...]) -> None:
     """Compare runs on the same episodes, with a paired test against the first."""
     from ..experiments.compare import compare_runs
-    from ..reports.run_page import comparison_table
+    from ..reports.run_page import by_setting, caption, comparison_table
 
     if len(folders) < 2:
         raise click.UsageError("compare wants two run folders or more")
-    print_table(*comparison_table(compare_runs(folders)), right=True)
+    compared = compare_runs(folders)
+    print_table(*comparison_table(compared), right=True)
+    settings = by_setting([each.row for each in compared])
+    if len(settings) == 1:
+        echo_wrapped(caption(settings[0]))
 
 
 COMMANDS = (run, resume, status, evaluate, compare)

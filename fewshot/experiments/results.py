@@ -95,7 +95,10 @@ def examine(
         margin = parts.loss.margin if parts.loss.layout == "pairs" else None
         verification = verify(rows, *draws.pairs, parts.metric, margin)
     gains: dict[Setting, AdapterGain] = {}
-    untrained: dict[Setting, Evaluation] = ours if parts.config.evaluation.untrained else {}
+    frozen = is_frozen(parts.embedder.backbone)
+    untrained: dict[Setting, Evaluation] = {}
+    if parts.config.evaluation.untrained and not (frozen and parts.sampler is None):
+        untrained = ours
     head = parts.head
     if parts.config.adapter.name != "none":
         ours, gains = _adapted(parts, draws, ours, names, progress)
@@ -108,7 +111,7 @@ def examine(
     weights = snapshot(parts.learned)
     if untrained and not _same(weights, blank):
         parts.learned.load_weights(blank)
-        if is_frozen(parts.embedder.backbone):
+        if frozen:
             rows = plain_rows
         else:
             recentre(parts.embedder, dataset, parts.training_images)  # by its own mean

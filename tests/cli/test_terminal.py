@@ -10,7 +10,7 @@ import click
 import numpy as np
 import pytest
 from commands import error, here
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -49,6 +49,39 @@ def test_nothing_printed_steers_a_terminal(one: str, other: str) -> None:
     assert all(c.isprintable() or c == "\n" for c in text)
     text.encode()  # surrogates are no UTF-8
     assert text.splitlines()[2].startswith("Error: ")  # a name makes no line of its own
+
+
+NAME = st.text("abcdefgh-", min_size=1, max_size=30)
+
+
+def in_columns(width: int, header: list[str], rows: list[list[str]], right: bool) -> list[str]:
+    """The lines of a table on a terminal so wide."""
+    with pytest.MonkeyPatch.context() as patch:
+        out = io.StringIO()
+        patch.setattr(sys, "stdout", out)
+        for name, value in {"FORCE_COLOR": "1", "COLUMNS": str(width), "TERM": "xterm"}.items():
+            patch.setenv(name, value)
+        terminal.print_table(header, rows, right)
+    return re.sub(r"\x1b\[[0-9;]*m", "", out.getvalue()).splitlines()
+
+
+@settings(max_examples=20)
+@given(st.lists(st.lists(NAME, min_size=3, max_size=3), min_size=1, max_size=4))
+def test_a_narrow_terminal_loses_no_letter_of_a_table(rows: list[list[str]]) -> None:
+    lines = in_columns(40, ["class", "unreadable images", "groups"], rows, right=False)
+    assert max(map(len, lines)) <= 40
+    shown = "".join(lines).replace(" ", "")
+    assert sum(shown.count(c) for c in "-") == sum(cell.count("-") for row in rows for cell in row)
+    assert "…" not in shown
+
+
+def test_a_comparison_fits_eighty_columns() -> None:
+    header = ["K", "run", "accuracy", "difference", "95 %", "p", "95 % by class", "p by class"]
+    low = ["10", "runs/0001", "100.0 %", "-12.3", "-14.1 to -11.4", "<0.0001", "-14.1 to -11.4"]
+    lines = in_columns(80, header, [[*low, "<0.0001"]], right=True)
+    assert max(map(len, lines)) <= 80
+    assert all(any(cell in line for line in lines) for cell in low)
+    assert not any("…" in line for line in lines)
 
 
 @pytest.mark.parametrize("seconds", [0.0, 100.0])
