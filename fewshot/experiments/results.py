@@ -10,12 +10,13 @@ from numpy.typing import NDArray
 
 from ..compute.modules import is_frozen, snapshot
 from ..core.draws import Episode, EpisodeBlock
-from ..core.figures import AdapterGain, HeadRow, KShotRow, RunResults
+from ..core.figures import AdapterGain, Astray, HeadRow, KShotRow, RunResults
 from ..core.interfaces import Head, Metric
 from ..core.progress import Progress
 from ..core.shown import Shown
 from ..data.episode_files import image_names
 from ..engine.adaptation import adapted_embeddings, evaluate_adapted, gain
+from ..engine.astray import astray
 from ..engine.calibration import calibrated
 from ..engine.embedding import embed, raw_pixels, recentre, settled, spread
 from ..engine.evaluation import Evaluation, evaluate, predict, unembedded
@@ -139,6 +140,10 @@ def examine(
         queries=parts.head.queries,
         heads=tuple(heads),
         spread=apart,
+        astray=tuple(
+            Astray(names[i], dataset.classes[label])
+            for i, label in astray(plain_rows, dataset.labels, dataset.groups)
+        ),
     )  # fmt: skip
     return Examination(results, first, seen)
 

@@ -11,6 +11,7 @@ from .verdict import mistakes, telling_row
 GOOD = 0.95  # accuracy from which on nothing is advised
 
 _FEW_CLASSES, _SMALL = 20, 64
+_NAMED = 5  # images that may lie in a wrong folder
 _MEANS = ("nearest-prototype", "nearest-support", "matching")
 
 
@@ -52,7 +53,8 @@ def advice(
         *_augment(results, config),
         *_shots(row, results),
         *_adapter(row, config),
-        *_classes(row),
+        *_labels(row, results),
+        *_alike(row),
     ]
 
 
@@ -145,17 +147,26 @@ def _adapter(row: KShotRow, config: Mapping[str, Any]) -> list[Advice]:
     return [Advice("an-adapter", why, "`fewshot eval RUN --adapter finetune`")]
 
 
-def _classes(row: KShotRow) -> list[Advice]:
-    """Classes that are guessed, and a pair mistaken far more often than others."""
-    found = []
+def _labels(row: KShotRow, results: RunResults) -> list[Advice]:
+    """Images that lie among those of one other class, else classes that are guessed."""
+    if found := results.astray:
+        named = ", ".join(f"{each.image} ({each.nearest})" for each in found[:_NAMED])
+        more = f" and {len(found) - _NAMED} more" if found[_NAMED:] else ""
+        why = f"among images of one other class lie {named}{more}"
+        return [Advice("mixed-up-labels", why, "look at each: a hard photo, or a wrong folder")]
     lost = [name for name, share in row.per_class.items() if share <= 1 / row.n_way]
-    if lost and row.accuracy > 2 / row.n_way:
-        why = f"no better than guessed: {', '.join(lost[:3])}{' …' if len(lost) > 3 else ''}"
-        found.append(Advice("mixed-up-labels", why, "look at the pictures in their folders"))
+    if not lost or row.accuracy <= 2 / row.n_way:
+        return []
+    why = f"no better than guessed: {', '.join(lost[:3])}{' …' if len(lost) > 3 else ''}"
+    return [Advice("mixed-up-labels", why, "look at the pictures in their folders")]
+
+
+def _alike(row: KShotRow) -> list[Advice]:
+    """A pair of classes mistaken far more often than others."""
     for wrong in mistakes(row)[:1]:
         usual = (1 - row.accuracy) / max(1, len(row.confusion) - 1)
         if wrong.times > 5 and wrong.times / wrong.asked > max(0.1, 3 * usual):
             why = f"{wrong.truth} was taken for {wrong.answer} {wrong.times} of {wrong.asked} times"
             how = "one class of both, or photos that show what differs"
-            found.append(Advice("classes-that-look-alike", why, how))
-    return found
+            return [Advice("classes-that-look-alike", why, how)]
+    return []

@@ -9,7 +9,7 @@ from figures import results
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fewshot.core.figures import RunResults, TrainingSummary
+from fewshot.core.figures import Astray, RunResults, TrainingSummary
 from fewshot.reports.advice import GOOD, advice
 from fewshot.reports.verdict import telling_row
 
@@ -80,3 +80,16 @@ def test_one_test_class_is_all_that_is_said(found: RunResults) -> None:
     alone["classes"]["test"] = ["a"]
     (only,) = advice(found, [], alone, config())
     assert re.search("only test class", only.why)
+
+
+@settings(max_examples=30)
+@given(results, st.integers(0, 9))
+def test_images_that_may_lie_in_a_wrong_folder_are_named(found: RunResults, count: int) -> None:
+    names = [f"a/{i}.jpg" for i in range(count)]
+    poor = tuple(evolve(row, accuracy=0.5) for row in found.k_shot)
+    found = evolve(found, k_shot=poor, astray=tuple(Astray(name, "b") for name in names))
+    said = [a for a in advice(found, [], manifest(30, 84), config()) if "one other" in a.why]
+    assert len(said) == bool(names)
+    for each in said:
+        assert [name for name in names if f"{name} (b)" in each.why] == names[:5]
+        assert ("more" in each.why) == (count > 5)
