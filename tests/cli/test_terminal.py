@@ -153,4 +153,31 @@ def test_memory_that_is_not_there_is_a_line(monkeypatch: pytest.MonkeyPatch) -> 
         np.empty(1 << 50, np.uint8)
 
     monkeypatch.setitem(cli.commands.commands, "wants-all", click.command()(command))
-    assert "out of memory: Unable to allocate" in error(1, "wants-all")
+    said = error(1, "wants-all")
+    assert "out of memory: Unable to allocate" in said
+    assert "dataset.size" in said
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[metal::malloc] Unable to allocate 64 bytes.",
+        "[METAL] Command buffer execution failed: Insufficient Memory "
+        "(00000008:kIOGPUCommandBufferCallbackErrorOutOfMemory)",
+        "cudaMallocAsync(&data, size, stream) failed: out of memory",
+    ],
+)
+def test_memory_of_a_gpu_that_is_not_there_is_a_line(
+    text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def command() -> None:
+        raise RuntimeError(text)
+
+    monkeypatch.setitem(cli.commands.commands, "wants-all", click.command()(command))
+    said = error(1, "wants-all")
+    assert text in said
+    assert "sampler" in said
+
+
+def test_a_batch_size_is_told_in_the_words_of_a_sampler() -> None:
+    assert "--set sampler.per_class=…" in error(2, "run", "--batch-size", "8")
