@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ..core.progress import Progress
 
 _SILENT = 10.0  # seconds without a line where nobody watches
+_FIGURES = 15  # columns of an interval
 _ADVISED = 3  # pieces of advice: the rest is in the report
 
 
@@ -228,19 +229,23 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]], right: boo
 def _table(
     header: Sequence[str], rows: Sequence[Sequence[str]], right: bool, narrow: bool = False
 ) -> Table:
-    """As it is printed; `narrow`: columns stand close, their names on as many lines as it takes."""
+    """As it is printed; `narrow`: columns stand close, and names take as many lines as they need.
+
+    Figures are whole however narrow it is.
+    """
     from rich import box
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 0 if narrow else 1))
     for i, name in enumerate(map(printable, header)):
+        width = max([1, *(len(row[i]) for row in rows), *map(len, name.split())])
         if narrow:
-            cells = max((len(row[i]) for row in rows), default=0)
-            name = fill(name, max(cells, *map(len, name.split()), 1))
-        if right:
-            table.add_column(name, justify="right", no_wrap=True)
-        else:
-            table.add_column(name, overflow="fold")  # no cell loses what tells it from others
+            name = fill(name, width)
+        table.add_column(
+            name, justify="right" if right else "left", overflow="fold",
+            min_width=width if right and width <= _FIGURES else None,
+            no_wrap=right and not narrow,
+        )  # fmt: skip
     for row in rows:
         table.add_row(*map(printable, row))
     return table
