@@ -47,7 +47,13 @@ def _installed_in() -> str:
 
 @click.command()
 @click.argument("names", metavar="NAME|PLUGIN|KIND/NAME...", nargs=-1, required=True)
-@click.option("--set", "settings", metavar="KEY=VALUE", multiple=True, help="E.g. path=photos.")
+@click.option(
+    "--set",
+    "settings",
+    metavar="KEY=VALUE",
+    multiple=True,
+    help="An option's value, e.g. path=photos.",
+)
 def check(names: tuple[str, ...], settings: tuple[str, ...]) -> None:
     """Try the laws of its kind on a component, or on everything that a plugin offers.
 

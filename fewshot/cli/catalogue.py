@@ -31,7 +31,13 @@ def list_components(kind: str | None) -> None:
 @click.command()
 @click.argument("kind", type=click.Choice(list(KINDS)))
 @click.argument("name")
-@click.option("--set", "settings", metavar="KEY=VALUE", multiple=True, help="E.g. dropout=0.2.")
+@click.option(
+    "--set",
+    "settings",
+    metavar="KEY=VALUE",
+    multiple=True,
+    help="An option's value, e.g. dropout=0.2.",
+)
 @click.option(
     "--save", type=click.Path(path_type=Path), help="PNG: a backbone's layers, a data set's images."
 )

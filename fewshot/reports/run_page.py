@@ -346,12 +346,15 @@ def _accuracy(folder: Path, results: RunResults) -> str:
             parts += f"<h4>With and without the adapter</h4>{html_table(*adapted)}"
     for text, cells in heads_by_setting(results):
         parts += f"<h3>Other heads, {html.escape(text)}</h3>{html_table(*cells)}"
+    before = any(row.untrained is not None for row in results.k_shot)
+    untrained = (
+        " untrained: the network before training, or, where none was trained, with random weights."
+    )
     return (
         f'{parts}<p class="quiet">K: support images shown of each class. 95 %: the interval over '
         "episodes, how well the mean is known for these classes; by class: what other classes "
         "would change. raw pixels: the same head (class means, where it is learned) on images "
-        "averaged to 16x16, same episodes. untrained: the network before training, or, where none "
-        "was trained, with random weights.</p>"
+        f"averaged to 16x16, same episodes.{untrained if before else ''}</p>"
     )
 
 
