@@ -317,6 +317,9 @@ def predict(
     from ..core.files import refuse_input
 
     classifier = _with_limit(_load(file), max_pixels)
+    if file.is_dir():
+        way_out = f"fewshot enrol {file} FOLDER -o my.fewshot, and give that file"
+        raise DataError(f"{file}: a run, in which no class is enrolled yet: {way_out}")
     from ..deploy.gallery import gallery
     from ..deploy.labelled import is_right, tally, truth_of
 

@@ -456,7 +456,7 @@ def _line(record: Mapping[str, Any]) -> str:
     """A record as one line of text."""
     parts = [f"loss {record['loss']:.4f}"]
     if record["above_zero"] < 1:  # of other losses than those with a margin it always is
-        parts.append(f"{record['above_zero']:.0%} of its terms above 0")
+        parts[0] += f" from {record['above_zero']:.0%} of terms"
     parts += [f"{name} {record[name]:.3f}" for name in ("score", "auc") if name in record]
     parts += [f"{record['images_per_second']:.0f} images/s", *collapsed(record.get("spread"))]
     return ", ".join(parts)
