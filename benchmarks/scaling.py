@@ -133,4 +133,6 @@ def measure(settings: Settings) -> Result:
         curves["cores"] = by_cores
         faster = by_cores["seconds"][0] / by_cores["seconds"][-1]
         note += f"; a training step on {by_cores['sizes'][-1]} cores is {faster:.2f} x one core's"
-    return Result(what="how time grows with the size of a task", ours="see below", note=note, figures=curves)
+    return Result(
+        what="how time grows with the size of a task", ours="see below", note=note, figures=curves
+    )
