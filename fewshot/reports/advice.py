@@ -12,6 +12,7 @@ GOOD = 0.95  # accuracy from which on nothing is advised
 
 _FEW_CLASSES, _SMALL = 20, 64
 _NAMED = 5  # images that may lie in a wrong folder
+_WITH_MARGIN = ("contrastive", "triplet")  # which cost nothing beyond it
 _MEANS = ("nearest-prototype", "nearest-support", "matching")
 
 
@@ -46,6 +47,7 @@ def advice(
     if row.accuracy >= GOOD:
         return []
     return [
+        *_margin(row, records, config),
         *_pretrained(row, results, manifest),
         *_steps(results, records),
         *_head(row, results, config),
@@ -56,6 +58,20 @@ def advice(
         *_labels(row, results),
         *_alike(row),
     ]
+
+
+def _margin(
+    row: KShotRow, records: Sequence[Mapping[str, Any]], config: Mapping[str, Any]
+) -> list[Advice]:
+    """Where nothing was learned, and no pair or triplet had come as far as the margin."""
+    loss, metric = config["loss"], config["metric"]["name"]
+    if loss["name"] not in _WITH_MARGIN or not records or row.accuracy > row.floor:
+        return []
+    if records[-1].get("above_zero", 0) < 0.99:
+        return []
+    why = f"a margin of {loss['margin']:g} was out of reach under `{metric}`"
+    how = f"`--set loss.margin={float(loss['margin']) / 3:.2g}`, or by the distances there are"
+    return [Advice("a-margin-that-fits", why, how)]
 
 
 def _pretrained(row: KShotRow, results: RunResults, manifest: Mapping[str, Any]) -> list[Advice]:

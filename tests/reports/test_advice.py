@@ -31,8 +31,13 @@ def manifest(classes: int, size: int) -> dict[str, Any]:
     return {"classes": names, "data": {"shape": [size, size, 3]}}
 
 
-def config(head: str = "lda", augment: tuple[str, ...] = ()) -> dict[str, Any]:
-    return {"head": {"name": head}, "adapter": {"name": "none"}, "augment": [*augment]}
+def config(
+    head: str = "lda", augment: tuple[str, ...] = (), loss: str = "contrastive"
+) -> dict[str, Any]:
+    return {
+        "head": {"name": head}, "adapter": {"name": "none"}, "augment": [*augment],
+        "loss": {"name": loss, "margin": 1.0}, "metric": {"name": "manhattan"},
+    }  # fmt: skip
 
 
 def topics(*given: Any) -> list[str]:
@@ -63,7 +68,12 @@ def test_more_steps_are_advised_where_training_ended_at_its_best(
 ) -> None:
     poor = tuple(evolve(row, accuracy=0.5) for row in found.k_shot)
     found = evolve(found, training=training, k_shot=poor)
-    given_ = topics(found, [{"loss": before}, {"loss": last}], manifest(30, 84), config())
+    given_ = topics(
+        found,
+        [{"loss": before, "above_zero": 0.5}, {"loss": last, "above_zero": 0.5}],
+        manifest(30, 84),
+        config(),
+    )
     if training.stopped != "steps":
         best = False
     elif training.best_score is None:
@@ -93,3 +103,14 @@ def test_images_that_may_lie_in_a_wrong_folder_are_named(found: RunResults, coun
     for each in said:
         assert [name for name in names if f"{name} (b)" in each.why] == names[:5]
         assert ("more" in each.why) == (count > 5)
+
+
+@settings(max_examples=30)
+@given(results, st.sampled_from([0.5, 1.0]), st.sampled_from(["triplet", "prototypical"]))
+def test_a_margin_is_advised_where_none_was_reached_and_nothing_learned(
+    found: RunResults, above: float, loss: str
+) -> None:
+    row = telling_row(found.k_shot)
+    given_ = topics(found, [{"above_zero": above}], manifest(30, 84), config(loss=loss))
+    due = row.accuracy <= row.floor and above == 1 and loss == "triplet" and row.accuracy < GOOD
+    assert ("a-margin-that-fits" in given_) == due
