@@ -157,8 +157,8 @@ def _shots(row: KShotRow, results: RunResults) -> list[Advice]:
 
 
 def _adapter(row: KShotRow, config: Mapping[str, Any]) -> list[Advice]:
-    if row.k_shot < 5 or config["adapter"]["name"] != "none":
-        return []
+    if row.k_shot < 5 or config["adapter"]["name"] != "none" or config["backbone"].get("frozen"):
+        return []  # `finetune` trains the backbone
     why = f"nothing is trained on the {row.k_shot} images of each class"
     return [Advice("an-adapter", why, "`fewshot eval RUN --adapter finetune`")]
 

@@ -37,6 +37,7 @@ def config(
     return {
         "head": {"name": head}, "adapter": {"name": "none"}, "augment": [*augment],
         "loss": {"name": loss, "margin": 1.0}, "metric": {"name": "manhattan"},
+        "backbone": {"name": "conv4"},
     }  # fmt: skip
 
 
@@ -114,3 +115,14 @@ def test_a_margin_is_advised_where_none_was_reached_and_nothing_learned(
     given_ = topics(found, [{"above_zero": above}], manifest(30, 84), config(loss=loss))
     due = row.accuracy <= row.floor and above == 1 and loss == "triplet" and row.accuracy < GOOD
     assert ("a-margin-that-fits" in given_) == due
+
+
+@settings(max_examples=20)
+@given(results, st.booleans())
+def test_an_adapter_is_advised_of_a_network_that_it_can_train(
+    found: RunResults, frozen: bool
+) -> None:
+    found = evolve(found, k_shot=tuple(evolve(row, accuracy=0.5) for row in found.k_shot))
+    tree = config() | {"backbone": {"name": "conv4", "frozen": frozen}}
+    due = telling_row(found.k_shot).k_shot >= 5 and not frozen
+    assert ("an-adapter" in topics(found, [], manifest(30, 84), tree)) == due
