@@ -49,11 +49,11 @@ def in_onnx(batches: int) -> tuple[dict[str, Any], Turn]:
     """As a classifier embeds by ONNX Runtime."""
     embedder, _ = network.in_fewshot()
     from fewshot.compute.folding import folded
-    from fewshot.deploy import engine
+    from fewshot.engine.inference import Engine
 
     images, _ = smooth_images(4, BATCH * batches // 4)
     fast = evolve(embedder, backbone=folded(embedder.backbone))
-    embed = engine.in_onnx(fast, images.shape[1:])
+    embed = partial(Engine("onnx").embeddings, fast, images.shape[1:])
     first = embed(images)
     facts = {"shape": list(first.shape), "embeddings": close_up(first[:4])}
 

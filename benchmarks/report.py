@@ -113,7 +113,7 @@ def page(records: Records, pictures_in: Path, drawn: list[Path], missing: Mappin
         "",
         f"Measured {when} with `python -m benchmarks --write docs`, which wrote this page. Each "
         "ratio is of two processes that took turns in the same run, the median of the rounds; "
-        "above 1 x, fewshot is faster. What each row is, and what is fair about it: "
+        "above 1 x, fewshot is faster. How each row is measured, and why that is fair: "
         "`benchmarks/README.md`.",
         "",
     ]

@@ -128,9 +128,11 @@ def measure(settings: Settings) -> Result:
     curves = {curve.name: _grown(curve, settings) for curve in CURVES}
     by_cores = _by_cores(settings)
     powers = ", ".join(f"{n} {growth(c['sizes'], c['seconds']):.2f}" for n, c in curves.items())
-    note = f"time grows with this power of the number, at the largest: {powers}"
+    note = f"as this power of the number, where it is largest: {powers}"
     if by_cores is not None:
         curves["cores"] = by_cores
         faster = by_cores["seconds"][0] / by_cores["seconds"][-1]
         note += f"; a training step on {by_cores['sizes'][-1]} cores is {faster:.2f} x one core's"
-    return Result(what="how time grows", ours="see below", note=note, figures=curves)
+    return Result(
+        what="how time grows with the size of a task", ours="see below", note=note, figures=curves
+    )

@@ -22,6 +22,7 @@ def rows(draw: st.DrawFn) -> KShotRow:
         floor_ci95=(0.0, 1.0), untrained=None, untrained_ci95=None, groups="none", episodes=2,
         queries=4, per_class=dict.fromkeys(confusion, 0.5), per_episode=(accuracy, accuracy),
         confusion=confusion, digest="",
+        protocol=draw(st.sampled_from(["episodes", "leave-one-out"])),
     )  # fmt: skip
 
 

@@ -53,7 +53,7 @@ def test_every_relative_link_leads_to_a_file(page: Path) -> None:
 @pytest.mark.parametrize("page", [p for p in WRITTEN if p.name != "broken-plugins.md"], ids=title)
 def test_every_component_named_by_a_flag_exists(page: Path) -> None:
     registry, _ = build_registry()
-    own = {"chebyshev", "topk", "birds"}  # plugins that pages make
+    own = {"topk", "birds"}  # plugins that pages make
     if importlib.util.find_spec("fewshot_omniglot") is None:
         own |= {"omniglot", "omniglot-prototypical", "omniglot-best"}
     if importlib.util.find_spec("fewshot_benchmarks") is None:
@@ -229,6 +229,17 @@ def test_the_readme_has_its_two_commands() -> None:
     assert len(found) == 2
     assert "fewshot run --backbone simplecnn --metric euclidean" in found[0]
     assert found[1].endswith("-m pytest -n auto --dist worksteal")
+
+
+def test_the_readme_lists_every_part_built_in() -> None:
+    table = dict(
+        re.findall(r"^\| (\w[\w ]*) \|(.*)$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    )
+    registry, _ = build_registry()
+    for kind in KINDS:
+        names = {n for n in registry.names(kind) if registry.get(kind, n).provider == "builtin"}
+        listed = table["data set" if kind == "dataset" else kind].partition("|")[0]
+        assert set(re.findall(r"`([\w-]+)`", listed)) == names, kind
 
 
 def test_every_command_answers_to_help() -> None:

@@ -138,6 +138,18 @@ def test_only_some_modules_import():
     assert users("matplotlib") == {"reports.pictures"}
 
 
+def test_a_command_that_draws_nothing_loads_nothing_that_draws():
+    waiting, found = ["cli.runs", "experiments.run", "deploy.classifier"], set[str]()
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found.add(name)
+            below = imports(MODULES[name], deferred=False) if name in MODULES else set()
+            waiting += [n.removeprefix(".") for n in below]
+    assert "engine.calibration" in found
+    assert not {"reports.pictures", "matplotlib", "scipy.optimize"} & found
+
+
 def test_only_the_laws_need_hypothesis_and_only_a_command_needs_the_laws():
     assert {name.split(".")[0] for name in users("hypothesis", types=True)} == {"testing"}
     outside = {name: s for name, s in MODULES.items() if room(s) != "testing"}

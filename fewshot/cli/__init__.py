@@ -4,6 +4,7 @@ Exit codes: 0 done; 2 wrong option or combination; 3 plugin; 4 data; 5 run folde
 file; 6 training; 7 a law broken; 130 interrupted; 1 anything else, a failed `doctor` too.
 """
 
+import re
 import signal
 import sys
 from contextlib import suppress
@@ -25,7 +26,10 @@ _SETTINGS = {
     "--patience": "training.patience",
     "--n-query": "evaluation.n_query",
     "--episodes": "evaluation.episodes",
+    "--batch-size": "sampler.per_class=… and --set sampler.classes",
 }
+# What MLX raises on Metal and CUDA.
+_NO_MEMORY = re.compile(r"unable to allocate|(out ?of|insufficient) ?memory", re.IGNORECASE)
 
 
 def main() -> None:
@@ -67,8 +71,16 @@ def _unforeseen(error: BaseException) -> int:
     if fault is not None:
         echo(f"Error: {fault}", err=True)
         return fault.exit_code
-    if isinstance(error, MemoryError):
-        echo(f"Error: out of memory: {text_of(error) or 'ask for less at once'}", err=True)
+    if isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and _NO_MEMORY.search(str(error))
+    ):
+        said = f"out of memory: {text_of(error)}".strip(": ")
+        echo(
+            f"Error: {said}; smaller batches (`fewshot show sampler NAME` has their options), "
+            "smaller images (--set dataset.size=…) or, in an evaluation, less at once "
+            "(--set evaluation.memory=…)",
+            err=True,
+        )
         return 1
     raise error
 

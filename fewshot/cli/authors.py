@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..scaffold.plugin import KINDS, new_plugin, use
+from ..scaffold.plugin import KINDS, first_run, new_plugin
 from .terminal import echo, fast_mlx, load_registry, print_table, showing_progress
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def new(name: str, kind: str) -> None:
     echo(f"{folder}: a {kind}, its tests, README.md and LICENSE. Next:", "")
     echo(f"  {bin}pip install -e '{folder}[test]'")
     echo(f"  {bin}python -m pytest {folder}")
-    echo(f"  {bin}fewshot run {use(name, kind)}")
+    echo(f"  {bin}fewshot run {first_run(name, kind)}")
 
 
 def _installed_in() -> str:
@@ -47,7 +47,13 @@ def _installed_in() -> str:
 
 @click.command()
 @click.argument("names", metavar="NAME|PLUGIN|KIND/NAME...", nargs=-1, required=True)
-@click.option("--set", "settings", metavar="KEY=VALUE", multiple=True, help="E.g. path=photos.")
+@click.option(
+    "--set",
+    "settings",
+    metavar="KEY=VALUE",
+    multiple=True,
+    help="An option's value, e.g. path=photos.",
+)
 def check(names: tuple[str, ...], settings: tuple[str, ...]) -> None:
     """Try the laws of its kind on a component, or on everything that a plugin offers.
 

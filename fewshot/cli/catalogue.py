@@ -31,7 +31,13 @@ def list_components(kind: str | None) -> None:
 @click.command()
 @click.argument("kind", type=click.Choice(list(KINDS)))
 @click.argument("name")
-@click.option("--set", "settings", metavar="KEY=VALUE", multiple=True, help="E.g. dropout=0.2.")
+@click.option(
+    "--set",
+    "settings",
+    metavar="KEY=VALUE",
+    multiple=True,
+    help="An option's value, e.g. dropout=0.2.",
+)
 @click.option(
     "--save", type=click.Path(path_type=Path), help="PNG: a backbone's layers, a data set's images."
 )
@@ -69,7 +75,7 @@ def plugins(verbose: bool) -> None:
 
     _, statuses = build_registry()
     rows = [
-        [s.name, s.origin, s.version, f"failed: {s.error}" if s.error else f"{s.components} parts"]
+        [s.name, s.origin, s.version, f"failed: {s.error}" if s.error else _parts(s.components)]
         for s in statuses
     ] + _commands()
     if not rows:
@@ -79,6 +85,10 @@ def plugins(verbose: bool) -> None:
     for status in statuses:
         if verbose and status.details:
             echo(f"{status.name}:", *status.details.splitlines(), "")
+
+
+def _parts(count: int) -> str:
+    return "1 part" if count == 1 else f"{count} parts"
 
 
 def _commands() -> list[list[str]]:

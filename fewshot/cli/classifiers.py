@@ -47,16 +47,16 @@ _CONFUSIONS = 10  # the most frequent are told
 @click.argument("folder", required=False, type=click.Path(path_type=Path))
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="The file to write.")
 @click.option("--backbone", metavar="NAME", help="A network with weights, in place of a run.")
-@click.option("--metric", metavar="NAME", help="Its distance.")
-@click.option("--head", metavar="NAME", help="Its few-shot classifier; else lda.")
-@click.option("--preset", metavar="NAME", help="A preset that names it.")
-@click.option("--config", type=click.Path(path_type=Path), help="A TOML file that names it.")
+@click.option("--metric", metavar="NAME", help="Distance, with --backbone.")
+@click.option("--head", metavar="NAME", help="Few-shot classifier, with --backbone; else lda.")
+@click.option("--preset", metavar="NAME", help="A preset that names a network with weights.")
+@click.option("--config", type=click.Path(path_type=Path), help="A TOML file that names one.")
 @settings
 @click.option("--classes", type=click.Path(path_type=Path), help="A file of names, one a line.")
 @click.option("--remove", metavar="CLASS", multiple=True, help="Take a class out.")
 @click.option("--threshold", type=float, help="Distance beyond which an image is unknown.")
 @click.option("--leaves", is_flag=True, help="Each folder with images directly in it is a class.")
-@click.option("--show", is_flag=True, help="What is in it.")
+@click.option("--show", is_flag=True, help="Show what is in the file.")
 @without_adapter
 @engine
 @max_pixels
@@ -81,10 +81,10 @@ def enrol(
     fewshot enrol runs/0001 FOLDER -o my.fewshot        from a trained run
     fewshot enrol --backbone NAME --classes names.txt -o my.fewshot  names alone, for one with text
     fewshot enrol my.fewshot FOLDER                     more images or classes
-    fewshot enrol my.fewshot --remove CLASS             a class less
+    fewshot enrol my.fewshot --remove CLASS             one class less
     fewshot enrol my.fewshot --show                     what is in it
 
-    A file is changed in place unless -o names another. Images that cannot be used are told, and
+    A file is changed in place unless -o names another. Images that cannot be used are named, and
     the rest is enrolled. An adapter is not applied: a run with one is refused.
     """
     from attrs import evolve
@@ -206,6 +206,7 @@ def _enrolled(
 ) -> tuple[Classifier, int, int]:
     """With the images of a folder; how many of all could not be used, and of folders alone."""
     from ..core.errors import DataError
+    from ..data.batches import batch_size
     from ..data.folders import find_classes
     from ..data.images import decode_images
 
@@ -213,6 +214,7 @@ def _enrolled(
     folders, bad = found.folders, found.unreadable
     _tell_notes(found.notes)
     total, done, unusable = sum(map(len, folders.values())), 0, 0
+    at_once = batch_size(classifier.shape, _BATCH)
     classifier = _with_engine(classifier, engine)
     waiting: dict[str, list[Picture]] = {}
     with _progress(total) as progress:
@@ -226,7 +228,7 @@ def _enrolled(
                     else:
                         waiting.setdefault(name, []).append(each)
                 done += len(batch)
-                if sum(map(len, waiting.values())) >= _BATCH or done == total:
+                if sum(map(len, waiting.values())) >= at_once or done == total:
                     classifier = classifier.enrol(waiting)
                     waiting = {}
                 progress("enrolling", done, total, "", "")
@@ -281,7 +283,7 @@ def _print_classifier(classifier: Classifier, path: Path) -> None:
     default=3,
     show_default=True,
     type=click.IntRange(0),
-    help="Support images to tell.",
+    help="How many of the nearest support images to name.",
 )
 @engine
 @max_pixels
@@ -305,9 +307,9 @@ def predict(
 ) -> None:
     """The class of images, or "unknown": files, all images in folders, or names from stdin (-).
 
-    Images that cannot be used are told in their place, the rest is answered, and the exit code
+    Images that cannot be used are named in their place, the rest is answered, and the exit code
     is 4. With --labelled the folder that an image lies in says what it is: wrong answers are
-    marked, and how many are right is told at the end, class by class; they change no exit code.
+    marked and counted at the end, class by class; they do not change the exit code.
     """
     from attrs import evolve
 
@@ -315,6 +317,9 @@ def predict(
     from ..core.files import refuse_input
 
     classifier = _with_limit(_load(file), max_pixels)
+    if file.is_dir():
+        way_out = f"fewshot enrol {file} FOLDER -o my.fewshot, and give that file"
+        raise DataError(f"{file}: a run, in which no class is enrolled yet: {way_out}")
     from ..deploy.gallery import gallery
     from ..deploy.labelled import is_right, tally, truth_of
 

@@ -28,7 +28,7 @@ def data() -> None:
 @click.argument("name")
 @click.option("--to", type=click.Path(path_type=Path), help="Folder; else the user's data folder.")
 def fetch(name: str, to: Path | None) -> None:
-    """Bring a published data set; interrupted, it goes on from there."""
+    """Download a published data set; after an interruption it goes on where it stopped."""
     _fetch("dataset", name, to)
     echo(f"fewshot run --dataset {name}" + ("" if to is None else f" --data {to}"))
 
@@ -37,7 +37,7 @@ def fetch(name: str, to: Path | None) -> None:
 @click.argument("part", metavar="KIND/NAME")
 @click.option("--to", type=click.Path(path_type=Path), help="Folder; else the user's data folder.")
 def fetch_any(part: str, to: Path | None) -> None:
-    """Bring what any part wants from elsewhere, such as the weights of backbone/NAME."""
+    """Download what a part needs from elsewhere, such as the weights of backbone/NAME."""
     from ..core.errors import ConfigError, choose_from
 
     kind, _, name = part.partition("/")
@@ -73,7 +73,7 @@ def _fetch(kind: str, name: str, to: Path | None) -> None:
 def check(path: str | None, settings: tuple[str, ...], **given: Any) -> None:
     """What a run would see in a folder, zip file or table, class by class, and what to mend.
 
-    Ends with 0 where `fewshot run` would take it, 4 where it would not.
+    The exit code is 0 if `fewshot run` would take it, 4 if not.
     """
     from attrs import asdict
 

@@ -8,9 +8,11 @@ from .terminal import fast_mlx, print_table, showing_progress
 
 
 @click.command()
-@click.option("--seconds", default=30.0, show_default=True, help="For measuring; 0: do not.")
+@click.option(
+    "--seconds", default=30.0, show_default=True, help="Time to measure for; 0: do not measure."
+)
 def doctor(seconds: float) -> None:
-    """What makes MLX fast here, whether it computes rightly, and how fast it is."""
+    """What makes MLX fast here, whether its results are right, and how fast it is."""
     runtime = fast_mlx()
     from importlib.metadata import version
 

@@ -18,8 +18,8 @@ Found = Iterator[tuple[Path, "str | None"]]
 def verify(path: Path) -> None:
     """Whether a run, evaluation, study, search, classifier or folder of these is as it was written.
 
-    Every file is read and its SHA-256 compared with the one that was noted when it was saved. Ends
-    with 0 where all is whole, 5 where it is not.
+    Every file is read and its SHA-256 compared with the one that was noted when it was saved. The
+    exit code is 0 where all is whole, 5 where it is not.
     """
     _tell(_verified(path), str(path))
 
@@ -105,9 +105,11 @@ def verify_cache() -> None:
 
 
 @cache.command()
-@click.option("--all", "every", is_flag=True, help="Of images that are still there, too.")
+@click.option(
+    "--all", "every", is_flag=True, help="Also what is kept of images that are still there."
+)
 def prune(every: bool) -> None:
-    """Remove what is kept of images that are gone, or was kept by another release."""
+    """Remove what is kept of images that are gone, and what another release has kept."""
     from ..data.kept import prune as prune_folders
 
     freed = 0

@@ -53,10 +53,12 @@ choices = _adding(
     click.option("--learner", metavar="NAME", help="How a step learns."),
     click.option("--optimizer", metavar="NAME", help="What changes weights by gradients."),
     click.option("--schedule", metavar="NAME", help="The learning rate over the steps."),
-    click.option("--observe", metavar="NAMES", help="Told of the run, comma-separated."),
+    click.option(
+        "--observe", metavar="NAMES", help="Observers, which are told of the run; comma-separated."
+    ),
     click.option("--augment", metavar="NAMES", help="Random transforms, comma-separated."),
     _STEPS,
-    click.option("--seed", type=int, help="Of weights, draws and transforms."),
+    click.option("--seed", type=int, help="Seed of weights, draws and transforms."),
 )
 
 # Options of every command that reads a configuration.
@@ -88,7 +90,9 @@ examination = _adding(
 
 # Of every command that makes something of a run's network.
 without_adapter = click.option(
-    "--without-adapter", is_flag=True, help="Of a run with an adapter: its network as trained."
+    "--without-adapter",
+    is_flag=True,
+    help="Take a run that has an adapter without it: the network as trained.",
 )
 
 # Of every command that embeds images for a classifier.

@@ -10,6 +10,7 @@ import click
 from .options import above, choices, dataset, examination, flag_layer, topmost
 from .terminal import (
     echo,
+    echo_wrapped,
     fast_mlx,
     load_registry,
     print_results,
@@ -19,7 +20,7 @@ from .terminal import (
 )
 
 _MOVED = "The images, where they have moved."
-_OTHERS = "The images, where they have moved or --dataset says what they are."
+_OTHERS = "The images, where they have moved, or those of --dataset."
 
 
 @click.command()
@@ -50,9 +51,9 @@ def run(**given: Any) -> None:
 @click.argument("folder", metavar="RUN", type=click.Path(path_type=Path))
 @click.option("--data", metavar="PATH", type=click.Path(path_type=Path), help=_MOVED)
 def resume(folder: Path, data: Path | None) -> None:
-    """Go on with a run that was interrupted or killed, to what it would have been.
+    """Go on with a run that was interrupted or killed.
 
-    Weights and figures are those of the run left alone, bit for bit, on the same machine.
+    On the same machine, weights and figures are, bit for bit, those of a run never interrupted.
     """
     runtime = fast_mlx()
     from ..experiments.run import resume as go_on
@@ -82,7 +83,7 @@ def status(folders: tuple[Path, ...]) -> None:
 def evaluate(folder: Path, **given: Any) -> None:
     """Evaluate a run again with other K, n_way, head, metric or images; no training.
 
-    Images of another data set are of the run's size where nothing else is said.
+    Images of another data set are scaled to the run's size, unless a size is given.
     """
     fast_mlx()
     from ..experiments.config import resolve, settings_layer
@@ -111,11 +112,15 @@ def evaluate(folder: Path, **given: Any) -> None:
 def compare(folders: tuple[Path, ...]) -> None:
     """Compare runs on the same episodes, with a paired test against the first."""
     from ..experiments.compare import compare_runs
-    from ..reports.run_page import comparison_table
+    from ..reports.run_page import by_setting, caption, comparison_table
 
     if len(folders) < 2:
         raise click.UsageError("compare wants two run folders or more")
-    print_table(*comparison_table(compare_runs(folders)), right=True)
+    compared = compare_runs(folders)
+    print_table(*comparison_table(compared), right=True)
+    settings = by_setting([each.row for each in compared])
+    if len(settings) == 1:
+        echo_wrapped(caption(settings[0]))
 
 
 COMMANDS = (run, resume, status, evaluate, compare)

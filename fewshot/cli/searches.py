@@ -25,16 +25,20 @@ _SHOWN = 10
 @click.option(
     "--method", metavar="NAME", default="random", show_default=True, help="grid, random or optuna."
 )
-@click.option("--trials", type=click.IntRange(1), help="In all; else the whole grid, or 20.")
+@click.option("--trials", type=click.IntRange(1), help="Trials in all; else the whole grid, or 20.")
 @click.option(
-    "--folds", type=click.IntRange(1), default=3, show_default=True, help="Trainings of a trial."
+    "--folds", type=click.IntRange(1), default=3, show_default=True, help="Trainings in each trial."
 )
 @click.option(
     "--held-out", type=click.IntRange(2), default=3, show_default=True,
     help="Classes held out in each fold.",
 )  # fmt: skip
 @click.option(
-    "--k-shot", type=click.IntRange(1), default=5, show_default=True, help="Of the score."
+    "--k-shot",
+    type=click.IntRange(1),
+    default=5,
+    show_default=True,
+    help="Support images of each class, where trials are scored.",
 )
 @click.option(
     "--out", type=click.Path(path_type=Path),

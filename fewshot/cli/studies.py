@@ -26,9 +26,9 @@ from .terminal import echo, fast_mlx, load_registry, print_table, showing_progre
     help="Put the tables into this Markdown page too, below what is written there by hand.",
 )
 def study(which: str, seeds: int | None, only: tuple[str, ...], **given: Any) -> None:
-    """Do a table of runs, by name (`fewshot list study`) or from a TOML file, and report on it.
+    """Carry out a table of runs, by name (`fewshot list study`) or from a TOML file, with a report.
 
-    Interrupted, the same command goes on; runs already done are not done again.
+    If it was interrupted, the same command goes on; runs already done are not repeated.
     """
     runtime = fast_mlx()
     registry, _ = load_registry(given["strict_plugins"])

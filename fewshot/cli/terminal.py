@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -20,12 +21,15 @@ import click
 from ..core.errors import OutputError
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from ..catalogue.loading import PluginStatus
     from ..catalogue.registry import Registry
     from ..compute.runtime import Runtime
     from ..core.progress import Progress
 
 _SILENT = 10.0  # seconds without a line where nobody watches
+_FIGURES = 15  # columns of an interval
 _ADVISED = 3  # pieces of advice: the rest is in the report
 
 
@@ -174,21 +178,23 @@ def print_results(folder: Path) -> None:
     from ..reports.verdict import verdict
 
     results = read_results(folder)
-    _echo_wrapped(verdict(results))
+    echo_wrapped(verdict(results))
     for rows in by_setting(results.k_shot):
         for header, cells in (table(rows), gains(rows)):
             if cells:
                 print_table(header, cells, right=True)
-        _echo_wrapped(caption(rows))
+        echo_wrapped(caption(rows))
     for text, (header, cells) in heads_by_setting(results):
         print_table(header, cells, right=True)
-        _echo_wrapped(f"other heads, {text}")
+        echo_wrapped(f"other heads, {text}")
     for line in facts(results):
-        _echo_wrapped(line)
+        echo_wrapped(line)
     if found := advised(folder)[:_ADVISED]:
         echo("what may help (docs/how-to/poor-accuracy.md):")
+        run = folder.parent if folder.name.startswith("eval-") else folder
         for each in found:
-            _echo_wrapped(f"- {each.topic.replace('-', ' ')}: {each.why}; {each.how}")
+            how = each.how.replace(" RUN ", f" {run} ")
+            echo_wrapped(f"- {each.topic.replace('-', ' ')}: {each.why}; {how}")
     echo(f"everything else: {folder / 'report.html'}")
 
 
@@ -197,7 +203,8 @@ def columns() -> int | None:
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
-def _echo_wrapped(line: str) -> None:
+def echo_wrapped(line: str) -> None:
+    """Print a line, broken at words to the terminal's width where there is one."""
     width, line = columns(), printable(line)
     with _printing():
         click.echo(line if width is None else click.wrap_text(line, width))
@@ -205,17 +212,40 @@ def _echo_wrapped(line: str) -> None:
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]], right: bool = False) -> None:
     """A table, wide enough for its cells where nobody watches."""
-    from rich import box
     from rich.console import Console
-    from rich.table import Table
+    from rich.measure import Measurement
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in header:
-        table.add_column(printable(name), justify="right" if right else "left", no_wrap=right)
-    for row in rows:
-        table.add_row(*map(printable, row))
     console = Console(highlight=False, markup=False, emoji=False)
     if not console.is_terminal:
         console.width = 200  # a pipe has no width to fit
+    made = _table(header, rows, right)
+    unlimited = console.options.update(max_width=10_000)
+    if Measurement.get(console, unlimited, made).maximum > console.width:
+        made = _table(header, rows, right, narrow=True)
     with _printing():
-        console.print(table)
+        console.print(made)
+
+
+def _table(
+    header: Sequence[str], rows: Sequence[Sequence[str]], right: bool, narrow: bool = False
+) -> Table:
+    """As it is printed; `narrow`: columns stand close, and names take as many lines as they need.
+
+    Figures are whole however narrow it is.
+    """
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 0 if narrow else 1))
+    for i, name in enumerate(map(printable, header)):
+        width = max([1, *(len(row[i]) for row in rows), *map(len, name.split())])
+        if narrow:
+            name = fill(name, width)
+        table.add_column(
+            name, justify="right" if right else "left", overflow="fold",
+            min_width=width if right and width <= _FIGURES else None,
+            no_wrap=right and not narrow,
+        )  # fmt: skip
+    for row in rows:
+        table.add_row(*map(printable, row))
+    return table

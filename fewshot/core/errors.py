@@ -17,7 +17,7 @@ class ConfigError(FewshotError):
 
 
 class UnknownComponentError(ConfigError):
-    """No component of that kind bears the name."""
+    """No component of that kind has the name."""
 
 
 class AmbiguousComponentError(ConfigError):

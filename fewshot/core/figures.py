@@ -174,12 +174,21 @@ class HeadRow:
 
 
 @frozen
+class Astray:
+    """An image by its name, and the class that its nearest neighbours are all of, not its own."""
+
+    image: str
+    nearest: str
+
+
+@frozen
 class RunResults:
     """results.json. `training`: None where a run is evaluated again.
 
     `queries`: whether the head answered each query "alone", or those of a task "together".
     `heads`: what others make of the same embeddings.
     `spread`: how far embeddings lie apart for their length, as `collapsed` judges it.
+    `astray`: images that may lie in a wrong folder, the worst first.
     """
 
     k_shot: tuple[KShotRow, ...]
@@ -190,6 +199,7 @@ class RunResults:
     training: TrainingSummary | None = None
     heads: tuple[HeadRow, ...] = ()
     spread: float | None = None
+    astray: tuple[Astray, ...] = ()
 
 
 _COLLAPSED = 1e-3  # a spread below which embeddings hardly tell images apart

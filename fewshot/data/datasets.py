@@ -184,4 +184,4 @@ def _decode_items(
 # -------------------------------------------------------------------------- class split
 
 
-COMPONENTS = (Component("arrays", arrays, ArraysOptions, "one's own arrays, from an .npz file"),)
+COMPONENTS = (Component("arrays", arrays, ArraysOptions, "your own arrays, from an .npz file"),)

@@ -406,6 +406,6 @@ COMPONENTS = (
         "image-folder",
         image_folder,
         ImageFolderOptions,
-        "one's own images: one folder a class, or a zip file of that",
+        "your own images: one folder a class, or a zip file of that",
     ),
 )

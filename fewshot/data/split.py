@@ -48,7 +48,7 @@ class SplitOptions:
     draw: bool = option(False, "draw by fractions even where the data set has its own split")
     val_fraction: float = option(0.2, "share of the classes, in a drawn split", share)
     test_fraction: float = option(0.2, "share of the classes, in a drawn split", share)
-    seed: int = option(0, "of the draw by fractions", at_least(0))
+    seed: int = option(0, "seed of the draw by fractions", at_least(0))
     too_small: Literal["refuse", "leave-out"] = option(
         "refuse", "what to do with a class of fewer images than `min_images`"
     )

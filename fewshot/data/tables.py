@@ -27,10 +27,11 @@ class ImageTableOptions:
 
     path: str = option("", "the table, .csv (commas, a header, UTF-8) or .parquet: a row an image")
     size: int = option(64, "images are scaled to size x size pixels", at_least(8))
-    image_column: str = option("path", "of the image files, from the table's folder on")
-    label_column: str = option("label", "of the classes' names")
+    image_column: str = option("path", "column of the image files, from the table's folder on")
+    label_column: str = option("label", "column of the classes' names")
     split_column: str = option(
-        "split", "of train, val or test, one for all images of a class, if there is one; '': none"
+        "split",
+        "column of train, val or test, one for all images of a class, if there is one; '': none",
     )
     group_column: str = option(
         "group", "of what images of one shot or person have in common, if there is one; '': none"
@@ -229,6 +230,6 @@ COMPONENTS = (
         "image-table",
         image_table,
         ImageTableOptions,
-        "one's own images by a table, CSV or Parquet, of paths, labels, parts and groups",
+        "your own images by a table, CSV or Parquet, of paths, labels, parts and groups",
     ),
 )

@@ -23,6 +23,7 @@ from ..compute.threads import one_at_a_time
 from ..core.errors import ConfigError, DataError, FewshotError, OutputError, choose_from
 from ..core.interfaces import Head, Metric
 from ..core.options import as_names
+from ..data.batches import batch_size
 from ..data.corners import CORNERS, corners
 from ..data.images import Picture, Reading, Shape, decode_images
 from ..engine.calibration import Calibration, Fitted, fitted, for_counts, from_enrolled
@@ -36,7 +37,7 @@ from .given import by_name, listed, or_raise, require_alone, shape_of
 from .recipe import Recipe
 from .support import Prediction, Support, no_support, with_others
 
-_BATCH = 128
+_FIRST, _BATCH = 4, 128  # images asked at once: few to begin with, so that answers come soon
 
 
 @frozen(eq=False)
@@ -351,18 +352,20 @@ class Classifier:
     def stream(
         self, images: Iterable[Any], nearest: int = 3, together: bool = False
     ) -> Iterator[Prediction | DataError]:
-        """`predict` for any number of images, read a hundred at a time, or all of them `together`.
+        """`predict` for any number of images, read a few at a time, or all of them `together`.
 
         An image that cannot be used gives its DataError in its place.
         """
         self._require_classes()
         self.require_alone(together)
-        return self._stream(iter(images), nearest, None if together else _BATCH)
+        return self._stream(iter(images), nearest, together)
 
     def _stream(
-        self, waiting: Iterator[Any], nearest: int, at_once: int | None
+        self, waiting: Iterator[Any], nearest: int, together: bool
     ) -> Iterator[Prediction | DataError]:
-        while batch := list(islice(waiting, at_once)):
+        at_once, most = _FIRST, batch_size(self.shape, _BATCH)
+        while batch := list(islice(waiting, None if together else at_once)):
+            at_once = min(2 * at_once, most)
             read = decode_images(batch, self.shape, self.reading)
             good = [each for each in read if isinstance(each, Picture)]
             found = iter(self._predict(good, nearest))

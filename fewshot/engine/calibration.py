@@ -11,7 +11,6 @@ import mlx.core as mx
 import numpy as np
 from attrs import evolve, frozen
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 
 from ..compute.modules import evaluating
@@ -171,6 +170,8 @@ def calibrate(k_shot: int, found: Answers) -> Calibration:
 
     Temperature scaling: Guo et al. 2017, equation 9; the log loss is convex in 1 / temperature.
     """
+    from scipy.optimize import minimize_scalar  # late: a third of a second
+
     queries = np.arange(len(found.labels))
     scale = max(float(np.abs(found.logits).mean()), 1e-12)
 

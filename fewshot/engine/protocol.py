@@ -67,7 +67,7 @@ class EvaluationOptions:
     )
     pairs: int = option(4000, "pairs for verification; 0: none", ZeroOr(2))
     seed: int = option(
-        0, "of the draws: two runs of one evaluation seed meet the same", at_least(0)
+        0, "seed of the draws: two runs with one evaluation seed meet the same ones", at_least(0)
     )
     memory: int = option(
         256, "MB that temporary arrays take, about; changes speed, no figure", at_least(1)

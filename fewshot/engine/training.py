@@ -55,7 +55,7 @@ class TrainingOptions:
 
     steps: int = option(300, "optimizer steps at the most", at_least(0))
     draws_per_step: int = option(1, "draws (batches, episodes) in one step", positive)
-    learning_rate: float = option(1e-3, "what the schedule's factors are of", positive)
+    learning_rate: float = option(1e-3, "the rate that the schedule's factors multiply", positive)
     warmup: int = option(0, "steps of linear rise from 0, before the schedule", at_least(0))
     validate_every: int = option(50, "steps between two validations", positive)
     patience: int = option(

@@ -10,12 +10,13 @@ from numpy.typing import NDArray
 
 from ..compute.modules import is_frozen, snapshot
 from ..core.draws import Episode, EpisodeBlock, Ints
-from ..core.figures import AdapterGain, HeadRow, KShotRow, RunResults
+from ..core.figures import AdapterGain, Astray, HeadRow, KShotRow, RunResults
 from ..core.interfaces import Head, Metric
 from ..core.progress import Progress
 from ..core.shown import Shown
 from ..data.episode_files import image_names
 from ..engine.adaptation import adapted_embeddings, evaluate_adapted, gain
+from ..engine.astray import astray
 from ..engine.calibration import calibrated
 from ..engine.embedding import embed_task, raw_pixels, recentre, settled, spread
 from ..engine.evaluation import Evaluation, evaluate, predict, unembedded
@@ -96,7 +97,10 @@ def examine(
         margin = parts.loss.margin if parts.loss.layout == "pairs" else None
         verification = verify(rows, *draws.pairs, parts.metric, margin)
     gains: dict[Setting, AdapterGain] = {}
-    untrained: dict[Setting, Evaluation] = ours if parts.config.evaluation.untrained else {}
+    frozen = is_frozen(parts.embedder.backbone)
+    untrained: dict[Setting, Evaluation] = {}
+    if parts.config.evaluation.untrained and not (frozen and parts.sampler is None):
+        untrained = ours
     head, crops_shown = parts.head, crops
     if parts.config.adapter.name != "none":
         ours, gains = _adapted(parts, draws, ours, names, progress)
@@ -109,7 +113,7 @@ def examine(
     weights = snapshot(parts.learned)
     if untrained and not _same(weights, blank):
         parts.learned.load_weights(blank)
-        if is_frozen(parts.embedder.backbone):
+        if frozen:
             rows = plain_rows
         else:
             recentre(parts.embedder, dataset, parts.training_images)  # by its own mean
@@ -138,6 +142,12 @@ def examine(
         queries=parts.head.queries,
         heads=tuple(heads),
         spread=apart,
+        astray=tuple(
+            Astray(names[i], dataset.classes[label])
+            for i, label in astray(
+                plain_rows[: len(dataset.labels)], dataset.labels, dataset.groups
+            )
+        ),
     )  # fmt: skip
     return Examination(results, first, seen)
 

@@ -32,7 +32,7 @@ from ..engine.embedding import recentre
 from ..engine.training import History, Training, train
 from ..engine.validation import validating
 from ..engine.weights import INITIAL, WEIGHTS, fill, read_weights, save_weights
-from ..reports import pictures, run_page
+from ..reports import run_page
 from ..reports.advice import advice
 from .assembly import Draws, Parts, build, check, drawn, initialise
 from .config import RunConfig, resolve, to_toml, to_tree
@@ -289,6 +289,8 @@ def _carried_out(
                 status="interrupted" if interrupted else "evaluating",
             )
             if history.records:
+                from ..reports import pictures  # late, as in run_page
+
                 pictures.curves(history.records, folder / "curves.png")
             if interrupted:
                 raise InterruptedRunError(
@@ -376,6 +378,8 @@ def _report(
     training: TrainingSummary | None = None,
 ) -> RunResults:
     """Write what was found out: figures, episodes, pictures, page; `hashed` gets their SHA-256."""
+    from ..reports import pictures
+
     results = evolve(examination.results, training=training)
     hashed[RESULTS] = files.write_json(folder / RESULTS, to_json(results))
     episodes = {str(k): write_episode(parts.dataset, e) for k, e in examination.first.items()}
@@ -452,7 +456,7 @@ def _line(record: Mapping[str, Any]) -> str:
     """A record as one line of text."""
     parts = [f"loss {record['loss']:.4f}"]
     if record["above_zero"] < 1:  # of other losses than those with a margin it always is
-        parts.append(f"{record['above_zero']:.0%} of its terms above 0")
+        parts[0] += f" from {record['above_zero']:.0%} of terms"
     parts += [f"{name} {record[name]:.3f}" for name in ("score", "auc") if name in record]
     parts += [f"{record['images_per_second']:.0f} images/s", *collapsed(record.get("spread"))]
     return ", ".join(parts)

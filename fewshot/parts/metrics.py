@@ -117,9 +117,9 @@ _TINY = 1e-12
 
 
 def canberra(_: NoOptions = NoOptions()) -> Metric:
-    """Σ |x−y| / (|x|+|y|), at most d; 0 where both numbers are (Lance & Williams 1966).
+    """Σ |x−y| / (|x|+|y|), at most d; 0 where both numbers are 0 (Lance & Williams 1966).
 
-    Every number counts alike, however small: a sign that differs by a hair is 1.
+    Every number counts alike, however small: where two differ in sign, that is 1.
     """
 
     def fn(x: mx.array, y: mx.array) -> mx.array:
@@ -133,8 +133,8 @@ def canberra(_: NoOptions = NoOptions()) -> Metric:
 def braycurtis(_: NoOptions = NoOptions()) -> Metric:
     """Σ|x−y| / Σ(|x|+|y|), at most 1 (Bray & Curtis 1957, of numbers >= 0).
 
-    Of numbers of both signs it is not SciPy's, Σ|x−y| / Σ|x+y|, which has no bound: at y = −x it is
-    infinite. Keeps no triangle inequality.
+    For numbers of both signs it is not SciPy's, Σ|x−y| / Σ|x+y|, which has no bound: at y = −x
+    it is infinite. Keeps no triangle inequality.
     """
 
     def fn(x: mx.array, y: mx.array) -> mx.array:
@@ -184,7 +184,9 @@ class EmdOptions:
         positive,
     )
     softness: float = option(0.05, "weight of the plan's entropy: less is exacter", positive)
-    steps: int = option(50, "of Sinkhorn: for less softness more are needed", positive)
+    steps: int = option(
+        50, "steps of Sinkhorn's algorithm: the less softness, the more are needed", positive
+    )
 
 
 def emd(options: EmdOptions = EmdOptions(), *, embedding_dim: int) -> Metric:

@@ -18,9 +18,9 @@ def none(_: NoOptions = NoOptions()) -> Miner:
 
 
 def batch_hard(_: NoOptions = NoOptions()) -> Miner:
-    """Of each image its farthest positive and its nearest negative: a mask of pairs.
+    """For each image its farthest positive and its nearest negative: a mask of pairs.
 
-    Hermans et al. 2017, equation 5: one triplet an image. All of several that are as far are taken,
+    Hermans et al. 2017, equation 5: one triplet an image. All of several equally far are taken,
     so that their order in the batch does not matter.
     """
 
@@ -67,10 +67,10 @@ class BatchEasyHardOptions:
 
 
 def batch_easy_hard(options: BatchEasyHardOptions = BatchEasyHardOptions()) -> Miner:
-    """Of each image one positive and one negative, easy or hard: a mask of pairs.
+    """For each image one positive and one negative, easy or hard: a mask of pairs.
 
     Xuan, Stylianou & Pless 2020: the nearest positive lets a class keep several looks. An image
-    that lacks either, or a semi-hard negative, is left out; all of several that are as far are
+    that lacks either, or a semi-hard negative, is left out; all of several equally far are
     taken.
     """
 
@@ -173,7 +173,7 @@ def _chance(*distances: mx.array) -> mx.array:
 class DistanceWeightedOptions:
     """Options of distance-weighted negatives."""
 
-    cutoff: float = option(0.5, "nearer negatives (|x − y|) weigh as if as far", positive)
+    cutoff: float = option(0.5, "nearer negatives (|x − y|) weigh as if they were so far", positive)
     largest: float = option(
         1.4, "farther negatives (|x − y|) are not drawn", within(positive, below(2))
     )
@@ -182,7 +182,7 @@ class DistanceWeightedOptions:
 def distance_weighted(
     options: DistanceWeightedOptions = DistanceWeightedOptions(), embedding_dim: int = 128
 ) -> Miner:
-    """Of each image and positive one negative, drawn so that all distances are as likely.
+    """For each image and positive one negative, drawn so that all distances are equally likely.
 
     Wu, Manmatha, Smola & Krähenbühl 2017, section 4: with a chance ∝ 1 / q(d), where
     q(d) ∝ d^(n−2) (1 − d²/4)^((n−3)/2) is how many points of the unit sphere in n dimensions are at
@@ -273,7 +273,7 @@ COMPONENTS = (
         "distance-weighted",
         distance_weighted,
         DistanceWeightedOptions,
-        "a negative for each positive, all distances as likely",
+        "a negative for each positive, all distances equally likely",
     ),
     Component(
         "uniform", uniform_pairs, UniformPairsOptions, "about as many pairs of every distance"

@@ -31,7 +31,9 @@ class AdamOptions:
 class AdamwOptions:
     """Options of Adam with a weight decay of its own."""
 
-    weight_decay: float = option(0.0, "of the weights, times the rate, at a step", at_least(0))
+    weight_decay: float = option(
+        0.0, "share of the weights taken off at a step, times the rate", at_least(0)
+    )
     beta1: float = option(0.9, "share of the mean gradient kept at a step", _kept)
     beta2: float = option(0.999, "share of the gradient's mean size kept at a step", _kept)
 
@@ -42,7 +44,7 @@ class SgdOptions:
 
     momentum: float = option(0.9, "share of the last update kept at a step", share)
     nesterov: bool = option(False, "the gradient is followed a step ahead")
-    weight_decay: float = option(0.0, "of the weights, added to the gradient", at_least(0))
+    weight_decay: float = option(0.0, "share of the weights added to the gradient", at_least(0))
 
     def __attrs_post_init__(self) -> None:
         if self.nesterov and not self.momentum:
@@ -53,7 +55,9 @@ class SgdOptions:
 class LionOptions:
     """Options of Lion."""
 
-    weight_decay: float = option(0.0, "of the weights, times the rate, at a step", at_least(0))
+    weight_decay: float = option(
+        0.0, "share of the weights taken off at a step, times the rate", at_least(0)
+    )
     beta1: float = option(0.9, "share of the mean gradient in a step's direction", _kept)
     beta2: float = option(0.99, "share of the mean gradient kept at a step", _kept)
 
@@ -64,7 +68,7 @@ class MuonOptions:
 
     momentum: float = option(0.95, "share of the mean gradient kept at a step", _kept)
     nesterov: bool = option(True, "the gradient is followed a step ahead")
-    weight_decay: float = option(0.0, "of the weights, added to the gradient", at_least(0))
+    weight_decay: float = option(0.0, "share of the weights added to the gradient", at_least(0))
 
 
 @frozen
@@ -72,7 +76,9 @@ class AdafactorOptions:
     """Options of Adafactor."""
 
     scaled: bool = option(True, "the rate is a share of the weights' own mean size")
-    weight_decay: float = option(0.0, "of the weights, times the rate, at a step", at_least(0))
+    weight_decay: float = option(
+        0.0, "share of the weights taken off at a step, times the rate", at_least(0)
+    )
 
 
 @frozen
@@ -167,7 +173,7 @@ COMPONENTS = (
     Component("muon", muon, MuonOptions, "mean gradients of matrices, made orthogonal"),
     Component("adafactor", adafactor, AdafactorOptions, "adam with less to remember"),
     Component("rmsprop", rmsprop, RmspropOptions, "the gradient over its mean size"),
-    Component("adagrad", adagrad, summary="the gradient over all it has been"),
+    Component("adagrad", adagrad, summary="the gradient over the root of all its squares so far"),
     Component(
         "adadelta",
         adadelta,

@@ -168,7 +168,7 @@ def _bilinear(image: Images, y: Images, x: Images) -> Images:
 class FlipOptions:
     """Options of the horizontal flip."""
 
-    probability: float = option(0.5, "of mirroring an image", share)
+    probability: float = option(0.5, "chance of mirroring an image", share)
 
 
 def horizontal_flip(options: FlipOptions = FlipOptions()) -> Transform:
@@ -223,7 +223,7 @@ class BlurOptions:
     """Options of the Gaussian blur."""
 
     sigma: float = option(1.0, "largest standard deviation, in pixels", above(0))
-    probability: float = option(0.5, "of blurring an image", share)
+    probability: float = option(0.5, "chance of blurring an image", share)
 
 
 def gaussian_blur(options: BlurOptions = BlurOptions()) -> Transform:
@@ -295,7 +295,7 @@ class EraseOptions:
     min_area: float = option(0.02, "smallest share of the image", share)
     max_area: float = option(0.2, "largest share of the image", share)
     stretch: float = option(3.0, "largest ratio of the sides", at_least(1))
-    probability: float = option(0.5, "of erasing", share)
+    probability: float = option(0.5, "chance of erasing", share)
 
 
 def random_erasing(options: EraseOptions = EraseOptions()) -> Transform:
@@ -325,7 +325,7 @@ class CloudsOptions:
 
     cells: int = option(4, "random colours along each side, blended into each other", at_least(2))
     strength: float = option(1.0, "largest opacity, reached anywhere", share)
-    probability: float = option(0.5, "of clouds over an image", share)
+    probability: float = option(0.5, "chance of clouds over an image", share)
 
 
 def clouds(options: CloudsOptions = CloudsOptions()) -> Transform:

@@ -11,6 +11,8 @@ from .verdict import mistakes, telling_row
 GOOD = 0.95  # accuracy from which on nothing is advised
 
 _FEW_CLASSES, _SMALL = 20, 64
+_NAMED = 5  # images that may lie in a wrong folder
+_WITH_MARGIN = ("contrastive", "triplet")  # which cost nothing beyond it
 _MEANS = ("nearest-prototype", "nearest-support", "matching")
 
 
@@ -45,6 +47,7 @@ def advice(
     if row.accuracy >= GOOD:
         return []
     return [
+        *_margin(row, records, config),
         *_pretrained(row, results, manifest),
         *_steps(results, records),
         *_head(row, results, config),
@@ -52,8 +55,23 @@ def advice(
         *_augment(results, config),
         *_shots(row, results),
         *_adapter(row, config),
-        *_classes(row),
+        *_labels(row, results),
+        *_alike(row),
     ]
+
+
+def _margin(
+    row: KShotRow, records: Sequence[Mapping[str, Any]], config: Mapping[str, Any]
+) -> list[Advice]:
+    """Where nothing was learned, and no pair or triplet had come as far as the margin."""
+    loss, metric = config["loss"], config["metric"]["name"]
+    if loss["name"] not in _WITH_MARGIN or not records or row.accuracy > row.floor:
+        return []
+    if records[-1].get("above_zero", 0) < 0.99:
+        return []
+    why = f"a margin of {loss['margin']:g} was out of reach under `{metric}`"
+    how = f"`--set loss.margin={float(loss['margin']) / 3:.2g}`, or by the distances there are"
+    return [Advice("a-margin-that-fits", why, how)]
 
 
 def _pretrained(row: KShotRow, results: RunResults, manifest: Mapping[str, Any]) -> list[Advice]:
@@ -139,23 +157,32 @@ def _shots(row: KShotRow, results: RunResults) -> list[Advice]:
 
 
 def _adapter(row: KShotRow, config: Mapping[str, Any]) -> list[Advice]:
-    if row.k_shot < 5 or config["adapter"]["name"] != "none":
-        return []
+    if row.k_shot < 5 or config["adapter"]["name"] != "none" or config["backbone"].get("frozen"):
+        return []  # `finetune` trains the backbone
     why = f"nothing is trained on the {row.k_shot} images of each class"
     return [Advice("an-adapter", why, "`fewshot eval RUN --adapter finetune`")]
 
 
-def _classes(row: KShotRow) -> list[Advice]:
-    """Classes that are guessed, and a pair mistaken far more often than others."""
-    found = []
+def _labels(row: KShotRow, results: RunResults) -> list[Advice]:
+    """Images that lie among those of one other class, else classes that are guessed."""
+    if found := results.astray:
+        named = ", ".join(f"{each.image} ({each.nearest})" for each in found[:_NAMED])
+        more = f" and {len(found) - _NAMED} more" if found[_NAMED:] else ""
+        why = f"among images of one other class lie {named}{more}"
+        return [Advice("mixed-up-labels", why, "look at each: a hard photo, or a wrong folder")]
     lost = [name for name, share in row.per_class.items() if share <= 1 / row.n_way]
-    if lost and row.accuracy > 2 / row.n_way:
-        why = f"no better than guessed: {', '.join(lost[:3])}{' …' if len(lost) > 3 else ''}"
-        found.append(Advice("mixed-up-labels", why, "look at the pictures in their folders"))
+    if not lost or row.accuracy <= 2 / row.n_way:
+        return []
+    why = f"no better than guessed: {', '.join(lost[:3])}{' …' if len(lost) > 3 else ''}"
+    return [Advice("mixed-up-labels", why, "look at the pictures in their folders")]
+
+
+def _alike(row: KShotRow) -> list[Advice]:
+    """A pair of classes mistaken far more often than others."""
     for wrong in mistakes(row)[:1]:
         usual = (1 - row.accuracy) / max(1, len(row.confusion) - 1)
         if wrong.times > 5 and wrong.times / wrong.asked > max(0.1, 3 * usual):
             why = f"{wrong.truth} was taken for {wrong.answer} {wrong.times} of {wrong.asked} times"
             how = "one class of both, or photos that show what differs"
-            found.append(Advice("classes-that-look-alike", why, how))
-    return found
+            return [Advice("classes-that-look-alike", why, how)]
+    return []

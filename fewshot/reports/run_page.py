@@ -21,7 +21,7 @@ from ..core.figures import (
 )
 from ..core.interfaces import Dataset
 from ..core.shown import Shown
-from . import confusion_table, pictures, shown_page
+from . import confusion_table, shown_page
 from .advice import Advice
 from .page import (
     html_list,
@@ -34,7 +34,7 @@ from .page import (
     plain,
     write_page,
 )
-from .verdict import telling_row, verdict
+from .verdict import of_first_setting, telling_row, verdict
 
 Row = TypeVar("Row", KShotRow, StudyFigures)
 
@@ -89,6 +89,8 @@ def table(rows: Sequence[KShotRow]) -> tuple[list[str], list[list[str]]]:
         ]
         for row in rows
     ]
+    if all(row.untrained is None for row in rows):
+        return header[:-1], [line[:-1] for line in cells]
     return header, cells
 
 
@@ -228,10 +230,13 @@ def unknown_table(rows: Sequence[UnknownRow]) -> tuple[list[str], list[list[str]
 
 
 def comparison_table(rows: Sequence[Compared]) -> tuple[list[str], list[list[str]]]:
-    """Runs beside the first as a header and cells of text."""
+    """Runs beside the first as a header and cells; way and groups where rows differ in them."""
     header = ["K", "way", "groups", "run", "accuracy", "difference"]
     header += ["95 %", "p", "95 % by class", "p by class"]
-    return header, [_compared(compared) for compared in rows]
+    table = [header, *map(_compared, rows)]
+    if len({part_of(compared.row) for compared in rows}) == 1:
+        table = [[line[0], *line[3:]] for line in table]
+    return table[0], table[1:]
 
 
 def _compared(compared: Compared) -> list[str]:
@@ -249,8 +254,10 @@ def _compared(compared: Compared) -> list[str]:
 
 def draw(folder: Path, results: RunResults) -> None:
     """A run's pictures of its figures."""
+    from . import pictures  # late: its import takes long, and a mistake is told at once
+
     trained = results.training is None or results.training.steps > 0
-    pictures.k_shot(by_setting(results.k_shot)[0], trained, folder / "k_shot.png")
+    pictures.k_shot(of_first_setting(results.k_shot), trained, folder / "k_shot.png")
     if results.unknown:
         nearest = min(results.unknown, key=lambda row: abs(row.k_shot - 5))
         pictures.calibration(nearest, folder / "calibration.png")
@@ -267,7 +274,7 @@ def page(
     advised: Sequence[Advice],
 ) -> None:
     """A run's verdict, advice, tables, pictures and configuration as `report.html`."""
-    by_k = {f"K = {row.k_shot}": row for row in by_setting(results.k_shot)[0]}
+    by_k = {f"K = {row.k_shot}": row for row in of_first_setting(results.k_shot)}
     telling = f"K = {telling_row(results.k_shot).k_shot}"
     wrong = shown_page.mistakes(dataset, shown)
     parts = [
@@ -339,12 +346,15 @@ def _accuracy(folder: Path, results: RunResults) -> str:
             parts += f"<h4>With and without the adapter</h4>{html_table(*adapted)}"
     for text, cells in heads_by_setting(results):
         parts += f"<h3>Other heads, {html.escape(text)}</h3>{html_table(*cells)}"
+    before = any(row.untrained is not None for row in results.k_shot)
+    untrained = (
+        " untrained: the network before training, or, where none was trained, with random weights."
+    )
     return (
         f'{parts}<p class="quiet">K: support images shown of each class. 95 %: the interval over '
         "episodes, how well the mean is known for these classes; by class: what other classes "
         "would change. raw pixels: the same head (class means, where it is learned) on images "
-        "averaged to 16x16, same episodes. untrained: the network before training, or, where none "
-        "was trained, with random weights.</p>"
+        f"averaged to 16x16, same episodes.{untrained if before else ''}</p>"
     )
 
 

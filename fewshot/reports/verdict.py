@@ -18,9 +18,13 @@ class Mistake:
 
 
 def telling_row(rows: Sequence[KShotRow]) -> KShotRow:
-    """The row that stands for a run: of the first setting, and of K nearest 5."""
-    main = [row for row in rows if part_of(row) == part_of(rows[0])]
-    return min(main, key=lambda row: abs(row.k_shot - 5))
+    """The row that stands for a run: of the first setting, by whatever protocol, K nearest 5."""
+    return min(of_first_setting(rows), key=lambda row: abs(row.k_shot - 5))
+
+
+def of_first_setting(rows: Sequence[KShotRow]) -> list[KShotRow]:
+    """The rows of the first n_way and grouping, one for each K; leave-one-out has the last Ks."""
+    return [row for row in rows if part_of(row)[1:] == part_of(rows[0])[1:]]
 
 
 def mistakes(row: KShotRow | StudyFigures) -> list[Mistake]:

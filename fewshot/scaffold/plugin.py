@@ -63,6 +63,11 @@ def use(name: str, kind: str) -> str:
     return f"{CATALOGUE[kind].flag} {name}"
 
 
+def first_run(name: str, kind: str) -> str:
+    """Options of a first run: the template's metric is a third of euclidean, and so the margin."""
+    return use(name, kind) + (" --set loss.margin=0.3" if kind == "metric" else "")
+
+
 def _check_name(name: str, taken: Mapping[str, str]) -> None:
     if not re.fullmatch("[a-z][a-z0-9]*(-[a-z0-9]+)*", name) or name.startswith("fewshot-"):
         words = re.findall("[a-z0-9]+", name.lower().removeprefix("fewshot"))
@@ -83,7 +88,7 @@ def _words(name: str, kind: str, module: str) -> dict[str, str]:
         "NAME": name,
         "KIND": kind,
         "MODULE": module,
-        "RUN": use(name, kind),
+        "RUN": first_run(name, kind),
         "REQUIRES": f">={major}.{minor},<{major}.{int(minor) + 1}",
         "YEAR": str(date.today().year),
         "AUTHOR": _author() or f"the authors of fewshot-{name}",

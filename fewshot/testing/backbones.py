@@ -235,7 +235,7 @@ def inputs_untouched(tried: Tried) -> None:
 
 @law()
 def trains(tried: Tried) -> None:
-    """The gradient by every weight is finite and not 0 throughout (where any is trainable)."""
+    """The gradient for every weight is finite, and not all 0 (where any is trainable)."""
     backbone, images = tried.made(), mx.array(tried.images(8))
     if not tree_flatten(backbone.trainable_parameters()):
         return
@@ -284,7 +284,7 @@ def saved_whole(tried: Tried) -> None:
 
 @law()
 def text(tried: Tried) -> None:
-    """`text`, if it has it, embeds a name as long as an image, the same alone as among others."""
+    """`text`, if there is one, makes a name as long an embedding as an image's, alone or not."""
     backbone = tried.made()
     read = getattr(backbone, "text", None)
     if read is None:

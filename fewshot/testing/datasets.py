@@ -165,7 +165,7 @@ def images_differ(tried: Tried) -> None:
 
 @law()
 def read_again(tried: Tried) -> None:
-    """An item is the same whenever and in whatever order it is read, and from another made."""
+    """An item is the same whenever, in whatever order and from whichever instance it is read."""
     once = {index: np.array(tried.data[index]) for index in tried.few}
     another = tried.make()
     for data, what in ((tried.data, "read again"), (another, "of another made alike")):
@@ -176,7 +176,7 @@ def read_again(tried: Tried) -> None:
 
 @law()
 def labels_stay(tried: Tried) -> None:
-    """Labels, classes and groups stay what they are, and are those of another made alike."""
+    """Labels, classes and groups stay what they are, the same in every instance."""
     before = [np.array(getattr(tried.data, name)) for name in _PARTS[:3]]
     for index in tried.few:
         tried.data[index]

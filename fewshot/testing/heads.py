@@ -129,7 +129,7 @@ def any_counts(head: Head, task: Task, metric: str) -> None:
     seed=seeds, n_way=st.integers(2, 6), k_shot=st.integers(1, 6), metric=_metrics,
 )  # fmt: skip
 def tells_apart(head: Head, seed: int, n_way: int, k_shot: int, metric: str) -> None:
-    """Of clusters that are far apart, a query's own class has the highest score."""
+    """Among clusters that lie far apart, a query's own class has the highest score."""
     # Corners of a simplex, 10·√2 apart, and points within 0.5 in every coordinate.
     rng = np.random.default_rng(seed)
     labels = rng.permutation(np.repeat(np.arange(n_way), k_shot))
@@ -295,7 +295,7 @@ def trains(head: Head, seed: int) -> None:
 
 @law(when=_is_learned, seed=seeds)
 def learned_parts(head: Head, seed: int) -> None:
-    """The gradient by every learned part of `module` is finite, and not 0 for all of them."""
+    """The gradient for every learned part of `module` is finite, and not 0 for all of them."""
     assert head.module is not None
     support, labels, query, n_way = _balanced(seed, 3, 2, 6)
     weights = mx.array(np.random.default_rng(seed).normal(size=(6, n_way)).astype(np.float32))

@@ -88,7 +88,7 @@ def _is_batch(loss: Loss) -> bool:
 
 @law()
 def made(loss: Any) -> None:
-    """The factory makes a `Loss` of a known layout and draws; its margin and `requires` can be."""
+    """The factory makes a `Loss` of a known layout; its draws, margin and `requires` are valid."""
     if not isinstance(loss, Loss):
         fail(f"the factory returned {loss!r}, which is no Loss")
     if loss.layout not in _LAYOUTS:
@@ -134,7 +134,7 @@ def _one(loss: Loss) -> tuple[mx.array, ...]:
 
 @law(inputs=_inputs)
 def traced(loss: Loss, inputs: Inputs) -> None:
-    """It can be compiled: no `if`, `.item()` or NumPy on a number; some values, of one shape."""
+    """It can be compiled: no `if`, `.item()` or NumPy on a number; its values keep one shape."""
     try:
         with compiling():
             found = mx.compile(lambda *given: loss.fn(*given))(*map(mx.array, inputs)).shape
@@ -242,7 +242,7 @@ def through_a_metric(loss: Loss, x: Array) -> None:
 
 @law(inputs=_inputs, step=st.floats(0.5, 4, width=32))
 def direction(loss: Loss, inputs: Inputs, step: float) -> None:
-    """What is alike may be no farther for less, what is not no nearer; right answers cost less."""
+    """Alike pairs farther apart, or others nearer, never cost less; right answers cost less."""
     one, two = inputs[:2]
     here, more = values(loss, *inputs), np.float32(step)
     if loss.layout == "batch":  # by slopes: weights without a gradient do not count
@@ -338,7 +338,7 @@ def _has_margin(loss: Loss) -> bool:
 
 @law(when=_has_margin, near=st.sampled_from([0.0, 0.5, 2.0]))
 def margin(loss: Loss, near: float) -> None:
-    """Different pairs count up to `margin` and no farther; negatives so far behind positives."""
+    """Different pairs cost up to `margin`, not beyond; negatives, so far behind positives."""
     length = loss.margin or 0.0
 
     def at(times: float) -> float:
@@ -414,7 +414,7 @@ def _is_soft(loss: Loss) -> bool:
 
 @law(when=_is_soft, inputs=_inputs)
 def soft_labels(loss: Loss, inputs: Inputs) -> None:
-    """Targets of one 1 a row, in the place of labels, cost what the labels cost."""
+    """One-hot targets in the place of labels cost what the labels cost."""
     scores, labels = inputs
     targets = np.eye(scores.shape[-1], dtype=np.float32)[labels]
     here, soft = values(loss, *inputs), values(loss, scores, targets)
@@ -443,7 +443,7 @@ def soft_targets(loss: Loss, inputs: Inputs, seed: int) -> None:
 
 @law(when=_is_soft)
 def soft_teaches(loss: Loss) -> None:
-    """Of equal scores, that of a class with a larger share of the target is raised more."""
+    """Of equal scores, the one of the class with the larger share of the target is raised more."""
     targets = np.array([[0.6, 0.4, 0]], np.float32)
     (gradient,) = _gradients(loss, (np.full((1, 3), -1, np.float32), targets))[0]
     if not gradient[0] < gradient[1] < gradient[2]:
@@ -470,7 +470,7 @@ def inputs_untouched(loss: Loss, inputs: Inputs) -> None:
 
 @law(when=_is_trained, inputs=_inputs)
 def learned_parts(loss: Loss, inputs: Inputs) -> None:
-    """The gradient by every learned part of `fn` is finite."""
+    """The gradient for every learned part of `fn` is finite."""
     module = loss.fn
     assert isinstance(module, nn.Module)
     by_parts = nn.value_and_grad(module, lambda *given: module(*given).mean())

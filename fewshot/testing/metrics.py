@@ -284,7 +284,7 @@ def inputs_untouched(metric: Metric) -> None:
 
 @law(when=_is_trained, xy=points(8))
 def learned_parts(metric: Metric, xy: Array) -> None:
-    """The gradient by every learned part of `fn` is finite."""
+    """The gradient for every learned part of `fn` is finite."""
     module, (x, y) = _module(metric, xy.shape[-1]), (xy[:4], xy[4:])
     assert module is not None
     _, found = nn.value_and_grad(module, lambda x, y: module(x, y).sum())(mx.array(x), mx.array(y))

@@ -33,7 +33,7 @@ def _told(batch: Batch) -> str:
 
 @law()
 def made(miner: Any) -> None:
-    """The factory makes a `Miner`: its mask is a function or None, its `requires` can be kept."""
+    """The factory makes a `Miner`: its mask is a function or None, its `requires` is valid."""
     if not isinstance(miner, Miner):
         fail(f"the factory returned {miner!r}, which is no Miner")
     if miner.mask is not None and not callable(miner.mask):
@@ -90,7 +90,7 @@ def lonely(miner: Miner) -> None:
 
 @law(when=_mines)
 def mines(miner: Miner) -> None:
-    """Of a usual batch it chooses something that can be compared: a positive, and a negative."""
+    """From a usual batch it chooses something that can be compared: a positive, and a negative."""
     points = np.random.default_rng(0).normal(size=(24, 8))
     points /= np.linalg.norm(points, axis=1, keepdims=True)
     labels = np.arange(24) % 4

@@ -111,7 +111,7 @@ def shares(mixer: Mixer, images: Floats, seed: int) -> None:
 
 @law(when=_mixes)
 def mixes(mixer: Mixer) -> None:
-    """Of a usual batch, images are mixed of several classes."""
+    """From a usual batch, images of several classes are mixed."""
     images = _noise(32)
     if not (_of(mixer, images, 0)[1] > 0).sum(axis=1).max() > 1:
         fail("of 32 images of 5 classes, none has targets of two: Mixer(None) says so")

@@ -169,7 +169,7 @@ def state(tried: Tried) -> None:
 
 @law()
 def in_place(tried: Tried) -> None:
-    """The state that was asked for before an update is changed by it: compiled steps go by it."""
+    """An update changes the state that was taken before it: compiled steps rely on that."""
     module = Small()
     optimizer = tried.make(falling)
     optimizer.init(module.trainable_parameters())

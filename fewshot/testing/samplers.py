@@ -63,7 +63,7 @@ def _positions(draw: Draw) -> dict[str, Ints]:
 
 
 def indices_fault(draw: Draw, labels: Ints) -> str | None:
-    """`items` are images that there are; positions point at items."""
+    """`items` are indices of images that exist; positions point into `items`."""
     wrong = draw.items[(draw.items < 0) | (draw.items >= len(labels))]
     if len(wrong):
         return f"image {wrong[0]} is drawn, of {len(labels)} images"
@@ -215,7 +215,7 @@ def layout(tried: Tried) -> None:
 
 @law(seed=seeds, index=indices)
 def positions(tried: Tried, seed: int, index: int) -> None:
-    """`items` are images that there are; positions point at items."""
+    """`items` are indices of images that exist; positions point into `items`."""
     _require(indices_fault, tried, seed, index)
 
 
@@ -227,7 +227,7 @@ def unlabelled(tried: Tried, seed: int, index: int) -> None:
 
 @law(seed=seeds, index=indices)
 def classes(tried: Tried, seed: int, index: int) -> None:
-    """What a draw says of classes is so, whatever ids the labels are."""
+    """What a draw says of classes is true, whatever numbers the labels are."""
     _require(classes_fault, tried, seed, index)
 
 
@@ -422,7 +422,7 @@ def _knows_roles(tried: Tried) -> bool:
 
 @law(when=_knows_roles, seed=seeds, index=indices)
 def roles(tried: Tried, seed: int, index: int) -> None:
-    """Where the factory takes `role`, support and queries are of images that may be that."""
+    """Where the factory takes `role`, support and queries are images that may be such."""
     labels, groups = _many()
     role = some_roles(len(labels))
     for used in (None, groups):

@@ -271,7 +271,7 @@ def test_eval_of_the_runs_own_examination_gives_the_runs_figures(run: Path, tmp_
 def test_compare_with_itself_finds_no_difference(run: Path):
     rows = [line.split() for line in done("compare", run, run).stdout.splitlines()]
     for row in read(run / "results.json")["k_shot"]:
-        first, second = (r for r in rows if r[:2] == [str(row["k_shot"]), str(CLASSES)])
+        first, second = (r for r in rows if r[:1] == [str(row["k_shot"])])
         assert f"{100 * row['accuracy']:.1f}" in first
         assert f"{100 * row['accuracy']:.1f}" in second
         assert "+0.0" in second

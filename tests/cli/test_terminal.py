@@ -10,7 +10,7 @@ import click
 import numpy as np
 import pytest
 from commands import error, here
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -49,6 +49,40 @@ def test_nothing_printed_steers_a_terminal(one: str, other: str) -> None:
     assert all(c.isprintable() or c == "\n" for c in text)
     text.encode()  # surrogates are no UTF-8
     assert text.splitlines()[2].startswith("Error: ")  # a name makes no line of its own
+
+
+NAME = st.text("abcdefgh-", min_size=1, max_size=30)
+
+
+def in_columns(width: int, header: list[str], rows: list[list[str]], right: bool) -> list[str]:
+    """The lines of a table on a terminal so wide."""
+    with pytest.MonkeyPatch.context() as patch:
+        out = io.StringIO()
+        patch.setattr(sys, "stdout", out)
+        for name, value in {"FORCE_COLOR": "1", "COLUMNS": str(width), "TERM": "xterm"}.items():
+            patch.setenv(name, value)
+        terminal.print_table(header, rows, right)
+    return re.sub(r"\x1b\[[0-9;]*m", "", out.getvalue()).splitlines()
+
+
+@settings(max_examples=20)
+@given(st.lists(st.lists(NAME, min_size=3, max_size=3), min_size=1, max_size=4))
+def test_a_narrow_terminal_loses_no_letter_of_a_table(rows: list[list[str]]) -> None:
+    lines = in_columns(40, ["class", "unreadable images", "groups"], rows, right=False)
+    assert max(map(len, lines)) <= 40
+    shown = "".join(lines).replace(" ", "")
+    assert sum(shown.count(c) for c in "-") == sum(cell.count("-") for row in rows for cell in row)
+    assert "…" not in shown
+
+
+@pytest.mark.parametrize("run", ["runs/0001", "runs/0001/eval-0001", "runs/of-the-third-kind/1"])
+def test_a_comparison_fits_eighty_columns(run: str) -> None:
+    header = ["K", "run", "accuracy", "difference", "95 %", "p", "95 % by class", "p by class"]
+    low = ["10", run, "100.0 %", "-12.3", "-14.1 to -11.4", "<0.0001", "-14.1 to -11.4"]
+    lines = in_columns(80, header, [[*low, "<0.0001"]], right=True)
+    assert max(map(len, lines)) <= 80
+    assert all(any(cell in line for line in lines) for cell in low if cell != run)
+    assert not any("…" in line for line in lines)
 
 
 @pytest.mark.parametrize("seconds", [0.0, 100.0])
@@ -120,4 +154,31 @@ def test_memory_that_is_not_there_is_a_line(monkeypatch: pytest.MonkeyPatch) -> 
         np.empty(1 << 50, np.uint8)
 
     monkeypatch.setitem(cli.commands.commands, "wants-all", click.command()(command))
-    assert "out of memory: Unable to allocate" in error(1, "wants-all")
+    said = error(1, "wants-all")
+    assert "out of memory: Unable to allocate" in said
+    assert "dataset.size" in said
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[metal::malloc] Unable to allocate 64 bytes.",
+        "[METAL] Command buffer execution failed: Insufficient Memory "
+        "(00000008:kIOGPUCommandBufferCallbackErrorOutOfMemory)",
+        "cudaMallocAsync(&data, size, stream) failed: out of memory",
+    ],
+)
+def test_memory_of_a_gpu_that_is_not_there_is_a_line(
+    text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def command() -> None:
+        raise RuntimeError(text)
+
+    monkeypatch.setitem(cli.commands.commands, "wants-all", click.command()(command))
+    said = error(1, "wants-all")
+    assert text in said
+    assert "sampler" in said
+
+
+def test_a_batch_size_is_told_in_the_words_of_a_sampler() -> None:
+    assert "--set sampler.per_class=…" in error(2, "run", "--batch-size", "8")

@@ -1,5 +1,7 @@
 """Folded networks compute the same embeddings; a classifier answers alike however it is asked."""
 
+from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import mlx.core as mx
@@ -9,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from mlx.utils import tree_flatten
+from numpy.typing import NDArray
 
 import fewshot as fs
 
@@ -97,6 +100,24 @@ def test_a_pool_comes_before_all_that_it_commutes_with():
 def embedder(seed: int = 0) -> fs.Embedder:
     mx.random.seed(seed)
     return fs.Embedder(fs.conv4(fs.Conv4Options(width=4), (16, 16, 3)))
+
+
+def test_the_first_answers_wait_for_few_images_and_no_batch_for_many():
+    shown = np.random.default_rng(0).integers(0, 256, (300, 16, 16, 3), np.uint8)
+    mine = fs.Classifier.of(embedder(), {"a": shown[:2], "b": shown[2:4]}, fs.lda())
+    read = 0
+
+    def counted() -> Iterator[NDArray[np.uint8]]:
+        nonlocal read
+        for image in shown:
+            read += 1
+            yield image
+
+    ahead = [read - i for i, _ in enumerate(mine.stream(counted(), nearest=0))]
+    assert len(ahead) == len(shown)
+    assert ahead[0] <= 4
+    assert max(ahead) <= 128
+    assert sum(after > before for before, after in pairwise(ahead)) < 10  # batches grow
 
 
 def photos(rng: np.random.Generator, n: int) -> Any:

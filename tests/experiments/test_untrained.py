@@ -26,7 +26,8 @@ from fewshot.experiments.run import evaluate_run, run, trained
 from fewshot.experiments.search import SearchOptions, search
 from fewshot.experiments.search_space import parameter
 from fewshot.experiments.study import _with_images, study_configs
-from fewshot.reports.run_page import by_setting, caption, facts
+from fewshot.reports.pictures import k_shot_lines
+from fewshot.reports.run_page import by_setting, caption, facts, table
 
 SHAPE = (16, 16, 1)
 NAMES = ("crow", "finch", "owl")
@@ -40,6 +41,10 @@ def published(net: Any, _: Any) -> None:
     """Other weights than the factory draws."""
     key = mx.random.key(3)
     net.update(tree_map(lambda a: mx.random.normal(a.shape, key=key), net.trainable_parameters()))
+
+
+def held(_: Any, shape: tuple[int, int, int]) -> Any:
+    return small(_, shape).freeze()
 
 
 def images(per_class: int) -> fs.ArrayDataset:
@@ -57,7 +62,11 @@ def registry(per_class: int) -> Registry:
         "evaluation": {"k_shot": [1, 5], "repeats": 2},
     }
     offers = {
-        "backbone": [Component("ready", small, initialise=published), Component("blank", small)],
+        "backbone": [
+            Component("ready", small, initialise=published),
+            Component("blank", small),
+            Component("held", held, initialise=published),
+        ],
         "dataset": [Component("birds", lambda options: images(per_class))],
         "preset": [Preset("photos", quick)],
     }
@@ -119,6 +128,17 @@ def test_the_floor_is_the_network_with_random_weights(five: tuple[Path, list[str
     compared = compare_runs([five[0], tmp_path / "run"])
     assert [each.row.protocol for each in compared] == ["episodes"] * 2 + ["leave-one-out"] * 2
     assert not (five[0] / "initial.safetensors").exists()
+
+
+def test_a_frozen_network_has_no_other_weights_to_be_compared_with():
+    known = registry(5)
+    parts = build(resolve(known, [{**LAYER, "backbone": "held"}]), known)
+    draws, blank = check(parts), snapshot(parts.learned)
+    initialise(parts, known)
+    found = examine(parts, draws, blank, silent).results.k_shot
+    assert [row.untrained for row in found] == [None, None]
+    assert "untrained" not in table(found)[0]
+    assert [line for line, *_ in k_shot_lines(found, trained=False)] == ["as it came", "raw pixels"]
 
 
 def test_its_folder_is_a_run_like_any(five: tuple[Path, list[str]]):

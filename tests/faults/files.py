@@ -309,6 +309,7 @@ def configurations(count: int) -> None:
     """Random configurations mean the same after they were written; raises where one does not."""
     from hypothesis import settings
 
+    sys.path.insert(0, str(Path(__file__).parents[1]))  # what tests share
     from tests.experiments.test_config import test_the_file_that_a_run_writes_means_the_same_run
 
     settings(max_examples=count, deadline=None, database=None)(

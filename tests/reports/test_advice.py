@@ -9,7 +9,7 @@ from figures import results
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fewshot.core.figures import RunResults, TrainingSummary
+from fewshot.core.figures import Astray, RunResults, TrainingSummary
 from fewshot.reports.advice import GOOD, advice
 from fewshot.reports.verdict import telling_row
 
@@ -31,8 +31,14 @@ def manifest(classes: int, size: int) -> dict[str, Any]:
     return {"classes": names, "data": {"shape": [size, size, 3]}}
 
 
-def config(head: str = "lda", augment: tuple[str, ...] = ()) -> dict[str, Any]:
-    return {"head": {"name": head}, "adapter": {"name": "none"}, "augment": [*augment]}
+def config(
+    head: str = "lda", augment: tuple[str, ...] = (), loss: str = "contrastive"
+) -> dict[str, Any]:
+    return {
+        "head": {"name": head}, "adapter": {"name": "none"}, "augment": [*augment],
+        "loss": {"name": loss, "margin": 1.0}, "metric": {"name": "manhattan"},
+        "backbone": {"name": "conv4"},
+    }  # fmt: skip
 
 
 def topics(*given: Any) -> list[str]:
@@ -63,7 +69,12 @@ def test_more_steps_are_advised_where_training_ended_at_its_best(
 ) -> None:
     poor = tuple(evolve(row, accuracy=0.5) for row in found.k_shot)
     found = evolve(found, training=training, k_shot=poor)
-    given_ = topics(found, [{"loss": before}, {"loss": last}], manifest(30, 84), config())
+    given_ = topics(
+        found,
+        [{"loss": before, "above_zero": 0.5}, {"loss": last, "above_zero": 0.5}],
+        manifest(30, 84),
+        config(),
+    )
     if training.stopped != "steps":
         best = False
     elif training.best_score is None:
@@ -80,3 +91,38 @@ def test_one_test_class_is_all_that_is_said(found: RunResults) -> None:
     alone["classes"]["test"] = ["a"]
     (only,) = advice(found, [], alone, config())
     assert re.search("only test class", only.why)
+
+
+@settings(max_examples=30)
+@given(results, st.integers(0, 9))
+def test_images_that_may_lie_in_a_wrong_folder_are_named(found: RunResults, count: int) -> None:
+    names = [f"a/{i}.jpg" for i in range(count)]
+    poor = tuple(evolve(row, accuracy=0.5) for row in found.k_shot)
+    found = evolve(found, k_shot=poor, astray=tuple(Astray(name, "b") for name in names))
+    said = [a for a in advice(found, [], manifest(30, 84), config()) if "one other" in a.why]
+    assert len(said) == bool(names)
+    for each in said:
+        assert [name for name in names if f"{name} (b)" in each.why] == names[:5]
+        assert ("more" in each.why) == (count > 5)
+
+
+@settings(max_examples=30)
+@given(results, st.sampled_from([0.5, 1.0]), st.sampled_from(["triplet", "prototypical"]))
+def test_a_margin_is_advised_where_none_was_reached_and_nothing_learned(
+    found: RunResults, above: float, loss: str
+) -> None:
+    row = telling_row(found.k_shot)
+    given_ = topics(found, [{"above_zero": above}], manifest(30, 84), config(loss=loss))
+    due = row.accuracy <= row.floor and above == 1 and loss == "triplet" and row.accuracy < GOOD
+    assert ("a-margin-that-fits" in given_) == due
+
+
+@settings(max_examples=20)
+@given(results, st.booleans())
+def test_an_adapter_is_advised_of_a_network_that_it_can_train(
+    found: RunResults, frozen: bool
+) -> None:
+    found = evolve(found, k_shot=tuple(evolve(row, accuracy=0.5) for row in found.k_shot))
+    tree = config() | {"backbone": {"name": "conv4", "frozen": frozen}}
+    due = telling_row(found.k_shot).k_shot >= 5 and not frozen
+    assert ("an-adapter" in topics(found, [], manifest(30, 84), tree)) == due

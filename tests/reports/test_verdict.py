@@ -31,14 +31,16 @@ def test_verdict_holds_the_figures_of_its_row(found: RunResults) -> None:
         assert (text == "0") <= (share == 0)
     assert ("no better than guessing" in said) == (row.ci95[0] <= 1 / row.n_way)
     if row.k_shot:
-        assert re.search(rf"Shown {row.k_shot} images? of each of {row.n_way} classes", said)
+        assert re.search(
+            rf"Shown {row.k_shot} images?(?: or more)? of each of {row.n_way} classes", said
+        )
 
 
 @given(results)
 def test_no_row_of_its_setting_is_nearer_to_five(found: RunResults) -> None:
     row = telling_row(found.k_shot)
     same = [other for other in found.k_shot if other.n_way == found.k_shot[0].n_way]
-    assert row in same
+    assert row in same  # leave-one-out takes the place of Ks that are too many: it is of them
     assert all(abs(row.k_shot - 5) <= abs(other.k_shot - 5) for other in same)
 
 

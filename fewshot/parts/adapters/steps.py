@@ -153,7 +153,7 @@ def _blocks(backbone: nn.Module, first: int) -> list[nn.Module]:
 class LoraOptions(StepsOptions):
     """Options of low-rank adaptation."""
 
-    rank: int = option(4, "of what is added to a weight matrix; 0: nothing", at_least(0))
+    rank: int = option(4, "rank of what is added to a weight matrix; 0: nothing", at_least(0))
     scale: float = option(1.0, "what is added is multiplied by it", positive)
     layers: int = option(0, "the last linear layers that are adapted; 0: all", at_least(0))
 
@@ -288,6 +288,6 @@ COMPONENTS = (
         "lora",
         lora,
         LoraOptions,
-        "as finetune, of low-rank changes of the linear layers; of a frozen network, too",
+        "finetune by low-rank changes of the linear layers; for a frozen network, too",
     ),
 )

@@ -42,7 +42,7 @@ def ridge(options: RidgeOptions = RidgeOptions()) -> Head:
 
     W = X'(XX' + λ I)⁻¹ Y, by Woodbury's identity (X'X + λ I)⁻¹ X' Y where images are more than
     numbers; scores q W. The metric has no say. λ is a share of the mean squared length
-    of the rows of X. Chosen, it is of 4⁻⁴, 4⁻³ … 4³ the one of least squared error where each image
+    of the rows of X. Chosen, it is that of 4⁻⁴, 4⁻³ … 4³ of least squared error where each image
     is left out (Allen 1974: (y − ŷ) / (1 − h), h its leverage), counting images of classes that
     have another; 1 where none has.
     """

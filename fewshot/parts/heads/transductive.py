@@ -230,7 +230,7 @@ def tim(options: TimOptions = TimOptions()) -> Head:
     Prototypes of embeddings of length 1 descend, from the class means, λ CE − Ĥ(Y) + α Ĥ(Y|X)
     (eq. 3): the cross-entropy of the support, the entropy of the mean of the queries' p and the
     mean of their entropies, p the softmax of −τ/2 times the squared distances (eq. 1), which are
-    the scores. The metric has no say. It takes as many queries of each class for granted.
+    the scores. The metric has no say. It assumes equally many queries of each class.
 
     Descent is by gradient with momentum (there: Adam), in the coordinates of support and queries.
     """
@@ -369,7 +369,7 @@ def pt_map(options: PtMapOptions = PtMapOptions()) -> Head:
     queries each) and of length 1 again. P = argmin Σ P d² − H(P)/λ with rows of 1 and columns
     of q / n_way (eq. 3), by Sinkhorn's algorithm; prototypes then go a part of the way to the mean
     of the support and the queries, these weighted by P (eq. 4 and 5). Scores: log P. The metric has
-    no say. It takes as many queries of each class for granted: where they are not, it is wrong.
+    no say. It assumes equally many queries of each class: where they are not, it is wrong.
     """
 
     def raised(x: mx.array) -> mx.array:
@@ -431,7 +431,7 @@ COMPONENTS = (
         "tim",
         tim,
         TimOptions,
-        "class means moved so that queries tell most about classes; for as many queries of each",
+        "class means moved so that queries tell most about classes; for equally many of each class",
     ),
     Component(
         "alpha-tim",
@@ -455,7 +455,7 @@ COMPONENTS = (
         "pt-map",
         pt_map,
         PtMapOptions,
-        "all queries shared out evenly by optimal transport; for as many queries of each class",
+        "all queries shared out evenly by optimal transport; for equally many of each class",
     ),
     Component(
         "label-propagation",

@@ -24,7 +24,7 @@ class SupconOptions:
 
 
 def supcon(options: SupconOptions = SupconOptions()) -> Loss:
-    """Of each image, the mean over its positives p of −log softmax(cosines / T)[p].
+    """For each image, the mean over its positives p of −log softmax(cosines / T)[p].
 
     Khosla et al. 2020, equation 2 ("out"): the softmax is over all the other images of the batch.
     """
@@ -46,7 +46,7 @@ class NtXentOptions:
 
 
 def nt_xent(options: NtXentOptions = NtXentOptions()) -> Loss:
-    """Of each image, the mean over its positives of −log softmax(cosines / T) among the negatives.
+    """For each image, the mean over its positives of −log softmax(cosines / T) among the negatives.
 
     Chen et al. 2020 ("SimCLR"), equation 1, where an image has one positive. With several, each is
     alone with the negatives; `supcon` has the other positives in the softmax, too.
@@ -55,7 +55,7 @@ def nt_xent(options: NtXentOptions = NtXentOptions()) -> Loss:
 
 
 def n_pairs(_: NoOptions = NoOptions()) -> Loss:
-    """Of each image, the mean over its positives p of log(1 + Σ exp(D(x, p) − D(x, negative))).
+    """For each image, the mean over its positives p of log(1 + Σ exp(D(x, p) − D(x, negative))).
 
     Sohn 2016's (N+1)-tuplet loss, −D for the inner products. The sampler's `per_class` is 2 where
     nothing else is said: a batch of pairs, whose negatives are both images of the other pairs.
@@ -133,7 +133,7 @@ class LiftedStructureOptions:
 
 
 def lifted_structure(options: LiftedStructureOptions = LiftedStructureOptions()) -> Loss:
-    """Of each image i, the mean over its positives j of max(0, D(i, j) + log Σ exp(m − D))² / 2.
+    """For each image i, the mean over its positives j of max(0, D(i, j) + log Σ exp(m − D))² / 2.
 
     The sum is over the negatives of i and those of j: Oh Song et al. 2016, equation 4.
     """
@@ -157,7 +157,7 @@ class AngularOptions:
 
 
 def angular(options: AngularOptions = AngularOptions()) -> Loss:
-    """Of each image a, the mean over its positives p of log(1 + Σ exp f), over a's negatives n.
+    """For each image a, the mean over its positives p of log(1 + Σ exp f), over a's negatives n.
 
     f = 4 tan²α (cos(a, n) + cos(p, n)) − 2 (1 + tan²α) cos(a, p): Wang et al. 2017, section 3,
     between vectors of length 1.
@@ -183,7 +183,7 @@ class SmoothApOptions:
 
 
 def smooth_ap(options: SmoothApOptions = SmoothApOptions()) -> Loss:
-    """Of each image, 1 − the average precision with which the others, nearest first, are positives.
+    """For each image, 1 − the average precision of the others, nearest first, as its positives.
 
     Ranks are 1 + Σ sigmoid((D(x, ranked) − D(x, other)) / T): Brown et al. 2020, section 3. The
     image itself is not among the ranked.

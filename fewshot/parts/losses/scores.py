@@ -25,7 +25,7 @@ class PrototypicalOptions:
 def prototypical(options: PrototypicalOptions = PrototypicalOptions()) -> Loss:
     """−log softmax(scores / T)[label]: Snell et al. 2017, equation 2, with a temperature T.
 
-    Of soft targets, the mean of these over the classes, weighted by the target.
+    With soft targets, the mean of these over the classes, weighted by the target.
     """
 
     def values(scores: mx.array, labels: mx.array) -> mx.array:

@@ -28,7 +28,9 @@ class SimpleCNNOptions:
         "output channels of the convolutions; all but the last are followed by a 2x2 max pool",
         within(validators.min_len(1), validators.deep_iterable(at_least(1))),
     )
-    shrink: int = option(1, "images are averaged over as many pixels aside first", at_least(1))
+    shrink: int = option(
+        1, "images are first averaged over squares of so many pixels a side", at_least(1)
+    )
     pool_last: bool = option(False, "a 2x2 max pool after the last, too")
     embedding: int = option(
         336, "numbers in an embedding; 0: the last block's, without a linear layer", at_least(0)

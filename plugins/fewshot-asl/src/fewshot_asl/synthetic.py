@@ -23,7 +23,7 @@ class SyntheticOptions:
         48, "images are size x size pixels", within(at_least(SMALLEST), at_most(LARGEST))
     )
     images: int = option(240, "images of each class", at_least(1))
-    seed: int = option(0, "of the drawing", at_least(0))
+    seed: int = option(0, "seed of the drawing", at_least(0))
 
 
 @frozen(eq=False)
