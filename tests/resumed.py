@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fewshot.experiments import run as runs
 from fewshot.experiments.folder import read_run
+from fewshot.reports import pictures, run_page
 
 TIMES = {"images_per_second", "seconds", "adapting_seconds", "speed"}
 
@@ -72,10 +72,10 @@ def without_pictures() -> Iterator[None]:
     """Runs draw nothing, which takes most of the time of a small one."""
     with pytest.MonkeyPatch.context() as patch:
         for module, name in (
-            (runs.pictures, "curves"),
-            (runs.pictures, "episode"),
-            (runs.run_page, "draw"),
-            (runs.run_page, "page"),
+            (pictures, "curves"),
+            (pictures, "episode"),
+            (run_page, "draw"),
+            (run_page, "page"),
         ):
             patch.setattr(module, name, lambda *_: None)
         yield
