@@ -61,7 +61,7 @@ def _tell(found: Iterable[tuple[Path, str | None]], what: str) -> None:
     bad = sum(fault is not None for fault in faults)
     if bad:
         raise OutputError(f"{what}: {bad} of {len(faults)} files are not whole")
-    echo(f"{what}: {len(faults)} files, all whole")
+    echo(f"{what}: {len(faults)} file{'' if len(faults) == 1 else 's'}, all whole")
 
 
 @click.group(invoke_without_command=True)
