@@ -38,11 +38,17 @@ from trainings import LAYOUTS
 
 from fewshot.engine.checkpoints import go_on, save_state
 from fewshot.engine.training import Training, TrainingOptions, train
-from fewshot.parts.learners import MamlOptions, maml, plain
+from fewshot.parts.learners import MamlOptions, anil, maml, plain, proto_maml, reptile
 
 STEPS = 40
 OPTIMIZERS, SCHEDULES = REGISTRY.names("optimizer"), REGISTRY.names("schedule")
-LEARNERS = {"plain": plain(), "maml": maml(MamlOptions(inner_steps=1))}
+LEARNERS = {
+    "plain": plain(),
+    "maml": maml(MamlOptions(inner_steps=1)),
+    "anil": anil(),
+    "proto-maml": proto_maml(),
+    "reptile": reptile(),
+}
 EVERY = [(layout, "plain") for layout in LAYOUTS] + [("episode", "maml")]
 
 
@@ -51,7 +57,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--full", action="store_true")
     full = parser.parse_args().full
-    combinations = [*product(OPTIMIZERS, EVERY)]
+    others = [("adam", ("episode", learner)) for learner in ("anil", "proto-maml", "reptile")]
+    combinations = [*product(OPTIMIZERS, EVERY), *others]
     different = 0
     for optimizer, (layout, learner) in combinations if full else combinations[:: len(EVERY) * 4]:
         steps = range(1, STEPS + 1, 1 if full else 5)
