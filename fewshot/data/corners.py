@@ -1,7 +1,7 @@
 """The four corners of images, as images of the same size."""
 
 import numpy as np
-from attrs import field, frozen
+from attrs import frozen
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -41,16 +41,16 @@ class Corners:
 
     whole: Dataset
     rows: Ints
-    labels: Ints = field(init=False)
-    classes: tuple[str, ...] = field(init=False)
     groups: None = None
 
-    @labels.default
-    def _labels(self) -> Ints:
+    @property
+    def labels(self) -> Ints:
+        """Of each corner, that of its image."""
         return self.whole.labels[self.rows].repeat(CORNERS)
 
-    @classes.default
-    def _classes(self) -> tuple[str, ...]:
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Those of the whole."""
         return self.whole.classes
 
     def __getitem__(self, index: int) -> NDArray[np.uint8]:

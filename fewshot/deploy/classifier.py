@@ -243,11 +243,10 @@ class Classifier:
             labels, pictures, sha256s = zip(*added, strict=True)
             rows = np.stack([each.image for each in pictures])
             names = [Path(each.name).name for each in pictures]
-            embeddings = self._embeddings(rows)
-            crops = np.empty((len(rows), 0, embeddings.shape[1]), np.float32)
+            more = Support(rows, self._embeddings(rows), np.array(labels), names, sha256s)
             if self.embedder.crops == "support":
                 crops = self._embeddings(corners(rows)).reshape(len(rows), CORNERS, -1)
-            more = Support(rows, embeddings, np.array(labels), names, sha256s, crops)
+                more = evolve(more, crops=crops)
             support = support.joined(more)
         elif len(classes) == len(self.classes):
             return self

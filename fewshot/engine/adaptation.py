@@ -40,8 +40,8 @@ def adapted_embeddings(
         adapted = adapter(embedder, support, episode.support_labels, metric, seed)
     mx.eval(adapted.backbone.parameters())
     seconds = time.perf_counter() - began
-    items = episode.items
-    rows, crops = embed_task(adapted, dataset, items, items[episode.support], engine="mlx")
+    task = [EpisodeBlock.of([episode])]
+    rows, crops = embed_task(adapted, dataset, episode.items, task, engine="mlx")
     return rows, crops, adapted.fitted, seconds
 
 

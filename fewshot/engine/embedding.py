@@ -1,7 +1,7 @@
 """From images to embeddings: the one path that training, evaluation and prediction share."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import mlx.core as mx
 import numpy as np
@@ -9,7 +9,7 @@ from attrs import evolve
 from numpy.typing import NDArray
 
 from ..compute.modules import evaluating
-from ..core.draws import Ints
+from ..core.draws import EpisodeBlock, Ints
 from ..core.errors import TrainingError
 from ..core.interfaces import Dataset
 from ..data.batches import ahead, batch_size, gather
@@ -18,8 +18,6 @@ from ..data.embedded import Kept, image_digest
 from ..data.parallel import on_all_cores
 from ..parts.embedder import Embedder, within_classes
 from .inference import Engine, Name, as_engine, in_mlx, same
-
-Rows = NDArray[np.float32]
 
 _LONG = 2.0  # seconds that people wait without being told
 _WHITENED = 2000  # images that a whitening is taken from, at the most
@@ -86,22 +84,25 @@ def embed_task(
     embedder: Embedder,
     dataset: Dataset,
     items: Ints,
-    support: Ints,
+    tasks: Iterable[EpisodeBlock],
     progress: Callable[[int, int], None] | None = None,
     engine: Name | Engine = "auto",
     kept: Kept | None = None,
 ) -> tuple[NDArray[np.float32], Ints | None]:
-    """Embeddings of images `items` as of `embed`, and what those among them that are support bring.
+    """Embeddings of images `items` as of `embed`, and what those that are support in `tasks` bring.
 
     Where the embedder's crops are of support: embeddings (n + 4 m, d), those of the corners of
-    the m images `support` below all others, and the rows of each image's (n, 4), -1 for an image
-    that is no support. Else (n, d) and None.
+    these m images below all others, and the rows of each image's (n, 4), -1 for an image that is
+    no support. Else (n, d) and None.
     """
     if embedder.crops != "support":
         return embed(embedder, dataset, items, 64, progress, engine, kept), None
-    images, n = np.unique(support), len(dataset.labels)
+    images = np.unique(np.concatenate([task.support.ravel() for task in tasks]))
+    n = len(dataset.labels)
 
-    def embedded(data: Dataset, wanted: Ints | None, before: int, count: int) -> Rows:
+    def embedded(
+        data: Dataset, wanted: Ints | None, before: int, count: int
+    ) -> NDArray[np.float32]:
         def told(done: int, of: int) -> None:
             if progress is not None:
                 progress(before + count * done // of, len(items) + CORNERS * len(images))

@@ -216,7 +216,7 @@ def _embeddings(
         parts.embedder,
         parts.dataset,
         items,
-        np.concatenate([task.support.ravel() for task in [*tasks, *more]]),
+        [*tasks, *more],
         progress=lambda done, total: progress(stage, done, total, "", ""),
         engine=engine,
         kept=embedded(parts, say),

@@ -215,9 +215,8 @@ def _scores(
                 )
         (tasks,) = draws.episodes.values()
         recentre(parts.embedder, dataset, parts.training_images)
-        support = np.concatenate([task.support.ravel() for task in tasks])
         rows, crops = embed_task(
-            parts.embedder, dataset, needed(tasks), support, kept=embedded(parts, say)
+            parts.embedder, dataset, needed(tasks), tasks, kept=embedded(parts, say)
         )
         memory = config.evaluation.memory
         text = parts.embedder.of_names(dataset.classes) if parts.head.names else None

@@ -58,7 +58,7 @@ def test_answers_are_those_with_the_corners_written_out(
     head: fs.Head, embedder: Embedder, block: EpisodeBlock
 ) -> None:
     dataset, metric, items = data(), fs.euclidean(), np.arange(24)
-    rows, crops = embed_task(embedder, dataset, items, block.support)
+    rows, crops = embed_task(embedder, dataset, items, [block])
     tasks = [block.episode(i) for i in range(len(block))]
     due = [by_hand(embedder, head, task) for task in tasks]
     for task, answer in zip(tasks, due, strict=True):
@@ -76,8 +76,9 @@ def test_only_support_is_cropped_and_images_embed_as_ever(
 ) -> None:
     told: list[tuple[int, int]] = []
     rows, crops = embed_task(
-        embedder, data(), np.arange(24), block.support[:1], lambda *done: told.append(done)
-    )
+        embedder, data(), np.arange(24), [EpisodeBlock.of([block.episode(0)])],
+        lambda *done: told.append(done),
+    )  # fmt: skip
     assert crops is not None
     np.testing.assert_allclose(rows[:24], embed(evolve(embedder, crops="one"), data()), atol=1e-6)
     support = np.unique(block.support[0])
@@ -101,6 +102,6 @@ def test_a_classifier_answers_as_the_evaluation_does(embedder: Embedder) -> None
     assert [each.best for each in made.predict(query)] == ["abc"[i] for i in due]
     assert [each.best for each in one_by_one.predict(query)] == ["abc"[i] for i in due]
     blocks = [EpisodeBlock.of([task])]
-    every, of_all = embed_task(embedder, data(), task.items, items)
+    every, of_all = embed_task(embedder, data(), task.items, blocks)
     known = answers(every, blocks, fs.lda(), fs.euclidean(), crops=of_all).known
     np.testing.assert_allclose([p.distance for p in made.predict(query)], known, atol=1e-4)

@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -141,11 +142,9 @@ def measured(
             print(f"{source}: {name}", file=sys.stderr, flush=True)
             size = each.shape[0]
             data = few(opened(source, path, size), size, most.get(source))
-            support = [block.support.ravel() for each in tasks[source].values() for block in each]
+            blocks = chain.from_iterable(tasks[source].values())
             every = np.arange(len(data.labels))
-            embedded[f"`{name}`"] = fs.embed_task(
-                each.embedder, data, every, np.concatenate(support)
-            )
+            embedded[f"`{name}`"] = fs.embed_task(each.embedder, data, every, blocks)
         embedded["raw pixels"] = fs.raw_pixels(data, np.arange(len(data.labels))), None
         found = {
             (name, head_name): {
