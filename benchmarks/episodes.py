@@ -147,7 +147,6 @@ HEADS = {
     "pt-map": "PTMAP",
     "tim": "TIM",
     "transductive-finetune": "TransductiveFinetuning",
-    "matching": "MatchingNetworks",
 }
 WIDE = 640
 
