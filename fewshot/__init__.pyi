@@ -56,6 +56,7 @@ from .core.options import below as below
 from .core.options import option as option
 from .core.options import option_component as option_component
 from .core.options import option_components as option_components
+from .core.options import own_first as own_first
 from .core.options import within as within
 from .core.seeding import generator as generator
 from .data.datasets import ArrayDataset as ArrayDataset
@@ -68,6 +69,7 @@ from .data.episode_files import read_episode as read_episode
 from .data.episode_files import write_episode as write_episode
 from .data.folders import ImageFiles as ImageFiles
 from .data.folders import ImageFolderOptions as ImageFolderOptions
+from .data.folders import ImageOptions as ImageOptions
 from .data.folders import find_classes as find_classes
 from .data.folders import image_files as image_files
 from .data.folders import image_folder as image_folder

@@ -6,15 +6,14 @@ from pathlib import Path
 import numpy as np
 from attrs import frozen
 
-from fewshot import Component, DataError, ImageFiles, at_least, hookimpl, option
+from fewshot import Component, DataError, ImageFiles, ImageOptions, hookimpl, option
 
 
 @frozen
-class Options:
+class Options(ImageOptions):
     """Options of the data set."""
 
     path: str = option("", "a CSV file: columns file, class and, if there are any, group and role")
-    size: int = option(64, "images are scaled to size x size pixels", at_least(8))
 
 
 def table(options: Options) -> ImageFiles:
@@ -41,7 +40,7 @@ def table(options: Options) -> ImageFiles:
     role = np.array([row["role"] for row in rows]) if "role" in rows[0] else None
     files = [path.parent / row["file"] for row in rows]
     return ImageFiles(
-        files, labels, tuple(classes.tolist()), options.size, groups=groups, role=role
+        files, labels, tuple(classes.tolist()), options.size, options, groups=groups, role=role
     )
 
 

@@ -13,7 +13,19 @@ from typing import Any
 import click
 
 from ..core.errors import FewshotError, PluginError, one_line, text_of
-from . import authors, catalogue, classifiers, data, doctor, files, runs, searches, serving, studies
+from . import (
+    authors,
+    catalogue,
+    data,
+    doctor,
+    enrolling,
+    files,
+    predicting,
+    runs,
+    searches,
+    serving,
+    studies,
+)
 from .terminal import echo, replace_what_cannot_be_encoded, written
 
 # Flags that other tools have, by the setting that is meant.
@@ -136,7 +148,8 @@ def commands() -> None:
 
 
 for module in (
-    runs, studies, searches, classifiers, serving, data, files, catalogue, authors, doctor,
+    runs, studies, searches, enrolling, predicting, serving, data, files, catalogue, authors,
+    doctor,
 ):  # fmt: skip
     for command in module.COMMANDS:
         commands.add_command(command)

@@ -31,7 +31,8 @@ def run(**given: Any) -> None:
     """Train and evaluate; writes a run folder with weights, figures, pictures and report.html."""
     runtime = fast_mlx()
     from ..core.reading import read_toml
-    from ..experiments.config import chooses, naming_file, resolve, with_preset
+    from ..experiments.assembly import unlike_implied
+    from ..experiments.config import chooses, naming_file, resolve, to_tree, with_preset
     from ..experiments.run import run as train_and_evaluate
 
     registry, _ = load_registry(given["strict_plugins"])
@@ -42,6 +43,8 @@ def run(**given: Any) -> None:
     if not any(chooses(layer, "dataset") for layer in with_preset(registry, layers)):
         part = registry.get("dataset", config.dataset.name).part
         echo(f"no data set named: {part.name}, {part.summary}", err=True)
+    for line in unlike_implied(registry, config.backbone.name, to_tree(config)):
+        echo(line, err=True)
     with showing_progress() as progress:
         folder = train_and_evaluate(config, registry, given["out"], runtime, progress)
     print_results(folder)
@@ -83,7 +86,7 @@ def status(folders: tuple[Path, ...]) -> None:
 def evaluate(folder: Path, **given: Any) -> None:
     """Evaluate a run again with other K, n_way, head, metric or images; no training.
 
-    Images of another data set are scaled to the run's size, unless a size is given.
+    Images of another data set are scaled to the run's size and as it did, unless told otherwise.
     """
     fast_mlx()
     from ..experiments.config import resolve, settings_layer
@@ -98,10 +101,13 @@ def evaluate(folder: Path, **given: Any) -> None:
     kept = run_config(folder)
     said = topmost(settings_layer(given["settings"]), flags)
     config = resolve(registry, [kept, *said])
-    size = kept["dataset"].get("size")
-    if size is not None and hasattr(config.dataset.options, "size"):
-        own = {"dataset": {"name": config.dataset.name, "size": size}}
-        config = resolve(registry, [kept, own, *said])
+    scaling = {
+        key: kept["dataset"][key]
+        for key in ("size", "interpolation")
+        if key in kept["dataset"] and hasattr(config.dataset.options, key)
+    }
+    own = {"dataset": {"name": config.dataset.name, **scaling}}
+    config = resolve(registry, [kept, own, *said])
     with showing_progress() as progress:
         out = evaluate_run(folder, config, registry, progress)
     print_results(out)

@@ -47,6 +47,11 @@ def option(
     return field(default=default, validator=validator, metadata={"help": help})
 
 
+def own_first(_: type, fields: list[Any]) -> list[Any]:
+    """For `frozen(field_transformer=…)`: a class's own options before those that it inherits."""
+    return sorted(fields, key=lambda one: one.inherited)
+
+
 def option_component(kind: str, default: str, help: str) -> Any:
     """A field that names another component: by name, or as a table of its name and options.
 

@@ -157,7 +157,8 @@ def _wanted(dataset: ImageFiles, cache: Path) -> _Wanted | None:
         stamps.append(f"{name[start:]}\0{stamp}")
     # Another release of Pillow may decode a little differently.
     digest = hashlib.sha256(os.fsencode("\0".join([PIL.__version__, *stamps]))).hexdigest()
-    decoding = f"{_VERSION}\0{dataset.background}\0{root}"
+    reading = dataset.reading
+    decoding = f"{_VERSION}\0{reading.background}\0{reading.interpolation}\0{root}"
     folder = hashlib.sha256(os.fsencode(decoding)).hexdigest()
     label = re.sub(r"[^A-Za-z0-9_.-]", "_", os.path.basename(root))[:40]  # noqa: PTH119
     place = cache / f"{label}-{dataset.size}-{folder[:16]}"
@@ -188,7 +189,7 @@ def _open(
             records = records_of(file, wanted.row_bytes)
             if [record.key for record in records] != [_key(stamp) for stamp in wanted.stamps]:
                 return None
-            if max(record.pixels for record in records) > wanted.dataset.max_pixels:
+            if max(record.pixels for record in records) > wanted.dataset.reading.max_pixels:
                 return None  # to be refused as if there were no cache
             images = np.memmap(file, np.uint8, "r", shape=wanted.shape)
             if damaged(images, records, progress):
@@ -345,7 +346,7 @@ def _known(wanted: _Wanted) -> dict[bytes, tuple[Path, _Record]]:
             images = np.memmap(path, np.uint8, "r", shape=(rows, wanted.row_bytes))
             bad = {*damaged(images, records)}
             known.update({r.key: (path, r) for i, r in enumerate(records) if i not in bad})
-    limit = wanted.dataset.max_pixels  # beyond it they are read again, to be refused
+    limit = wanted.dataset.reading.max_pixels  # beyond it they are read again, to be refused
     return {key: place for key, place in known.items() if place[1].pixels <= limit}
 
 

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from ..core.components import Component
 from ..core.draws import Ints, Roles
 from ..core.errors import DataError
-from ..core.options import at_least, option, positive
+from ..core.options import at_least, option, own_first
 from ..core.reading import home
-from .images import BACKGROUND, MAX_PIXELS, Decoded, Reading, colour, read
+from .images import Decoded, Reading, read
 from .natural import natural
 from .split import ClassSplit
 from .walk import Place, Walk, walk
@@ -28,26 +28,20 @@ class ImageFiles:
     """Image files, decoded when asked for: EXIF orientation applied, RGB, size x size.
 
     `paths` are what `find_classes` finds, or `pathlib.Path`. Item i raises DataError, naming the
-    file, where it is not an image, damaged, or has more than `max_pixels` by its header.
-    Transparent images are laid on `background`. `notes`: lines that whoever reads it is told.
+    file, where it is not an image, damaged, or has more than `reading.max_pixels` by its header.
+    `notes`: lines that whoever reads it is told.
     """
 
     paths: Sequence[Any]
     labels: Ints
     classes: tuple[str, ...]
     size: int
-    max_pixels: int = MAX_PIXELS
+    reading: Reading = Reading()
     groups: Ints | None = None
     split: ClassSplit | None = None
     role: Roles | None = None
-    background: str = BACKGROUND
     parents: Sequence[str] | None = None
     notes: tuple[str, ...] = ()
-
-    @property
-    def reading(self) -> Reading:
-        """How each is read."""
-        return Reading(self.max_pixels, self.background)
 
     @property
     def names(self) -> list[str]:
@@ -83,8 +77,15 @@ def grouping(_: Any, attribute: Any, value: str) -> None:
         )
 
 
-@frozen
-class ImageFolderOptions:
+@frozen(field_transformer=own_first)
+class ImageOptions(Reading):
+    """Options that every data set of image files has; its own are given before them."""
+
+    size: int = option(64, "images are scaled to size x size pixels", at_least(8))
+
+
+@frozen(field_transformer=own_first)
+class ImageFolderOptions(ImageOptions):
     """Options of an image folder."""
 
     path: str = option("", "the folder (or zip file): one folder a class, at any depth")
@@ -97,9 +98,6 @@ class ImageFolderOptions:
         "class's, or a regular expression on the name from there, whose parentheses hold it",
         grouping,
     )
-    size: int = option(64, "images are scaled to size x size pixels", at_least(8))
-    max_pixels: int = option(MAX_PIXELS, "larger images are refused before decoding", positive)
-    background: str = option(BACKGROUND, "the colour transparent images are laid on", colour)
 
 
 def image_folder(options: ImageFolderOptions) -> ImageFiles:
@@ -107,10 +105,7 @@ def image_folder(options: ImageFolderOptions) -> ImageFiles:
     if not options.path:
         raise DataError("image-folder needs a folder: --data PATH, or path = PATH under [dataset]")
     found = find_classes(home(options.path), leaves=options.leaves)
-    files = image_files(
-        found.folders, options.size, options.max_pixels, split=found.split,
-        background=options.background, notes=found.notes,
-    )  # fmt: skip
+    files = image_files(found.folders, options, split=found.split, notes=found.notes)
     if not options.groups:
         return files
     pattern = re.compile("(.+)/" if options.groups == SUBFOLDERS else options.groups)
@@ -143,11 +138,9 @@ def grouped(keys: Sequence[str | None], names: Sequence[str]) -> tuple[Ints | No
 
 def image_files(
     folders: Mapping[str, Sequence[Any]],
-    size: int,
-    max_pixels: int,
+    options: ImageOptions,
     group_of: Callable[[str], int] | None = None,
     split: ClassSplit | None = None,
-    background: str = BACKGROUND,
     parents: Sequence[str] | None = None,
     notes: Sequence[str] = (),
 ) -> ImageFiles:
@@ -165,7 +158,7 @@ def image_files(
         groups = np.array([numbers[key] for key in keys])
     labels = np.repeat(np.arange(len(classes)), [len(folders[name]) for name in classes])
     return ImageFiles(
-        paths, labels, classes, size, max_pixels, groups, split, background=background,
+        paths, labels, classes, options.size, options, groups, split,
         parents=parents, notes=tuple(notes),
     )  # fmt: skip
 

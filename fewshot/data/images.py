@@ -9,23 +9,31 @@ from functools import cache
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, Literal, NamedTuple
 
 import numpy as np
-from attrs import field, frozen
+from attrs import frozen
 from numpy.typing import NDArray
 from PIL import Image, ImageColor, ImageFile, UnidentifiedImageError
 
 from ..core.errors import DataError
 from ..core.machine import cores
+from ..core.options import option, positive
 
 Shape = tuple[int, int, int]
 
+Interpolation = Literal["area", "bilinear", "bicubic"]
+
 MAX_PIXELS = 50_000_000
-BACKGROUND = "white"
 
 # What is opened, whatever a file's name; Pillow alone would hand PostScript to an interpreter.
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "AVIF")
+
+_RESAMPLINGS = {
+    "area": Image.Resampling.BOX,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+}
 
 _MODES = {1: "L", 3: "RGB"}  # by channels
 
@@ -64,10 +72,14 @@ class Reading:
 
     `max_pixels`: more are refused before they are decoded. `background`: the colour that
     transparent images are laid on, by name or as #rrggbb; ValueError for what is none.
+    `interpolation`: how they are scaled; "area": down by area, up by cubics.
     """
 
-    max_pixels: int = MAX_PIXELS
-    background: str = field(default=BACKGROUND, validator=colour)
+    max_pixels: int = option(MAX_PIXELS, "larger images are refused before decoding", positive)
+    background: str = option("white", "the colour transparent images are laid on", colour)
+    interpolation: Interpolation = option(
+        "area", "how images are scaled; area: down by area, up by cubics"
+    )
 
 
 class Decoded(NamedTuple):
@@ -117,7 +129,7 @@ def picture(image: Any, shape: Shape, reading: Reading = Reading()) -> Picture:
         try:
             _pixels(name, image, image.size, reading)
             upright, _ = _upright(image, shape, reading)
-            return Picture(to_shape(upright, shape), name, _of_pixels(np.asarray(upright)))
+            return Picture(to_shape(upright, shape, reading), name, _of_pixels(np.asarray(upright)))
         except Exception as error:
             raise _refused(name, error) from error
     file = Path(image) if isinstance(image, str) else image
@@ -164,7 +176,7 @@ def read(path: Any, shape: Shape, reading: Reading = Reading()) -> Decoded:
     with _opened(path, sides, reading) as (image, content, (width, height), pixels):
         upright, notes = _upright(image, shape, reading)
         digest = sha256(content).digest()
-        return Decoded(to_shape(upright, shape), digest, width, height, pixels, notes)
+        return Decoded(to_shape(upright, shape, reading), digest, width, height, pixels, notes)
 
 
 def thumbnail(path: Path, side: int, reading: Reading = Reading()) -> NDArray[np.uint8]:
@@ -285,7 +297,7 @@ def _of_array(
     if shape[-1] not in _MODES or not (grey.ndim == 2 or colour) or not grey.size:
         raise DataError(f"an array of an image is {shape} or (h, w, c), not {image.shape}")
     upright, _ = _upright(Image.fromarray(grey), shape, reading)
-    return to_shape(upright, shape), _of_pixels(np.asarray(upright))
+    return to_shape(upright, shape, reading), _of_pixels(np.asarray(upright))
 
 
 def _of_pixels(pixels: NDArray[np.uint8]) -> bytes:
@@ -328,12 +340,12 @@ def _orientation(image: Image.Image) -> Any:
     return orientation
 
 
-def to_shape(image: Image.Image, shape: Shape) -> NDArray[np.uint8]:
-    """Scaled down by area, up by cubics: an area of less than a pixel repeats pixels."""
+def to_shape(image: Image.Image, shape: Shape, reading: Reading = Reading()) -> NDArray[np.uint8]:
+    """The whole of it, its sides scaled apart; by area only down, as that up repeats pixels."""
     height, width, _ = shape
     down = width <= image.width and height <= image.height
-    resampling = Image.Resampling.BOX if down else Image.Resampling.BICUBIC
-    return np.asarray(image.resize((width, height), resampling)).reshape(shape)
+    by = "bicubic" if reading.interpolation == "area" and not down else reading.interpolation
+    return np.asarray(image.resize((width, height), _RESAMPLINGS[by])).reshape(shape)
 
 
 def _eight_bit(image: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from attrs import field, frozen
+from attrs import field, fields, frozen
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -14,11 +14,11 @@ from ..core.components import Component
 from ..core.draws import Ints, Roles, Sources
 from ..core.errors import DataError
 from ..core.interfaces import Dataset
-from ..core.options import at_least, option, option_components, positive
+from ..core.options import option, option_components, own_first
 from ..core.reading import home
 from .datasets import decode
-from .folders import ImageFolderOptions, image_folder
-from .images import BACKGROUND, MAX_PIXELS, colour, to_shape
+from .folders import ImageFolderOptions, ImageOptions, image_folder
+from .images import to_shape
 from .split import ClassSplit
 
 _PARTS = ("test", "val", "train")  # the first that any source has a class in is where it is
@@ -193,15 +193,14 @@ _GROUPED_HELP = (
 )
 
 
-@frozen
-class JoinedOptions:
-    """Options of data sets as one."""
+@frozen(field_transformer=own_first)
+class JoinedOptions(ImageOptions):
+    """Options of data sets as one; those that a source has, too, are handed to it."""
 
     sources: Mapping[str, Dataset] = option_components(
         "dataset", "the data sets, each by a name of yours: sources.NAME.name, sources.NAME.path"
     )
     path: str = option("", "handed to every source that has a path and does not say its own")
-    size: int = option(64, "images are size x size pixels; handed on as well", at_least(8))
     grouped: Literal["own", "sources"] = option("own", _GROUPED_HELP)
 
 
@@ -218,14 +217,11 @@ def joined(options: JoinedOptions) -> Joined:
     return _joined(options.sources, options.size, options.grouped)
 
 
-@frozen
-class PeopleOptions:
+@frozen(field_transformer=own_first)
+class PeopleOptions(ImageOptions):
     """Options of folders of people."""
 
     path: str = option("", "a folder of folders, one a person; in each, one folder a class")
-    size: int = option(64, "images are scaled to size x size pixels", at_least(8))
-    max_pixels: int = option(MAX_PIXELS, "larger images are refused before decoding", positive)
-    background: str = option(BACKGROUND, "the colour transparent images are laid on", colour)
     grouped: Literal["own", "sources"] = option("own", _GROUPED_HELP)
 
 
@@ -248,16 +244,9 @@ def people(options: PeopleOptions) -> Joined:
             f"{root}: {len(found)} folders, where one a person is due, two at least, each with a "
             "folder a class; one person's images are an image-folder"
         )
+    same = {one.name: getattr(options, one.name) for one in fields(ImageOptions)}
     folders = {
-        path.name: image_folder(
-            ImageFolderOptions(
-                str(path),
-                size=options.size,
-                max_pixels=options.max_pixels,
-                background=options.background,
-            )
-        )
-        for path in found
+        path.name: image_folder(ImageFolderOptions(path=str(path), **same)) for path in found
     }
     return _joined(folders, options.size, options.grouped)
 

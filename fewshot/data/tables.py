@@ -10,10 +10,9 @@ from attrs import evolve, fields, frozen
 
 from ..core.components import Component
 from ..core.errors import DataError, choose_from
-from ..core.options import at_least, option, positive
+from ..core.options import option, own_first
 from ..core.reading import home
-from .folders import PARTS, ImageFiles, alike, first_of, grouped, image_files
-from .images import BACKGROUND, MAX_PIXELS, colour
+from .folders import PARTS, ImageFiles, ImageOptions, alike, first_of, grouped, image_files
 from .natural import natural
 from .split import ClassSplit
 from .walk import File
@@ -21,12 +20,11 @@ from .walk import File
 PARQUET = ".parquet"
 
 
-@frozen
-class ImageTableOptions:
+@frozen(field_transformer=own_first)
+class ImageTableOptions(ImageOptions):
     """Options of a table of images."""
 
     path: str = option("", "the table, .csv (commas, a header, UTF-8) or .parquet: a row an image")
-    size: int = option(64, "images are scaled to size x size pixels", at_least(8))
     image_column: str = option("path", "column of the image files, from the table's folder on")
     label_column: str = option("label", "column of the classes' names")
     split_column: str = option(
@@ -36,8 +34,6 @@ class ImageTableOptions:
     group_column: str = option(
         "group", "of what images of one shot or person have in common, if there is one; '': none"
     )
-    max_pixels: int = option(MAX_PIXELS, "larger images are refused before decoding", positive)
-    background: str = option(BACKGROUND, "the colour transparent images are laid on", colour)
 
 
 # Of a table's columns those that hold image, label, part and group.
@@ -78,9 +74,7 @@ def image_table(options: ImageTableOptions) -> ImageFiles:
             f"{part} {len(getattr(split, part))}" for part in ("train", "val", "test")
         )
         notes.append(f"the column '{options.split_column}' is the class split: {counts} classes")
-    files = image_files(
-        folders, options.size, options.max_pixels, split=split, background=options.background
-    )
+    files = image_files(folders, options, split=split)
     groups, note = grouped([row.group for row in rows], files.names)
     return evolve(files, groups=groups, notes=(*notes, *filter(None, [note]), *alike(folders)))
 

@@ -50,7 +50,7 @@ class Classifier:
     by K, or that of the classes as they are. `threshold`: the distance beyond which an image is
     unknown, where the calibrated one is not wanted. `text` (n, d): embeddings of the classes'
     names, where the head reads them; no class needs an image then. `reading`: how images are read;
-    only its `background` is saved. `engine`: what embeds images, "auto", "mlx" or "onnx", as in
+    its `max_pixels` is not saved. `engine`: what embeds images, "auto", "mlx" or "onnx", as in
     `evolve(classifier, engine="mlx")`; it is not saved.
     """
 
@@ -483,8 +483,8 @@ def _blank(embedder: Embedder, metric: Metric, head: Head, shape: Shape) -> Clas
 
 def _of_recipe(made: Recipe, registry: Registry) -> Classifier:
     embedder, metric, head = recipe.remade(made, registry)
-    reading = Reading(background=made.background)
-    return evolve(_blank(embedder, metric, head, made.shape), recipe=made, reading=reading)
+    blank = _blank(embedder, metric, head, made.shape)
+    return evolve(blank, recipe=made, reading=made.reading)
 
 
 def _of_content(content: document.Content, registry: Registry) -> Classifier:

@@ -14,7 +14,7 @@ from ..catalogue.registry import Registry
 from ..compute.modules import parameter_count, snapshot
 from ..core.errors import ConfigError, OutputError, UnknownComponentError
 from ..core.interfaces import Head, Metric
-from ..data.images import BACKGROUND, Reading, Shape
+from ..data.images import Reading, Shape
 from ..engine.calibration import Calibration
 from ..engine.objective import Learned
 from ..engine.weights import fill
@@ -32,6 +32,8 @@ from ..experiments.manifest import hashes, read_manifest
 from ..experiments.schema import Tree, options
 from ..parts.embedder import Embedder, EmbeddingOptions
 
+_READ = ("background", "interpolation")  # what of `Reading` goes with a network
+
 
 @frozen(eq=False)
 class Recipe:
@@ -39,7 +41,7 @@ class Recipe:
 
     `components`: which release of which plugin each part was made by; `weights` of backbone,
     metric, head and centre by the names in a run's weights file; `seed` of what the parts draw
-    beside these. `background`: the colour that transparent images are laid on.
+    beside these. `reading`: how images are read.
     """
 
     shape: Shape
@@ -51,7 +53,7 @@ class Recipe:
     components: Mapping[str, str]
     weights: Mapping[str, NDArray[np.float32]]
     seed: int = 0
-    background: str = BACKGROUND
+    reading: Reading = Reading()
 
 
 def of_run(folder: Path, registry: Registry, without_adapter: bool = False) -> Recipe:
@@ -121,9 +123,9 @@ def _only_reading(layer: Tree) -> Tree:
     """A layer without its data set, but for how images are read: these are given, at any size."""
     dataset = layer.get("dataset")
     rest = {key: value for key, value in layer.items() if key != "dataset"}
-    kept = ("size", "background")
-    if isinstance(dataset, Mapping) and dataset.keys() & {*kept}:
-        rest["dataset"] = {key: dataset[key] for key in kept if key in dataset}
+    if isinstance(dataset, Mapping):
+        read = {key: value for key, value in dataset.items() if key in ("size", *_READ)}
+        rest |= {"dataset": read} if read else {}
     return rest
 
 
@@ -164,6 +166,7 @@ def _require_no_adapter(config: RunConfig, of: str, without_adapter: bool) -> No
 def _of_config(
     config: RunConfig, shape: Shape, weights: Mapping[str, NDArray[Any]], registry: Registry
 ) -> Recipe:
+    read = config.dataset.options
     return Recipe(
         shape=shape,
         backbone=config.backbone,
@@ -178,7 +181,7 @@ def _of_config(
             if name.startswith(("backbone.", "metric.", "head.", "centre."))
         },
         seed=config.seed,
-        background=getattr(config.dataset.options, "background", BACKGROUND),
+        reading=Reading(**{key: getattr(read, key) for key in _READ if hasattr(read, key)}),
     )
 
 
@@ -214,7 +217,7 @@ def to_tree(recipe: Recipe) -> Tree:
         "head": to_table(recipe.head),
         "components": dict(recipe.components),
         "seed": recipe.seed,
-        "background": recipe.background,
+        "reading": {key: getattr(recipe.reading, key) for key in _READ},
     }
 
 
@@ -248,5 +251,5 @@ def from_tree(
         components=components,
         weights=weights,
         seed=int(tree.get("seed", 0)),
-        background=Reading(background=tree.get("background", BACKGROUND)).background,
+        reading=options(Reading, tree.get("reading", {}), "reading"),
     )

@@ -53,8 +53,8 @@ from ..engine.protocol import (
 )
 from ..engine.training import learning_rate, scheduled_steps
 from ..parts.embedder import Centre, Embedder, EmbeddingOptions
-from .config import Chosen, RunConfig, to_table
-from .schema import inner_parts
+from .config import Chosen, RunConfig, from_table, to_table
+from .schema import Tree, inner_parts
 
 
 @frozen
@@ -327,6 +327,23 @@ def _require_text(parts: Parts) -> None:
             f"{what} moves embeddings of images, and those of names no longer lie near them: do "
             "without, or --k-shot from 1 and --set head.names=false"
         )
+
+
+def unlike_implied(registry: Registry, backbone: str, tree: Tree) -> list[str]:
+    """Lines about what a backbone implies and the configuration `tree` has otherwise."""
+    lines = []
+    for key, due in registry.get("backbone", backbone).component.implies.items():
+        if key in LISTS:
+            made = [to_table(from_table(registry, LISTS[key], table, key)) for table in due]
+            pairs = [(key, made, tree[key])]
+        else:
+            pairs = [(f"{key}.{k}", v, tree[key][k]) for k, v in due.items() if k in tree[key]]
+        lines += [
+            f"backbone '{backbone}' implies {what} = {wanted}, not {given}"
+            for what, wanted, given in pairs
+            if wanted != given
+        ]
+    return lines
 
 
 def drawn(parts: Parts) -> Draws:

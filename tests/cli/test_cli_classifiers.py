@@ -289,6 +289,16 @@ def test_a_network_with_weights_takes_the_place_of_a_run(ready: None, photos: Pa
     done("export", file, "-o", tmp_path / "net.mlxfn")
 
 
+def test_what_a_network_implies_and_is_overruled_is_told(ready: None, photos: Path, tmp_path: Path):
+    line = "backbone 'ready/ready' implies dataset.size = 20, not 16\n"
+    enrolled = ("enrol", "--backbone", "ready", photos, "-o")
+    assert "implies" not in done(*enrolled, tmp_path / "as.fewshot").stderr
+    smaller = ("--set", "dataset.size=16")
+    assert line in done(*enrolled, tmp_path / "small.fewshot", *smaller).stderr
+    run = ("run", "--backbone", "ready", "--data", photos, "--steps", 0, "--out", tmp_path / "run")
+    assert line in done(*run, *smaller, "--k-shot", 1).stderr
+
+
 def test_the_parts_and_the_size_are_chosen_as_for_a_run(ready: None, photos: Path, tmp_path: Path):
     (tmp_path / "own.toml").write_text('head = "nearest-support"\ndataset = {size = 32}\n')
     for number, (options, expected) in enumerate(
@@ -437,7 +447,7 @@ def test_an_answer_is_a_line_that_fits_whoever_reads_it(
     file: Path, mine: Path, monkeypatch: pytest.MonkeyPatch
 ):
     def shown(width: int | None) -> list[str]:
-        monkeypatch.setattr("fewshot.cli.classifiers.columns", lambda: width)
+        monkeypatch.setattr("fewshot.cli.predicting.columns", lambda: width)
         return done("predict", file, mine).stdout.splitlines()[1:]
 
     whole = shown(10_000)

@@ -158,17 +158,17 @@ def test_files_of_one_name_size_and_time_do_not_mix(tmp_path: Path):
     assert check(root) == ["2.bmp"]
 
 
-def test_sizes_and_folders_do_not_mix(tmp_path: Path, cache: Path):
+def test_sizes_interpolations_and_folders_do_not_mix(tmp_path: Path, cache: Path):
     one, two = write_images(tmp_path / "one" / "images"), tmp_path / "two" / "images"
     shutil.copytree(one, two)  # the same names, sizes and times
     write(two / "a" / "4.bmp", 99)
     status = (one / "a" / "4.bmp").stat()
     os.utime(two / "a" / "4.bmp", ns=(status.st_atime_ns, status.st_mtime_ns))
     for root in (one, two, one):
-        for size in (SIZE, 2 * SIZE):
-            arrays = decode(folder(root, size=size))
-            np.testing.assert_array_equal(arrays.images, one_by_one(folder(root, size=size)))
-    assert files(cache).count(".images") == 4
+        for more in ({}, {"size": 2 * SIZE}, {"size": 2 * SIZE, "interpolation": "bilinear"}):
+            arrays = decode(folder(root, **more))
+            np.testing.assert_array_equal(arrays.images, one_by_one(folder(root, **more)))
+    assert files(cache).count(".images") == 6
 
 
 def test_a_folder_is_the_same_by_any_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

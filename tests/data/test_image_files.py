@@ -18,7 +18,7 @@ from PIL import Image
 from fewshot.core.errors import DataError
 from fewshot.data.datasets import decode
 from fewshot.data.folders import ImageFiles
-from fewshot.data.images import read
+from fewshot.data.images import Reading, read
 
 # -------------------------------------------------------------------------------- what it gives
 
@@ -182,7 +182,9 @@ def test_a_gigantic_image_is_refused_for_its_size_before_its_pixels_are_read(
 
 @given(st.integers(1, 400), st.integers(1, 400), st.integers(1, 100_000))
 def test_max_pixels_is_the_limit(width: int, height: int, limit: int):
-    dataset = ImageFiles([Bytes(header(width, height, "png"))], np.array([0]), ("a",), 8, limit)
+    dataset = ImageFiles(
+        [Bytes(header(width, height, "png"))], np.array([0]), ("a",), 8, Reading(limit)
+    )
     with pytest.raises(DataError) as caught:
         _ = dataset[0]
     assert (f"max_pixels {limit}" in str(caught.value)) == (width * height > limit)

@@ -2,6 +2,7 @@
 
 import gc
 import tracemalloc
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from PIL import Image
 from fewshot.core.errors import DataError
 from fewshot.data import images as module
 from fewshot.data.images import Picture, Reading, decode_images, picture, read
+
+Floats = NDArray[np.float64]
 
 SIZE = 8
 SHAPE = (SIZE, SIZE, 3)
@@ -112,6 +115,36 @@ def test_transparency_is_laid_on_the_background(kind: str, background: str, valu
         assert (picture(image, SHAPE, reading).image == found.image).all()
     rgba = np.asarray(transparent(0)["RGBA"])
     assert (picture(rgba, SHAPE, reading).image[:, 4:] == value).all()
+
+
+# By name: what is asked of the pixels at a distance from a target's middle, in target pixels.
+KERNELS: dict[str, Callable[[Floats], Floats]] = {
+    "area": lambda x: (x > -0.5) & (x <= 0.5),
+    "bilinear": lambda x: np.maximum(0, 1 - abs(x)),
+    "bicubic": lambda x: cubic(abs(x)),
+}
+
+
+def cubic(x: Floats) -> Floats:
+    """Keys 1981, a = -1/2."""
+    near, far = (1.5 * x - 2.5) * x**2 + 1, ((2.5 - 0.5 * x) * x - 4) * x + 2
+    return np.where(x < 1, near, np.where(x < 2, far, 0))
+
+
+@pytest.mark.parametrize("interpolation", KERNELS)
+@given(st.integers(SIZE, 40), st.integers(SIZE, 40))
+def test_images_are_scaled_by_the_kernel_of_their_interpolation(interpolation, height, width):
+    pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3)).astype(np.uint8)
+
+    def weights(length: int) -> Floats:
+        """(SIZE, length), antialiased: the kernel is as wide as what a target pixel covers."""
+        middles = (np.arange(length) + 0.5) * SIZE / length
+        found = KERNELS[interpolation](middles - np.arange(SIZE)[:, None] - 0.5).astype(float)
+        return found / found.sum(axis=1, keepdims=True)
+
+    due = np.einsum("ih,jw,hwc->ijc", weights(height), weights(width), pixels.astype(float))
+    found = picture(pixels, SHAPE, Reading(interpolation=interpolation)).image
+    assert np.abs(found - np.clip(due, 0, 255)).max() < 4  # it rounds after each axis
 
 
 def test_a_background_is_a_colour():

@@ -545,18 +545,16 @@ def test_a_run_with_an_adapter_gives_a_classifier_only_without_it(trained: Path,
     assert equal(kept, known)
 
 
-def test_transparent_images_are_laid_on_the_background_of_the_run_also_after_a_restart(
-    trained: Path, tmp_path: Path
-):
+def test_images_are_read_as_by_the_run_also_after_a_restart(trained: Path, tmp_path: Path):
     blank = fs.Classifier.load(trained)
     assert blank.recipe is not None
     height, width, _ = blank.shape
     clear = Image.new("RGBA", (width, height))
-    recipe = evolve(blank.recipe, background="#102030")
-    ours = evolve(blank, recipe=recipe, reading=Reading(background="#102030"))
+    reading = Reading(background="#102030", interpolation="bilinear")
+    ours = evolve(blank, recipe=evolve(blank.recipe, reading=reading), reading=reading)
     ours.enrol({"a": clear}).save(tmp_path / "a.fewshot")
     found = fs.Classifier.load(tmp_path / "a.fewshot")
-    assert found.reading.background == "#102030"
+    assert found.reading == reading
     for each in (found.support.images[0], found.predict(clear)[0].pixels):
         assert (each == (0x10, 0x20, 0x30)).all()
 

@@ -12,7 +12,16 @@ from hypothesis import strategies as st
 from fewshot.catalogue.registry import Registered, Registry
 from fewshot.core.components import Preset
 from fewshot.core.errors import ConfigError, PluginError
-from fewshot.experiments.config import PARTS, PLAIN, names_path, resolve, settings_layer, to_toml
+from fewshot.experiments.assembly import unlike_implied
+from fewshot.experiments.config import (
+    PARTS,
+    PLAIN,
+    names_path,
+    resolve,
+    settings_layer,
+    to_toml,
+    to_tree,
+)
 
 # ----------------------------------------------------------------------------- which layer wins
 
@@ -173,6 +182,23 @@ def test_an_implied_option_counts_where_the_chosen_part_has_it():
     registry = with_implied({"sampler": {"classes": 5, "per_class": 7}})
     options = resolve(registry, [named]).sampler.options
     assert (options.classes, options.per_class) == (5, 3)
+
+
+def test_what_is_implied_and_overruled_is_told_and_nothing_else():
+    registry = with_implied(IMPLIED)
+
+    def told(*user: dict[str, Any]) -> list[str]:
+        named = {"backbone": "wide", "dataset": "image-folder"}
+        return unlike_implied(registry, "wide", to_tree(resolve(registry, [named, *user])))
+
+    assert told() == told({"dataset": {"size": 97}, "seed": 3}) == []
+    assert told({"dataset": {"size": 64}}) == [
+        "backbone 'wide' implies dataset.size = 97, not 64",
+    ]
+    (line,) = told({"preprocess": ["normalise"]})
+    assert "implies preprocess = " in line
+    assert "0.75" in line
+    assert told({"dataset": "arrays"}) == []  # which has no size
 
 
 def test_an_implied_value_that_the_chosen_part_refuses_says_the_way_out():

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from mlx.utils import tree_flatten
 from PIL import Image
 
-from fewshot import DataError
+from fewshot import DataError, ImageFolderOptions
+from fewshot.data.images import picture
 from fewshot_pretrained.networks import vit
 from fewshot_pretrained.networks.hub import NOTE, Published, as_published, fetch, initialise, load
 from fewshot_pretrained.networks.published import FILE, PublishedOptions
@@ -119,6 +120,16 @@ def test_the_published_view_is_the_middle_of_a_larger_one(side, half):
     whole = as_published(image, evolve(PUBLISHED, size=2 * size))
     view = as_published(image, evolve(PUBLISHED, size=size, crop=0.5))
     np.testing.assert_array_equal(view, whole[half:-half, half:-half])
+
+
+@settings(max_examples=5)
+@given(st.integers(8, 60), st.sampled_from(["bilinear", "bicubic"]))
+def test_a_square_image_is_read_as_the_published_view_where_nothing_is_cut(side, interpolation):
+    pixels = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
+    published = evolve(PUBLISHED, size=16, interpolation=interpolation)
+    read = ImageFolderOptions(**published.implied()["dataset"])
+    view = as_published(Image.fromarray(pixels), published)
+    np.testing.assert_array_equal(picture(pixels, (16, 16, 3), read).image, view)
 
 
 @pytest.mark.parametrize("shape", [(16, 16), (16, 48), (48, 16)])

@@ -11,12 +11,13 @@ from fewshot import (
     ClassSplit,
     DataError,
     ImageFiles,
+    ImageOptions,
     above,
-    at_least,
     data_folder,
     find_classes,
     image_files,
     option,
+    own_first,
 )
 
 CLASSES = (*ascii_uppercase, "del", "nothing", "space")
@@ -32,15 +33,13 @@ VARIABLE = "FEWSHOT_ASL_DATA"
 _KAGGLE = "grassknoted/asl-alphabet"
 
 
-@frozen
-class AlphabetOptions:
+@frozen(field_transformer=own_first)
+class AlphabetOptions(ImageOptions):
     """Options of the real photos."""
 
     path: str = option(
         "", f"the folder or the downloaded zip file; else {VARIABLE}, else what was fetched"
     )
-    size: int = option(64, "images are scaled to size x size pixels", at_least(8))
-    max_pixels: int = option(50_000_000, "larger images are refused before decoding", above(0))
     run_length: int = option(
         10, "consecutive numbers that count as one group, a proxy for one shot", above(0)
     )
@@ -71,7 +70,7 @@ def alphabet(options: AlphabetOptions) -> ImageFiles:
         return (int(number[1]) - 1) // options.run_length if number else -1
 
     ordered = {name: found.folders[name] for name in CLASSES}
-    return image_files(ordered, options.size, options.max_pixels, group, SPLIT, notes=found.notes)
+    return image_files(ordered, options, group, SPLIT, notes=found.notes)
 
 
 def fetch_photos(folder: Path, _: object) -> None:

@@ -15,38 +15,35 @@ from fewshot import (
     Component,
     DataError,
     ImageFiles,
-    ImageFolderOptions,
+    ImageOptions,
     at_least,
     image_files,
     option,
+    own_first,
 )
 
 from .cifar import is_binary, read_binary
 from .layouts import VARIABLE, Found, data_path, find
 
-_PATH = option("", f"a folder or archive; else what is in the folder {VARIABLE}")
-_CHECKED = option(
-    True,
-    "refuse other classes, counts of images or a split than published; false: take what is there",
-)
 
-
-@frozen
-class BenchmarkOptions:
+@frozen(field_transformer=own_first)
+class BenchmarkOptions(ImageOptions):
     """Options of photos."""
 
-    path: str = _PATH
+    path: str = option("", f"a folder or archive; else what is in the folder {VARIABLE}")
     size: int = option(84, "images are scaled to size x size pixels", at_least(8))
-    checked: bool = _CHECKED
+    checked: bool = option(
+        True,
+        "refuse other classes, counts of images or a split than published; false: take what is "
+        "there",
+    )
 
 
-@frozen
-class CifarOptions:
+@frozen(field_transformer=own_first)
+class CifarOptions(BenchmarkOptions):
     """Options of CIFAR-100's images."""
 
-    path: str = _PATH
     size: int = option(32, "images are scaled to size x size pixels", at_least(8))
-    checked: bool = _CHECKED
 
 
 @frozen
@@ -178,8 +175,7 @@ def _from_files(
     else:
         split, kept = _unchecked(published, found), dict(found.files)
     parents = _parents(published, tuple(kept))
-    most = ImageFolderOptions().max_pixels
-    return image_files(kept, options.size, most, split=split, parents=parents, notes=found.notes)
+    return image_files(kept, options, split=split, parents=parents, notes=found.notes)
 
 
 # ------------------------------------------------------------------------ the data sets

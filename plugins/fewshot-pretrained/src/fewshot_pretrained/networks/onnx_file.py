@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from fewshot import Component, ConfigError, DataError, cores, option
 
-from .published import Shape
+from .published import Shape, implied
 
 _HUB = "hf://"
 
@@ -258,15 +258,8 @@ COMPONENTS = (
         OnnxOptions,
         "any network in an ONNX file, frozen, by ONNX Runtime",
         initialise=_there_already,
-        implies={
-            "dataset": {"size": 224},
-            "preprocess": [
-                {
-                    "name": "normalise",
-                    "mean": [0.485, 0.456, 0.406],
-                    "std": [0.229, 0.224, 0.225],
-                }
-            ],
-        },
+        implies=implied(
+            224, "bicubic", {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
+        ),
     ),
 )

@@ -1,6 +1,7 @@
 """Networks with published weights: what they are told, what of them is trained."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import mlx.nn as nn
 from attrs import frozen
@@ -12,6 +13,18 @@ Shape = tuple[int, int, int]
 FILE = "model.safetensors"
 
 DRAWN = "none"
+
+Interpolation = Literal["bilinear", "bicubic"]
+
+
+def implied(
+    size: int, interpolation: Interpolation, normalise: Mapping[str, Sequence[float]]
+) -> dict[str, Any]:
+    """The configuration that goes with weights: how their images were scaled and normalised."""
+    return {
+        "dataset": {"size": size, "interpolation": interpolation},
+        "preprocess": [{"name": "normalise", **normalise}],
+    }
 
 
 @frozen
