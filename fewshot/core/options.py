@@ -47,9 +47,10 @@ def option(
     return field(default=default, validator=validator, metadata={"help": help})
 
 
-def own_first(_: type, fields: list[Any]) -> list[Any]:
+def own_first(cls: type, found: list[Any]) -> list[Any]:
     """For `frozen(field_transformer=…)`: a class's own options before those that it inherits."""
-    return sorted(fields, key=lambda one: one.inherited)
+    base = [one.name for one in getattr(cls.__base__, "__attrs_attrs__", ())]
+    return sorted(found, key=lambda one: base.index(one.name) if one.inherited else -1)
 
 
 def option_component(kind: str, default: str, help: str) -> Any:
