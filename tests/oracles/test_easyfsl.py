@@ -187,7 +187,7 @@ def test_tim(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_transductive_finetuning(monkeypatch: pytest.MonkeyPatch) -> None:
     """Theirs takes unsquared distances, where ours has −½ squared ones as in `tim`, and Adam."""
-    o = TransductiveFinetuneOptions(steps=5)
+    o = TransductiveFinetuneOptions(steps=5, conditional=1.0)  # it knows no other
 
     class Squared(methods.TransductiveFinetuning):  # type: ignore[misc]
         def l2_distance_to_prototypes(self, samples: Any) -> Any:
