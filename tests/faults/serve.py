@@ -218,6 +218,7 @@ def pools(file: Path, count: int) -> int:
 
 def main() -> int:
     """Everything; how many faults there were."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background ignores it
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--full", action="store_true")
     full = parser.parse_args().full
