@@ -1,6 +1,6 @@
-"""What one episode looks like: where its images lie, and which queries went wrong."""
+"""What episodes look like: where their images lie, and which queries went wrong."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
 
 import mlx.core as mx
 import numpy as np
@@ -14,30 +14,36 @@ from ..core.shown import Shown, WrongAnswer
 _IMAGES = 240  # on a map
 _CLASSES = 100
 _MOST = 12  # wrong answers
+_LOOKED_AT = 1000  # of the wrong answers, for the worst
 _STEPS = 200
 
 
-def shown(rows: NDArray[np.float32], task: Episode, answers: Ints, metric: Metric) -> Shown:
-    """An episode's answers (q,), its map and its worst mistakes.
+def shown(
+    rows: NDArray[np.float32], tasks: Sequence[Episode], answers: Sequence[Ints], metric: Metric
+) -> Shown:
+    """The answers (q,) of an episode, or of each of a leave-one-out, a map and the worst mistakes.
 
     `rows`: embeddings (n, d) of the dataset. `metric`: what tells which mistake is worst.
     """
-    items = mapped(task)
-    return Shown(task, answers, items, plane(rows[items]), wrong(rows, task, answers, metric))
+    items, found = mapped(tasks), wrong(rows, tasks, answers, metric)
+    return Shown(tuple(tasks), tuple(answers), items, plane(rows[items]), found)
 
 
-def mapped(task: Episode) -> Ints:
+def mapped(tasks: Sequence[Episode]) -> Ints:
     """Dataset indices (m,) of the images on the map: of every class asked, support and queries.
 
     At most 240 images of 100 classes, evenly spread.
     """
-    labels = _spread(np.unique(task.query_labels), _CLASSES)
+    query = np.concatenate([task.items[task.query] for task in tasks])
+    query_labels = np.concatenate([task.query_labels for task in tasks])
+    support, support_labels = tasks[0].items[tasks[0].support], tasks[0].support_labels
+    unasked = ~np.isin(support, query)
+    labels = _spread(np.unique(query_labels), _CLASSES)
     each = max(2, _IMAGES // max(1, len(labels)))
     chosen: list[Ints] = []
     for label in labels:
-        support = _spread(task.support[task.support_labels == label], max(1, each // 2))
-        queries = _spread(task.query[task.query_labels == label], each - len(support))
-        chosen += [task.items[support], task.items[queries]]
+        kept = _spread(support[unasked & (support_labels == label)], max(1, each // 2))
+        chosen += [kept, _spread(query[query_labels == label], each - len(kept))]
     return np.unique(np.concatenate(chosen))
 
 
@@ -113,33 +119,37 @@ def _neighbours(squared: NDArray[np.float64], perplexity: float) -> NDArray[np.f
 
 
 def wrong(
-    rows: NDArray[np.float32], task: Episode, answers: Ints, metric: Metric
+    rows: NDArray[np.float32], tasks: Sequence[Episode], answers: Sequence[Ints], metric: Metric
 ) -> tuple[WrongAnswer, ...]:
     """Queries that went wrong, the worst first, one of each class and answer, at most 12.
 
     Each beside the nearest support images. Worst: much nearer to the class answered than to its
     own, by these; without support images as they were asked.
     """
-    failed = np.flatnonzero(answers != task.query_labels)
-
-    def nearest(query: int) -> Callable[[int], tuple[int | None, float]]:
-        row = mx.array(rows[task.items[task.query[query]]])
-
-        def of(label: int) -> tuple[int | None, float]:
-            items = task.items[task.support[task.support_labels == label]]
-            if not len(items):
-                return None, 0.0
-            distances = np.array(metric.fn(row[None], mx.array(rows[items])))
-            return int(items[distances.argmin()]), float(distances.min())
-
-        return of
-
-    found = []
-    for query in _spread(failed, 1000).tolist():
-        of, asked = nearest(query), int(task.items[task.query[query]])
-        (own, far), (taken, near) = of(int(task.query_labels[query])), of(int(answers[query]))
-        found.append((near - far, WrongAnswer(query, asked, own, taken)))
+    found: list[tuple[float, WrongAnswer]] = []
+    for task, given in zip(tasks, answers, strict=True):
+        failed = np.flatnonzero(given != task.query_labels)
+        for query in _spread(failed, _LOOKED_AT // len(tasks)).tolist():
+            asked = int(task.items[task.query[query]])
+            label, answer = int(task.query_labels[query]), int(given[query])
+            (own, far), (taken, near) = _nearest(rows, task, asked, (label, answer), metric)
+            found.append((near - far, WrongAnswer(asked, label, answer, own, taken)))
     worst: dict[tuple[int, int], WrongAnswer] = {}
     for _, each in sorted(found, key=lambda each: each[0]):
-        worst.setdefault((int(task.query_labels[each.query]), int(answers[each.query])), each)
+        worst.setdefault((each.label, each.answer), each)
     return tuple(worst.values())[:_MOST]
+
+
+def _nearest(
+    rows: NDArray[np.float32], task: Episode, asked: int, labels: Sequence[int], metric: Metric
+) -> list[tuple[int | None, float]]:
+    """Of each class, the support image nearest to the image `asked`, and its distance."""
+    row, found = mx.array(rows[asked]), list[tuple[int | None, float]]()
+    for label in labels:
+        items = task.items[task.support[task.support_labels == label]]
+        if not len(items):
+            found.append((None, 0.0))
+            continue
+        distances = np.array(metric.fn(row[None], mx.array(rows[items])))
+        found.append((int(items[distances.argmin()]), float(distances.min())))
+    return found

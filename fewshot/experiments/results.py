@@ -35,7 +35,8 @@ from .assembly import Draws, Parts, embedded
 class Examination:
     """What was found out, and what it looks like.
 
-    `first`: by K, the first episode of the first setting; `shown`: the one of K nearest 5.
+    `first`: by K, the first episode of the first setting; `shown`: the one of K nearest 5, or
+    all of its leave-one-out.
     """
 
     results: RunResults
@@ -91,7 +92,7 @@ def examine(
         heads += _other_head(parts, draws, rows, text, crops, name, other, ours)
         progress("episodes", before * len(draws.episodes), total, "", "")
     first = _first_episodes(draws)
-    shown = first[min(first, key=lambda k: abs(k - 5))]
+    shown = _to_show(draws)
     verification = None
     if draws.pairs is not None:
         margin = parts.loss.margin if parts.loss.layout == "pairs" else None
@@ -104,11 +105,15 @@ def examine(
     head, crops_shown = parts.head, crops
     if parts.config.adapter.name != "none":
         ours, gains = _adapted(parts, draws, ours, names, progress)
-        task = (parts.adapter, parts.embedder, dataset, shown, parts.metric, parts.config.seed)
+        shown = shown[:1]  # another would need another network
+        (one,) = shown
+        task = (parts.adapter, parts.embedder, dataset, one, parts.metric, parts.config.seed)
         rows, crops_shown, fitted, _ = adapted_embeddings(*task)
         head = fitted or head
-    of_shown = None if text is None else text[np.array(shown.classes)]
-    answers = predict(rows, shown, head, parts.metric, memory, of_shown, crops_shown)
+    of_shown = None if text is None else text[np.array(shown[0].classes)]
+    answers = [
+        predict(rows, each, head, parts.metric, memory, of_shown, crops_shown) for each in shown
+    ]
     seen = look(rows, shown, answers, parts.metric)
     weights = snapshot(parts.learned)
     if untrained and not _same(weights, blank):
@@ -231,19 +236,27 @@ def _as_it_came(parts: Parts) -> bool:
     return parts.sampler is None or is_frozen(parts.embedder.backbone)
 
 
+def _main(draws: Draws) -> dict[Setting, list[EpisodeBlock]]:
+    """Those of the first n_way and grouping, for every K."""
+
+    def part(setting: Setting) -> Setting:
+        return evolve(setting, k_shot=0, protocol="episodes")
+
+    first = part(next(iter(draws.episodes)))
+    return {key: blocks for key, blocks in draws.episodes.items() if part(key) == first}
+
+
 def _first_episodes(draws: Draws) -> dict[int, Episode]:
     """By K: the first episode of the first n_way and grouping."""
-    main = _part(next(iter(draws.episodes)))
-    return {
-        setting.k_shot: blocks[0].episode(0)
-        for setting, blocks in draws.episodes.items()
-        if _part(setting) == main
-    }
+    return {setting.k_shot: blocks[0].episode(0) for setting, blocks in _main(draws).items()}
 
 
-def _part(setting: Setting) -> Setting:
-    """The setting for any K."""
-    return evolve(setting, k_shot=0)
+def _to_show(draws: Draws) -> list[Episode]:
+    """Of K nearest 5 the first episode; of a leave-one-out all, which ask each image once."""
+    main = _main(draws)
+    setting = min(main, key=lambda each: abs(each.k_shot - 5))
+    blocks = main[setting] if setting.protocol == "leave-one-out" else main[setting][:1]
+    return [block.episode(0) for block in blocks]
 
 
 def _adapted(

@@ -386,7 +386,7 @@ def _report(
     files.write_json(folder / "episodes.json", episodes)
     shown = examination.shown
     run_page.draw(folder, results)
-    pictures.episode(parts.dataset, shown.episode, shown.answers, folder / "episodes.png")
+    pictures.episode(parts.dataset, shown.episodes[0], shown.answers[0], folder / "episodes.png")
     records = folder / METRICS
     trained_so = files.read_lines(records) if records.is_file() else []
     run_page.page(

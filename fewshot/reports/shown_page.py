@@ -1,4 +1,4 @@
-"""What one episode looks like: a map of its images, and its worst mistakes, as HTML."""
+"""What episodes look like: a map of their images, and their worst mistakes, as HTML."""
 
 import html
 import json
@@ -17,14 +17,16 @@ _NAMED = 30  # classes whose names are on the map
 
 
 def embedding_map(dataset: Dataset, shown: Shown) -> str:
-    """Where the images of an episode lie, a thumbnail of each where the pointer is."""
-    names, task = episode_classes(dataset, shown.episode), shown.episode
-    labels: dict[int, int] = dict(zip(task.items[task.support], task.support_labels, strict=True))
+    """Where the images of episodes lie, a thumbnail of each where the pointer is."""
+    first = shown.episodes[0]
+    names = episode_classes(dataset, first)
+    labels: dict[int, int] = dict(
+        zip(first.items[first.support], first.support_labels, strict=True)
+    )
     answers: dict[int, tuple[int, int]] = {
         int(item): (int(own), int(answer))
-        for item, own, answer in zip(
-            task.items[task.query], task.query_labels, shown.answers, strict=True
-        )
+        for task, given in zip(shown.episodes, shown.answers, strict=True)
+        for item, own, answer in zip(task.items[task.query], task.query_labels, given, strict=True)
     }
     drawn: list[str] = []
     points: list[tuple[str, str | None, str]] = []
@@ -54,10 +56,10 @@ def embedding_map(dataset: Dataset, shown: Shown) -> str:
         f'<svg id="map" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="Map of '
         f'{len(points)} images">{"".join(drawn)}{texts}</svg><div id="tip"></div>'
         f'<script type="application/json" id="points">{data}</script>',
-        f"{len(points)} images of one episode, of the {len(middles)} classes asked about, each in "
-        "its colour. Squares: support images; dots: queries, ringed in red where the answer was "
-        "wrong. Point at one to see it. Neighbours here are neighbours among the embeddings "
-        "(t-SNE); how far apart two groups lie says nothing.",
+        f"{len(points)} images of {_which(shown)}, of the {len(middles)} classes asked about, each "
+        "in its colour. Squares: images that are only support; dots: queries, ringed in red where "
+        "the answer was wrong. Point at one to see it. Neighbours here are neighbours among the "
+        "embeddings (t-SNE); how far apart two groups lie says nothing.",
     )
 
 
@@ -70,11 +72,10 @@ def mistakes(dataset: Dataset, shown: Shown) -> str:
     """The worst mistakes as pictures; nothing where there are none."""
     if not shown.wrong:
         return ""
-    names, task = episode_classes(dataset, shown.episode), shown.episode
+    names = episode_classes(dataset, shown.episodes[0])
     cards = ""
     for each in shown.wrong:
-        own = names[int(task.query_labels[each.query])]
-        answer = names[int(shown.answers[each.query])]
+        own, answer = names[each.label], names[each.answer]
         cards += (
             '<li class="card">'
             + "".join(
@@ -88,14 +89,22 @@ def mistakes(dataset: Dataset, shown: Shown) -> str:
             )
             + "</li>"
         )
-    count = int((shown.answers != task.query_labels).sum())
+    failed = [
+        given != task.query_labels
+        for task, given in zip(shown.episodes, shown.answers, strict=True)
+    ]
+    count, asked = sum(int(each.sum()) for each in failed), sum(map(len, failed))
     return (
         f'<p class="quiet">{len(shown.wrong)} of {count} wrong answers among '
-        f"{len(task.query)} queries of one episode, the worst of each "
+        f"{asked} queries of {_which(shown)}, the worst of each "
         f"pair of classes first: those much nearer to a "
         f"support image of another class than to any of their own.</p>"
         f'<ul class="cards">{cards}</ul>'
     )
+
+
+def _which(shown: Shown) -> str:
+    return "one episode" if len(shown.episodes) == 1 else "all episodes, which ask each image once"
 
 
 def _picture(dataset: Dataset, item: int | None) -> str:

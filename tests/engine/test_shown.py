@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 import fewshot as fs
 from fewshot.core.draws import Episode
+from fewshot.engine.protocol import leave_one_out
 from fewshot.engine.shown import mapped, plane, shown, wrong
 
 
@@ -42,7 +43,7 @@ def test_any_rows_have_a_place(n: int, d: int, alike: bool):
 @given(st.integers(1, 130), st.integers(1, 5), st.integers(1, 5))
 def test_a_map_is_of_support_and_queries_and_of_a_bounded_size(n_way: int, k: int, q: int):
     task = episode(n_way, k, q)
-    items = mapped(task)
+    items = mapped([task])
     assert len(items) == len({*items.tolist()}) <= 240
     both = [np.isin(items, task.items[of]) for of in (task.support, task.query)]
     assert both[0].any()
@@ -57,16 +58,36 @@ def test_the_worst_of_each_confusion_comes_first_beside_its_nearest_images():
         [[0], [1], [9], [0.5], [10], [11], [10.5], [2], [20], [21], [20.5], [20.6]], np.float32
     )
     answers = np.array([1, 0, 1, 0, 2, 2])
-    found = wrong(rows, task, answers, fs.euclidean())
+    found = wrong(rows, [task], [answers], fs.euclidean())
     assert [(each.image, each.own, each.taken) for each in found] == [(2, 1, 4), (7, 4, 1)]
-    assert shown(rows, task, task.query_labels, fs.euclidean()).wrong == ()
+    assert shown(rows, [task], [task.query_labels], fs.euclidean()).wrong == ()
+
+
+@settings(max_examples=8)
+@given(st.integers(2, 4), st.integers(2, 5))
+def test_a_leave_one_out_is_shown_whole(n_way: int, each: int):
+    labels = np.arange(n_way).repeat(each)
+    blocks = leave_one_out(labels, None, range(n_way), 20)
+    tasks = [block.episode(0) for block in blocks]
+    rows = np.random.default_rng(each).normal(size=(len(labels), 3)).astype(np.float32)
+    answers = [(task.query_labels + 1) % n_way for task in tasks]
+    seen = shown(rows, tasks, answers, fs.euclidean())
+    assert seen.mapped.tolist() == list(range(len(labels)))
+    assert {(one.label, one.answer) for one in seen.wrong} == {
+        (label, (label + 1) % n_way) for label in range(n_way)
+    }
+    for one in seen.wrong:
+        assert one.image not in (one.own, one.taken)
+        assert labels[[one.image, one.own, one.taken]].tolist() == [
+            one.label, one.label, one.answer
+        ]  # fmt: skip
 
 
 def test_without_support_images_a_mistake_stands_alone():
     labels = np.array([0, 1])
     none = np.array([], np.int64)
     task = Episode(np.arange(2), none, none, np.arange(2), labels, ("a", "b"))
-    (one, other) = wrong(np.eye(2, dtype=np.float32), task, 1 - labels, fs.euclidean())
+    (one, other) = wrong(np.eye(2, dtype=np.float32), [task], [1 - labels], fs.euclidean())
     assert {one.own, one.taken, other.own, other.taken} == {None}
 
 
@@ -76,5 +97,6 @@ def test_the_runs_own_metric_tells_the_nearest():
 
     task = episode(2, 2, 1)
     rows = np.array([[0], [5], [1], [3], [9], [2]], np.float32)
-    (only,) = wrong(rows, task, np.array([1, 1]), fs.Metric(fn, frozenset(), lambda _: 100.0))
+    metric = fs.Metric(fn, frozenset(), lambda _: 100.0)
+    (only,) = wrong(rows, [task], [np.array([1, 1])], metric)
     assert (only.own, only.taken) == (1, 4)
