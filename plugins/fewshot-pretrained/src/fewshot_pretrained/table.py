@@ -14,7 +14,8 @@ from .networks.packaged import Packaged
 from .plugin import fewshot_backbones
 
 HEADER = (
-    "backbone", "what", "licence", "embedding", "parameters", "MB", "images", "weights", "seen",
+    "backbone", "what", "licence", "embedding", "parameters", "MB", "images", "weights",
+    "checksum", "seen",
 )  # fmt: skip
 
 PAGE = """\
@@ -31,7 +32,8 @@ shows what the hub says.
 
 `fewshot fetch backbone/NAME` brings weights from the hub (extra `hub`: huggingface_hub), says size,
 licence and revision first, and notes the file's SHA-256 in `source.json` beside it: another file is
-refused from then on. `--set backbone.weights=PATH` takes a file from elsewhere, also of
+refused from then on, and at once where the checksum is "pinned" here; else it is compared with
+what the hub says. `--set backbone.weights=PATH` takes a file from elsewhere, also of
 other weights of the same network, such as `timm/resnet50.a1_in1k`; their mean and std are then
 yours to say. `--set backbone.weights=none` draws weights.
 
@@ -55,12 +57,13 @@ def rows() -> Iterator[tuple[str, ...]]:
     for component in fewshot_backbones():
         origin = component.fetch.args[0] if isinstance(component.fetch, partial) else None
         if isinstance(origin, Packaged):
-            yield _row(component, f"{origin.distribution} (PyPI)", "loaded")
+            yield _row(component, f"{origin.distribution} (PyPI)", "pinned", "loaded")
         elif isinstance(origin, Published):
-            yield _row(component, f"{origin.repository} (hub)", "parity")
+            checksum = "noted" if origin.sha256 is None else "pinned"
+            yield _row(component, f"{origin.repository} (hub)", checksum, "parity")
 
 
-def _row(component: Component, weights: str, seen: str) -> tuple[str, ...]:
+def _row(component: Component, *seen: str) -> tuple[str, ...]:
     size = component.implies["dataset"]["size"]
     network = component.factory(component.options(), (size, size, 3))
     leaves: Any = tree_flatten(network.parameters())
@@ -70,7 +73,7 @@ def _row(component: Component, weights: str, seen: str) -> tuple[str, ...]:
     return (
         component.name, component.summary[: licence.start()], licence[1],
         str(network.embedding_dim), f"{count:,}", f"{4 * count / 1e6:.1f}", f"{size} px",
-        weights, seen,
+        *seen,
     )  # fmt: skip
 
 

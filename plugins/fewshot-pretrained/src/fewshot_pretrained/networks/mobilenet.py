@@ -168,6 +168,7 @@ COMPONENTS = (
             "ImageNet-1k",
             crop=0.875,
             others=("classifier.",),
+            sha256="f425af34cc1cead2b5d6211f789a1f30b94835dc32f9c0fcc5a916e4fd2dde85",
         ),
         "MobileNetV3, large",
     ),

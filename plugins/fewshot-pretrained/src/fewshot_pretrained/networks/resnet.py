@@ -247,14 +247,20 @@ COMPONENTS = (
         "resnet18",
         resnet18,
         PublishedOptions,
-        _imagenet("timm/resnet18.tv_in1k"),
+        _imagenet(
+            "timm/resnet18.tv_in1k",
+            sha256="694f673df6520a3158624e8a89af086f59923ee4cd7436fe5bc3bc71d295ad81",
+        ),
         "ResNet-18",
     ),
     component(
         "resnet50",
         resnet50,
         PublishedOptions,
-        _imagenet("timm/resnet50.tv_in1k"),
+        _imagenet(
+            "timm/resnet50.tv_in1k",
+            sha256="5d061a3c593d795bfe682d9b152bafbcf550579873492def3515b46db1189888",
+        ),
         "ResNet-50",
     ),
 )

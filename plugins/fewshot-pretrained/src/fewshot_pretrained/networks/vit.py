@@ -273,12 +273,19 @@ def captioned(
 
 
 def _captioned(
-    name: str, plan: Plan, of_text: TextPlan, published: Published, of: str, summary: str
+    name: str,
+    plan: Plan,
+    of_text: TextPlan,
+    published: Published,
+    of: str,
+    sha256: str | None,
+    summary: str,
 ) -> Component:
     """`of`: the repository that has the whole model under OpenCLIP's names, a text tower in it."""
     text = evolve(
         published,
         repository=of,
+        sha256=sha256,
         files=(WEIGHTS, TOKENIZER),
         others=("visual.", "logit_scale", "logit_bias"),
     )
@@ -294,13 +301,19 @@ COMPONENTS = tuple(
         (
             "dinov2-small-14",
             _dinov2(SMALL),
-            _DINOV2("timm/vit_small_patch14_dinov2.lvd142m"),
+            _DINOV2(
+                "timm/vit_small_patch14_dinov2.lvd142m",
+                sha256="04d27f3400d059fc0cfd7d17dd1909a75bf3ea8fb3eeb48b97cb99e57ee20081",
+            ),
             "DINOv2 ViT-S/14",
         ),
         (
             "dinov2-base-14",
             _dinov2(BASE),
-            _DINOV2("timm/vit_base_patch14_dinov2.lvd142m"),
+            _DINOV2(
+                "timm/vit_base_patch14_dinov2.lvd142m",
+                sha256="55cbb5d887b336d430e649c277b85a1429e724871f9d02ac16203235886d8c7b",
+            ),
             "DINOv2 ViT-B/14",
         ),
         (
@@ -319,8 +332,8 @@ COMPONENTS = tuple(
 )
 
 COMPONENTS += tuple(
-    _captioned(name, plan, text, published(repository), of or repository, summary)
-    for name, plan, text, published, repository, of, summary in (
+    _captioned(name, plan, text, published(repository), of or repository, sha256, summary)
+    for name, plan, text, published, repository, of, sha256, summary in (
         (
             "clip-base-32",
             evolve(_CLIP, patch=32),
@@ -328,6 +341,7 @@ COMPONENTS += tuple(
             _OPENAI,
             "timm/vit_base_patch32_clip_224.openai",
             "",
+            "e6d1bd7789aa45192b3bf90570a789b478bae1b74ebcce7eddd908e83a2b7c31",
             "CLIP's ViT-B/32, for images and names",
         ),
         (
@@ -337,6 +351,7 @@ COMPONENTS += tuple(
             _OPENAI,
             "timm/vit_base_patch16_clip_224.openai",
             "",
+            "4b8699299b1e8997753c64b052ba32031449d5d853f55a039148560ee02b820f",
             "CLIP's ViT-B/16, for images and names",
         ),
         (
@@ -346,6 +361,7 @@ COMPONENTS += tuple(
             _WEBLI,
             "timm/vit_base_patch16_siglip_224.webli",
             "timm/ViT-B-16-SigLIP",
+            None,
             "SigLIP's ViT-B/16, for images and names",
         ),
     )
