@@ -24,7 +24,7 @@ from ..core.errors import ConfigError, DataError, FewshotError, OutputError, cho
 from ..core.interfaces import Head, Metric
 from ..core.options import as_names
 from ..data.batches import batch_size
-from ..data.corners import CORNERS, corners
+from ..data.corners import corners
 from ..data.images import Picture, Reading, Shape, decode_images
 from ..engine.calibration import Calibration, Fitted, fitted, for_counts, from_enrolled
 from ..engine.inference import Engine, as_engine
@@ -244,8 +244,8 @@ class Classifier:
             rows = np.stack([each.image for each in pictures])
             names = [Path(each.name).name for each in pictures]
             more = Support(rows, self._embeddings(rows), np.array(labels), names, sha256s)
-            if self.embedder.crops == "support":
-                crops = self._embeddings(corners(rows)).reshape(len(rows), CORNERS, -1)
+            if count := self.embedder.support_crops:
+                crops = self._embeddings(corners(rows)).reshape(len(rows), count, -1)
                 more = evolve(more, crops=crops)
             support = support.joined(more)
         elif len(classes) == len(self.classes):
@@ -475,8 +475,7 @@ def _blank(embedder: Embedder, metric: Metric, head: Head, shape: Shape) -> Clas
     mx.eval(
         [p for p in (embedder.backbone, centre, metric.fn, head.module) if isinstance(p, nn.Module)]
     )
-    crops = CORNERS if embedder.crops == "support" else 0
-    support = no_support(shape, embedder.backbone.embedding_dim, crops)
+    support = no_support(shape, embedder.backbone.embedding_dim, embedder.support_crops)
     text = support.embeddings if head.names else None
     return Classifier(embedder, metric, head, support, shape, text=text)
 
