@@ -20,6 +20,7 @@ from ..catalogue.registry import Registry
 from ..compute.folding import folded
 from ..compute.modules import copied, evaluating
 from ..compute.threads import one_at_a_time
+from ..core.draws import labels_with_crops
 from ..core.errors import ConfigError, DataError, FewshotError, OutputError, choose_from
 from ..core.interfaces import Head, Metric
 from ..core.options import as_names
@@ -444,7 +445,7 @@ class Classifier:
     @cached_property
     def _fitted(self) -> Fitted:
         (support, crops), n_way = self.support.with_crops(), len(self.classes)
-        labels = np.concatenate([self.support.labels, self.support.labels.repeat(crops.shape[1])])
+        labels = labels_with_crops(self.support.labels, crops.shape[1])
         if self.text is not None:
             support = np.concatenate([self.text, support])
             labels = np.concatenate([np.arange(n_way), labels])
