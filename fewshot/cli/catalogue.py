@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..catalogue.kinds import KINDS
+from .options import own_options
 from .terminal import echo, fast_mlx, load_registry, print_table
 
 if TYPE_CHECKING:
@@ -31,13 +32,7 @@ def list_components(kind: str | None) -> None:
 @click.command()
 @click.argument("kind", type=click.Choice(list(KINDS)))
 @click.argument("name")
-@click.option(
-    "--set",
-    "settings",
-    metavar="KEY=VALUE",
-    multiple=True,
-    help="An option's value, e.g. dropout=0.2.",
-)
+@own_options
 @click.option(
     "--save", type=click.Path(path_type=Path), help="PNG: a backbone's layers, a data set's images."
 )
