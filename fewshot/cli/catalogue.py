@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..catalogue.kinds import KINDS
+from ..core.wording import counted
 from .options import own_options
 from .terminal import echo, fast_mlx, load_registry, print_table
 
 if TYPE_CHECKING:
+    from ..catalogue.loading import PluginStatus
     from ..catalogue.registry import Registered
 
 
@@ -69,10 +71,7 @@ def plugins(verbose: bool) -> None:
     from ..catalogue.loading import build_registry
 
     _, statuses = build_registry()
-    rows = [
-        [s.name, s.origin, s.version, f"failed: {s.error}" if s.error else _parts(s.components)]
-        for s in statuses
-    ] + _commands()
+    rows = [[s.name, s.origin, s.version, _status(s)] for s in statuses] + _commands()
     if not rows:
         echo("no plugins")
         return
@@ -82,8 +81,8 @@ def plugins(verbose: bool) -> None:
             echo(f"{status.name}:", *status.details.splitlines(), "")
 
 
-def _parts(count: int) -> str:
-    return "1 part" if count == 1 else f"{count} parts"
+def _status(of: PluginStatus) -> str:
+    return f"failed: {of.error}" if of.error else counted(of.components, "part")
 
 
 def _commands() -> list[list[str]]:
