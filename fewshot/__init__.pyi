@@ -4,7 +4,7 @@ from .catalogue.hooks import hookimpl as hookimpl
 from .catalogue.loading import build_registry as build_registry
 from .compute.folding import folded as folded
 from .compute.layers import BatchNorm as BatchNorm
-from .compute.layers import Beside as Beside
+from .compute.layers import Concatenated as Concatenated
 from .compute.layers import Covariance as Covariance
 from .compute.layers import Flatten as Flatten
 from .compute.layers import MaxPool2x2 as MaxPool2x2

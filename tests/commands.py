@@ -1,6 +1,7 @@
 """The command `fewshot` in this process or in one of its own."""
 
 import contextlib
+import json
 import os
 import subprocess
 import sys
@@ -64,3 +65,7 @@ def error(code: int, *arguments: object, cwd: Path | None = None, start: Any = h
     assert len(lines) == 1, result.stderr
     assert result.stderr.splitlines()[-1] == lines[0]
     return lines[0]
+
+
+def json_lines(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in text.splitlines()]

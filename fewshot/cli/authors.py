@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..scaffold.plugin import KINDS, first_run, new_plugin
+from .options import own_options
 from .terminal import echo, fast_mlx, load_registry, print_table, showing_progress
 
 if TYPE_CHECKING:
@@ -47,13 +48,7 @@ def _installed_in() -> str:
 
 @click.command()
 @click.argument("names", metavar="NAME|PLUGIN|KIND/NAME...", nargs=-1, required=True)
-@click.option(
-    "--set",
-    "settings",
-    metavar="KEY=VALUE",
-    multiple=True,
-    help="An option's value, e.g. path=photos.",
-)
+@own_options
 def check(names: tuple[str, ...], settings: tuple[str, ...]) -> None:
     """Try the laws of its kind on a component, or on everything that a plugin offers.
 

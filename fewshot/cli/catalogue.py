@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..catalogue.kinds import KINDS
+from ..core.wording import counted
+from .options import own_options
 from .terminal import echo, fast_mlx, load_registry, print_table
 
 if TYPE_CHECKING:
+    from ..catalogue.loading import PluginStatus
     from ..catalogue.registry import Registered
 
 
@@ -31,19 +34,15 @@ def list_components(kind: str | None) -> None:
 @click.command()
 @click.argument("kind", type=click.Choice(list(KINDS)))
 @click.argument("name")
-@click.option(
-    "--set",
-    "settings",
-    metavar="KEY=VALUE",
-    multiple=True,
-    help="An option's value, e.g. dropout=0.2.",
-)
+@own_options
 @click.option(
     "--save", type=click.Path(path_type=Path), help="PNG: a backbone's layers, a data set's images."
 )
 @click.option("--size", default=64, show_default=True, help="Image size for a backbone's layers.")
 def show(kind: str, name: str, settings: tuple[str, ...], save: Path | None, size: int) -> None:
     """A component's options; --save draws a backbone's layers or a data set's examples."""
+    import tomli_w
+
     from ..core.components import Component
     from ..experiments.config import partial_to_toml, settings_layer
     from ..experiments.schema import options, show_options
@@ -61,6 +60,9 @@ def show(kind: str, name: str, settings: tuple[str, ...], save: Path | None, siz
         return
     header, rows = show_options(entry.component.options)
     print_table(header, rows) if rows else echo("no options")
+    if entry.component.implies:
+        lines = tomli_w.dumps(dict(entry.component.implies)).splitlines()
+        echo("implies, where nothing else is said:", "", *lines, "")
     chosen: Any = options(entry.component.options, settings_layer(settings), name, registry)
     if save is not None:
         _draw(entry, chosen, save, size)
@@ -74,10 +76,7 @@ def plugins(verbose: bool) -> None:
     from ..catalogue.loading import build_registry
 
     _, statuses = build_registry()
-    rows = [
-        [s.name, s.origin, s.version, f"failed: {s.error}" if s.error else _parts(s.components)]
-        for s in statuses
-    ] + _commands()
+    rows = [[s.name, s.origin, s.version, _status(s)] for s in statuses] + _commands()
     if not rows:
         echo("no plugins")
         return
@@ -87,8 +86,8 @@ def plugins(verbose: bool) -> None:
             echo(f"{status.name}:", *status.details.splitlines(), "")
 
 
-def _parts(count: int) -> str:
-    return "1 part" if count == 1 else f"{count} parts"
+def _status(of: PluginStatus) -> str:
+    return f"failed: {of.error}" if of.error else counted(of.components, "part")
 
 
 def _commands() -> list[list[str]]:

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..core.wording import counted
 from .terminal import echo, fast_mlx, load_registry, showing_progress, tell_unfinished
 
 if TYPE_CHECKING:
@@ -51,9 +52,9 @@ def tell_engine(classifier: Classifier) -> None:
         echo(classifier.engine.hint, err=True)
 
 
-def what_of(unreadable: object) -> str:
-    """What could not be used, where folders among it may not be read."""
-    return "images or folders" if unreadable else "images"
+def images_of(count: int, unreadable: object) -> str:
+    """So many images, or folders that may not be read among them."""
+    return f"{count} images or folders" if unreadable else counted(count, "image")
 
 
 def tell_notes(notes: Iterable[str]) -> None:

@@ -9,6 +9,7 @@ import click
 
 from ..catalogue.kinds import KINDS
 from ..core.components import Component
+from ..core.wording import counted
 from .options import flag_layer, topmost
 from .terminal import echo, load_registry, print_table, showing_progress
 
@@ -145,7 +146,7 @@ def _table(classes: list[ClassSeen], parts: dict[str, str]) -> tuple[list[str], 
         for c in classes
     ]
     total = [str(sum(getattr(c, what) for c in classes)) for what in counts]
-    rows.append([f"{len(classes)} classes", "", *total, "", "", ""])
+    rows.append([counted(len(classes), "class", "classes"), "", *total, "", "", ""])
     return ["class", "split", *counts, "smallest", "largest", "groups"], rows
 
 

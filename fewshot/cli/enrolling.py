@@ -9,11 +9,11 @@ import click
 
 from .classifiers import (
     BATCH,
+    images_of,
     load,
     progress_of,
     tell_engine,
     tell_notes,
-    what_of,
     with_engine,
     with_limit,
 )
@@ -126,7 +126,7 @@ def enrol(
         )
     _print_classifier(classifier, out or source)
     if bad:
-        raise DataError(f"{bad} {what_of(unreadable)} could not be used; the rest is enrolled")
+        raise DataError(f"{images_of(bad, unreadable)} could not be used; the rest is enrolled")
 
 
 def _names_in(path: Path) -> list[str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from ..core.wording import counted
 from .terminal import echo, print_table
 
 Found = Iterator[tuple[Path, "str | None"]]
@@ -61,7 +62,7 @@ def _tell(found: Iterable[tuple[Path, str | None]], what: str) -> None:
     bad = sum(fault is not None for fault in faults)
     if bad:
         raise OutputError(f"{what}: {bad} of {len(faults)} files are not whole")
-    echo(f"{what}: {len(faults)} file{'' if len(faults) == 1 else 's'}, all whole")
+    echo(f"{what}: {counted(len(faults), 'file')}, all whole")
 
 
 @click.group(invoke_without_command=True)
@@ -90,7 +91,7 @@ def show() -> None:
     if table:
         print_table(["images of", "", "size", "images", "MB", "days old"], table)
     total = sum(each.bytes for each in rows)
-    echo(f"{place() or 'not kept'}: {total / 1e6:.1f} MB in {len(rows)} folders")
+    echo(f"{place() or 'not kept'}: {total / 1e6:.1f} MB in {counted(len(rows), 'folder')}")
 
 
 @cache.command("verify")

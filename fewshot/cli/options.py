@@ -73,6 +73,15 @@ settings = _adding(
     click.option("--strict-plugins", is_flag=True, help="Stop at a plugin that fails to load."),
 )
 
+# Of every command that takes one component by itself.
+own_options = click.option(
+    "--set",
+    "settings",
+    metavar="KEY=VALUE",
+    multiple=True,
+    help="An option's value, e.g. dropout=0.2.",
+)
+
 # Options that change how a backbone is examined.
 examination = _adding(
     click.option("--head", metavar="NAME", help="Few-shot classifier."),

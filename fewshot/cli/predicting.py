@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .classifiers import (
+    images_of,
     load,
     progress_of,
     tell_engine,
     tell_notes,
-    what_of,
     with_engine,
     with_limit,
 )
@@ -137,7 +137,7 @@ def predict(
         _print_tally(tally(told, classifier.classes), as_json)
     if bad:
         raise DataError(
-            f"{bad} of {done} {what_of(unreadable)} could not be used; the rest is answered"
+            f"{bad} of {images_of(done, unreadable)} could not be used; the rest is answered"
         )
 
 

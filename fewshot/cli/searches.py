@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from ..core.wording import counted
 from .options import above, choices, settings
 from .terminal import echo, fast_mlx, load_registry, print_table, showing_progress
 
@@ -99,9 +100,10 @@ def _print(folder: Path, keys: list[str]) -> None:
         )
     print_table(["trial", "score", "spread", *keys, "seconds"], rows, right=True)
     failed = len(records) - len(done)
+    trials = f"{counted(len(records), 'trial')}{f', {failed} of them failed' if failed else ''}"
     echo(
-        f"{len(records)} trials{f', {failed} of them failed' if failed else ''}; score: accuracy "
-        "on held-out classes, spread: its standard deviation over the folds"
+        f"{trials}; score: accuracy on held-out classes, spread: its standard deviation over the "
+        "folds"
     )
     if not done:
         return  # other processes work on all of them

@@ -215,7 +215,7 @@ class Sequential(nn.Sequential):
                 if pool is not None:
                     del layers[pool]
                 parts = layer.over(parts, pooled=pool is not None)
-            elif type(layer) in (MaxPool2x2, Sequential, Residual, Beside):
+            elif type(layer) in (MaxPool2x2, Sequential, Residual, Concatenated):
                 parts = layer.over(parts)
             elif depthwise.fits(layer, parts[0]):
                 parts = each(partial(depthwise.convolved, layer), parts)
@@ -247,7 +247,7 @@ class Residual(nn.Module):
         return each(lambda x, change: x + change, kept, self.branch.over(parts))
 
 
-class Beside(nn.Module):
+class Concatenated(nn.Module):
     """What several branches make of the same x, end to end: (b, …) -> (b, d1 + d2 + …)."""
 
     def __init__(self, *branches: Sequential) -> None:

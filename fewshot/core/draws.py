@@ -257,14 +257,11 @@ class EpisodeBlock:
 
     def with_crops(self, crops: Ints) -> "EpisodeBlock":
         """The same with more support: of image i the rows crops[i], crops (n, c), of its class."""
-        c = crops.shape[1]
         more = crops[self.support].reshape(len(self), -1)
         return evolve(
             self,
             support=np.concatenate([self.support, more], axis=1),
-            support_labels=np.concatenate(
-                [self.support_labels, self.support_labels.repeat(c, axis=-1)], axis=-1
-            ),
+            support_labels=labels_with_crops(self.support_labels, crops.shape[1]),
         )
 
     def episode(self, index: int) -> Episode:
@@ -277,6 +274,11 @@ class EpisodeBlock:
             np.broadcast_to(self.query_labels, (e, q))[index],
             self.classes[index].tolist(),
         )
+
+
+def labels_with_crops(labels: Ints, c: int) -> Ints:
+    """Labels (…, s) of support -> (…, s + s c): those of its images, then of the crops of each."""
+    return np.concatenate([labels, labels.repeat(c, axis=-1)], axis=-1)
 
 
 def in_blocks(

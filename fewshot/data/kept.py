@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from attrs import frozen
 
+from ..core.wording import counted
 from .cache import LOCK, damaged, place, records_of
 
 _FOLDER = re.compile(r".*-([0-9]+)-[0-9a-f]{16}")
@@ -73,7 +74,7 @@ def verify(folder: Path, size: int) -> Iterator[tuple[Path, str | None]]:
                 continue
             images = np.memmap(file, np.uint8, "r", shape=(len(records), size, size, 3))
             bad = damaged(images, records)
-        fault = f"{path}: {len(bad)} images are damaged: they are decoded again"
+        fault = f"{path}: damaged: {counted(len(bad), 'image')}, decoded again"
         yield path, fault if bad else None
 
 

@@ -20,11 +20,12 @@ from ..catalogue.registry import Registry
 from ..compute.folding import folded
 from ..compute.modules import copied, evaluating
 from ..compute.threads import one_at_a_time
+from ..core.draws import labels_with_crops
 from ..core.errors import ConfigError, DataError, FewshotError, OutputError, choose_from
 from ..core.interfaces import Head, Metric
 from ..core.options import as_names
 from ..data.batches import batch_size
-from ..data.corners import CORNERS, corners
+from ..data.corners import corners
 from ..data.images import Picture, Reading, Shape, decode_images
 from ..engine.calibration import Calibration, Fitted, fitted, for_counts, from_enrolled
 from ..engine.inference import Engine, as_engine
@@ -244,8 +245,8 @@ class Classifier:
             rows = np.stack([each.image for each in pictures])
             names = [Path(each.name).name for each in pictures]
             more = Support(rows, self._embeddings(rows), np.array(labels), names, sha256s)
-            if self.embedder.crops == "support":
-                crops = self._embeddings(corners(rows)).reshape(len(rows), CORNERS, -1)
+            if count := self.embedder.support_crops:
+                crops = self._embeddings(corners(rows)).reshape(len(rows), count, -1)
                 more = evolve(more, crops=crops)
             support = support.joined(more)
         elif len(classes) == len(self.classes):
@@ -444,7 +445,7 @@ class Classifier:
     @cached_property
     def _fitted(self) -> Fitted:
         (support, crops), n_way = self.support.with_crops(), len(self.classes)
-        labels = np.concatenate([self.support.labels, self.support.labels.repeat(crops.shape[1])])
+        labels = labels_with_crops(self.support.labels, crops.shape[1])
         if self.text is not None:
             support = np.concatenate([self.text, support])
             labels = np.concatenate([np.arange(n_way), labels])
@@ -475,8 +476,7 @@ def _blank(embedder: Embedder, metric: Metric, head: Head, shape: Shape) -> Clas
     mx.eval(
         [p for p in (embedder.backbone, centre, metric.fn, head.module) if isinstance(p, nn.Module)]
     )
-    crops = CORNERS if embedder.crops == "support" else 0
-    support = no_support(shape, embedder.backbone.embedding_dim, crops)
+    support = no_support(shape, embedder.backbone.embedding_dim, embedder.support_crops)
     text = support.embeddings if head.names else None
     return Classifier(embedder, metric, head, support, shape, text=text)
 

@@ -12,6 +12,7 @@ from attrs import Factory, define
 
 from ..core.errors import DataError, OutputError
 from ..core.files import replacing
+from ..core.wording import counted
 from ..data.images import Reading, thumbnail
 from ..reports.page import data_url
 from .classifier import Classifier
@@ -98,9 +99,8 @@ class Gallery:
             **({"bad": f"could not be used ({many['bad']})"} if many["bad"] else {}),
         }
         classes = {"": "all", **{n: f"{n} ({k})" for n, k in sorted(self._best.items())}}
-        images = f"{many['all']} image{'s' * (many['all'] != 1)}"
         return (
-            f'<section id="summary"><p>{images}: {", ".join(said)}.</p>'
+            f'<section id="summary"><p>{counted(many["all"], "image")}: {", ".join(said)}.</p>'
             f'<div id="filters" hidden><label>Class {_choice("of", classes)}</label>'
             f"<label>Answers {_choice('doubt', doubts)}</label>"
             '<span id="count" class="quiet" role="status"></span></div></section>'

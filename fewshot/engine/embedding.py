@@ -95,7 +95,7 @@ def embed_task(
     these m images below all others, and the rows of each image's (n, 4), -1 for an image that is
     no support. Else (n, d) and None.
     """
-    if embedder.crops != "support":
+    if not embedder.support_crops:
         return embed(embedder, dataset, items, 64, progress, engine, kept), None
     images = np.unique(np.concatenate([task.support.ravel() for task in tasks]))
     n = len(dataset.labels)

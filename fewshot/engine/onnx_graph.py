@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ..compute.layers import (
     Affine,
     BatchNorm,
-    Beside,
+    Concatenated,
     Covariance,
     FixedLinear,
     Flatten,
@@ -161,8 +161,8 @@ def _layers(graph: _Graph, sequence: nn.Sequential) -> None:
                 kept, graph.value = graph.value, before
             _layers(graph, layer.branch)
             graph.add("Add", kept)
-        elif isinstance(layer, Beside):
-            _beside(graph, layer)
+        elif isinstance(layer, Concatenated):
+            _concatenated(graph, layer)
         elif type(layer) in _COUNTERPARTS:
             _COUNTERPARTS[type(layer)](graph, layer)
         else:
@@ -173,7 +173,7 @@ def _layers(graph: _Graph, sequence: nn.Sequential) -> None:
             )
 
 
-def _beside(graph: _Graph, layer: Beside) -> None:
+def _concatenated(graph: _Graph, layer: Concatenated) -> None:
     """Every branch from the same value."""
     before, made = graph.value, []
     for branch in layer.branches:

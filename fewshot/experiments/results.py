@@ -98,9 +98,9 @@ def examine(
         margin = parts.loss.margin if parts.loss.layout == "pairs" else None
         verification = verify(rows, *draws.pairs, parts.metric, margin)
     gains: dict[Setting, AdapterGain] = {}
-    frozen = is_frozen(parts.embedder.backbone)
+    backbone_frozen = is_frozen(parts.embedder.backbone)
     untrained: dict[Setting, Evaluation] = {}
-    if parts.config.evaluation.untrained and not (frozen and parts.sampler is None):
+    if parts.config.evaluation.untrained and not (backbone_frozen and parts.sampler is None):
         untrained = ours
     head, crops_shown = parts.head, crops
     if parts.config.adapter.name != "none":
@@ -118,7 +118,7 @@ def examine(
     weights = snapshot(parts.learned)
     if untrained and not _same(weights, blank):
         parts.learned.load_weights(blank)
-        if frozen:
+        if backbone_frozen:
             rows = plain_rows
         else:
             recentre(parts.embedder, dataset, parts.training_images)  # by its own mean
@@ -262,7 +262,7 @@ def _to_show(draws: Draws) -> list[Episode]:
 def _adapted(
     parts: Parts,
     draws: Draws,
-    frozen: dict[Setting, Evaluation],
+    without: dict[Setting, Evaluation],
     names: Sequence[str],
     progress: Progress,
 ) -> tuple[dict[Setting, Evaluation], dict[Setting, AdapterGain]]:
@@ -290,11 +290,11 @@ def _adapted(
             setting.once,
             setting.dirichlet > 0,
         )
-        gains[setting] = gain(frozen[setting], adapted[setting], seconds)
+        gains[setting] = gain(without[setting], adapted[setting], seconds)
         before += sum(map(len, blocks))
         line = (
             f"K = {setting.k_shot}: {adapted[setting].accuracy:.1%}, "
-            f"without {frozen[setting].accuracy:.1%}"
+            f"without {without[setting].accuracy:.1%}"
         )
         progress("adapting", before, total, "", line)
     return adapted, gains

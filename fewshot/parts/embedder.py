@@ -15,6 +15,7 @@ from ..core.interfaces import Head, Transform
 from ..core.options import above, at_most, option, within
 from ..core.seeding import generator
 from ..data.batches import prepared
+from ..data.corners import CORNERS
 from .metrics import unit
 from .transforms import normalise
 
@@ -90,6 +91,11 @@ class Embedder:
     centre: Centre | None = None
     power: float = 1.0
     fitted: Head | None = None
+
+    @property
+    def support_crops(self) -> int:
+        """How many crops a support image brings with it: its corners, or none."""
+        return CORNERS if self.crops == "support" else 0
 
     def for_any_classes(self) -> "Embedder":
         """Itself; ConfigError where a head was fitted with it, which knows its classes alone."""

@@ -5,6 +5,7 @@ and returns an `Optimizer`. None decays weights unless it is told to.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import mlx.core as mx
 import mlx.optimizers as optimizers
@@ -17,6 +18,12 @@ from ..core.options import NoOptions, at_least, below, option, share, within
 Rate = float | Callable[[mx.array], mx.array]
 
 _kept = within(at_least(0), below(1))
+
+# Two kinds of weight decay: apart from the gradient (Loshchilov & Hutter 2019), and in it.
+_apart = partial(
+    option, 0.0, "share of the weights taken off at a step, times the rate", at_least(0)
+)
+_added = partial(option, 0.0, "share of the weights added to the gradient", at_least(0))
 
 
 @frozen
@@ -31,9 +38,7 @@ class AdamOptions:
 class AdamwOptions:
     """Options of Adam with a weight decay of its own."""
 
-    weight_decay: float = option(
-        0.0, "share of the weights taken off at a step, times the rate", at_least(0)
-    )
+    weight_decay: float = _apart()
     beta1: float = option(0.9, "share of the mean gradient kept at a step", _kept)
     beta2: float = option(0.999, "share of the gradient's mean size kept at a step", _kept)
 
@@ -44,7 +49,7 @@ class SgdOptions:
 
     momentum: float = option(0.9, "share of the last update kept at a step", share)
     nesterov: bool = option(False, "the gradient is followed a step ahead")
-    weight_decay: float = option(0.0, "share of the weights added to the gradient", at_least(0))
+    weight_decay: float = _added()
 
     def __attrs_post_init__(self) -> None:
         if self.nesterov and not self.momentum:
@@ -55,9 +60,7 @@ class SgdOptions:
 class LionOptions:
     """Options of Lion."""
 
-    weight_decay: float = option(
-        0.0, "share of the weights taken off at a step, times the rate", at_least(0)
-    )
+    weight_decay: float = _apart()
     beta1: float = option(0.9, "share of the mean gradient in a step's direction", _kept)
     beta2: float = option(0.99, "share of the mean gradient kept at a step", _kept)
 
@@ -68,7 +71,7 @@ class MuonOptions:
 
     momentum: float = option(0.95, "share of the mean gradient kept at a step", _kept)
     nesterov: bool = option(True, "the gradient is followed a step ahead")
-    weight_decay: float = option(0.0, "share of the weights added to the gradient", at_least(0))
+    weight_decay: float = _added()
 
 
 @frozen
@@ -76,9 +79,7 @@ class AdafactorOptions:
     """Options of Adafactor."""
 
     scaled: bool = option(True, "the rate is a share of the weights' own mean size")
-    weight_decay: float = option(
-        0.0, "share of the weights taken off at a step, times the rate", at_least(0)
-    )
+    weight_decay: float = _apart()
 
 
 @frozen

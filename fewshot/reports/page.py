@@ -28,8 +28,8 @@ def interval(pair: Sequence[float]) -> str:
     return f"{100 * pair[0]:.1f}–{100 * pair[1]:.1f}"
 
 
-def p_value(p: float, n: int) -> str:
-    """The p-value of a test of n pairs as text; a dash where one pair gives none."""
+def p_value(p: float, n: int = 2) -> str:
+    """The p-value of a test of n pairs, else of several, as text; a dash where one gives none."""
     if n < 2:
         return "–"
     return f"{p:.2g}" if p >= 0.0001 else "<0.0001"

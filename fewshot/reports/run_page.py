@@ -98,9 +98,14 @@ def _gained(of: AdapterGain | HeadRow) -> list[str]:
     """What was gained over the same episodes, its interval, and p."""
     return [
         f"{100 * of.gain:+.1f}",
-        " to ".join(f"{100 * end:+.1f}" for end in of.gain_ci95),
-        f"{of.gain_p:.2g}" if of.gain_p >= 0.0001 else "<0.0001",
+        _points(of.gain_ci95),
+        p_value(of.gain_p),
     ]
+
+
+def _points(ends: Sequence[float]) -> str:
+    """An interval of differences between shares."""
+    return " to ".join(f"{100 * end:+.1f}" for end in ends)
 
 
 def gains(rows: Sequence[KShotRow]) -> tuple[list[str], list[list[str]]]:
@@ -247,8 +252,7 @@ def _compared(compared: Compared) -> list[str]:
         return [*cells, "", "", "", "", ""]
     cells.append(f"{100 * compared.draws.difference:+.1f}")
     for test in (compared.draws, compared.classes):
-        low, high = test.ci95
-        cells += [f"{100 * low:+.1f} to {100 * high:+.1f}", p_value(test.p, test.n)]
+        cells += [_points(test.ci95), p_value(test.p, test.n)]
     return cells
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..core.components import Study
 from ..core.figures import StudyFigures, StudyResults, part_of
+from ..core.wording import counted
 from . import confusion_table, pictures
 from .page import (
     html_list,
@@ -61,9 +62,8 @@ def table(rows: Mapping[str, Sequence[StudyFigures]]) -> Table:
             if any(values.values()):
                 cells.append([label, *(values.get(k, "") for k in shots)])
 
-        seeds = len(figures[0].per_draw)
         line(
-            f"{name}, {seeds} seed{'s' * (seeds > 1)}",
+            f"{name}, {counted(len(figures[0].per_draw), 'seed')}",
             {k: percent(of.accuracy) for k, of in of_k.items()},
         )
         line(*_over_seeds(of_k))

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from attrs import frozen
 
 from ..core.figures import KShotRow, PairedRows, RunResults, StudyFigures, StudyResults, part_of
+from ..core.wording import counted
 
 
 @frozen
@@ -114,7 +115,7 @@ def _shown(row: KShotRow | StudyFigures, trained: bool) -> str:
     classes = f"{row.n_way} classes{some}{' held out of training' if trained else ''}"
     if row.k_shot == 0:
         return f"Told the names of {classes}"
-    images = f"{row.k_shot} image{'s' if row.k_shot > 1 else ''}"
+    images = counted(row.k_shot, "image")
     if row.protocol == "leave-one-out":
         images += " or more"
     return f"Shown {images} of each of {classes}"

@@ -5,29 +5,18 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from commands import done, error, fewshot, here
+from classifiers import write_folder
+from commands import done, error, fewshot, here, json_lines
 from PIL import Image
-from plugin_sites import distribution
 from sealing import sealed
 
 import fewshot as fs
-
-
-def write_folder(root: Path, counts: dict[str, int], seed: int = 0) -> Path:
-    rng = np.random.default_rng(seed)
-    for i, (name, count) in enumerate(counts.items()):
-        (root / name).mkdir(parents=True)
-        for j in range(count):
-            pixels = rng.integers(0, 120, (20, 24, 3)) + 60 * i
-            Image.fromarray(pixels.astype(np.uint8)).save(root / name / f"{j}.png")
-    return root
 
 
 @pytest.fixture(scope="module")
@@ -50,16 +39,12 @@ def test_mlx_is_made_fast_before_it_is_loaded(command: str, file: Path, mine: Pa
     assert "Warning" not in done(command, file, *more[command], start=fewshot).stderr
 
 
-def lines(text: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in text.splitlines()]
-
-
 # ------------------------------------------------------------------------------------ enrol
 
 
 def test_a_file_stands_alone(trained: Path, mine: Path, file: Path, tmp_path: Path):
     moved = Path(shutil.copy(file, tmp_path / "else.fewshot"))
-    found = lines(done("predict", moved, mine, "--json", cwd=tmp_path).stdout)
+    found = json_lines(done("predict", moved, mine, "--json", cwd=tmp_path).stdout)
     ours = fs.Classifier.load(trained).enrol(
         {folder.name: sorted(folder.iterdir()) for folder in sorted(mine.iterdir())}
     )
@@ -73,7 +58,7 @@ def test_the_engine_can_be_named(
     file: Path, trained: Path, mine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     answers = [
-        lines(done("predict", file, mine, "--json", "--engine", name).stdout)
+        json_lines(done("predict", file, mine, "--json", "--engine", name).stdout)
         for name in ("mlx", "onnx")
     ]
     by_mlx, by_onnx = ([each["label"] for each in found] for found in answers)
@@ -107,7 +92,7 @@ def test_a_threshold_of_ones_own_is_kept_in_the_file(file: Path, mine: Path, tmp
     done("enrol", file, "--threshold", "-1", "-o", strict)
     assert "-1, as set" in done("enrol", strict, "--show").stdout
     for options, known in (((), False), (("--threshold", "inf"), True)):
-        found = lines(done("predict", strict, mine, "--json", *options).stdout)
+        found = json_lines(done("predict", strict, mine, "--json", *options).stdout)
         assert all((each["label"] is not None) == known for each in found)
 
 
@@ -136,7 +121,7 @@ def test_an_uncalibrated_run_still_enrols_and_says_so(trained: Path, mine: Path,
         sealed(old)
         out = tmp_path / f"{i}.fewshot"
         assert "not calibrated" in done("enrol", old, mine, "-o", out).stderr
-        found = lines(done("predict", out, mine, "--json").stdout)
+        found = json_lines(done("predict", out, mine, "--json").stdout)
         assert {each["confidence"] for each in found} == {None}
         assert None not in {each["label"] for each in found}
 
@@ -155,6 +140,7 @@ def test_an_uncalibrated_run_still_enrols_and_says_so(trained: Path, mine: Path,
         (("enrol", "FILE", "none", "-o", "new"), 4, "none: no such file or folder"),
         (("enrol", "MINE", "MINE", "-o", "new"), 5, "not a run folder"),
         (("enrol", "RUN", "MINE", "-o", "none/new"), 5, "cannot be written"),
+        (("enrol", "FILE", "MINE", "--backbone", "conv4", "-o", "new"), 2, "not both"),
         (("predict", "none", "MINE"), 5, "none: cannot be read"),
         (("predict", "RUN", "MINE"), 4, "FOLDER -o my.fewshot"),
         (("predict", "FILE", "EMPTY"), 4, "no image in"),
@@ -217,148 +203,6 @@ def test_a_runs_network_is_had_without_its_adapter_where_that_is_asked_for(
     done("export", adapted, "-o", tmp_path / "net.mlxfn", "--without-adapter")
 
 
-# ------------------------------------------------------------- a network with weights, no run
-
-
-READY = """
-import fewshot as fs
-from fewshot.deploy.gallery import gallery
-import mlx.core as mx
-from mlx.utils import tree_map
-
-
-def small(options, shape):
-    return fs.conv4(fs.Conv4Options(2), shape)
-
-
-def published(net, options):
-    key = mx.random.key(3)
-    net.update(tree_map(lambda a: mx.random.normal(a.shape, key=key), net.trainable_parameters()))
-
-
-@fs.hookimpl
-def fewshot_backbones():
-    implied = {"dataset": {"size": 20}}
-    frozen = fs.Component("still", lambda _, shape: small(_, shape).freeze(), implies=implied)
-    return [fs.Component("ready", small, initialise=published, implies=implied), frozen]
-
-
-@fs.hookimpl
-def fewshot_presets():
-    values = {"backbone": "ready", "training": {"steps": 0}, "dataset": "arrays"}
-    return [fs.Preset("own-photos", values)]
-"""
-
-
-@pytest.fixture(scope="module")
-def ready(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A plugin is installed whose backbone comes with weights."""
-    site = tmp_path_factory.mktemp("site")
-    distribution(site, "ready", {"ready": "ready_plugin"}, ready_plugin=READY)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(site)
-        yield
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    counts = {"crow": 3, "finch": 3, "owl": 4}
-    return write_folder(tmp_path_factory.mktemp("photos") / "birds", counts)
-
-
-def test_a_network_with_weights_takes_the_place_of_a_run(ready: None, photos: Path, tmp_path: Path):
-    said = done("enrol", "--backbone", "ready", photos, "-o", "birds.fewshot", cwd=tmp_path)
-    assert "ready/ready on 20x20x3, euclidean, lda" in said.stdout
-    assert "from the enrolled classes, K = 3" in said.stdout
-    assert "not calibrated" not in said.stderr
-    file = tmp_path / "birds.fewshot"
-    found = lines(done("predict", file, photos, "--json").stdout)
-    assert None not in {each["confidence"] for each in found}
-    of = {name: sorted((photos / name).iterdir()) for name in ("crow", "finch", "owl")}
-    ours = fs.Classifier.of("ready", of)
-    expected = ours.predict([each["image"] for each in found])
-    distances = [each["distance"] for each in found]
-    assert distances == pytest.approx([each.distance for each in expected], abs=1e-5)
-    ours.save(tmp_path / "ours.fewshot")
-    assert (tmp_path / "ours.fewshot").read_bytes() == file.read_bytes()
-    shutil.copytree(photos / "owl", tmp_path / "more" / "barn owl")
-    assert "K = 4" in done("enrol", file, tmp_path / "more").stdout
-    done("enrol", file, "--remove", "barn owl")
-    assert file.read_bytes() == (tmp_path / "ours.fewshot").read_bytes()
-    assert "unknown: never" in done("enrol", file, "--remove", "owl").stdout
-    done("export", file, "-o", tmp_path / "net.mlxfn")
-
-
-def test_what_a_network_implies_and_is_overruled_is_told(ready: None, photos: Path, tmp_path: Path):
-    line = "backbone 'ready/ready' implies dataset.size = 20, not 16\n"
-    enrolled = ("enrol", "--backbone", "ready", photos, "-o")
-    assert "implies" not in done(*enrolled, tmp_path / "as.fewshot").stderr
-    smaller = ("--set", "dataset.size=16")
-    assert line in done(*enrolled, tmp_path / "small.fewshot", *smaller).stderr
-    run = ("run", "--backbone", "ready", "--data", photos, "--steps", 0, "--out", tmp_path / "run")
-    assert line in done(*run, *smaller, "--k-shot", 1).stderr
-
-
-def test_the_parts_and_the_size_are_chosen_as_for_a_run(ready: None, photos: Path, tmp_path: Path):
-    (tmp_path / "own.toml").write_text('head = "nearest-support"\ndataset = {size = 32}\n')
-    for number, (options, expected) in enumerate(
-        (
-            (("--preset", "own-photos"), "on 20x20x3, euclidean, lda"),
-            (
-                ("--preset", "own-photos", "--set", "dataset.size=24"),
-                "on 24x24x3, euclidean, lda",
-            ),
-            (("--backbone", "still"), "still on 20x20x3, euclidean, lda"),
-            (
-                ("--backbone", "ready", "--config", "own.toml", "--metric", "cosine"),
-                "on 32x32x3, cosine, nearest-support",
-            ),
-        )
-    ):
-        said = done("enrol", *options, photos, "-o", f"{number}.fewshot", cwd=tmp_path)
-        assert expected in said.stdout
-
-
-def test_a_folder_too_small_for_a_run_is_examined(ready: None, photos: Path, tmp_path: Path):
-    options = ("--backbone", "ready", "--steps", "0", "--set", "evaluation.repeats=2")
-    said = done("run", "--data", photos, *options, "--out", "run", cwd=tmp_path)
-    assert "leave-one-out over 10 images of 3 classes" in said.stdout
-    assert "from the enrolled" in done("enrol", "run", photos, "-o", "b", cwd=tmp_path).stdout
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (("--backbone", "conv4"), "no weights of its own; take one that has: --backbone "),
-        (("--backbone", "redy"), "did you mean 'ready'"),
-        (("--backbone", "ready", "--head", "relation"), "head 'relation' has learned parts"),
-        (("--backbone", "ready", "--set", "embedding.centre=train"), "embedding.centre=none"),
-        (("--preset", "own-photos", "--set", "adapter.name=whiten"), "--without-adapter"),
-        (("--backbone", "ready", "FILE"), "both"),
-        (("--head", "lda"), "go with --backbone"),
-    ],
-)
-def test_what_would_have_to_be_trained_is_refused_in_one_line(
-    ready: None, photos: Path, file: Path, tmp_path: Path, options: Any, message: str
-):
-    words = [file if word == "FILE" else word for word in options]
-    assert message in error(2, "enrol", *words, photos, "-o", "new.fewshot", cwd=tmp_path)
-    assert not [*tmp_path.iterdir()]
-
-
-def test_a_classifier_of_a_name_says_what_it_cannot_be(ready: None):
-    image = np.zeros((20, 20, 3), np.uint8)
-    with pytest.raises(fs.ConfigError, match="named beside it"):
-        fs.Classifier.of("ready", {"cup": image}, fs.lda())
-    with pytest.raises(fs.DataError, match="at least one class"):
-        fs.Classifier.of("ready", {})
-    named = {"backbone": "ready", "head": "nearest-prototype"}
-    ours = fs.Classifier.of(named, {"cup": image, "key": [255 - image]})
-    assert ours.recipe is not None
-    assert ours.recipe.head.name == "nearest-prototype"
-    assert ours.calibration() is None
-
-
 # ---------------------------------------------------------------------------------- predict
 
 
@@ -395,7 +239,7 @@ def test_bad_images_are_told_in_their_place_and_the_rest_is_answered(
     asked = [path for path in asked if not path.is_dir()]
     result = here("predict", file, *asked, "--json")
     assert result.returncode == 4
-    found = lines(result.stdout)
+    found = json_lines(result.stdout)
     assert [each["image"] for each in found] == [str(path) for path in asked]
     for path, each in zip(asked, found, strict=True):
         assert ("error" in each) == (path in bad), path
@@ -414,7 +258,7 @@ def test_folders_and_names_from_stdin_are_the_same_images(
     file: Path, mine: Path, monkeypatch: pytest.MonkeyPatch
 ):
     from_folder = done("predict", file, mine, "--json").stdout
-    names = [each["image"] for each in lines(from_folder)]
+    names = [each["image"] for each in json_lines(from_folder)]
     assert names == [str(p) for folder in sorted(mine.iterdir()) for p in sorted(folder.iterdir())]
     text = io.TextIOWrapper(io.BytesIO("\r\n\n".join(names).encode()))
     monkeypatch.setattr(sys, "stdin", text)
@@ -427,7 +271,7 @@ def test_file_names_cannot_steer_the_terminal(file: Path, mine: Path, tmp_path: 
     shutil.copy(mine / "cup" / "0.png", path)
     for options in ((), ("--json",), ("--save-html", tmp_path / "page.html")):
         assert "\x1b" not in done("predict", file, tmp_path, *options).stdout
-    (found,) = lines(done("predict", file, tmp_path, "--json").stdout)
+    (found,) = json_lines(done("predict", file, tmp_path, "--json").stdout)
     assert found["image"] == str(path)
 
 
@@ -487,7 +331,7 @@ def test_the_order_of_many_images_is_kept(file: Path, tmp_path: Path, mine: Path
     for i in range(300):
         shutil.copy(mine / "cup" / f"{i % 3}.png", tmp_path / f"{i}.png")
     result = done("predict", file, tmp_path, "--json")
-    found = lines(result.stdout)
+    found = json_lines(result.stdout)
     assert [Path(each["image"]).stem for each in found] == [str(i) for i in range(300)]
     assert "predicting: " in result.stderr
     for i, each in enumerate(found[3:]):
@@ -521,7 +365,7 @@ def test_what_cannot_be_walked_is_said_and_the_rest_is_answered(
 
     monkeypatch.setattr(os, "scandir", refusing)  # root may read everything
     result = here("predict", file, folder, "--json")
-    assert (result.returncode, len(lines(result.stdout))) == (4, 2)
+    assert (result.returncode, len(json_lines(result.stdout))) == (4, 2)
     for said in ("left out: 1 (closed)", "passed over: 2 (cup/up …)", "(.heic 1)"):
         assert said in result.stderr
     result = here("enrol", file, folder, "-o", tmp_path / "more.fewshot")
@@ -544,8 +388,8 @@ def test_folders_named_for_classes_are_the_truth(file: Path, mine: Path, tmp_pat
     asked = tmp_path / "asked"
     shutil.copytree(mine, asked)
     shutil.copytree(mine / "cup", asked / "moth")  # not enrolled, and sure to be taken for a cup
-    plain = lines(done("predict", file, asked, "--json").stdout)
-    *answers, last = lines(done("predict", file, asked, "--json", "--labelled").stdout)
+    plain = json_lines(done("predict", file, asked, "--json").stdout)
+    *answers, last = json_lines(done("predict", file, asked, "--json", "--labelled").stdout)
     assert [{k: v for k, v in each.items() if k not in ("truth", "right")} for each in answers] == (
         plain
     )
@@ -571,13 +415,13 @@ def test_leaves_are_enrolled_and_asked_by_their_paths(trained: Path, tmp_path: P
     names = ["kitchen/cup", "kitchen/old/cup", "moth"]
     rows = [line.split() for line in shown.splitlines()]
     assert [row[0] for row in rows if row[1:] == ["2"]] == names
-    *answers, _ = lines(done("predict", path, folder, "--json", "--labelled").stdout)
+    *answers, _ = json_lines(done("predict", path, folder, "--json", "--labelled").stdout)
     assert {each["truth"] for each in answers} == {*names}
 
 
 def test_nothing_is_said_to_be_sure_of_an_unknown(file: Path, tmp_path: Path):
     new = write_folder(tmp_path / "new", {"moth": 2}, seed=1)
-    answers = lines(done("predict", file, new, "--json", "--threshold", -1).stdout)
+    answers = json_lines(done("predict", file, new, "--json", "--threshold", -1).stdout)
     shown = done("predict", file, new, "--threshold", -1).stdout.splitlines()[1:]
     unknown = [line for line, each in zip(shown, answers, strict=True) if each["label"] is None]
     assert unknown

@@ -71,7 +71,9 @@ def test_what_is_kept_is_shown_verified_and_pruned(
 
     decode(image_folder(ImageFolderOptions(path="~/now", size=8)))
     assert (tmp_path / "kept").is_dir()
-    assert str(here_now) in done("cache").stdout
+    shown = done("cache").stdout
+    assert str(here_now) in shown
+    assert shown.endswith(" in 1 folder\n")
     assert "1 file, all whole" in done("cache", "verify").stdout
     assert "0.0 MB are free again" in done("cache", "prune").stdout
     assert [*(tmp_path / "kept").iterdir()]

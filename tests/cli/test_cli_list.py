@@ -57,6 +57,8 @@ def test_show_tells_the_options_of_every_component(kind: str, name: str, tmp_pat
         for field in attrs.fields(entry.component.options):
             assert field.metadata["help"]
             assert field.name in [row[0] for row in rows if row]
+        implied = result.stdout.partition("implies, where nothing else is said:")[2]
+        assert tomllib.loads(implied) == dict(entry.component.implies)
 
 
 @pytest.mark.parametrize(

@@ -423,7 +423,7 @@ def test_covariances_beside_means_are_numpys(seed: int, batch: int, streams: int
     maps = np.random.default_rng(seed).normal(size=(batch, 4, 3, 5)) + 1
     maps[0] = 0
     network = fs.Sequential(
-        fs.Beside(
+        fs.Concatenated(
             fs.Sequential(nn.AvgPool2d((4, 3)), fs.Flatten()),
             fs.Sequential(fs.Covariance(5), fs.RootUnit()),
         )

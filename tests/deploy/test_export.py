@@ -118,7 +118,7 @@ def test_pools_side_by_side_are_exported(tmp_path: Path):
     def make() -> Network:
         mean = fs.Sequential(nn.ReLU(), nn.AvgPool2d(SHAPE[:2]), fs.Flatten(), fs.RootUnit())
         second = fs.Sequential(fs.Covariance(CHANNELS), fs.RootUnit())
-        return Network([fs.Beside(mean, second)])
+        return Network([fs.Concatenated(mean, second)])
 
     for suffix in ("onnx", "mlxfn"):
         ours, registry = classifier(make, "l2")

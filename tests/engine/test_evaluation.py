@@ -1,12 +1,10 @@
 """Figures are what they say: against brute force and SciPy, on embeddings made by hand."""
 
-import itertools
 from typing import Any
 
 import mlx.core as mx
 import numpy as np
 import pytest
-import scipy.stats
 from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,17 +15,8 @@ from toys import NAMES, toy
 
 from fewshot.core.draws import Episode, EpisodeBlock
 from fewshot.core.errors import ConfigError, DataError
-from fewshot.data.split import ClassSplit
 from fewshot.engine import evaluation
 from fewshot.engine.evaluation import evaluate, predict, unembedded
-from fewshot.engine.protocol import (
-    EvaluationOptions,
-    Setting,
-    held_out_episodes,
-    k_shot_episodes,
-    needed,
-    validation_draws,
-)
 from fewshot.engine.statistics import bootstrap_interval, t_interval
 from fewshot.parts.episodes import EpisodesOptions, all_way, episodes
 from fewshot.parts.heads.nearest import nearest_support
@@ -37,7 +26,6 @@ from fewshot.parts.metrics import cosine, euclidean, manhattan
 Array = NDArray[Any]
 
 seeds = st.integers(0, 2**32 - 1)
-shares = st.lists(st.floats(0, 1), min_size=2, max_size=20).map(np.array)
 
 
 def corners(labels: Array, rng: np.random.Generator, noise: float = 0.1) -> NDArray[np.float32]:
@@ -55,48 +43,6 @@ def episode(rng: np.random.Generator, labels: Array, n_way: int = 4, k_shot: int
     return Episode.of(
         support.tolist(), [named[i] for i in support], query.tolist(), [named[i] for i in query]
     )
-
-
-def one_by_one(blocks: list[EpisodeBlock]) -> list[Episode]:
-    return [block.episode(i) for block in blocks for i in range(len(block))]
-
-
-# ------------------------------------------------------------------------------ intervals
-
-
-@given(values=shares)
-def test_t_interval_is_scipys_cut_to_shares(values: Array) -> None:
-    error = scipy.stats.sem(values)
-    low, high = t_interval(values)
-    if error > 1e-12:
-        expected = scipy.stats.t.interval(0.95, len(values) - 1, values.mean(), error)
-        assert (low, high) == pytest.approx(np.clip(expected, 0, 1), abs=1e-9)
-    assert 0 <= low <= values.mean() + 1e-12
-    assert values.mean() - 1e-12 <= high <= 1
-
-
-def test_one_value_says_nothing_about_the_mean() -> None:
-    assert t_interval(np.array([0.7])) == (0.0, 1.0)
-
-
-@given(values=shares)
-def test_bootstrap_interval_lies_among_the_values_and_repeats(values: Array) -> None:
-    low, high = bootstrap_interval(values)
-    assert values.min() - 1e-12 <= low <= high <= values.max() + 1e-12
-    assert bootstrap_interval(values) == (low, high)
-
-
-def test_bootstrap_interval_of_many_values_is_scipys() -> None:
-    values = np.random.default_rng(0).random(200)
-    spread = values.std() / len(values) ** 0.5
-    found = bootstrap_interval(values)
-    expected = scipy.stats.bootstrap(
-        (values,), np.mean, method="percentile", rng=np.random.default_rng(1)
-    ).confidence_interval
-    assert found == pytest.approx(tuple(expected), abs=0.3 * spread)
-
-
-# ------------------------------------------------------------------------ few-shot figures
 
 
 @every("head")
@@ -387,132 +333,6 @@ def test_an_image_beyond_the_embeddings_is_an_error() -> None:
         evaluate(rows, [task], nearest_support(), euclidean(), NAMES)
 
 
-# -------------------------------------------------------------------------- the run's tasks
-
-
-@pytest.mark.parametrize("grouped", [False, True])
-def test_enrolment_and_probe_images_stay_what_they_are(grouped: bool) -> None:
-    """Of every examination, whatever is asked: a fixed part of each class is never asked about."""
-    images = toy(per_class=24)
-    role = np.tile(["support"] * 4 + ["query"] * 6 + ["both"] * 2, 12)
-    data = evolve(images, role=role, groups=images.groups if grouped else None)
-    split = ClassSplit(["a", "b"], ["c", "d"], ["e", "f"])
-    options = EvaluationOptions(k_shot=(1, 3), n_way=(0, 2), n_query=3, episodes=20, repeats=5)
-    validation = validation_draws(data, split, pool=12)
-    assert validation is not None
-    held_out = held_out_episodes(data, split, options)
-    assert set(held_out) == {1, 3}
-    blocks = [*itertools.chain(*k_shot_episodes(data, split, options).values()), *validation.tasks]
-    blocks += [block for sides in held_out.values() for side in sides for block in side]
-    for block in blocks:
-        assert "query" not in role[block.support]
-        assert "support" not in role[block.query]
-
-
-@pytest.mark.parametrize("groups", ["separate", "mixed"])
-def test_all_way_tasks_support_every_class_and_query_the_test_classes(groups: Any) -> None:
-    data, split = toy(), ClassSplit("ab", "c", "ef")  # d is in no part
-    options = EvaluationOptions(k_shot=(1, 3, 5), repeats=4, groups=(groups,))
-    blocks = k_shot_episodes(data, split, options)
-    assert list(blocks) == [Setting(k, 0, groups) for k in (1, 3, 5)]
-    found = {setting.k_shot: one_by_one(blocks[setting]) for setting in blocks}
-    for k, tasks in found.items():
-        assert len(tasks) == 4
-        assert len({task.items.tobytes() for task in tasks}) == 4
-        for task in tasks:
-            assert [NAMES[c] for c in task.classes] == list("abcef")
-            assert np.bincount(task.support_labels).tolist() == [k] * 5
-            assert {NAMES[task.classes[y]] for y in task.query_labels} == {"e", "f"}
-            if groups == "mixed":
-                assert len(task.query) == 2 * (12 - k)
-    images = np.unique([i for tasks in found.values() for task in tasks for i in task.items])
-    for tasks in (found, blocks):
-        assert np.array_equal(needed([task for part in tasks.values() for task in part]), images)
-
-
-def test_standard_tasks_are_of_test_classes_with_the_counts_asked_for() -> None:
-    options = EvaluationOptions(k_shot=(1, 2), n_way=(2,), n_query=4, episodes=5)
-    found = k_shot_episodes(toy(), ClassSplit("ab", "c", "def"), options)
-    assert {(setting.n_way, setting.groups) for setting in found} == {(2, "separate")}
-    for setting, blocks in found.items():
-        k, tasks = setting.k_shot, one_by_one(blocks)
-        assert len(tasks) == 5
-        for task in tasks:
-            assert {NAMES[c] for c in task.classes} < set("def")
-            assert np.bincount(task.support_labels).tolist() == [k] * 2
-            assert np.bincount(task.query_labels).tolist() == [4] * 2
-
-
-def test_every_setting_asked_for_has_the_episodes_it_has_alone() -> None:
-    split = ClassSplit("ab", "c", "def")
-    options = EvaluationOptions((1, 2), n_way=(0, 2), groups=("mixed", "separate"), n_query=2)
-    found = k_shot_episodes(toy(), split, options)
-    assert list(found) == [
-        Setting(k, n_way, groups)
-        for n_way in (0, 2)
-        for groups in ("mixed", "separate")
-        for k in (1, 2)
-    ]
-    for setting, blocks in found.items():
-        alone = EvaluationOptions(
-            (setting.k_shot,), (setting.n_way,), groups=(setting.groups,), n_query=2
-        )
-        ((same, others),) = k_shot_episodes(toy(), split, alone).items()
-        assert same == setting
-        for one, other in zip(one_by_one(blocks), one_by_one(others), strict=True):
-            assert np.array_equal(one.items, other.items)
-    ungrouped = k_shot_episodes(evolve(toy(), groups=None), split, options)
-    assert list(ungrouped) == [Setting(k, n_way) for n_way in (0, 2) for k in (1, 2)]
-
-
-def test_two_evaluations_of_one_seed_meet_the_same_tasks_and_others_do_not() -> None:
-    split = ClassSplit("abc", "", "def")
-
-    def images(seed: int, grouping: Any = "mixed", k_shot: tuple[int, ...] = (1, 2)) -> list[Any]:
-        options = EvaluationOptions(k_shot, repeats=2, seed=seed, groups=(grouping,))
-        tasks = one_by_one(k_shot_episodes(toy(), split, options)[Setting(2, 0, grouping)])
-        return [task.items.tolist() for task in tasks]
-
-    assert images(3) == images(3)
-    assert images(3) == images(3, k_shot=(2,))  # other shots asked for beside it change nothing
-    assert images(3) != images(4)
-
-
-def test_a_hundred_shots_work_and_one_more_image_is_needed() -> None:
-    split, options = ClassSplit("a", "", "b"), EvaluationOptions(k_shot=(100,), repeats=2)
-    data = toy(101, 2, 2, group=1)
-    tasks = one_by_one(
-        k_shot_episodes(data, split, evolve(options, groups=("mixed",)))[Setting(100, 0, "mixed")]
-    )
-    assert all(np.bincount(task.support_labels).tolist() == [100, 100] for task in tasks)
-    assert all(len(task.query) == 1 for task in tasks)
-    rows = corners(toy(101, 2, 2).labels, np.random.default_rng(0))
-    assert evaluate(rows, tasks, nearest_support(), euclidean(), NAMES[:2]).accuracy == 1
-    with pytest.raises(DataError, match=r"100 images.*100.*k_shot"):
-        k_shot_episodes(toy(100, 2, 2), split, evolve(options, groups=("mixed",)))
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"k_shot": ()},
-        {"k_shot": (-1,)},
-        {"n_way": ()},
-        {"n_way": (1,)},
-        {"groups": ()},
-        {"groups": "mixed"},
-        {"n_query": 0},
-        {"episodes": 1},
-        {"repeats": 1},
-        {"pairs": -1},
-        {"memory": 0},
-    ],
-)
-def test_an_evaluation_that_measures_nothing_is_refused(change: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=next(iter(change))):
-        EvaluationOptions(**change)
-
-
 # ------------------------------------------------------------------ classes, names and their weight
 
 
@@ -553,7 +373,3 @@ def test_a_class_that_the_dataset_lacks_is_named(stranger: int | str) -> None:
             euclidean(),
             ["a", "b"],
         )
-
-
-def test_one_class_says_nothing_about_other_classes() -> None:
-    assert bootstrap_interval(np.array([0.8])) == (0.0, 1.0)

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from fewshot import (
     BatchNorm,
-    Beside,
     Component,
+    Concatenated,
     Covariance,
     DataError,
     Flatten,
@@ -124,7 +124,7 @@ class InvertedResiduals(nn.Module):
             self.embedding_dim += varying * (varying + 1) // 2
             self.layers = Sequential(
                 *blocks[:split],
-                Beside(
+                Concatenated(
                     Sequential(*blocks[split:], *mean, RootUnit()),
                     Sequential(Covariance(varying), RootUnit()),
                 ),
@@ -157,7 +157,7 @@ class InvertedResiduals(nn.Module):
     def blocks(self) -> list[nn.Module]:
         """The first convolution, every block, the last convolution."""
         layers = self.layers.layers
-        if isinstance(layers[-1], Beside):
+        if isinstance(layers[-1], Concatenated):
             layers = [*layers[:-1], *layers[-1].branches[0].layers]
         return [layer for layer in layers if isinstance(layer, Sequential | Residual)]
 
@@ -166,7 +166,7 @@ def _leaves(layer: Any) -> Iterator[Any]:
     """Convolutions and batch norms in the order in which they work."""
     if isinstance(layer, Residual):
         yield from _leaves(layer.branch)
-    elif isinstance(layer, Sequential | Beside):
+    elif isinstance(layer, Sequential | Concatenated):
         for inner in layer.layers if isinstance(layer, Sequential) else layer.branches:
             yield from _leaves(inner)
     elif isinstance(layer, nn.Conv2d | nn.BatchNorm):

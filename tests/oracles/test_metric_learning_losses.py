@@ -1,83 +1,33 @@
-"""Losses and miners against pytorch-metric-learning; what differs: docs/explanation/oracles.md.
+"""Losses against pytorch-metric-learning; what differs: docs/explanation/oracles.md.
 
 pip install -e '.[test,oracle]' && python -m pytest tests/oracles
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import mlx.core as mx
 import numpy as np
 import pytest
 from attrs import evolve
-from numpy.typing import NDArray
+from metric_learning import (
+    BATCHES,
+    Array,
+    HalfSquares,
+    batch,
+    close,
+    every,
+    labels_of_others,
+    table,
+    torch,
+)
+from pytorch_metric_learning import losses
 
-from fewshot.compute.tables import without_own
-from fewshot.core.interfaces import Loss, Metric, Miner
+from fewshot.core.interfaces import Loss, Metric
 from fewshot.parts.losses import batches, pairs, scores, triplets
 from fewshot.parts.metrics import cosine, euclidean, sqeuclidean, unit
-from fewshot.parts.miners import (
-    BatchEasyHardOptions,
-    MultiSimilarityPairsOptions,
-    angular_triplets,
-    batch_easy_hard,
-    batch_hard,
-    distance_weighted,
-    hard_pairs,
-    multi_similarity_pairs,
-    semi_hard,
-    uniform_pairs,
-)
-from fewshot.testing.batches import whole
 
-torch: Any = pytest.importorskip("torch")
-peer: Any = pytest.importorskip("pytorch_metric_learning")
-from pytorch_metric_learning import distances, losses, miners  # noqa: E402
-
-Array = NDArray[Any]
-Batch = tuple[Array, Array]
-
-BATCHES = 200
 pytestmark = pytest.mark.filterwarnings("default")
-
-
-def close(found: Array, due: Array, tolerance: float = 1e-5) -> bool:
-    scale = max(1.0, float(np.abs(due).max(initial=0)))
-    return found.shape == due.shape and bool((np.abs(found - due) <= tolerance * scale).all())
-
-
-def batch(seed: int, b: int | None = None) -> Batch:
-    """Embeddings (b, d) and labels (b,).
-
-    In turn all different, with duplicates, with a zero vector, of one class, each image of its own,
-    and one image alone.
-    """
-    rng = np.random.default_rng(seed)
-    b = b or int(rng.integers(4, 13))
-    x, labels = rng.normal(size=(b, int(rng.integers(2, 7)))), rng.integers(0, 3, b)
-    kind = seed % 6
-    if kind == 1:
-        x[rng.integers(b, size=3)] = x[0]
-    elif kind == 2:
-        x[rng.integers(b)] = 0
-    elif kind == 3:
-        labels[:] = 1
-    elif kind == 4:
-        labels = rng.permutation(b)
-    elif kind == 5 and seed % 12 == 5:
-        x, labels = x[:1], labels[:1]
-    return x.astype(np.float32), labels
-
-
-def every() -> Iterator[Batch]:
-    return (batch(seed) for seed in range(BATCHES))
-
-
-class HalfSquares(distances.CosineSimilarity):
-    """Cosine similarity as 1 − |x − y|² / 2 of the unit vectors: a zero vector's is 1/2, not 0."""
-
-    def compute_mat(self, query: Any, ref: Any) -> Any:
-        return 1 - ((query[:, None] - ref[None]) ** 2).sum(-1) / 2
 
 
 def agree(
@@ -103,15 +53,6 @@ def agree(
 
 
 # ------------------------------------------------------------------------ losses of batches
-
-
-def table(x: mx.array, metric: Metric) -> mx.array:
-    return without_own(metric.table(x, x))
-
-
-def labels_of_others(labels: Array) -> mx.array:
-    b = len(labels)
-    return without_own(mx.broadcast_to(mx.array(labels), (b, b)))
 
 
 def of_batch(loss: Loss, labels: Array, metric: Metric) -> Callable[[mx.array], mx.array]:
@@ -384,154 +325,3 @@ def test_arcface_at_the_own_proxy_has_a_gradient_here() -> None:
     ours = of_proxies(scores.arcface(), labels, cosine())
     slope = mx.grad(lambda x, p: ours(x, p).sum())(mx.array(x), mx.array(x))
     assert np.isfinite(np.array(slope)).all()
-
-
-# ---------------------------------------------------------------------------------- miners
-
-
-def mined(miner: Miner, x: Array, labels: Array, metric: Metric) -> tuple[Array, Array]:
-    """Distances (b, b) in float32, and the mask by places in the batch."""
-    assert miner.mask is not None
-    u = unit(mx.array(x))
-    found = miner.mask(table(u, metric), mx.array(labels), labels_of_others(labels))
-    return np.array(metric.table(u, u)), whole(np.array(found))
-
-
-def asked(miner: Any, x: Array, labels: Array) -> tuple[Array, ...]:
-    u = torch.nn.functional.normalize(torch.tensor(x))
-    return tuple(part.numpy() for part in miner(u, torch.tensor(labels)))
-
-
-def placed(b: int, *places: Array) -> Array:
-    found = np.zeros((b,) * len(places), bool)
-    found[places] = True
-    return found
-
-
-def of_pairs(mask: Array, labels: Array) -> tuple[Array, Array]:
-    same = labels[:, None] == labels
-    return mask & same, mask & ~same
-
-
-def tied(seed: int) -> bool:
-    """Whether distances are equal but for rounding: of duplicates, and all from a zero vector."""
-    return seed % 6 in (1, 2)
-
-
-def several(x: Array) -> bool:
-    return len(x) > 1
-
-
-EASY_HARD = [(p, n) for p in ("easy", "hard") for n in ("easy", "semi-hard", "hard")]
-
-
-@pytest.mark.parametrize(("positives", "negatives"), EASY_HARD)
-def test_batch_easy_hard(positives: Any, negatives: Any) -> None:
-    """Of several as far one is taken there, all here."""
-    ours = batch_easy_hard(BatchEasyHardOptions(positives, negatives))
-    theirs = miners.BatchEasyHardMiner(positives, negatives.replace("-", ""))
-    for seed, (x, labels) in enumerate(every()):
-        if not several(x) or (negatives == "semi-hard" and tied(seed)):
-            continue
-        distances, mask = mined(ours, x, labels, euclidean())
-        anchor, near, other, far = asked(theirs, x, labels)
-        b = len(labels)
-        for found, due in zip(
-            of_pairs(mask, labels), (placed(b, anchor, near), placed(b, other, far)), strict=True
-        ):
-            if tied(seed):
-                assert np.array_equal(found.any(axis=1), due.any(axis=1))
-                each = np.where(found, distances, 0).max(axis=1)
-                assert close(each, np.where(due, distances, 0).max(axis=1))
-            else:
-                assert np.array_equal(found, due)
-
-
-def test_batch_hard() -> None:
-    """Images without a positive or a negative have half a triplet here, which nothing uses."""
-    for seed, (x, labels) in enumerate(every()):
-        if tied(seed) or not several(x):
-            continue
-        _, mask = mined(batch_hard(), x, labels, euclidean())
-        near, far = of_pairs(mask, labels)
-        due = placed(len(labels), *asked(miners.BatchHardMiner(), x, labels))
-        assert np.array_equal(near[:, :, None] & far[:, None, :], due)
-
-
-@pytest.mark.parametrize("name", ["semi-hard", "angular"])
-def test_miners_of_triplets(name: str) -> None:
-    ours, theirs, metric = {
-        "semi-hard": (semi_hard(), miners.TripletMarginMiner(0.3, "semihard"), euclidean()),
-        "angular": (angular_triplets(), miners.AngularMiner(), cosine()),
-    }[name]
-    for seed, (x, labels) in enumerate(every()):
-        if several(x) and not tied(seed):
-            _, mask = mined(ours, x, labels, metric)
-            assert np.array_equal(mask, placed(len(labels), *asked(theirs, x, labels)))
-
-
-@pytest.mark.parametrize("name", ["multi-similarity", "hard-pairs"])
-def test_miners_of_pairs(name: str) -> None:
-    options = MultiSimilarityPairsOptions(margin=0.1)
-    ours, theirs, metric = {
-        "multi-similarity": (
-            multi_similarity_pairs(options),
-            miners.MultiSimilarityMiner(0.1, distance=HalfSquares()),
-            cosine(),
-        ),
-        "hard-pairs": (hard_pairs(), miners.PairMarginMiner(), euclidean()),
-    }[name]
-    for x, labels in every():
-        if not several(x):
-            continue
-        _, mask = mined(ours, x, labels, metric)
-        near, far = of_pairs(mask, labels)
-        anchor, positive, other, negative = asked(theirs, x, labels)
-        assert np.array_equal(near, placed(len(labels), anchor, positive))
-        assert np.array_equal(far, placed(len(labels), other, negative))
-
-
-def test_distance_weighted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Their weights are our chances: a negative for every positive, there for K of an image."""
-    weights: list[Array] = []
-
-    def caught(labels: Any, ref_labels: Any, weights: Any, into: Any = weights) -> Any:
-        into.append(weights.nan_to_num(0).numpy())
-        return (torch.zeros(0, dtype=torch.long),) * 3
-
-    from pytorch_metric_learning.miners import distance_weighted_miner as module
-
-    monkeypatch.setattr(module.lmu, "get_random_triplet_indices", caught)
-    drawn = due = spread = 0.0
-    for x, labels in every():
-        if not several(x) or len(set(labels)) == 1 or x.shape[1] < 3:
-            continue
-        asked(miners.DistanceWeightedMiner(), x, labels)
-        w = weights.pop()
-        _, mask = mined(distance_weighted(embedding_dim=x.shape[1]), x, labels, cosine())
-        anchor, _, far = np.nonzero(mask)
-        assert (w[anchor, far] > 0).all()
-        same = (labels[:, None] == labels) & ~np.eye(len(labels), dtype=bool)
-        assert np.array_equal(mask.any(axis=2), same & (w.sum(axis=1) > 0)[:, None])
-        for a, p in np.argwhere(mask.any(axis=2)):
-            drawn += w[a, mask[a, p]].mean()
-            due += (w[a] ** 2).sum()
-            spread += (w[a] ** 3).sum() - (w[a] ** 2).sum() ** 2
-    assert abs(drawn - due) < 4 * np.sqrt(spread)
-
-
-def test_uniform() -> None:
-    """A bin of few is taken whole here; there a bin has so many draws, with replacement."""
-    theirs = miners.UniformHistogramMiner(20, 200, 200)
-    for x, labels in every():
-        if not several(x):
-            continue
-        distances, mask = mined(uniform_pairs(), x, labels, euclidean())
-        if (distances[~np.eye(len(x), dtype=bool)].size) > 32:
-            continue
-        found = of_pairs(mask, labels)
-        anchor, near, other, far = asked(theirs, x, labels)
-        b = len(labels)
-        assert not (placed(b, anchor, near) & ~found[0]).any()
-        assert not (placed(b, other, far) & ~found[1]).any()
-        assert mask.sum() == b * (b - 1)
