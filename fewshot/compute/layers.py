@@ -256,7 +256,7 @@ class Concatenated(nn.Module):
 
     def __call__(self, x: mx.array) -> mx.array:
         """Concatenate what each branch, ending in (b, d), makes of x."""
-        return self.over([x])[0]
+        return mx.concatenate([branch(x) for branch in self.branches], axis=-1)
 
     def over(self, parts: list[mx.array]) -> list[mx.array]:
         """The parts of one batch."""

@@ -98,16 +98,19 @@ def _write_mlxfn(embedder: Embedder, recipe: Recipe, path: Path) -> Run:
     return lambda images: np.array(function(mx.array(images))[0])
 
 
-def _plain(module: Any) -> Any:
+def _plain(part: Any) -> Any:
     """The same layers without what MLX cannot write: our own gradient, and streams."""
-    if isinstance(module, MaxPool2x2):
+    if isinstance(part, list):
+        return [_plain(each) for each in part]
+    if not isinstance(part, nn.Module):
+        return part
+    if isinstance(part, MaxPool2x2):
         return nn.MaxPool2d(2)
-    if isinstance(module, Sequential):
-        return nn.Sequential(*map(_plain, module.layers)).eval()
-    mine = copy(module)
-    for name, child in module.children().items():
-        if isinstance(child, nn.Module):
-            mine[name] = _plain(child)
+    if isinstance(part, Sequential):
+        return nn.Sequential(*map(_plain, part.layers)).eval()
+    mine = copy(part)
+    for name, each in part.items():
+        mine[name] = _plain(each)
     return mine
 
 

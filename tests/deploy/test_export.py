@@ -117,7 +117,8 @@ def network(names: list[str]) -> Network:
 def test_pools_side_by_side_are_exported(tmp_path: Path):
     def make() -> Network:
         mean = fs.Sequential(nn.ReLU(), nn.AvgPool2d(SHAPE[:2]), fs.Flatten(), fs.RootUnit())
-        second = fs.Sequential(fs.Covariance(CHANNELS), fs.RootUnit())
+        depthwise = nn.Conv2d(CHANNELS, CHANNELS, 3, stride=2, padding=1, groups=CHANNELS)
+        second = fs.Sequential(depthwise, fs.Covariance(CHANNELS), fs.RootUnit())
         return Network([fs.Concatenated(mean, second)])
 
     for suffix in ("onnx", "mlxfn"):
