@@ -108,7 +108,11 @@ def _options(cls: type, name: str) -> str:
 
 
 def _components(registry: Registry) -> str:
-    parts = ["# Components", "", "`fewshot list` and `fewshot show KIND NAME` print the same.", ""]
+    said = (
+        "Of the core and `fewshot-asl`; `fewshot list` and `fewshot show KIND NAME` print the same, "
+        "and what other plugins bring."
+    )
+    parts = ["# Components", "", said, ""]
     for kind in KINDS:
         parts += [f"## {kind}", ""]
         for entry in sorted(registry.all(kind), key=lambda entry: (entry.provider, entry.name)):

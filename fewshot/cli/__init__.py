@@ -56,8 +56,8 @@ def main() -> None:
         code = error.exit_code
     except click.NoSuchOption as error:
         setting = _SETTINGS.get(error.option_name)
-        way_out = f" That is --set {setting}=…" if setting else ""
-        echo(f"Error: {error.format_message()}{way_out}", err=True)
+        said = f"No such option '{error.option_name}': that is --set {setting}=…"
+        echo(f"Error: {said if setting else error.format_message()}", err=True)
         code = error.exit_code
     except click.ClickException as error:
         echo(f"Error: {error.format_message()}", err=True)

@@ -68,6 +68,7 @@ def _fetch(kind: str, name: str, to: Path | None) -> None:
 @data.command()
 @click.argument("path", required=False)
 @click.option("--dataset", metavar="NAME", help="Data set; else image-folder.")
+@click.option("--preset", metavar="NAME", help="As in `fewshot run`.")
 @click.option("--k-shot", metavar="LIST", help="Support sizes to be enough for, e.g. 1,5.")
 @click.option("--n-way", type=int, help="Classes of an episode, as in `fewshot run`.")
 @click.option("--set", "settings", metavar="KEY=VALUE", multiple=True, help="As in `fewshot run`.")
@@ -76,12 +77,13 @@ def check(path: str | None, settings: tuple[str, ...], **given: Any) -> None:
 
     The exit code is 0 if `fewshot run` would take it, 4 if not.
     """
-    from attrs import asdict
+    from attrs import asdict, evolve
 
     from ..catalogue.registry import make
     from ..core.errors import DataError
     from ..data.split import one_for_test
     from ..data.survey import survey
+    from ..engine.training import TrainingOptions
     from ..experiments.config import resolve, settings_layer
 
     if path is None and given["dataset"] is None:
@@ -101,6 +103,10 @@ def check(path: str | None, settings: tuple[str, ...], **given: Any) -> None:
             seen = survey(dataset, lambda done, total: progress("images", done, total, "", ""))
         faults, hints = seen.faults, seen.hints
         split, refusal = _split_or_refusal(config, registry)
+        if refusal is not None and config.needs_training_classes:
+            asked = _split_or_refusal(evolve(config, training=TrainingOptions(steps=0)), registry)
+            if asked[1] is None:
+                hints = [*hints, "a run without training would take it: --preset photos, --steps 0"]
         parts = {} if split is None else {n: part for part, of in asdict(split).items() for n in of}
         alone = None if split is None else one_for_test(split)
         hints = [*hints, *([] if alone is None else [alone])]

@@ -76,6 +76,7 @@ def enrol(
     from attrs import evolve
 
     from ..core.errors import DataError, OutputError
+    from ..experiments.folder import CONFIG
 
     made = any(named[name] is not None for name in ("backbone", "preset", "config"))
     if made and folder is not None:
@@ -87,6 +88,11 @@ def enrol(
     elif named["metric"] or named["head"] or named["settings"]:
         raise click.UsageError("--metric, --head and --set go with --backbone NAME")
     if folder is None and classes is None and not remove and threshold is None and not show:
+        if source.is_dir() and not (source / CONFIG).exists():
+            raise click.UsageError(
+                f"{source} is no run: a folder of images wants a network before it, --preset "
+                "photos, --backbone NAME, a run or a classifier file"
+            )
         raise click.UsageError(
             "nothing to do: name a FOLDER of images, --classes, --remove or --show"
         )

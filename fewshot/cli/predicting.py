@@ -136,9 +136,8 @@ def predict(
     if told:
         _print_tally(tally(told, classifier.classes), as_json)
     if bad:
-        raise DataError(
-            f"{bad} of {images_of(done, unreadable)} could not be used; the rest is answered"
-        )
+        rest = "; the rest is answered" if bad < done else ""
+        raise DataError(f"{bad} of {images_of(done, unreadable)} could not be used{rest}")
 
 
 def _named(argument: str, unreadable: list[str]) -> Iterator[str]:
@@ -219,11 +218,12 @@ def _print_tally(found: Tally, as_json: bool) -> None:
         echo(f"{truth} taken for {label}: {times}")
     if len(found.confusions) > _CONFUSIONS:
         echo(f"and {len(found.confusions) - _CONFUSIONS} pairs more")
-    unknown = found.unknown + sum(found.per_class[name].right for name in found.not_enrolled)
+    rightly = sum(found.per_class[name].right for name in found.not_enrolled)
+    unknown = found.unknown + rightly
     echo(f"{found.right} of {found.asked} right, {unknown} unknown")
     if found.not_enrolled:
         names = ", ".join(found.not_enrolled)
-        echo(f"not enrolled, so that unknown is right: {names}", err=True)
+        echo(f"not enrolled, so that unknown is right, as {rightly} times: {names}", err=True)
 
 
 @click.command()
