@@ -109,7 +109,7 @@ def _options(cls: type, name: str) -> str:
 
 def _components(registry: Registry) -> str:
     said = (
-        "Of the core and `fewshot-asl`; `fewshot list` and `fewshot show KIND NAME` print the same, "
+        "Of the core and `fewshot-asl`; `fewshot list` and `fewshot show KIND NAME` print the same "
         "and what other plugins bring."
     )
     parts = ["# Components", "", said, ""]

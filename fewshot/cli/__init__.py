@@ -8,11 +8,12 @@ import re
 import signal
 import sys
 from contextlib import suppress
+from traceback import walk_tb
 from typing import Any
 
 import click
 
-from ..core.errors import FewshotError, PluginError, one_line, text_of
+from ..core.errors import FewshotError, OutputError, PluginError, one_line, text_of
 from . import (
     authors,
     catalogue,
@@ -77,8 +78,13 @@ def _unforeseen(error: BaseException) -> int:
 
     if isinstance(error, BrokenPipeError):
         return written(0)
-    if isinstance(error, OSError) and (code := written(0)):  # it was output that failed
-        return code
+    if isinstance(error, OSError):
+        if code := written(0):  # it was output that failed
+            return code
+        *_, (frame, _) = walk_tb(error.__traceback__)
+        if frame.f_globals.get("__name__") == "click.utils":  # so it was, of a help text
+            echo(f"Error: standard output: cannot be written: {error.strerror}", err=True)
+            return OutputError.exit_code
     fault = fault_of_plugin(error)
     if fault is not None:
         echo(f"Error: {fault}", err=True)

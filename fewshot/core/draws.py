@@ -38,7 +38,10 @@ def as_ints(values: Any) -> Ints:
     """As an int64 vector: class and image ids are never floats."""
     array = require_vector(np.asarray(values), "labels and indices must be a vector of integers")
     if array.ndim != 1 or (array.size and not np.issubdtype(array.dtype, np.integer)):
-        raise DataError(f"indices must be a vector of integers, not {array.dtype} {array.shape}")
+        raise DataError(
+            f"labels and indices must be a vector of integers, not {array.dtype} {array.shape}; "
+            "names of classes become these by from_arrays(images, labels).labels"
+        )
     return array.astype(np.int64)
 
 

@@ -16,10 +16,13 @@ have in common with a new one is copied from their files, which are then removed
 time writes to a folder.
 """
 
+import errno
 import fcntl
 import hashlib
+import math
 import os
 import re
+import shutil
 import struct
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -33,7 +36,7 @@ from attrs import frozen
 from numpy.typing import NDArray
 
 from ..core.errors import DataError
-from ..core.machine import cores, user_cache
+from ..core.machine import cores, memory, user_cache
 from ..core.progress import Counting
 from ..core.reading import home
 from .folders import ImageFiles
@@ -93,14 +96,24 @@ def decode_files(
         folder = place()
         wanted = None if folder is None else _wanted(dataset, folder)
         if wanted is not None:
-            images, digests = _open(wanted, progress) or _make(wanted, progress, warn)
+            there = _open(wanted, progress)
+            if there is None:
+                _require_room(wanted)
+            images, digests = there or _make(wanted, progress, warn)
             return images, _sha256(dataset, digests)
     except OSError as error:
         warn(
             f"decoded images are not kept: {error} ({VARIABLE}=FOLDER names another place, "
             f"{VARIABLE}= turns this off)"
         )
-    images = np.empty((len(dataset.paths), dataset.size, dataset.size, 3), np.uint8)
+    shape = (len(dataset.paths), dataset.size, dataset.size, 3)
+    if math.prod(shape) > memory():
+        raise DataError(
+            f"{shape[0]} images of {dataset.size}x{dataset.size} take "
+            f"{math.prod(shape) / 1e9:,.0f} GB, there are {memory() / 1e9:,.0f} of memory: "
+            "--set dataset.size=…, smaller"
+        )
+    images = np.empty(shape, np.uint8)
     digests = [b""] * len(images)
 
     def put(row: int, decoded: Decoded) -> None:
@@ -109,6 +122,13 @@ def decode_files(
 
     on_all_cores(dataset.read, range(len(images)), put, progress)
     return images, _sha256(dataset, digests)
+
+
+def _require_room(wanted: "_Wanted") -> None:
+    """Raise OSError where the disk of the cache has not so many bytes."""
+    there = next(path for path in wanted.folder.parents if path.exists())
+    if shutil.disk_usage(there).free < (size := math.prod(wanted.shape)):
+        raise OSError(errno.ENOSPC, f"the images take {size / 1e9:,.0f} GB", str(there))
 
 
 def _sha256(dataset: ImageFiles, digests: Sequence[bytes]) -> str:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ..core.components import Component
 from ..core.draws import Ints, Roles
 from ..core.errors import DataError
-from ..core.options import at_least, option, own_first
+from ..core.options import at_least, at_most, option, own_first, within
 from ..core.reading import home
 from .images import Decoded, Reading, read
 from .natural import natural
@@ -81,7 +81,9 @@ def grouping(_: Any, attribute: Any, value: str) -> None:
 class ImageOptions(Reading):
     """Options that every data set of image files has; its own are given before them."""
 
-    size: int = option(64, "images are scaled to size x size pixels", at_least(8))
+    size: int = option(
+        64, "images are scaled to size x size pixels", within(at_least(8), at_most(4096))
+    )
 
 
 @frozen(field_transformer=own_first)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ..core.draws import Grouping, Ints, Parents, Roles, Within
+from ..core.draws import Grouping, Ints, Parents, Roles, Within, as_ints
 from ..core.errors import ClassTooSmallError, DataError
 
 Places = NDArray[np.int32] | Ints  # positions in a table
@@ -24,7 +24,8 @@ WITHIN_HELP = (
 
 
 def pools_of(labels: Ints) -> dict[int, Ints]:
-    """Image indices by class id."""
+    """Image indices by class id. Raises DataError for labels that are no vector of integers."""
+    labels = as_ints(labels)
     return {int(c): np.flatnonzero(labels == c) for c in np.unique(labels) if c >= 0}
 
 

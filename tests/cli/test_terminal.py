@@ -133,11 +133,12 @@ def test_a_terminal_that_is_not_utf_8_gets_replacements(
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full is Linux's")
 @pytest.mark.parametrize("arguments", [["list"], ["list", "loss"], ["--help"], ["--version"]])
+@pytest.mark.parametrize("buffering", [-1, 1])
 def test_full_standard_output_is_a_line_and_an_exit_code(
-    arguments: list[str], monkeypatch: pytest.MonkeyPatch
+    arguments: list[str], buffering: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     err = io.StringIO()
-    with Path("/dev/full").open("w") as full:
+    with Path("/dev/full").open("w", buffering) as full:
         monkeypatch.setattr(sys, "stdout", full)
         monkeypatch.setattr(sys, "stderr", err)
         monkeypatch.setattr(sys, "argv", ["fewshot", *arguments])

@@ -193,6 +193,16 @@ def test_paths_of_ones_own_are_kept_too(tmp_path: Path):
         np.testing.assert_array_equal(arrays.images, one_by_one(dataset))
 
 
+def test_more_than_disk_and_memory_hold_is_refused_before_it_is_begun(tmp_path: Path):
+    root = write_images(tmp_path / "images")
+    paths = [root / "a" / "1.bmp"] * 60_000
+    dataset = ImageFiles(paths, np.zeros(len(paths), np.int64), ("a",), 4096)
+    told: list[str] = []
+    with pytest.raises(DataError, match="60000 images of 4096x4096 take 3,020 GB"):
+        decode(dataset, warn=told.append)
+    assert "the images take 3,020 GB" in told[0]
+
+
 def test_the_digest_is_that_of_names_and_files_in_any_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

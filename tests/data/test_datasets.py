@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from pictures import SIZE, folder, picture, two_classes
 
+import fewshot as fs
 from fewshot.core.draws import Episode
 from fewshot.core.errors import DataError
 from fewshot.data.datasets import ArrayDataset, ArraysOptions, arrays, decode, from_arrays
@@ -159,3 +161,17 @@ def test_an_episode_of_images_that_are_gone_is_refused_by_name():
     dataset = from_arrays(images(4), ["a", "a", "b", "b"])
     with pytest.raises(DataError, match="'a/9'"):
         read_episode(dataset, {"support": {"a": ["a/9"]}, "query": {}})
+
+
+@pytest.mark.parametrize(
+    ("labels", "way_out"),
+    [
+        (["a", "b"] * 8, "from_arrays"),
+        (np.arange(16)[:, None] % 2, r"labels\[:, 0\]"),
+        (np.eye(2, dtype=int)[np.arange(16) % 2], "argmax"),
+    ],
+)
+def test_a_sampler_of_other_labels_than_numbers_says_the_way_out(labels: Any, way_out: str):
+    options = fs.EpisodesOptions(n_way=2, k_shot=1, n_query=1)
+    with pytest.raises(fs.DataError, match=way_out):
+        fs.episodes(options, labels)
