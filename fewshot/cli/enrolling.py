@@ -76,7 +76,6 @@ def enrol(
     from attrs import evolve
 
     from ..core.errors import DataError, OutputError
-    from ..experiments.folder import CONFIG
 
     made = any(named[name] is not None for name in ("backbone", "preset", "config"))
     if made and folder is not None:
@@ -88,6 +87,8 @@ def enrol(
     elif named["metric"] or named["head"] or named["settings"]:
         raise click.UsageError("--metric, --head and --set go with --backbone NAME")
     if folder is None and classes is None and not remove and threshold is None and not show:
+        from ..experiments.folder import CONFIG
+
         if source.is_dir() and not (source / CONFIG).exists():
             raise click.UsageError(
                 f"{source} is no run: a folder of images wants a network before it, --preset "

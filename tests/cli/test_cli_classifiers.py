@@ -130,6 +130,7 @@ def test_an_uncalibrated_run_still_enrols_and_says_so(trained: Path, mine: Path,
     ("arguments", "code", "message"),
     [
         (("enrol", "FILE"), 2, "nothing to do"),
+        (("enrol", "MINE", "-o", "new"), 2, "wants a network before it, --preset"),
         (("enrol", "RUN", "MINE"), 2, "wants a file: -o"),
         (("enrol", "RUN", "MINE", "-o", "FILE"), 5, "exists: name another"),
         (

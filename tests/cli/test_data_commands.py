@@ -149,6 +149,16 @@ def test_a_hint_names_what_could_be_better_and_a_run_takes_it(
     decode(dataset)  # it is a hint, no fault
 
 
+def test_few_photos_of_a_class_are_enough_where_nothing_is_trained(tmp_path: Path):
+    for name in ("cup", "key", "pen"):
+        for number in range(3):
+            save(tmp_path / name / f"{number}.png", 30 + number, 40)
+    code, out, _ = fewshot("data", "check", tmp_path)
+    assert code == DataError.exit_code
+    assert "hint: a run without training would take it: --preset photos, --steps 0" in out
+    assert fewshot("data", "check", tmp_path, "--set", "training.steps=0")[0] == 0
+
+
 def test_every_unreadable_image_is_named_and_counted_as_a_run_names_it(photos: Path):
     for name in ("broken.png", "empty.jpg"):
         (photos / "owl" / name).write_bytes(b"x" if "broken" in name else b"")
