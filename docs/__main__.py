@@ -57,7 +57,8 @@ def _build() -> None:
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "-q"]
     # The theme would print an announcement of its own.
     subprocess.run(command, cwd=ROOT, check=True, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"})
-    print(f"the site is in {ROOT / 'site' / 'index.html'}")
+    print(f"the site is in {ROOT / 'site' / 'index.html'}; its search wants a server:")
+    print(f"python -m http.server --directory {ROOT / 'site'}")
 
 
 if __name__ == "__main__":
