@@ -331,15 +331,16 @@ def episode(
 ) -> None:
     """Part of one episode: per query class a support image, or the name, then queries."""
     names = [_short(name) for name in episode_classes(dataset, task)]
-    asked = np.unique(task.query_labels)[:rows]
-    board = _Board(len(asked), shown + 1, head=0.16, left=0)
+    asked, counts = np.unique(task.query_labels, return_counts=True)
+    asked = asked[:rows]
+    board = _Board(len(asked), min(shown, int(counts[:rows].max())) + 1, head=0.16, left=0)
     for row, label in enumerate(asked.tolist()):
         first = task.items[task.support[task.support_labels == label][:1]]
         queries = np.flatnonzero(task.query_labels == label)
         queries = queries[np.linspace(0, len(queries) - 1, min(shown, len(queries))).astype(int)]
         images = gather(dataset, task.items[task.query[queries]])
         if len(first):
-            board.put(row, 0, dataset[int(first[0])], f"support: {names[label]}")
+            board.put(row, 0, dataset[int(first[0])], names[label])
         else:
             board.write(0.5, board.middle(row), names[label], va="center", fontsize=8)
         for column, (image, q) in enumerate(zip(images, queries, strict=True), start=1):

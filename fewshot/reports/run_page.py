@@ -295,7 +295,7 @@ def page(
         ),
         _drawn(
             folder / "episodes.png", "An episode", "Images of an episode with their answers",
-            "Of each class a support image, or its name, then queries with their answers.",
+            "Of each class first a support image, or its name, then queries with their answers.",
         ),
         f"<h2>Details</h2>{html_list(facts(results))}",
         f"<h2>Settings</h2>{_settings(config)}",

@@ -38,8 +38,10 @@ def embedding_map(dataset: Dataset, shown: Shown) -> str:
         middles.setdefault(own, []).append((x, y))
         fill = f'style="fill:{_colour(list(middles).index(own))}"'
         if item in answers:
-            look = "p" if answer == own else "p wrong"
-            drawn.append(f'<circle class="{look}" cx="{x:.0f}" cy="{y:.0f}" r="6" {fill}/>')
+            at = f'cx="{x:.0f}" cy="{y:.0f}"'
+            if answer != own:
+                drawn.append(f'<circle class="ring" {at} r="9"/>')
+            drawn.append(f'<circle class="p" {at} r="6" {fill}/>')
         else:
             square = f'x="{x - 7:.0f}" y="{y - 7:.0f}" width="14" height="14"'
             drawn.append(f'<rect class="p" {square} {fill}/>')
