@@ -22,14 +22,15 @@ from fewshot.catalogue.loading import build_registry
 from fewshot.core.components import Study
 from fewshot.core.errors import DataError, InterruptedRunError, OutputError
 from fewshot.core.locks import held, owner
+from fewshot.engine.checkpoints import CHECKPOINT
 from fewshot.experiments import run as runs
 from fewshot.experiments import search as searches
 from fewshot.experiments.config import resolve
-from fewshot.experiments.manifest import read_manifest, write_manifest
+from fewshot.experiments.manifest import read_manifest, verify, write_manifest
 from fewshot.experiments.run import evaluate_run, run
 from fewshot.experiments.search import SearchOptions, recorded, search
 from fewshot.experiments.search_space import parameter
-from fewshot.experiments.status import CHECKPOINT, LOCK, run_status
+from fewshot.experiments.status import LOCK, run_status
 from fewshot.experiments.study import run_study
 
 REGISTRY = build_registry()[0]
@@ -228,6 +229,27 @@ def test_a_damaged_checkpoint_is_named_and_without_it_training_begins_again(
     path.unlink()
     fs.resume(folder, REGISTRY)
     assert outcome(folder) == outcome(whole)
+
+
+@pytest.mark.parametrize("place", [*range(8), 8, 100, -1])
+def test_a_bit_of_a_checkpoint_is_told_by_verify_and_is_one_line_in_use(
+    copies: Copies, place: int, tmp_path: Path
+) -> None:
+    folder = killed(copies, "training", 3, tmp_path)
+    path = folder / CHECKPOINT
+    assert {fault for _, fault in verify(folder)} == {None}
+    content = bytearray(path.read_bytes())
+    content[place] ^= 128
+    path.write_bytes(content)
+    ((found, fault),) = [(path, fault) for path, fault in verify(folder) if fault]
+    assert found == path
+    for line in (fault, error(5, "resume", folder)):
+        assert str(path) in line
+        assert "begins again" in line
+        assert "\n" not in line.strip()
+    if place in range(9):  # its head cannot be read
+        assert "begins again" in error(5, "status", folder)
+        assert "begins again" in error(5, "compare", folder, folder)
 
 
 # ---------------------------------------------------------------------------- the commands
