@@ -10,7 +10,7 @@ from ..core.locks import owner
 from ..core.reading import read_toml
 from ..engine.checkpoints import CHECKPOINT, read_step
 from ..engine.weights import WEIGHTS
-from .manifest import MANIFEST, read_manifest
+from .manifest import MANIFEST, hashes, read_manifest
 
 LOCK = ".lock"  # held by whoever trains or evaluates, as long as it does
 METRICS = "metrics.jsonl"
@@ -44,7 +44,7 @@ class RunStatus:
 
 
 def run_status(folder: Path) -> RunStatus:
-    """How far a run is. Raises OutputError where the folder holds none or its manifest is damaged.
+    """How far a run is. Raises OutputError where the folder holds none or what it tells is damaged.
 
     A run whose manifest says that it is at work, while nobody is, was killed.
     """
@@ -55,7 +55,9 @@ def run_status(folder: Path) -> RunStatus:
     manifest = read_manifest(folder)
     if "of" in manifest:
         raise OutputError(f"{folder}: {manifest['of']}, not a run; its runs are folders within")
-    config = read_toml(folder / "config.toml", OutputError)
+    settings = folder / "config.toml"
+    files.require_sha256(settings, hashes(manifest).get(settings.name))
+    config = read_toml(settings, OutputError)
     try:
         status, steps = str(manifest["status"]), int(config["training"]["steps"])
         if "training" in manifest:

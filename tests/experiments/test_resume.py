@@ -252,6 +252,25 @@ def test_a_bit_of_a_checkpoint_is_told_by_verify_and_is_one_line_in_use(
         assert "begins again" in error(5, "compare", folder, folder)
 
 
+def test_changed_settings_are_not_believed_and_hide_no_other_run(
+    copies: Copies, tmp_path: Path
+) -> None:
+    changed, whole = (killed(copies, "training", 3, tmp_path / each) for each in "ab")
+    path = changed / "config.toml"
+    text = path.read_text()
+    path.write_text(text.replace("steps = 6", "steps = 60", 1))
+    assert path.read_text() != text
+    for folders in ([changed, whole], [whole, changed], [changed]):
+        result = here("status", *folders)
+        assert result.returncode == 5
+        assert f"{path}: damaged" in result.stderr
+        assert ("killed at step 2 of 6" in result.stdout) == (whole in folders)
+    manifest = read_manifest(changed)
+    del manifest["files"]["config.toml"]
+    write_manifest(changed, manifest)
+    assert run_status(changed).steps == 60  # there is no hash to hold it against
+
+
 # ---------------------------------------------------------------------------- the commands
 
 
@@ -266,6 +285,9 @@ def test_commands_that_meet_a_dead_run_say_so(copies: Copies, whole: Path, tmp_p
         result = here(*words)
         assert (result.returncode, told in result.stderr) == (code, True), result.stderr
     assert "killed at step 4 of 6" in done("status", folder).stdout
+    verified = done("verify", folder).stdout.splitlines()
+    assert any(line.startswith(told) for line in verified)
+    assert "all whole" in verified[-1]
     done("resume", folder)
     assert re.search(rf"{re.escape(str(folder))}\s+finished", done("status", folder, whole).stdout)
     assert outcome(folder) == outcome(whole)
