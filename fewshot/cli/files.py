@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import click
@@ -19,8 +19,8 @@ Found = Iterator[tuple[Path, "str | None"]]
 def verify(path: Path) -> None:
     """Whether a run, evaluation, study, search, classifier or folder of these is as it was written.
 
-    Every file is read and its SHA-256 compared with the one that was noted when it was saved. The
-    exit code is 0 where all is whole, 5 where it is not.
+    Every file is read and its SHA-256 compared with the one that was noted when it was saved. A run
+    that is not finished is named. The exit code is 0 where all is whole, 5 where it is not.
     """
     _tell(_verified(path), str(path))
 
@@ -29,6 +29,7 @@ def _verified(path: Path) -> Found:
     from ..core.errors import OutputError
     from ..deploy import archive
     from ..experiments import manifest
+    from ..experiments.status import unfinished
 
     if path.is_file():
         archive.read(path)
@@ -43,6 +44,9 @@ def _verified(path: Path) -> Found:
             yield from manifest.verify(run)
         except OutputError as error:
             yield run / manifest.MANIFEST, str(error)
+        with suppress(OutputError):  # no run, or one whose damage is told already
+            if told := unfinished(run):
+                echo(told)
     for file in files:
         try:
             yield from _verified(file)

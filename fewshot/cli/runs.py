@@ -71,10 +71,22 @@ def resume(folder: Path, data: Path | None) -> None:
 @click.argument("folders", metavar="[RUN]...", nargs=-1, type=click.Path(path_type=Path))
 def status(folders: tuple[Path, ...]) -> None:
     """How far runs are: those named, else all in runs/."""
+    from ..core.errors import OutputError
     from ..experiments.status import run_status
 
     found = folders or sorted(path.parent for path in Path("runs").glob("*/config.toml"))
-    print_table(("run", "status"), [(str(folder), str(run_status(folder))) for folder in found])
+    rows, faults = [], []
+    for folder in found:
+        try:
+            rows.append((str(folder), str(run_status(folder))))
+        except OutputError as error:
+            faults.append(error)
+    if rows or not faults:
+        print_table(("run", "status"), rows)
+    for fault in faults[:-1]:
+        echo(f"Error: {fault}", err=True)
+    if faults:
+        raise faults[-1]
 
 
 @click.command("eval")

@@ -3,7 +3,9 @@
 import json
 import math
 import os
+import re
 import tomllib
+from bisect import bisect_left
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,8 @@ from .errors import ConfigError, FewshotError, OutputError
 
 LARGEST = 1 << 28  # bytes of a file of text
 
+# Digits that may be an integer; Python reads those of at least 640.
+_LONG = re.compile(r"(?<![0-9_])[0-9][0-9_]{600,}+(?![.eE])")
 _DEEPEST = 64  # tables and lists within each other: what walks over them later may recurse
 
 
@@ -52,7 +56,7 @@ def parse_json(text: str, called: str, error: type[FewshotError] = OutputError) 
 def _json(text: str) -> Any:
     def finite(digits: str) -> float:
         if not math.isfinite(number := float(digits)):  # NaN, Infinity, 1e999
-            raise ValueError(f"{digits} is no number")
+            raise ValueError(f"{shortened(digits)} is no number")
         return number
 
     return json.loads(text, parse_constant=finite, parse_float=finite)
@@ -69,9 +73,34 @@ def _parsed(
     except RecursionError:
         raise error(f"{called}: not {format}: nested too deep") from None
     except ValueError as problem:  # of the parsers, and of int() for thousands of digits
-        line = "".join(c if c.isprintable() else "?" for c in " ".join(str(problem).split()))
+        said = _long_integer(parse, text) if _is_of_digits(problem) else str(problem)
+        line = "".join(c if c.isprintable() else "?" for c in " ".join(said.split()))
         raise error(f"{called}: not {format}: {line}") from problem
     return tree
+
+
+def _is_of_digits(problem: ValueError) -> bool:
+    """Whether it is of an integer of more digits than Python reads: only its text says so."""
+    return "set_int_max_str_digits" in str(problem)
+
+
+def _long_integer(parse: Callable[[str], Any], text: str) -> str:
+    """Where such an integer stands: the first long number with which text that ends there fails.
+
+    Those in comments and strings do not.
+    """
+
+    def fails(number: re.Match[str]) -> bool:
+        try:
+            parse(text[: number.end()])
+        except ValueError as problem:
+            return _is_of_digits(problem)
+        return False
+
+    numbers = [*_LONG.finditer(text)]
+    number = numbers[bisect_left(numbers, True, key=fails)]
+    line, digits = text.count("\n", 0, number.start()) + 1, number[0].replace("_", "")
+    return f"an integer of {len(digits)} digits, and integers have 64 bits (at line {line})"
 
 
 def _check(tree: Any) -> None:

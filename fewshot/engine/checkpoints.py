@@ -1,6 +1,7 @@
 """The state of a training on disk, from which another process goes on."""
 
 import json
+import os
 import time
 from collections.abc import Callable, Mapping
 from hashlib import sha256
@@ -9,14 +10,20 @@ from typing import Any
 
 import mlx.core as mx
 
-from ..core.errors import OutputError
+from ..core.errors import OutputError, one_line
 from ..core.files import replacing
 from .training import State, Training
+
+CHECKPOINT = "checkpoint.safetensors"
 
 _SECONDS = 5.0  # between two checkpoints at the least, where none is asked for by steps
 _SHARE = 0.005  # of the time that checkpoints should take then: one may cost more than the last
 _BYTES_PER_SECOND = 2e8  # until the first one is measured
 _WAY_OUT = "; without it training begins again at the first step"
+
+# What a damaged file comes to where it is read: any length, number or type may be in it. A
+# RecursionError is a RuntimeError.
+_DAMAGE = (RuntimeError, ValueError, KeyError, TypeError, OverflowError, MemoryError)
 
 
 def checkpoints(path: Path, every: int) -> Callable[[Training], None]:
@@ -76,12 +83,32 @@ def read_state(path: Path) -> State:
     try:
         arrays, about = _loaded(path)
         facts, digest = about["facts"], about["sha256"]
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
-        line = " ".join(str(error).split())
-        raise OutputError(f"{path}: not a checkpoint: {line}{_WAY_OUT}") from error
+    except (OSError, *_DAMAGE) as error:
+        raise OutputError(f"{path}: not a checkpoint: {one_line(error)}{_WAY_OUT}") from error
     if _digest(arrays, facts) != digest:
         raise OutputError(f"{path}: damaged: its SHA-256 is not the one in it{_WAY_OUT}")
     return State(arrays, json.loads(facts))
+
+
+def read_step(path: Path) -> int:
+    """The step of a checkpoint, by the head of its file alone; 0: there is none.
+
+    Raises OutputError where it has no such head.
+    """
+    try:
+        with path.open("rb") as file:
+            length, size = int.from_bytes(file.read(8), "little"), os.fstat(file.fileno()).st_size
+            if length > size:
+                said = f"damaged: a head of {length} bytes in a file of {size}"
+                raise OutputError(f"{path}: {said}{_WAY_OUT}")
+            head = json.loads(file.read(length))
+        return int(json.loads(head["__metadata__"]["facts"])["history"]["steps"])
+    except FileNotFoundError:
+        return 0
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be read: {error.strerror}") from error
+    except _DAMAGE as error:
+        raise OutputError(f"{path}: not a checkpoint: {one_line(error)}{_WAY_OUT}") from error
 
 
 def _loaded(path: Path) -> tuple[dict[str, mx.array], dict[str, str]]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from ..core import files
 from ..core.errors import OutputError
+from ..engine.checkpoints import CHECKPOINT, read_state
 from ..engine.weights import INITIAL, WEIGHTS
 
 MANIFEST = "manifest.json"
@@ -54,7 +55,7 @@ def hashes(manifest: Mapping[str, Any]) -> dict[str, str]:
 
 
 def verify(folder: Path) -> Iterator[tuple[Path, str | None]]:
-    """Every file that a folder's manifest tells of; None where it is whole, else why.
+    """Every file that a folder's manifest tells of, and its checkpoint; None: whole, else why.
 
     Raises OutputError where the manifest itself is missing or damaged.
     """
@@ -64,6 +65,13 @@ def verify(folder: Path) -> Iterator[tuple[Path, str | None]]:
             yield folder / name, None
         except OutputError as error:
             yield folder / name, str(error)
+    checkpoint = folder / CHECKPOINT
+    if checkpoint.exists():  # of a run that is not finished: it changes, and has its own hash
+        try:
+            read_state(checkpoint)
+            yield checkpoint, None
+        except OutputError as error:
+            yield checkpoint, str(error)
     yield folder / MANIFEST, None
 
 

@@ -27,7 +27,7 @@ from ..core.progress import Progress, silent
 from ..data.datasets import ArrayDataset, decode
 from ..data.episode_files import write_episode
 from ..data.split import named, one_for_test
-from ..engine.checkpoints import checkpoints, go_on
+from ..engine.checkpoints import CHECKPOINT, checkpoints, go_on
 from ..engine.embedding import recentre
 from ..engine.training import History, Training, train
 from ..engine.validation import validating
@@ -49,7 +49,7 @@ from .folder import (
 from .manifest import read_manifest, write_manifest
 from .results import Examination, examine
 from .schema import Tree
-from .status import CHECKPOINT, LOCK, METRICS, require_empty, run_folder, run_status
+from .status import LOCK, METRICS, require_empty, run_folder, run_status
 
 
 def run(

@@ -1,6 +1,5 @@
 """How far a run is, and who is at work in its folder."""
 
-import json
 from pathlib import Path
 
 from attrs import frozen
@@ -9,11 +8,11 @@ from ..core import files
 from ..core.errors import OutputError
 from ..core.locks import owner
 from ..core.reading import read_toml
+from ..engine.checkpoints import CHECKPOINT, read_step
 from ..engine.weights import WEIGHTS
-from .manifest import MANIFEST, read_manifest
+from .manifest import MANIFEST, hashes, read_manifest
 
 LOCK = ".lock"  # held by whoever trains or evaluates, as long as it does
-CHECKPOINT = "checkpoint.safetensors"
 METRICS = "metrics.jsonl"
 
 
@@ -45,7 +44,7 @@ class RunStatus:
 
 
 def run_status(folder: Path) -> RunStatus:
-    """How far a run is. Raises OutputError where the folder holds none or its manifest is damaged.
+    """How far a run is. Raises OutputError where the folder holds none or what it tells is damaged.
 
     A run whose manifest says that it is at work, while nobody is, was killed.
     """
@@ -56,15 +55,17 @@ def run_status(folder: Path) -> RunStatus:
     manifest = read_manifest(folder)
     if "of" in manifest:
         raise OutputError(f"{folder}: {manifest['of']}, not a run; its runs are folders within")
-    config = read_toml(folder / "config.toml", OutputError)
+    settings = folder / "config.toml"
+    files.require_sha256(settings, hashes(manifest).get(settings.name))
+    config = read_toml(settings, OutputError)
     try:
         status, steps = str(manifest["status"]), int(config["training"]["steps"])
         if "training" in manifest:
             step = int(manifest["training"]["steps"])
         else:
             records = files.read_lines(folder / METRICS)
-            step = max([_kept_step(folder / CHECKPOINT), *(int(r["step"]) for r in records[-1:])])
-    except (KeyError, TypeError, ValueError) as error:
+            step = max([read_step(folder / CHECKPOINT), *(int(r["step"]) for r in records[-1:])])
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise OutputError(f"{folder}: damaged: {type(error).__name__}: {error}") from error
     if status in ("training", "evaluating") and at_work is None:
         status = "killed"
@@ -115,15 +116,3 @@ def _holds_anything(folder: Path) -> bool:
         raise OutputError(f"{folder}: cannot be read: {error.strerror}") from error
     left = {"config.toml"} if LOCK in names else set()
     return any(not name.startswith(".") for name in names - left)
-
-
-def _kept_step(path: Path) -> int:
-    """The step of a checkpoint, by the head of its file; 0: there is none."""
-    try:
-        with path.open("rb") as file:
-            head = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-    except FileNotFoundError:
-        return 0
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be read: {error.strerror}") from error
-    return int(json.loads(head["__metadata__"]["facts"])["history"]["steps"])

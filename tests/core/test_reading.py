@@ -85,11 +85,39 @@ def test_what_no_file_may_hold_is_named(what: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["[1]", "3", "null", "NaN", '{"a": NaN}', '{"a": -Infinity}', '{"a": 1e999}']
+    ("parse", "text"),
+    [
+        (parse_toml, '# {0}\na = "{0}"\nb = """\n{0}"""\nc = {0}.5\nd = 1\n{0} = [-{0}, {0}]\n'),
+        (parse_json, '{{"a": "{0}",\n"b": 0.{0},\n\n\n"c":\n1, "d": [-{0},\n{0}]}}'),
+    ],
+)
+def test_an_integer_of_thousands_of_digits_is_told_with_its_line(
+    parse: Callable[[str, str], Any], text: str
+) -> None:
+    with pytest.raises(FewshotError, match="digits") as caught:
+        parse(text.format("9" * 5000), "this")
+    line = text[: text.index("-{0}")].count("\n") + 1
+    assert f"5000 digits, and integers have 64 bits (at line {line})" in str(caught.value)
+    assert "sys." not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[1]",
+        "3",
+        "null",
+        "NaN",
+        '{"a": NaN}',
+        '{"a": -Infinity}',
+        '{"a": 1e999}',
+        f'{{"a": {"9" * 5000}.5}}',
+    ],
 )
 def test_what_is_no_table_of_numbers_is_no_json(text: str) -> None:
-    with pytest.raises(OutputError, match="this: not JSON"):
+    with pytest.raises(OutputError, match="this: not JSON") as caught:
         parse_json(text, "this")
+    assert len(str(caught.value)) < 100
 
 
 def test_half_a_character_is_named() -> None:

@@ -22,14 +22,15 @@ from fewshot.catalogue.loading import build_registry
 from fewshot.core.components import Study
 from fewshot.core.errors import DataError, InterruptedRunError, OutputError
 from fewshot.core.locks import held, owner
+from fewshot.engine.checkpoints import CHECKPOINT
 from fewshot.experiments import run as runs
 from fewshot.experiments import search as searches
 from fewshot.experiments.config import resolve
-from fewshot.experiments.manifest import read_manifest, write_manifest
+from fewshot.experiments.manifest import read_manifest, verify, write_manifest
 from fewshot.experiments.run import evaluate_run, run
 from fewshot.experiments.search import SearchOptions, recorded, search
 from fewshot.experiments.search_space import parameter
-from fewshot.experiments.status import CHECKPOINT, LOCK, run_status
+from fewshot.experiments.status import LOCK, run_status
 from fewshot.experiments.study import run_study
 
 REGISTRY = build_registry()[0]
@@ -230,6 +231,46 @@ def test_a_damaged_checkpoint_is_named_and_without_it_training_begins_again(
     assert outcome(folder) == outcome(whole)
 
 
+@pytest.mark.parametrize("place", [*range(8), 8, 100, -1])
+def test_a_bit_of_a_checkpoint_is_told_by_verify_and_is_one_line_in_use(
+    copies: Copies, place: int, tmp_path: Path
+) -> None:
+    folder = killed(copies, "training", 3, tmp_path)
+    path = folder / CHECKPOINT
+    assert {fault for _, fault in verify(folder)} == {None}
+    content = bytearray(path.read_bytes())
+    content[place] ^= 128
+    path.write_bytes(content)
+    ((found, fault),) = [(path, fault) for path, fault in verify(folder) if fault]
+    assert found == path
+    for line in (fault, error(5, "resume", folder)):
+        assert str(path) in line
+        assert "begins again" in line
+        assert "\n" not in line.strip()
+    if place in range(9):  # its head cannot be read
+        assert "begins again" in error(5, "status", folder)
+        assert "begins again" in error(5, "compare", folder, folder)
+
+
+def test_changed_settings_are_not_believed_and_hide_no_other_run(
+    copies: Copies, tmp_path: Path
+) -> None:
+    changed, whole = (killed(copies, "training", 3, tmp_path / each) for each in "ab")
+    path = changed / "config.toml"
+    text = path.read_text()
+    path.write_text(text.replace("steps = 6", "steps = 60", 1))
+    assert path.read_text() != text
+    for folders in ([changed, whole], [whole, changed], [changed]):
+        result = here("status", *folders)
+        assert result.returncode == 5
+        assert f"{path}: damaged" in result.stderr
+        assert ("killed at step 2 of 6" in result.stdout) == (whole in folders)
+    manifest = read_manifest(changed)
+    del manifest["files"]["config.toml"]
+    write_manifest(changed, manifest)
+    assert run_status(changed).steps == 60  # there is no hash to hold it against
+
+
 # ---------------------------------------------------------------------------- the commands
 
 
@@ -244,6 +285,9 @@ def test_commands_that_meet_a_dead_run_say_so(copies: Copies, whole: Path, tmp_p
         result = here(*words)
         assert (result.returncode, told in result.stderr) == (code, True), result.stderr
     assert "killed at step 4 of 6" in done("status", folder).stdout
+    verified = done("verify", folder).stdout.splitlines()
+    assert any(line.startswith(told) for line in verified)
+    assert "all whole" in verified[-1]
     done("resume", folder)
     assert re.search(rf"{re.escape(str(folder))}\s+finished", done("status", folder, whole).stdout)
     assert outcome(folder) == outcome(whole)
