@@ -292,6 +292,11 @@ def test_what_may_not_be_read_is_said_and_the_rest_is_read(
     assert "left out: 1 (closed)" in note(found, "may not be read")
 
 
+def test_a_path_that_cannot_be_looked_at_is_named():
+    with pytest.raises(DataError, match=f"{'x' * 300}: cannot be read"):
+        walk(Path("x" * 300))
+
+
 def test_endings_that_are_read_and_those_that_are_not(tmp_path: Path):
     read = ["a/1.JFIF", "a/2.jpe", "a/3.avif", "b/1.pgm", "b/2.ppm", "b/3.pbm", "b/4.pnm"]
     root = made(tmp_path, *read, "b/1.heic", "lost/1.heic", "lost/2.heic", "lost/notes")
