@@ -104,7 +104,7 @@ def predict(
         progress = stack.enter_context(progress_of(0 if sys.stdout.isatty() else total))
         add: Any = None
         if save_html is not None:
-            roots = [name for name in images if Path(name).is_dir()]
+            roots = [name for name in images if os.path.isdir(name)]  # noqa: PTH112
             page = gallery(save_html, classifier, f"{file.name}: answers", roots)
             add = stack.enter_context(page).add
         if not as_json:
@@ -147,7 +147,7 @@ def _named(argument: str, unreadable: list[str]) -> Iterator[str]:
     if argument == "-":
         lines = (os.fsdecode(line).rstrip("\r\n") for line in sys.stdin.buffer)
         return filter(None, lines)
-    if Path(argument).is_dir():
+    if os.path.isdir(argument):  # noqa: PTH112 - Path.is_dir raises where it may not look
         found = walk(Path(argument))
         tell_notes(found.notes())
         unreadable += found.unreadable

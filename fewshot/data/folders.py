@@ -1,9 +1,9 @@
 """Image files in folders or a zip file: found in order of name, one folder a class, and decoded."""
 
+import itertools
 import os
 import re
-import unicodedata
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +17,7 @@ from ..core.draws import Ints, Roles
 from ..core.errors import DataError
 from ..core.options import at_least, at_most, option, own_first, within
 from ..core.reading import home
+from .class_names import alike, as_one, class_name
 from .images import Decoded, Reading, read
 from .natural import natural
 from .split import ClassSplit
@@ -193,8 +194,8 @@ def find_classes(root: Path, fewest: int = 2, leaves: bool = False) -> Found:
     by side, or there is none, in the topmost one that has two folders with images at any depth.
     With `leaves` every folder that has images directly in it is a class of these alone, named by
     its path from where the ways to them part. Folders train, val (valid, validation) and test with
-    classes of their own are a split. Names are in Unicode's composed form (NFC), but where that
-    makes one of two.
+    classes of their own are a split. Names are in Unicode's composed form (NFC), without spaces
+    around them; folders of one name then are one class.
 
     Raises DataError where there is no such folder, fewer than `fewest` classes, a class in two
     parts of a split, and for names that are no text.
@@ -206,25 +207,43 @@ def find_classes(root: Path, fewest: int = 2, leaves: bool = False) -> Found:
     of_part = {part: classes(place) for part, place in parts.items()}
     places = of_part.values() if base is None else [classes(base)]
     pairs = sorted((pair for each in places for pair in each.items()), key=_by_path)
-    notes = [*walked.notes(), *_placing(walked, base, pairs)]
-    if len(pairs) < max(1, fewest):
+    names = [name for name, _ in pairs]
+    notes = [*walked.notes(), *_placing(walked, base, pairs), *as_one(names)]
+    if len({*map(class_name, names)}) < max(1, fewest):
         said = f"{root}: no folder with images; it takes one folder of images a class"
         if pairs:
             said = f"{pairs[0][1].path}: one class only ({pairs[0][0]}); at least two are needed"
         raise DataError("; ".join([said, *notes]))
     files = [(name, place.own() if leaves else list(place.below())) for name, place in pairs]
     _require_text(root, files)
-    composed = _composed([name for name, _ in pairs])
-    split = None if not parts else _split(root, of_part, composed)
+    split = None if not parts else _split(root, of_part)
     if split is not None:
-        counts = ", ".join(f"{name} {len(part)}" for name, part in of_part.items())
+        counts = ", ".join(f"{name} {len(getattr(split, name))}" for name in of_part)
         notes.append(f"the folders train, val and test are the class split: {counts} classes")
-    folders = {composed[name]: each for name, each in files}
+    folders: dict[str, list[Any]] = {}
+    for name, each in files:
+        folders[class_name(name)] = _together(folders.get(class_name(name), []), each)
     return Found(folders, split, (*notes, *alike(folders)), len(walked.unreadable))
 
 
+def _together(files: Sequence[Any], more: list[Any]) -> list[Any]:
+    """The images of two folders as one class's: a name that is there already gets a number."""
+    if not files:
+        return more
+    found, taken = [*files], {file.name for file in files}
+    for file in more:
+        name, (stem, ending) = file.name, os.path.splitext(file.name)  # noqa: PTH122
+        for i in itertools.count(2):
+            if name not in taken:
+                break
+            name = f"{stem} ({i}){ending}"
+        taken.add(name)
+        found.append(file._replace(name=name))
+    return found
+
+
 def _by_path(pair: tuple[str, Place]) -> list[Any]:
-    return [*map(natural, pair[0].split("/"))]
+    return [*map(natural, class_name(pair[0]).split("/"))]
 
 
 PARTS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
@@ -244,20 +263,20 @@ def _parts(top: Place) -> dict[str, Place]:
     return {part: places[part] for part in ("train", "val", "test") if part in places}
 
 
-def _split(
-    root: Path, parts: Mapping[str, Mapping[str, Place]], composed: Mapping[str, str]
-) -> ClassSplit:
+def _split(root: Path, parts: Mapping[str, Mapping[str, Place]]) -> ClassSplit:
     owner: dict[str, Place] = {}
-    for classes in parts.values():
-        for name, place in classes.items():
+    names: dict[str, list[str]] = {}
+    for part, classes in parts.items():
+        of_part = {class_name(name): place for name, place in classes.items()}
+        for name, place in of_part.items():
             if name in owner:
                 raise DataError(
                     f"{root}: class '{name}' is in {owner[name].path} and in {place.path}; as a "
                     "split they need different classes: name one of train, val and test, or put "
                     "each class into one"
                 )
-            owner[name] = place
-    names = {part: [composed[name] for name in classes] for part, classes in parts.items()}
+        owner |= of_part
+        names[part] = [*of_part]
     return ClassSplit(*(names.get(part, ()) for part in ("train", "val", "test")))
 
 
@@ -324,6 +343,7 @@ def _placing(walked: Walk, base: Place | None, pairs: Sequence[tuple[str, Place]
             within[id(each)] = in_class or place.path in classes
             waiting.append(each)
     lines = []
+    names = {class_name(name): None for name, _ in pairs}
     way_out = "; with image-folder's leaves=true each folder with images in it is a class"
     if loose:
         lines.append(
@@ -334,8 +354,7 @@ def _placing(walked: Walk, base: Place | None, pairs: Sequence[tuple[str, Place]
     if inside:
         lines.append(
             f"images in folders within a class's, taken as that class's: {inside.total()} "
-            f"({_listed(inside)}); the classes are {len(pairs)}: {first_of(n for n, _ in pairs)}"
-            f"{way_out}"
+            f"({_listed(inside)}); the classes are {len(names)}: {first_of(names)}{way_out}"
         )
     if base is not None:
         empty = [
@@ -372,28 +391,6 @@ def _require_text(root: Path, classes: Iterable[tuple[str, Iterable[Any]]]) -> N
 
 def _is_text(name: str) -> bool:
     return name.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in name)
-
-
-def _composed(names: Sequence[str]) -> dict[str, str]:
-    """Each in Unicode's composed form, where that is no other's."""
-    forms = Counter(unicodedata.normalize("NFC", name) for name in names)
-    return {
-        name: form if forms[form := unicodedata.normalize("NFC", name)] == 1 else name
-        for name in names
-    }
-
-
-def alike(names: Iterable[str]) -> list[str]:
-    """A line about each set of names that differ only in how they are put in Unicode."""
-    groups = defaultdict(list)
-    for name in names:
-        groups[unicodedata.normalize("NFKC", name)].append(name)
-    return [
-        f"{len(group)} classes are written alike, {group[0]}, and differ in their bytes "
-        f"({', '.join(map(ascii, group))}): they are counted as {len(group)}; merge or rename them"
-        for group in groups.values()
-        if len(group) > 1
-    ]
 
 
 COMPONENTS = (

@@ -133,8 +133,12 @@ def picture(image: Any, shape: Shape, reading: Reading = Reading()) -> Picture:
         except Exception as error:
             raise _refused(name, error) from error
     file = Path(image) if isinstance(image, str) else image
-    if isinstance(file, Path) and not file.is_file():
-        raise DataError(f"{image}: {'not a file' if file.exists() else 'no such file'}")
+    if isinstance(file, Path):
+        try:
+            if not file.is_file():
+                raise DataError(f"{image}: {'not a file' if file.exists() else 'no such file'}")
+        except OSError as error:  # a folder that may not be entered, a name too long
+            raise DataError(f"{image}: cannot be read: {error.strerror}") from error
     if not hasattr(file, "open"):
         raise DataError(
             "an image is a path, a Pillow image or an array (h, w, c) uint8, "

@@ -12,7 +12,8 @@ from ..core.components import Component
 from ..core.errors import DataError, choose_from
 from ..core.options import option, own_first
 from ..core.reading import home
-from .folders import PARTS, ImageFiles, ImageOptions, alike, first_of, grouped, image_files
+from .class_names import alike, as_one, class_name
+from .folders import PARTS, ImageFiles, ImageOptions, first_of, grouped, image_files
 from .natural import natural
 from .split import ClassSplit
 from .walk import File
@@ -60,6 +61,8 @@ def image_table(options: ImageTableOptions) -> ImageFiles:
         raise DataError("image-table needs a table: --data FILE.csv, or path = FILE in [dataset]")
     table = home(options.path)
     rows, notes = _rows(table, options)
+    notes += as_one(row.label for row in rows)
+    rows = [row._replace(label=class_name(row.label)) for row in rows]
     if len({row.label for row in rows}) < 2:
         raise DataError(f"{table}: one class only ({rows[0].label}); at least two are needed")
     rows.sort(key=lambda row: (natural(row.label), [*map(natural, row.image.split("/"))]))

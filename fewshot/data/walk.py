@@ -136,9 +136,9 @@ def walk(root: Path) -> Walk:
 
     Links are followed, but every folder is read once, by its own name before a link's.
     """
-    if not root.exists():
-        raise DataError(f"{root}: no such file or folder")
     try:
+        if not root.exists():
+            raise DataError(f"{root}: no such file or folder")
         found, places = _in_archive(root) if root.is_file() else _on_disk(root)
     except zipfile.BadZipFile as error:
         raise DataError(f"{root}: neither a folder nor a zip file") from error

@@ -6,7 +6,6 @@ from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
-from unicodedata import normalize
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -25,6 +24,7 @@ from ..core.errors import ConfigError, DataError, FewshotError, OutputError, cho
 from ..core.interfaces import Head, Metric
 from ..core.options import as_names
 from ..data.batches import batch_size
+from ..data.class_names import class_name
 from ..data.corners import corners
 from ..data.images import Picture, Reading, Shape, decode_images
 from ..engine.calibration import Calibration, Fitted, fitted, for_counts, from_enrolled
@@ -219,13 +219,14 @@ class Classifier:
 
         An image that its class has already is passed over. Raises DataError for an image that
         cannot be used, a name that cannot be printed and, unless the head reads names, no image.
-        A name that is a number or a path is that as text.
+        A name that is a number or a path is that as text; in Unicode's composed form (NFC) and
+        without spaces around it, as in folders.
         """
         images = by_name(images)
         classes, support = list(self.classes), self.support
         added: list[tuple[int, Picture, str]] = []
         for key, given in images.items():
-            name = normalize("NFC", str(key))
+            name = class_name(str(key))
             of_class = or_raise(decode_images(listed(given), self.shape, self.reading))
             if not of_class and self.text is None:
                 raise DataError(
@@ -274,7 +275,7 @@ class Classifier:
         label = self._label(name)
         labels = self.support.labels
         rest = self.support.only(labels != label, labels - (labels > label))
-        classes = [other for other in self.classes if other != str(name)]
+        classes = [other for i, other in enumerate(self.classes) if i != label]
         return self._with(classes, rest)
 
     def remove_image(self, name: object, sha256: str) -> "Classifier":
@@ -303,7 +304,7 @@ class Classifier:
         return evolve(self, classes=classes, support=support, calibrations=kept, text=text)
 
     def _label(self, name: object) -> int:
-        text = str(name)
+        text = class_name(str(name))
         if text not in self.classes:
             raise DataError(f"no class '{text}': {choose_from(text, self.classes)}")
         return self.classes.index(text)

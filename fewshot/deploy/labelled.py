@@ -7,6 +7,7 @@ from typing import Any
 import attrs
 from attrs import frozen
 
+from ..data.class_names import class_name
 from .support import Prediction
 
 
@@ -45,8 +46,8 @@ def truth_of(image: str, classes: Collection[str] = ()) -> str:
     A class "birds/owl" is that of .../birds/owl/1.jpg, before a class "owl".
     """
     folders = Path(image).absolute().parent.parts
-    ends = ("/".join(folders[i:]) for i in range(len(folders)))
-    return next((end for end in ends if end in classes), folders[-1])
+    ends = (class_name("/".join(folders[i:])) for i in range(len(folders)))
+    return next((end for end in ends if end in classes), class_name(folders[-1]))
 
 
 def is_right(truth: str, answer: Prediction, classes: Sequence[str]) -> bool:

@@ -255,6 +255,15 @@ def test_bad_images_are_told_in_their_place_and_the_rest_is_answered(
     assert table.stderr.count("\n") == 1 + count
 
 
+def test_a_path_that_cannot_be_looked_at_costs_no_other_image(
+    file: Path, mine: Path, tmp_path: Path
+):
+    asked = [mine / "cup" / "0.png", "x" * 300]  # for root no folder is closed
+    result = here("predict", file, *asked, "--json", "--save-html", tmp_path / "page.html")
+    assert result.returncode == 4
+    assert ["error" in each for each in json_lines(result.stdout)] == [False, True]
+
+
 def test_folders_and_names_from_stdin_are_the_same_images(
     file: Path, mine: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -292,6 +292,11 @@ def test_what_may_not_be_read_is_said_and_the_rest_is_read(
     assert "left out: 1 (closed)" in note(found, "may not be read")
 
 
+def test_a_path_that_cannot_be_looked_at_is_named():
+    with pytest.raises(DataError, match=f"{'x' * 300}: cannot be read"):
+        walk(Path("x" * 300))
+
+
 def test_endings_that_are_read_and_those_that_are_not(tmp_path: Path):
     read = ["a/1.JFIF", "a/2.jpe", "a/3.avif", "b/1.pgm", "b/2.ppm", "b/3.pbm", "b/4.pnm"]
     root = made(tmp_path, *read, "b/1.heic", "lost/1.heic", "lost/2.heic", "lost/notes")
@@ -325,13 +330,44 @@ def test_names_that_are_no_text_are_refused_by_name(tmp_path: Path):
     str(caught.value).encode()
 
 
-def test_one_name_in_two_forms_is_one_and_two_classes_of_it_are_said_to_be_two(tmp_path: Path):
-    composed, decomposed = "\u00e9", "e\u0301"
-    assert [*find_classes(made(tmp_path, f"{decomposed}/1.png", "b/1.png")).folders] == [
-        "b", composed,
+COMPOSED, DECOMPOSED = "\u00e9", "e\u0301"
+
+
+@pytest.mark.parametrize("leaves", [False, True])
+def test_names_that_are_one_but_for_their_form_and_spaces_are_one_class(
+    leaves: bool, tmp_path: Path
+):
+    assert [*find_classes(made(tmp_path, f"{DECOMPOSED}/1.png", "b/1.png")).folders] == [
+        "b", COMPOSED,
     ]  # fmt: skip
-    found = find_classes(made(tmp_path, f"{composed}/1.png"))
-    assert {*found.folders} == {"b", composed, decomposed}
+    root = made(tmp_path, f"{COMPOSED}/1.png", f"{COMPOSED}/2.png", f" {COMPOSED} /1.png")
+    found = find_classes(root, leaves=leaves)
+    assert counts(found) == {"b": 1, COMPOSED: 4}
+    assert "3 names are one class" in note(found, "one class")
+    assert len({str(file) for file in found.folders[COMPOSED]}) == 4
+    names = [file.name for file in found.folders[COMPOSED]]
+    assert sorted(names) == ["1 (2).png", "1 (3).png", "1.png", "2.png"]  # each is one image's
+
+
+def test_two_folders_of_one_name_are_one_class_only_and_of_one_part_only(tmp_path: Path):
+    root = made(tmp_path / "one", f"{COMPOSED}/1.png", f"{DECOMPOSED}/1.png")
+    with pytest.raises(DataError, match=r"one class only.*2 names are one class"):
+        find_classes(root)
+    assert counts(find_classes(root, fewest=1)) == {COMPOSED: 2}
+    for part, other in itertools.permutations((COMPOSED, DECOMPOSED)):
+        root = made(tmp_path / part, f"train/{part}/1.png", f"train/{other}/1.png", "val/b/1.png")
+        found = find_classes(root)
+        assert found.split == ClassSplit([COMPOSED], ["b"], [])
+        assert "train 1, val 1" in note(found, "class split")
+        made(root, f"val/{other}/1.png")
+        with pytest.raises(DataError, match=f"class '{COMPOSED}' is in .*train.* and in .*val"):
+            find_classes(root)
+
+
+@pytest.mark.parametrize("other", ["c\u200bup", "\ufeffcup", "\uff43up", "cup\u00ad"])
+def test_classes_whose_names_look_alike_are_said_to_be_two(other: str, tmp_path: Path):
+    found = find_classes(made(tmp_path, "cup/1.png", f"{other}/1.png"))
+    assert {*found.folders} == {"cup", other}
     assert "2 classes are written alike" in note(found, "alike")
 
 

@@ -249,6 +249,16 @@ def test_pictures_of_a_batch_have_their_own_background():
     assert not found.image[:, 4:].any()
 
 
+def test_a_file_that_may_not_be_looked_at_is_refused_by_name():
+    class Closed(type(Path())):  # type: ignore[misc]
+        def is_file(self) -> bool:
+            raise PermissionError(13, "Permission denied", str(self))
+
+    for path, why in ((Closed("closed/1.png"), "Permission denied"), ("x" * 300, "too long")):
+        with pytest.raises(DataError, match=f"{path}: cannot be read: .*{why}"):
+            picture(path, SHAPE)
+
+
 def test_damaged_images_and_archives_are_read_or_refused_in_one_line():
     assert images(60).total() == 60
     assert len([*archives(10)]) == 10

@@ -121,6 +121,11 @@ WRONG = {
     "zero byte": (H + "0.png,a\n1\0.png,b\n", "line 3: no file"),
     "a part": ("path,label,split\n0.png,a,train\n1.png,b,dev\n", "line 3: 'dev' is no part"),
     "no part": ("path,label,split\n0.png,a,train\n1.png,b,\n", "line 3: '' is no part"),
+    "one class in two forms": (H + "0.png,\u00e9\n1.png,e\u0301\n", r"one class only \(\u00e9\)"),
+    "two forms in two parts": (
+        "path,label,split\n0.png,\u00e9,train\n1.png,e\u0301,test\n2.png,b,test\n",
+        "line 3: class '\u00e9' is in test here and in train",
+    ),
     "two parts": (
         "path,label,split\n0.png,a,train\n1.png,a,test\n2.png,b,test\n",
         "line 3: class 'a' is in test here and in train in .*line 2; .*dataset.split_column=",
@@ -184,3 +189,11 @@ def test_without_pyarrow_the_extra_is_named(folder: Path):
         patch.setitem(sys.modules, "pyarrow", None)
         with pytest.raises(DataError, match=r"t2.parquet: .*pip install 'fewshot\[parquet\]'"):
             image_table(Options(path=str(folder / "t2.parquet")))
+
+
+def test_labels_that_are_one_but_for_their_form_are_one_class(folder: Path):
+    dataset = image_table(
+        Options(path=str(table(folder, H + "0.png,\u00e9\n1.png,b\n2.png,e\u0301\n")), size=8)
+    )
+    assert (dataset.classes, dataset.labels.tolist()) == (("b", "\u00e9"), [0, 1, 1])
+    assert "2 names are one class" in " ".join(dataset.notes)

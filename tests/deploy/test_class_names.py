@@ -40,6 +40,13 @@ def test_any_name_is_its_text(names: tuple[Any, ...], embedder: fs.Embedder) -> 
     assert data.classes == made.classes
 
 
+def test_a_name_is_one_in_whatever_form_it_comes(embedder: fs.Embedder) -> None:
+    made = fs.Classifier.of(embedder, {"\u00e9": IMAGES[:2], "b": IMAGES[3:4]})
+    for name in ("e\u0301", " \u00e9", "e\u0301\n"):
+        assert made.enrol({name: IMAGES[2:3]}).counts() == {"\u00e9": 3, "b": 1}
+        assert made.remove(name).classes == ("b",)
+
+
 def test_lists_and_single_images_are_images_too(embedder: fs.Embedder) -> None:
     made = fs.Classifier.of(embedder, {"a": list(IMAGES[:2]), "b": IMAGES[3]})
     assert made.counts() == {"a": 2, "b": 1}

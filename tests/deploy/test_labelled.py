@@ -47,3 +47,8 @@ def test_the_truth_is_the_folder_of_an_image() -> None:
 def test_the_truth_is_the_longest_end_of_the_path_that_is_a_class() -> None:
     assert truth_of("a/birds/owl/1.jpg", {"owl", "birds/owl", "wren"}) == "birds/owl"
     assert truth_of("a/birds/owl/1.jpg", {"owl"}) == truth_of("a/birds/owl/1.jpg", {"x"}) == "owl"
+
+
+def test_the_truth_is_a_class_in_whatever_form_its_folder_is_named() -> None:
+    for name in ("e\u0301", " \u00e9"):
+        assert truth_of(f"a/{name}/1.jpg", {"\u00e9"}) == truth_of(f"a/{name}/1.jpg") == "\u00e9"

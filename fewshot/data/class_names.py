@@ -1,0 +1,45 @@
+"""When two names are one class, and when they only look like it."""
+
+import unicodedata
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+
+
+def class_name(name: str) -> str:
+    """The class that a name is of: in Unicode's composed form (NFC), without spaces around it.
+
+    A name of nothing but spaces stays what it is.
+    """
+    return unicodedata.normalize("NFC", name).strip() or name
+
+
+def as_one(names: Iterable[str]) -> list[str]:
+    """A line about each set of different names that are one class."""
+    return [
+        f"{len(group)} names are one class, {class_name(group[0])}: they differ only in how "
+        f"Unicode writes them or in spaces around them ({', '.join(map(ascii, group))})"
+        for group in _groups(names, class_name)
+    ]
+
+
+def alike(classes: Iterable[str]) -> list[str]:
+    """A line about each set of classes whose names differ in what does not show."""
+    return [
+        f"{len(group)} classes are written alike, {group[0]}, and differ in their bytes "
+        f"({', '.join(map(ascii, group))}): they are counted as {len(group)}; merge or rename them"
+        for group in _groups(classes, _shown)
+    ]
+
+
+def _shown(name: str) -> str:
+    """Without what takes no room (a zero width space), in its plainest letters (NFKC)."""
+    seen = "".join(letter for letter in name if unicodedata.category(letter) != "Cf")
+    return unicodedata.normalize("NFKC", seen).strip()
+
+
+def _groups(names: Iterable[str], key: Callable[[str], str]) -> list[list[str]]:
+    """The different names of one key, where these are several."""
+    groups = defaultdict[str, list[str]](list)
+    for name in dict.fromkeys(names):
+        groups[key(name)].append(name)
+    return [group for group in groups.values() if len(group) > 1]
