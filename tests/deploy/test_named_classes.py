@@ -11,7 +11,7 @@ from toys import Colours, coloured, with_colours
 
 import fewshot as fs
 from fewshot.catalogue.registry import Registry
-from fewshot.cli import classifiers
+from fewshot.cli import classifiers, enrolling
 
 NAMES = tuple(Colours.named)
 NETWORK = {"backbone": "colours", "preprocess": [], "dataset": {"size": 8}}
@@ -85,7 +85,8 @@ def test_a_head_that_reads_no_names_wants_images(registry: Registry):
 def test_names_in_a_file_are_enrolled(
     registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(classifiers, "load_registry", lambda *_, **__: (registry, []))
+    for module in (classifiers, enrolling):
+        monkeypatch.setattr(module, "load_registry", lambda *_, **__: (registry, []))
     names, out = tmp_path / "names.txt", tmp_path / "mine.fewshot"
     names.write_text("red\n\n blue \n", encoding="utf-8")
     network = ("--backbone", "colours", "--set", "dataset.size=8", "--set", "preprocess=[]")
