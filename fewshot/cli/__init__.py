@@ -27,7 +27,7 @@ from . import (
     serving,
     studies,
 )
-from .terminal import echo, replace_what_cannot_be_encoded, written
+from .terminal import echo, replace_what_cannot_be_encoded, unwritten, written
 
 # Flags that other tools have, by the setting that is meant.
 _SETTINGS = {
@@ -83,7 +83,7 @@ def _unforeseen(error: BaseException) -> int:
             return code
         *_, (frame, _) = walk_tb(error.__traceback__)
         if frame.f_globals.get("__name__") == "click.utils":  # so it was, of a help text
-            echo(f"Error: standard output: cannot be written: {error.strerror}", err=True)
+            echo(f"Error: {unwritten(error)}", err=True)
             return OutputError.exit_code
     fault = fault_of_plugin(error)
     if fault is not None:

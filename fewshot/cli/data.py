@@ -83,7 +83,6 @@ def check(path: str | None, settings: tuple[str, ...], **given: Any) -> None:
     from ..core.errors import DataError
     from ..data.split import one_for_test
     from ..data.survey import survey
-    from ..engine.training import TrainingOptions
     from ..experiments.config import resolve, settings_layer
 
     if path is None and given["dataset"] is None:
@@ -104,8 +103,8 @@ def check(path: str | None, settings: tuple[str, ...], **given: Any) -> None:
         faults, hints = seen.faults, seen.hints
         split, refusal = _split_or_refusal(config, registry)
         if refusal is not None and config.needs_training_classes:
-            asked = _split_or_refusal(evolve(config, training=TrainingOptions(steps=0)), registry)
-            if asked[1] is None:
+            untrained = evolve(config, training=evolve(config.training, steps=0))
+            if _split_or_refusal(untrained, registry)[1] is None:
                 hints = [*hints, "a run without training would take it: --preset photos, --steps 0"]
         parts = {} if split is None else {n: part for part, of in asdict(split).items() for n in of}
         alone = None if split is None else one_for_test(split)

@@ -118,8 +118,9 @@ def evaluate(folder: Path, **given: Any) -> None:
         for key in ("size", "interpolation")
         if key in kept["dataset"] and hasattr(config.dataset.options, key)
     }
-    own = {"dataset": {"name": config.dataset.name, **scaling}}
-    config = resolve(registry, [kept, own, *said])
+    if scaling:
+        own = {"dataset": {"name": config.dataset.name, **scaling}}
+        config = resolve(registry, [kept, own, *said])
     with showing_progress() as progress:
         out = evaluate_run(folder, config, registry, progress)
     print_results(out)

@@ -38,6 +38,11 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
+def unwritten(error: OSError) -> OutputError:
+    """What is said where standard output cannot be written."""
+    return OutputError(f"standard output: cannot be written: {error.strerror}")
+
+
 @contextmanager
 def _printing() -> Iterator[None]:
     """What cannot be written, such as to a full disk, is an error of ours."""
@@ -46,7 +51,7 @@ def _printing() -> Iterator[None]:
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise OutputError(f"standard output: cannot be written: {error.strerror}") from error
+        raise unwritten(error) from error
 
 
 def echo(*lines: str, err: bool = False) -> None:
@@ -76,7 +81,7 @@ def written(code: int) -> int:
         if isinstance(error, BrokenPipeError):
             return 0
         if code == 0:  # else it has been told
-            echo(f"Error: standard output: cannot be written: {error.strerror}", err=True)
+            echo(f"Error: {unwritten(error)}", err=True)
         return code or OutputError.exit_code
     return code
 
