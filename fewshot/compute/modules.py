@@ -8,7 +8,7 @@ from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
-from mlx.utils import tree_flatten
+from mlx.utils import tree_flatten, tree_map
 
 Row = tuple[str, str, int]
 
@@ -108,3 +108,17 @@ def evaluating(*parts: Any) -> Iterator[None]:
     finally:
         for part, mode in modes:
             part.train(mode)
+
+
+def in_float16(module: nn.Module, images: mx.array) -> mx.array:
+    """What a module makes of images (b, …) in half precision, as float32; its weights stay."""
+    weights = module.parameters()
+    module.update(tree_map(_halved, weights))
+    try:
+        return module(_halved(images)).astype(mx.float32)
+    finally:
+        module.update(weights)
+
+
+def _halved(array: mx.array) -> mx.array:
+    return array.astype(mx.float16) if mx.issubdtype(array.dtype, mx.floating) else array

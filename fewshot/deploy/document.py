@@ -17,7 +17,7 @@ from ..core.errors import FewshotError, OutputError, UnknownComponentError
 from ..core.options import as_names
 from ..core.reading import parse_toml
 from ..engine.calibration import Calibration
-from ..engine.inference import in_mlx, same
+from ..engine.inference import same
 from ..parts.embedder import Embedder
 from . import archive, recipe
 from .recipe import Recipe
@@ -134,7 +134,7 @@ def require_fits(
         if not np.isfinite(found).all():
             raise OutputError("the names of its classes are not finite")
     for image, row in zip(of.images[:1], of.embeddings[:1], strict=True):
-        if not same(row, in_mlx(embedder)(embedder.prepared(image[None]))[0]):
+        if not same(embedder, image, row):
             parts = content.recipe.components.items()
             by = ", ".join(f"{part} of {who}" for part, who in parts)
             raise OutputError(

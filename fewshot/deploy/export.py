@@ -47,7 +47,7 @@ def export(classifier: Classifier, path: str | Path, registry: Registry | None =
         raise ConfigError("this classifier was made of parts without names: load one from a run")
     recipe = classifier.recipe
     registry = build_registry()[0] if registry is None else registry
-    embedder = remade(recipe, registry)[0]
+    embedder = evolve(remade(recipe, registry)[0], precision="float32")  # as all runtimes have it
     embedder.backbone.eval()
     images = generator(0, "export").random((BATCHES[-1], *recipe.shape), np.float32)
     expected = np.array(embedder(mx.array(_normalised(recipe, images))))

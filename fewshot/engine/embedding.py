@@ -17,7 +17,7 @@ from ..data.corners import CORNERS, Corners
 from ..data.embedded import Kept, image_digest
 from ..data.parallel import on_all_cores
 from ..parts.embedder import Embedder, within_classes
-from .inference import Engine, Name, as_engine, in_mlx, same
+from .inference import Engine, Name, as_engine, same
 
 _LONG = 2.0  # seconds that people wait without being told
 _WHITENED = 2000  # images that a whitening is taken from, at the most
@@ -145,8 +145,7 @@ def _found(
     if not there:
         return None
     first = found[digests[there[0]]]
-    due = in_mlx(embedder)(embedder.prepared(gather(dataset, np.array(there[:1]))))[0]
-    if due.shape != first.shape or not same(first, due):
+    if not same(embedder, dataset[there[0]], first):
         kept.warn(f"{kept.path} is of another release of the network: embeddings are made again")
         return None
     out = np.full((len(dataset.labels), len(first)), np.nan, np.float32)

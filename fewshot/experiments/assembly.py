@@ -163,7 +163,7 @@ def network(
     dim = net.embedding_dim  # may matter to the others
     transforms = tuple(part("transform", chosen) for chosen in preprocess)
     centre = Centre(dim, embedding.centre == "whiten") if embedding.centre != "none" else None
-    after = embedding.normalize, embedding.crops, centre, embedding.power
+    after = embedding.normalize, embedding.crops, centre, embedding.power, embedding.precision
     embedder = Embedder(net, transforms, *after)
     return (
         embedder,

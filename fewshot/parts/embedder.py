@@ -10,6 +10,7 @@ import numpy as np
 from attrs import field, frozen
 from numpy.typing import NDArray
 
+from ..compute.modules import in_float16
 from ..core.errors import ConfigError
 from ..core.interfaces import Head, Transform
 from ..core.options import above, at_most, option, within
@@ -77,6 +78,7 @@ class Embedder:
     Outside training what the backbone gives is raised to `power` (`powered`), and then `centre`
     subtracted, before length 1.
     `crops` "support": as "one" here; a task's support is embedded by its corners, too.
+    `precision`: of the backbone's numbers outside training; embeddings are float32 all the same.
     `fitted`: a head that an adapter fitted with the backbone: it answers about the classes of the
     adapter's support in the place of a task's own, and takes no support.
     """
@@ -90,6 +92,7 @@ class Embedder:
     crops: Literal["one", "five", "support"] = "one"
     centre: Centre | None = None
     power: float = 1.0
+    precision: Literal["float32", "float16"] = "float32"
     fitted: Head | None = None
 
     @property
@@ -137,7 +140,9 @@ class Embedder:
         return np.array(self.scaled(self.backbone.text(names)))
 
     def _centred(self, images: mx.array) -> mx.array:
-        embeddings = powered(self.backbone(images), self.power)
+        half = self.precision == "float16" and isinstance(self.backbone, nn.Module)
+        raw = in_float16(self.backbone, images) if half else self.backbone(images)
+        embeddings = powered(raw, self.power)
         return embeddings if self.centre is None else self.centre(embeddings)
 
     def scaled(self, embeddings: mx.array) -> mx.array:
@@ -167,6 +172,11 @@ class EmbeddingOptions:
         "outside training, raise each number of an embedding to it, its sign kept, before the "
         "centre and length 1: 0.5 for square roots; 1: no change",
         within(above(0.0), at_most(1.0)),
+    )
+    precision: Literal["float32", "float16"] = option(
+        "float32",
+        "of the backbone outside training; float16 is for Metal and CUDA: MLX is many times slower "
+        "with it on a CPU, and ONNX Runtime computes in float32 whatever is asked",
     )
 
 

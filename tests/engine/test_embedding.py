@@ -228,6 +228,32 @@ def test_during_training_nothing_is_subtracted_and_no_root_taken() -> None:
         assert np.allclose(np.array(plain(images)), np.array(centred(images)), atol=100 * ULP)
 
 
+@settings(max_examples=10)
+@given(seed=seeds, crops=st.sampled_from(["one", "five"]))
+def test_half_precision_rounds_the_numbers_of_the_backbone_and_leaves_its_weights(
+    seed: int, crops: Any
+) -> None:
+    """Against one whose weights and images were rounded to eleven bits, and all else exact."""
+    net, rounded, images = network(seed=seed), network(seed=seed), toy(per_class=3)
+    before = state(net)
+    half = embed(Embedder(net, crops=crops, precision="float16"), images)
+    assert half.dtype == np.float32
+    after = state(net)
+    assert all(after[name].dtype == each.dtype for name, each in before.items())
+    assert all(np.array_equal(after[name], each) for name, each in before.items())
+
+    rounded.apply(lambda weight: weight.astype(mx.float16).astype(mx.float32))
+    exact, near = (embed(Embedder(each, crops=crops), images) for each in (net, rounded))
+    assert np.abs(half - near).max() < 0.01
+    assert np.abs(half - exact).max() > 0
+
+
+def test_training_stays_in_float32() -> None:
+    net, images = network().train(), mx.array(np.random.default_rng(0).random((4, 16, 16, 1), "f4"))
+    half, whole = (np.array(Embedder(net, precision=p)(images)) for p in ("float16", "float32"))
+    assert np.array_equal(half, whole)
+
+
 def test_a_power_keeps_signs_and_order_and_has_finite_gradients() -> None:
     numbers = [-4.0, -0.25, -1e-30, 0.0, 1e-30, 0.25, 4.0]
     found = powered(mx.array(numbers), 0.5)

@@ -17,6 +17,7 @@ from fewshot.core.options import NoOptions
 from fewshot.deploy.comparison import comparison
 from fewshot.engine import inference as engines
 from fewshot.engine.calibration import by_class, fitted
+from fewshot.engine.embedding import embed
 from fewshot.engine.speed import embedding_speed
 from fewshot.parts.heads.linear import ridge
 from fewshot.parts.metrics import COMPONENTS
@@ -96,6 +97,17 @@ def test_auto_is_onnx_on_a_cpu_and_one_session_serves_all_that_come_from_a_class
     assert ours.engine.of(ours.embedder, ours.shape) is made
     other = evolve(ours, embedder=fs.Embedder(Network().eval()))
     assert other.engine.of(other.embedder, other.shape) is not made
+
+
+def test_onnx_computes_in_float32_where_half_of_it_is_asked_for():
+    whole = enrolled(Network(), fs.lda(), fs.euclidean())
+    half = evolve(whole, embedder=evolve(whole.embedder, precision="float16"))
+    images = np.random.default_rng(0).integers(0, 256, (3, SIZE, SIZE, 3), np.uint8)
+    exact, found = (
+        embed(each.embedder, fs.ArrayDataset(images, [0, 0, 0], ["a"]), engine="onnx")
+        for each in (whole, half)
+    )
+    assert np.array_equal(exact, found)
 
 
 @pytest.mark.parametrize(
