@@ -59,6 +59,15 @@ def test_few_images_of_each_class_are_the_data_sets_own(things):
     assert measure.few(whole, 40, 3)[0].shape == (40, 40, 3)
 
 
+def test_images_are_scaled_as_the_network_wants_them_where_they_are_files(things):
+    linear, cubic = (
+        measure.opened("things", str(things), 100, by)[0] for by in ("bilinear", "bicubic")
+    )
+    assert not np.array_equal(linear, cubic)
+    drawn = measure.opened("asl-synthetic", "", 64, "bilinear")  # scales nothing
+    assert drawn[0].shape[:2] == (64, 64)
+
+
 def test_every_question_is_drawn_from_all_classes(things):
     data = measure.few(measure.opened("things", str(things), 16), 16, None)
     asked = (fs.EvaluationOptions((1, 2), repeats=3), fs.EvaluationOptions((2,), (3,), 2, 20))

@@ -10,7 +10,7 @@ from itertools import chain
 from pathlib import Path
 
 import numpy as np
-from attrs import frozen
+from attrs import fields_dict, frozen
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -60,13 +60,18 @@ def few(whole: fs.Dataset, size: int, most: int | None) -> Few:
     return Few(whole, rows, whole.labels[rows], whole.classes, groups, size)
 
 
-def opened(name: str, path: str, size: int) -> fs.Dataset:
-    """The data set of that name, where a plugin has one, else a folder of one's own images."""
+def opened(name: str, path: str, size: int, interpolation: str = "area") -> fs.Dataset:
+    """The data set of that name, where a plugin has one, else a folder of one's own images.
+
+    `interpolation`: how image files are scaled.
+    """
     registry = fs.build_registry()[0]
     known = name in registry.names("dataset")
     component = registry.get("dataset", name if known else "image-folder").component
-    given = {"path": path} if path else {}
-    return component.factory(component.options(size=size, **given))
+    given = {"size": size} | ({"path": path} if path else {})
+    if "interpolation" in fields_dict(component.options):
+        given["interpolation"] = interpolation
+    return component.factory(component.options(**given))
 
 
 def heads() -> dict[str, tuple[fs.Head, bool]]:
@@ -141,7 +146,8 @@ def measured(
         for name, each in networks.items():
             print(f"{source}: {name}", file=sys.stderr, flush=True)
             size = each.shape[0]
-            data = few(opened(source, path, size), size, most.get(source))
+            opening = opened(source, path, size, each.reading.interpolation)
+            data = few(opening, size, most.get(source))
             blocks = chain.from_iterable(tasks[source].values())
             every = np.arange(len(data.labels))
             embedded[f"`{name}`"] = fs.embed_task(each.embedder, data, every, blocks)
