@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..core.errors import OutputError
+from ..core.wording import not_shown
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -35,7 +36,7 @@ _ADVISED = 3  # pieces of advice: the rest is in the report
 
 def printable(text: str) -> str:
     """One line, without what would steer a terminal: a replacement character in its place."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+    return text.translate({ord(c): "\N{REPLACEMENT CHARACTER}" for c in not_shown(text)})
 
 
 def unwritten(error: OSError) -> OutputError:

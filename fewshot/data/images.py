@@ -19,6 +19,7 @@ from PIL import Image, ImageColor, ImageFile, UnidentifiedImageError
 from ..core.errors import DataError
 from ..core.machine import cores
 from ..core.options import option, positive
+from ..core.wording import escaped, is_text
 
 Shape = tuple[int, int, int]
 
@@ -116,7 +117,8 @@ def picture(image: Any, shape: Shape, reading: Reading = Reading()) -> Picture:
 
     A file is a path, or anything with `open("rb")`. Arrays of `shape` are taken as they are, all
     other images scaled as in training. Raises DataError, naming the file, for what is no image,
-    damaged, of numbers without a known range, or above `reading.max_pixels`.
+    damaged, of numbers without a known range, or above `reading.max_pixels`, and for a path that is
+    no text.
     """
     if isinstance(image, Picture):
         scaled, digest = _of_array(image.image, shape, reading)
@@ -132,6 +134,8 @@ def picture(image: Any, shape: Shape, reading: Reading = Reading()) -> Picture:
             return Picture(to_shape(upright, shape, reading), name, _of_pixels(np.asarray(upright)))
         except Exception as error:
             raise _refused(name, error) from error
+    if isinstance(image, str | Path) and not is_text(str(image)):
+        raise DataError(f"{escaped(str(image))}: a name that is no text in UTF-8; rename it")
     file = Path(image) if isinstance(image, str) else image
     if isinstance(file, Path):
         try:
