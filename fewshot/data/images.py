@@ -1,10 +1,12 @@
 """One image of any source, decoded, turned upright and scaled: training and prediction share it."""
 
+import os
+import struct
 import time
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from hashlib import sha256
 from io import BytesIO
@@ -206,8 +208,10 @@ def _opened(
     try:
         _require_bytes(path, getattr(path, "size", 0), reading.max_pixels)
         with path.open("rb") as file:
+            with suppress(OSError):  # it is not on a disk
+                _require_bytes(path, os.fstat(file.fileno()).st_size, reading.max_pixels)
             content = _content(file, path, reading.max_pixels)
-        with Image.open(_Timed(content), formats=_formats()) as image:
+        with _of_any_size(_Timed(content)) as image:
             size = image.size
             scans = content.count(_SCAN) if image.format in ("JPEG", "MPO") else 0
             if scans > _SCANS:
@@ -233,6 +237,22 @@ def _formats() -> tuple[str, ...]:
     """Those wanted that this Pillow reads."""
     Image.init()
     return tuple(name for name in _FORMATS if name in Image.OPEN)
+
+
+def _of_any_size(file: BytesIO) -> ImageFile.ImageFile:
+    """An image, not decoded yet. `Image.open` would refuse large ones, whatever `max_pixels` is.
+
+    So do GIF, TIFF and WebP, of more than 179 million pixels, which few have.
+    """
+    start = file.read(16)
+    for name in _formats():
+        factory, accept = Image.OPEN[name]
+        if accept is not None and not accept(start):
+            continue
+        file.seek(0)
+        with suppress(SyntaxError, IndexError, TypeError, struct.error):  # as `Image.open` does
+            return factory(file, "")
+    raise UnidentifiedImageError
 
 
 class _Timed(BytesIO):
