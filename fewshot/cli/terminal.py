@@ -45,19 +45,24 @@ def unwritten(error: OSError) -> OutputError:
 
 
 @contextmanager
-def _printing() -> Iterator[None]:
-    """What cannot be written, such as to a full disk, is an error of ours."""
+def _printing(err: bool = False) -> Iterator[None]:
+    """What cannot be written, such as to a full disk, is an error of ours.
+
+    Whoever reads standard output may have enough: that ends the command, and is none.
+    """
     try:
         yield
-    except BrokenPipeError:
-        raise
+    except (BrokenPipeError, SystemExit) as error:  # rich exits
+        if err:
+            raise
+        raise click.exceptions.Exit(0) from error
     except OSError as error:
         raise unwritten(error) from error
 
 
 def echo(*lines: str, err: bool = False) -> None:
     """Print lines, nothing in them but what can be printed."""
-    with _printing():
+    with _printing(err):
         click.echo("\n".join(printable(line.expandtabs()) for line in lines), err=err)
 
 

@@ -2,6 +2,7 @@
 
 import ast
 import io
+import os
 import re
 import sys
 from pathlib import Path
@@ -158,6 +159,24 @@ def test_full_standard_output_is_a_line_and_an_exit_code(
     assert err.getvalue().splitlines()[-1] == (
         "Error: standard output: cannot be written: No space left on device"
     )
+
+
+@pytest.mark.parametrize("arguments", [["list"], ["list", "loss"], ["plugins"]])
+@pytest.mark.parametrize("buffering", [-1, 1])
+def test_a_reader_that_has_enough_is_no_fault(
+    arguments: list[str], buffering: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    err = io.StringIO()
+    with os.fdopen(writer, "w", buffering) as pipe:
+        monkeypatch.setattr(sys, "stdout", pipe)
+        monkeypatch.setattr(sys, "stderr", err)
+        monkeypatch.setattr(sys, "argv", ["fewshot", *arguments])
+        with pytest.raises(SystemExit) as end:
+            main()
+    assert end.value.code == 0
+    assert err.getvalue() == ""
 
 
 def test_memory_that_is_not_there_is_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
