@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..core.wording import escaped
 from .classifiers import (
     images_of,
     load,
@@ -195,7 +196,7 @@ def _json(name: str, answer: Prediction | DataError, truth: str | None, wrong: b
     from ..core.errors import DataError
 
     if isinstance(answer, DataError):
-        return json.dumps({"image": name, "error": str(answer)})
+        return json.dumps({"image": escaped(name), "error": str(answer)})
     beside = {} if truth is None else {"truth": truth, "right": not wrong}
     return json.dumps(answer.facts() | beside)
 

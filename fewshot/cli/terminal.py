@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..core.errors import OutputError
+from ..core.wording import not_shown
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -35,7 +36,7 @@ _ADVISED = 3  # pieces of advice: the rest is in the report
 
 def printable(text: str) -> str:
     """One line, without what would steer a terminal: a replacement character in its place."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+    return text.translate({ord(c): "\N{REPLACEMENT CHARACTER}" for c in not_shown(text)})
 
 
 def unwritten(error: OSError) -> OutputError:
@@ -44,19 +45,24 @@ def unwritten(error: OSError) -> OutputError:
 
 
 @contextmanager
-def _printing() -> Iterator[None]:
-    """What cannot be written, such as to a full disk, is an error of ours."""
+def _printing(err: bool = False) -> Iterator[None]:
+    """What cannot be written, such as to a full disk, is an error of ours.
+
+    Whoever reads standard output may have enough: that ends the command, and is none.
+    """
     try:
         yield
-    except BrokenPipeError:
-        raise
+    except (BrokenPipeError, SystemExit) as error:  # rich exits
+        if err:
+            raise
+        raise click.exceptions.Exit(0) from error
     except OSError as error:
         raise unwritten(error) from error
 
 
 def echo(*lines: str, err: bool = False) -> None:
     """Print lines, nothing in them but what can be printed."""
-    with _printing():
+    with _printing(err):
         click.echo("\n".join(printable(line.expandtabs()) for line in lines), err=err)
 
 

@@ -1,8 +1,14 @@
-"""When two names are one class, and when they only look like it."""
+"""What may be a class's name, when two are one class, and when they only look like it."""
 
 import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+
+from ..core.errors import DataError
+from ..core.wording import is_text, not_shown
+
+_LONGEST = 255  # bytes: no folder's name can have more
+_SHOWN = 40  # letters of a name that is refused
 
 
 def class_name(name: str) -> str:
@@ -11,6 +17,31 @@ def class_name(name: str) -> str:
     A name of nothing but spaces stays what it is.
     """
     return unicodedata.normalize("NFC", name).strip() or name
+
+
+def require_names(classes: Iterable[str], where: str = "") -> None:
+    """Raise DataError, beginning with `where`, for a name that no class may have.
+
+    That is one that is no text, has nothing to see or something that does not show in it, or has
+    more than 255 bytes in UTF-8.
+    """
+    for name in classes:
+        if fault := _fault(name):
+            shown = name if len(name) <= _SHOWN else f"{name[:_SHOWN]}…"
+            start = f"{where}: " if where else ""
+            raise DataError(f"{start}{shown!r} can be no class's name: {fault}; rename it")
+
+
+def _fault(name: str) -> str:
+    if not is_text(name):
+        return "it is no text in UTF-8"
+    if not name.strip():
+        return "there is nothing to see in it"
+    if hidden := not_shown(name):
+        return f"U+{ord(hidden[0]):04X} in it does not show"
+    if (length := len(name.encode())) > _LONGEST:
+        return f"it has {length} bytes in UTF-8, and {_LONGEST} are the most"
+    return ""
 
 
 def as_one(names: Iterable[str]) -> list[str]:

@@ -15,6 +15,7 @@ from ..core.interfaces import Dataset
 from ..core.options import as_names, option
 from ..core.reading import home
 from .cache import decode_files
+from .class_names import require_names
 from .folders import ImageFiles
 from .parallel import on_all_cores
 from .split import ClassSplit
@@ -28,7 +29,8 @@ class ArrayDataset:
     `role`: "support", "query" or "both" of each image, where not every one may be either.
     `parents`: of each class, the name of what it belongs to. `source`: of each image, the name of
     whom or where it is from. Raises DataError for another type or
-    shape, unequal lengths, labels out of range or a role that is none.
+    shape, unequal lengths, labels out of range, a name that no class may have or a role that is
+    none.
     """
 
     images: NDArray[np.uint8]
@@ -57,6 +59,7 @@ class ArrayDataset:
             raise DataError(f"{len(self.classes)} classes, but {len(self.parents)} parents")
         if len(set(self.classes)) != len(self.classes):
             raise DataError("two classes have one name")
+        require_names(self.classes)
         if self.role is not None and not np.isin(self.role, ROLES).all():
             wrong = self.role[~np.isin(self.role, ROLES)][0]
             raise DataError(f"a role is '{wrong}': each is one of {', '.join(ROLES)}")

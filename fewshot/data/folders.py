@@ -17,7 +17,8 @@ from ..core.draws import Ints, Roles
 from ..core.errors import DataError
 from ..core.options import at_least, at_most, option, own_first, within
 from ..core.reading import home
-from .class_names import alike, as_one, class_name
+from ..core.wording import escaped, is_text
+from .class_names import alike, as_one, class_name, require_names
 from .images import Decoded, Reading, read
 from .natural import natural
 from .split import ClassSplit
@@ -198,7 +199,7 @@ def find_classes(root: Path, fewest: int = 2, leaves: bool = False) -> Found:
     around them; folders of one name then are one class.
 
     Raises DataError where there is no such folder, fewer than `fewest` classes, a class in two
-    parts of a split, and for names that are no text.
+    parts of a split, for names that are no text, and for one that no class may have.
     """
     walked = walk(root)
     parts = _parts(walked.top)
@@ -216,6 +217,7 @@ def find_classes(root: Path, fewest: int = 2, leaves: bool = False) -> Found:
         raise DataError("; ".join([said, *notes]))
     files = [(name, place.own() if leaves else list(place.below())) for name, place in pairs]
     _require_text(root, files)
+    require_names(map(class_name, names), str(root))
     split = None if not parts else _split(root, of_part)
     if split is not None:
         counts = ", ".join(f"{name} {len(getattr(split, name))}" for name in of_part)
@@ -378,19 +380,15 @@ def first_of(names: Iterable[str]) -> str:
 
 
 def _require_text(root: Path, classes: Iterable[tuple[str, Iterable[Any]]]) -> None:
-    wrong = []
+    wrong = [] if is_text(str(root)) else [str(root)]
     for name, files in classes:
-        names = [name] if not _is_text(name) else [f"{name}/{file.name}" for file in files]
-        wrong += [each for each in names if not _is_text(each)]
+        names = [name] if not is_text(name) else [f"{name}/{file.name}" for file in files]
+        wrong += [each for each in names if not is_text(each)]
     if wrong:
         raise DataError(
-            f"{root}: names that are no text in UTF-8: {len(wrong)} ({os.fsencode(wrong[0])!r}); "
-            "rename them"
+            f"{escaped(str(root))}: names that are no text in UTF-8: {len(wrong)} "
+            f"({escaped(wrong[0])}); rename them"
         )
-
-
-def _is_text(name: str) -> bool:
-    return name.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in name)
 
 
 COMPONENTS = (

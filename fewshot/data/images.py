@@ -1,10 +1,12 @@
 """One image of any source, decoded, turned upright and scaled: training and prediction share it."""
 
+import os
+import struct
 import time
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from hashlib import sha256
 from io import BytesIO
@@ -19,6 +21,7 @@ from PIL import Image, ImageColor, ImageFile, UnidentifiedImageError
 from ..core.errors import DataError
 from ..core.machine import cores
 from ..core.options import option, positive
+from ..core.wording import escaped, is_text
 
 Shape = tuple[int, int, int]
 
@@ -116,7 +119,8 @@ def picture(image: Any, shape: Shape, reading: Reading = Reading()) -> Picture:
 
     A file is a path, or anything with `open("rb")`. Arrays of `shape` are taken as they are, all
     other images scaled as in training. Raises DataError, naming the file, for what is no image,
-    damaged, of numbers without a known range, or above `reading.max_pixels`.
+    damaged, of numbers without a known range, or above `reading.max_pixels`, and for a path that is
+    no text.
     """
     if isinstance(image, Picture):
         scaled, digest = _of_array(image.image, shape, reading)
@@ -132,6 +136,8 @@ def picture(image: Any, shape: Shape, reading: Reading = Reading()) -> Picture:
             return Picture(to_shape(upright, shape, reading), name, _of_pixels(np.asarray(upright)))
         except Exception as error:
             raise _refused(name, error) from error
+    if isinstance(image, str | Path) and not is_text(str(image)):
+        raise DataError(f"{escaped(str(image))}: a name that is no text in UTF-8; rename it")
     file = Path(image) if isinstance(image, str) else image
     if isinstance(file, Path):
         try:
@@ -202,8 +208,10 @@ def _opened(
     try:
         _require_bytes(path, getattr(path, "size", 0), reading.max_pixels)
         with path.open("rb") as file:
+            with suppress(OSError):  # it is not on a disk
+                _require_bytes(path, os.fstat(file.fileno()).st_size, reading.max_pixels)
             content = _content(file, path, reading.max_pixels)
-        with Image.open(_Timed(content), formats=_formats()) as image:
+        with _of_any_size(_Timed(content)) as image:
             size = image.size
             scans = content.count(_SCAN) if image.format in ("JPEG", "MPO") else 0
             if scans > _SCANS:
@@ -229,6 +237,22 @@ def _formats() -> tuple[str, ...]:
     """Those wanted that this Pillow reads."""
     Image.init()
     return tuple(name for name in _FORMATS if name in Image.OPEN)
+
+
+def _of_any_size(file: BytesIO) -> ImageFile.ImageFile:
+    """An image, not decoded yet. `Image.open` would refuse large ones, whatever `max_pixels` is.
+
+    So do GIF, TIFF and WebP, of more than 179 million pixels, which few have.
+    """
+    start = file.read(16)
+    for name in _formats():
+        factory, accept = Image.OPEN[name]
+        if accept is not None and not accept(start):
+            continue
+        file.seek(0)
+        with suppress(SyntaxError, IndexError, TypeError, struct.error):  # as `Image.open` does
+            return factory(file, "")
+    raise UnidentifiedImageError
 
 
 class _Timed(BytesIO):

@@ -12,7 +12,7 @@ from ..core.components import Component
 from ..core.errors import DataError, choose_from
 from ..core.options import option, own_first
 from ..core.reading import home
-from .class_names import alike, as_one, class_name
+from .class_names import alike, as_one, class_name, require_names
 from .folders import PARTS, ImageFiles, ImageOptions, first_of, grouped, image_files
 from .natural import natural
 from .split import ClassSplit
@@ -63,6 +63,8 @@ def image_table(options: ImageTableOptions) -> ImageFiles:
     rows, notes = _rows(table, options)
     notes += as_one(row.label for row in rows)
     rows = [row._replace(label=class_name(row.label)) for row in rows]
+    for label, where in {row.label: row.where for row in reversed(rows)}.items():
+        require_names([label], where)
     if len({row.label for row in rows}) < 2:
         raise DataError(f"{table}: one class only ({rows[0].label}); at least two are needed")
     rows.sort(key=lambda row: (natural(row.label), [*map(natural, row.image.split("/"))]))

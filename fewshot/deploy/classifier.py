@@ -24,7 +24,7 @@ from ..core.errors import ConfigError, DataError, FewshotError, OutputError, cho
 from ..core.interfaces import Head, Metric
 from ..core.options import as_names
 from ..data.batches import batch_size
-from ..data.class_names import class_name
+from ..data.class_names import class_name, require_names
 from ..data.corners import corners
 from ..data.images import Picture, Reading, Shape, decode_images
 from ..engine.calibration import Calibration, Fitted, fitted, for_counts, from_enrolled
@@ -218,7 +218,7 @@ class Classifier:
         """With more images of some classes, new or known: paths, Pillow images or arrays of each.
 
         An image that its class has already is passed over. Raises DataError for an image that
-        cannot be used, a name that cannot be printed and, unless the head reads names, no image.
+        cannot be used, a name that no class may have and, unless the head reads names, no image.
         A name that is a number or a path is that as text; in Unicode's composed form (NFC) and
         without spaces around it, as in folders.
         """
@@ -233,8 +233,7 @@ class Classifier:
                     f"class '{name}' has no image, and the head reads no names: --head tip-adapter "
                     "does, of a backbone with text"
                 )
-            if not name.strip() or not name.isprintable():
-                raise DataError(f"a class needs a name that can be printed, not {name!r}")
+            require_names([name])
             if name not in classes:
                 classes.append(name)
             label = classes.index(name)

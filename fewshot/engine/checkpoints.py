@@ -3,16 +3,15 @@
 import json
 import os
 import time
-from collections.abc import Callable, Mapping
-from hashlib import sha256
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import mlx.core as mx
 
 from ..core.errors import OutputError, one_line
 from ..core.files import replacing
 from .training import State, Training
+from .weights import DAMAGE, arrays_of, digest_of
 
 CHECKPOINT = "checkpoint.safetensors"
 
@@ -20,10 +19,6 @@ _SECONDS = 5.0  # between two checkpoints at the least, where none is asked for 
 _SHARE = 0.005  # of the time that checkpoints should take then: one may cost more than the last
 _BYTES_PER_SECOND = 2e8  # until the first one is measured
 _WAY_OUT = "; without it training begins again at the first step"
-
-# What a damaged file comes to where it is read: any length, number or type may be in it. A
-# RecursionError is a RuntimeError.
-_DAMAGE = (RuntimeError, ValueError, KeyError, TypeError, OverflowError, MemoryError)
 
 
 def checkpoints(path: Path, every: int) -> Callable[[Training], None]:
@@ -70,7 +65,7 @@ def go_on(training: Training, path: Path) -> None:
 def save_state(state: State, path: Path) -> None:
     """Save a state as safetensors with a digest, atomically. Raises OutputError."""
     facts = json.dumps(state.facts)
-    about = {"facts": facts, "sha256": _digest(state.arrays, facts)}
+    about = {"facts": facts, "sha256": digest_of(state.arrays, facts)}
     try:
         with replacing(path) as temporary:
             mx.save_safetensors(str(temporary), dict(state.arrays), about)
@@ -81,11 +76,11 @@ def save_state(state: State, path: Path) -> None:
 def read_state(path: Path) -> State:
     """What `save_state` saved. Raises OutputError for anything else."""
     try:
-        arrays, about = _loaded(path)
+        arrays, about = arrays_of(path)
         facts, digest = about["facts"], about["sha256"]
-    except (OSError, *_DAMAGE) as error:
+    except (OSError, *DAMAGE) as error:
         raise OutputError(f"{path}: not a checkpoint: {one_line(error)}{_WAY_OUT}") from error
-    if _digest(arrays, facts) != digest:
+    if digest_of(arrays, facts) != digest:
         raise OutputError(f"{path}: damaged: its SHA-256 is not the one in it{_WAY_OUT}")
     return State(arrays, json.loads(facts))
 
@@ -107,20 +102,5 @@ def read_step(path: Path) -> int:
         return 0
     except OSError as error:
         raise OutputError(f"{path}: cannot be read: {error.strerror}") from error
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise OutputError(f"{path}: not a checkpoint: {one_line(error)}{_WAY_OUT}") from error
-
-
-def _loaded(path: Path) -> tuple[dict[str, mx.array], dict[str, str]]:
-    loaded: Any = mx.load(str(path), return_metadata=True)
-    mx.eval(loaded[0])  # loading is lazy
-    return loaded[0], loaded[1]
-
-
-def _digest(arrays: Mapping[str, mx.array], facts: str) -> str:
-    """Of facts and of every array: its name, type, shape and bytes."""
-    found = sha256(facts.encode())
-    for name, array in sorted(arrays.items()):
-        found.update(f"\n{name} {array.dtype} {array.shape} ".encode())
-        found.update(memoryview(array.reshape(-1).view(mx.uint8)))  # type: ignore[arg-type]
-    return found.hexdigest()

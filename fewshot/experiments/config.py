@@ -472,7 +472,11 @@ def to_toml(config: RunConfig) -> str:
 
 def read_study(path: Path) -> Study:
     """A study from a TOML file, named as the file. Raises ConfigError, naming the file."""
-    return options(Study, {"name": path.stem, **read_toml(path)}, str(path))
+    table = read_toml(path)
+    try:
+        return options(Study, {"name": path.stem, **table}, "study")
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
 
 
 def partial_to_toml(part: Preset | Study) -> str:

@@ -5,7 +5,7 @@ those of one run.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 from ..core import files
 from ..core.errors import OutputError
 from ..engine.checkpoints import CHECKPOINT, read_state
-from ..engine.weights import INITIAL, WEIGHTS
+from ..engine.weights import INITIAL, WEIGHTS, read_weights
 
 MANIFEST = "manifest.json"
 
@@ -55,23 +55,28 @@ def hashes(manifest: Mapping[str, Any]) -> dict[str, str]:
 
 
 def verify(folder: Path) -> Iterator[tuple[Path, str | None]]:
-    """Every file that a folder's manifest tells of, and its checkpoint; None: whole, else why.
+    """Every file that a folder's manifest tells of, or that changes yet; None: whole, else why.
 
     Raises OutputError where the manifest itself is missing or damaged.
     """
-    for name, digest in hashes(read_manifest(folder)).items():
+    known = hashes(read_manifest(folder))
+    for name, digest in known.items():
         try:
             files.require_sha256(folder / name, digest)
             yield folder / name, None
         except OutputError as error:
             yield folder / name, str(error)
-    checkpoint = folder / CHECKPOINT
-    if checkpoint.exists():  # of a run that is not finished: it changes, and has its own hash
+    # Of a run that is not finished: these change, and have their own hashes.
+    changing: dict[str, Callable[[Path], object]]
+    changing = {CHECKPOINT: read_state, WEIGHTS: read_weights}
+    for name, read in changing.items():
+        if name in known or not (folder / name).exists():
+            continue
         try:
-            read_state(checkpoint)
-            yield checkpoint, None
+            read(folder / name)
+            yield folder / name, None
         except OutputError as error:
-            yield checkpoint, str(error)
+            yield folder / name, str(error)
     yield folder / MANIFEST, None
 
 

@@ -53,6 +53,9 @@ def options(
         assert registry is not None
         default, place = fields[key].default, f"{where}.{key}"
         checked[key] = _inner(registry, kind, values.get(key, default), default, place)
+    for name, of in fields.items():
+        if of.default is attrs.NOTHING and name not in checked:
+            raise ConfigError(f"{where} wants '{name}', {type_name(of.type)}")
     try:
         made = cls(**checked)
         for key, kind in tables.items():
@@ -137,7 +140,7 @@ def type_name(kind: Any) -> str:
         return names[kind]
     arguments = get_args(kind)
     if get_origin(kind) is Mapping:
-        return "a table"
+        return "a table of tables" if get_origin(arguments[1]) is Mapping else "a table"
     if get_origin(kind) is tuple:
         return f"a list, each {type_name(arguments[0])}"
     if type(None) in arguments:

@@ -277,12 +277,26 @@ def test_folders_and_names_from_stdin_are_the_same_images(
 
 
 def test_file_names_cannot_steer_the_terminal(file: Path, mine: Path, tmp_path: Path):
-    path = tmp_path / "\x1b[31mred\udcff.png"
+    path = tmp_path / "\x1b[31mred.png"
     shutil.copy(mine / "cup" / "0.png", path)
     for options in ((), ("--json",), ("--save-html", tmp_path / "page.html")):
         assert "\x1b" not in done("predict", file, tmp_path, *options).stdout
     (found,) = json_lines(done("predict", file, tmp_path, "--json").stdout)
     assert found["image"] == str(path)
+
+
+def test_a_file_whose_name_is_no_text_is_refused_by_name(file: Path, mine: Path, tmp_path: Path):
+    for name in ("a\udcffb.png", "c.png"):
+        shutil.copy(mine / "cup" / "0.png", tmp_path / name)
+    for options in ((), ("--json",), ("--save-html", tmp_path / "page.html")):
+        result = here("predict", file, tmp_path, *options)
+        assert result.returncode == 4
+        assert "1 of 2 images could not be used; the rest is answered" in result.stderr
+        told = "\\xffb.png: a name that is no text in UTF-8; rename it"
+        assert told in (result.stderr + result.stdout).replace("\\\\", "\\")
+    for line in here("predict", file, tmp_path, "--json").stdout.splitlines():
+        str(json.loads(line)).encode()  # a strict reader takes no lone surrogate
+    assert "no text in UTF-8; rename it" in (tmp_path / "page.html").read_text()
 
 
 class Page(HTMLParser):

@@ -1,6 +1,7 @@
 """Images as cameras, microscopes and strangers make them: read as seen, or refused by name."""
 
 import gc
+import os
 import tracemalloc
 from collections.abc import Callable
 from io import BytesIO
@@ -206,6 +207,25 @@ def endless_jpeg() -> bytes:
     tables = content.rindex(b"\xff\xc4")
     scan = content[min(tables, last) : -2]
     return content[:-2] + scan * (400_000 // len(scan)) + content[-2:]
+
+
+def test_only_max_pixels_limits_the_size(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 4)  # Pillow's own, of the whole process
+    for kind in ("JPEG", "PNG", "BMP", "PPM"):
+        content = encoded(Image.fromarray(RGB), kind)
+        assert seen(content).shape == SHAPE
+        assert "more than max_pixels 4" in refused(content, Reading(4))
+
+
+def test_a_long_file_is_refused_before_it_is_read(tmp_path: Path):
+    path = tmp_path / "long.png"
+    path.write_bytes(encoded(Image.fromarray(RGB), "PNG"))
+    os.truncate(path, 1 << 40)  # with a hole, it takes no room
+    tracemalloc.start()
+    with pytest.raises(DataError, match=r"more than the .* bytes"):
+        picture(path, SHAPE)
+    assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    tracemalloc.stop()
 
 
 def test_decoding_ends_in_time(monkeypatch: pytest.MonkeyPatch):

@@ -40,7 +40,7 @@ def text_of(header: list[str], rows: list[list[str]]) -> str:
     return out.getvalue()
 
 
-LABELS = st.sampled_from(["c1", "c2", "c10", "owl, barn", 'the "x"', "große", "two\nlines"])
+LABELS = st.sampled_from(["c1", "c2", "c10", "owl, barn", 'the "x"', "große", "two  spaces"])
 
 
 @given(
@@ -113,6 +113,7 @@ WRONG = {
     "a folder": (H + "0.png,a\nin,b\ny,b\n", r"line 3: no file '.*in' \(and 1 more\)"),
     "cells": (H + "0.png,a\n1.png,b,c\n", "line 3: 3 cells, its header has 2"),
     "lines in a cell": (H + '0.png,"a\nb"\n1.png\n', "line 4: 1 cells"),
+    "a name of two lines": (H + '0.png,a\n1.png,"a\nb"\n', r"line 3: 'a\\nb' can be no class's"),
     "twice": (H + "0.png,a\n1.png,b\n./0.png,b\n", "line 4: './0.png' is in .*line 2 too"),
     "quote": (H + '0.png,"a"b\n', "line 2: not CSV"),
     "one class": (H + "0.png,a\n1.png,a\n", r"one class only \(a\); at least two"),

@@ -47,6 +47,19 @@ def test_a_name_is_one_in_whatever_form_it_comes(embedder: fs.Embedder) -> None:
         assert made.remove(name).classes == ("b",)
 
 
+def test_the_rule_of_names_is_one_for_classifiers_and_data_sets(embedder: fs.Embedder) -> None:
+    blank = fs.Classifier.of(embedder, {"a": IMAGES[0]})
+    for name in ("", "c\u200bup", "a\udcff", "a\nb", "n" * 256, "é" * 128):
+        with pytest.raises(DataError, match="can be no class's name") as caught:
+            blank.enrol({name: IMAGES[1]})
+        str(caught.value).encode()
+        with pytest.raises(DataError, match="can be no class's name"):
+            fs.ArrayDataset(IMAGES, LABELS, ["a", name])
+    for name in ("n" * 255, "می\u200cخواهم", "👨\u200d👩\u200d👧"):
+        assert blank.enrol({name: IMAGES[1]}).classes == ("a", name)
+        assert fs.ArrayDataset(IMAGES, LABELS, ["a", name]).classes == ("a", name)
+
+
 def test_lists_and_single_images_are_images_too(embedder: fs.Embedder) -> None:
     made = fs.Classifier.of(embedder, {"a": list(IMAGES[:2]), "b": IMAGES[3]})
     assert made.counts() == {"a": 2, "b": 1}

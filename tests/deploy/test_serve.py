@@ -241,6 +241,9 @@ MALFORMED: dict[str, tuple[str, dict[str, Any], int]] = {
     "an unprintable name": (
         "/api/enrol", {"data": {"name": "a\x07b", "image": (BytesIO(jpeg(pattern(6))), "a")}}, 400,
     ),
+    "a name too long": (
+        "/api/enrol", {"data": {"name": "é" * 128, "image": (BytesIO(jpeg(pattern(6))), "a")}}, 400,
+    ),
     "no JSON": ("/api/remove", {"data": b"{", "content_type": "application/json"}, 400),
     "JSON too deep": (
         "/api/remove", {"data": b"[" * 200_000, "content_type": "application/json"}, 400,

@@ -23,6 +23,7 @@ from fewshot.core.components import Study
 from fewshot.core.errors import DataError, InterruptedRunError, OutputError
 from fewshot.core.locks import held, owner
 from fewshot.engine.checkpoints import CHECKPOINT
+from fewshot.engine.weights import WEIGHTS
 from fewshot.experiments import run as runs
 from fewshot.experiments import search as searches
 from fewshot.experiments.config import resolve
@@ -250,6 +251,22 @@ def test_a_bit_of_a_checkpoint_is_told_by_verify_and_is_one_line_in_use(
     if place in range(9):  # its head cannot be read
         assert "begins again" in error(5, "status", folder)
         assert "begins again" in error(5, "compare", folder, folder)
+
+
+def test_a_bit_of_the_best_weights_of_a_killed_run_is_told_before_they_have_a_hash(
+    copies: Copies, tmp_path: Path
+) -> None:
+    folder = killed(copies, "training", 5, tmp_path)
+    path = folder / WEIGHTS
+    assert "weights_sha256" not in read_manifest(folder)
+    assert path in [found for found, fault in verify(folder) if fault is None]
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    ((found, fault),) = [(path, fault) for path, fault in verify(folder) if fault]
+    assert found == path
+    for line in (fault, error(5, "eval", folder), error(5, "enrol", folder, folder, "-o", "x")):
+        assert f"{path}: damaged" in line
 
 
 def test_changed_settings_are_not_believed_and_hide_no_other_run(

@@ -439,9 +439,10 @@ def test_an_unknown_row_is_met_with_the_nearest(study: Study, tmp_path: Path):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("seeds = 2", "rows"),
+        ("seeds = 2", "mine.toml: study wants 'rows', a table of tables"),
         ("rows = {}", "no rows"),
-        ("rows.a = 3", "rows wants a table"),
+        ("rows.a = 3", "mine.toml: study.rows wants a table of tables, got {'a': 3}"),
+        ("seeds = nan\nrows.a = {}", "mine.toml: study.seeds wants a whole number, got nan"),
         ('rows."a/b" = {}', "a/b"),
         ("seedz = 2\nrows.a = {}", "did you mean 'seeds'"),
         ("seeds = 0\nrows.a = {}", "seeds"),
