@@ -23,7 +23,7 @@ def draw_all() -> None:
     FOLDER.mkdir(exist_ok=True)
     with TemporaryDirectory() as place:
         folder = short_run(Path(place) / "run")
-        shutil.copy(folder / "calibration.png", FOLDER)
+        shutil.copy(folder / "calibration.svg", FOLDER)
     for name, figure in (
         ("metrics", metrics()),
         ("losses", losses()),

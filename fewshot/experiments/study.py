@@ -217,7 +217,7 @@ def run_study(
         results = tabulate(study, folders, failed, [*below, *above])
         files.write_json(out / "study.json", to_json(results))
         study_page.page(out, study, partial_to_toml(study), results)
-        write_hashes(out, "a study", ("study.json", "report.html", "*.png"))
+        write_hashes(out, "a study", ("study.json", "report.html", "*.svg"))
     return results
 
 
