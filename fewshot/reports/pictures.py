@@ -55,7 +55,7 @@ _DARK = {
 def _save(figure: Figure, path: Path) -> None:
     """Write a picture; an SVG has no ground of its own and is light or dark as its reader's is."""
     drawn = path.suffix == ".svg"
-    look: dict[str, Any] = {"font.sans-serif": _fonts()[0]}
+    look: Any = {"font.sans-serif": _fonts()[0]}
     look |= {"svg.fonttype": "none", "svg.hashsalt": "fewshot"}  # letters as such, the same ids
     try:
         with replacing(path) as temporary, rc_context(look):
@@ -231,8 +231,10 @@ def draws(rows: Mapping[str, Sequence[StudyFigures]], path: Path) -> None:
         for at, of in enumerate(figures):
             values = np.ravel(of.per_draw)
             beside = at + rng.uniform(-0.25, 0.25, len(values))
-            dots = {"alpha": 0.25, "markersize": 3, "rasterized": True}  # of many, large as an SVG
-            axes.plot(beside, values, ".", color=_OURS, **dots)
+            axes.plot(
+                beside, values, ".", color=_OURS, alpha=0.25, markersize=3,
+                rasterized=True,  # so many are large as an SVG
+            )  # fmt: skip
             low, middle, high = np.percentile(values, [2.5, 50, 97.5])
             axes.errorbar(
                 at, middle, [[middle - low], [high - middle]], fmt="_", color="black", capsize=5

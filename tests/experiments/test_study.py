@@ -429,6 +429,12 @@ def test_all_rows_are_checked_before_the_first_run(study: Study, tmp_path: Path)
     assert not (tmp_path / "runs").exists()
 
 
+def test_rows_of_the_same_settings_are_named(study: Study, tmp_path: Path):
+    alike = evolve(study, rows={**study.rows, "also": COSINE | {"evaluation": {"memory": 9}}})
+    with pytest.raises(ConfigError, match="'cosine' and 'also' are the same"):
+        run_study(alike, REGISTRY, tmp_path)
+
+
 def test_an_unknown_row_is_met_with_the_nearest(study: Study, tmp_path: Path):
     with pytest.raises(ConfigError, match="did you mean 'cosine'"):
         run_study(study, REGISTRY, tmp_path, only=["cosin"])
