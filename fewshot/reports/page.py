@@ -15,7 +15,7 @@ from PIL import Image
 
 from ..core.files import write_text
 
-_READABLE = 270  # pixels of height that a picture needs
+_READABLE = 234  # pixels of height that a picture needs
 _PIXELS = 110 / 72  # of a picture's point
 
 
