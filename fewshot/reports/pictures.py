@@ -232,7 +232,7 @@ def draws(rows: Mapping[str, Sequence[StudyFigures]], path: Path) -> None:
             values = np.ravel(of.per_draw)
             beside = at + rng.uniform(-0.25, 0.25, len(values))
             axes.plot(
-                beside, values, ".", color=_OURS, alpha=0.25, markersize=3,
+                beside, values, ".", color=_OURS, alpha=0.5, markersize=4,
                 rasterized=True,  # so many are large as an SVG
             )  # fmt: skip
             low, middle, high = np.percentile(values, [2.5, 50, 97.5])

@@ -256,7 +256,8 @@ async function release() {
 function result(image, state, what, more) {
   const url = URL.createObjectURL(image);
   $("results").prepend(element("li", { className: state },
-    element("img", { src: url, alt: "", onload: () => URL.revokeObjectURL(url) }),
+    element("img", { src: url, alt: "", onload: () => URL.revokeObjectURL(url),
+      onerror: (event) => event.target.remove() }),
     element("div", {}, element("strong", {}, what), element("br"), element("small", {}, more))));
 }
 
