@@ -43,7 +43,8 @@ def advice(
     classes = manifest["classes"]
     if len(classes["test"]) == 1:
         why = f"'{classes['test'][0]}' is the only test class: nothing follows for others"
-        return [Advice("few-classes", why, "`--set split.test_fraction=0.3`, or more classes")]
+        how = "`--set split.draw=true --set split.test_fraction=0.3`, or more classes"
+        return [Advice("few-classes", why, how)]
     if row.accuracy >= GOOD:
         return []
     return [
