@@ -61,9 +61,9 @@ def caption(rows: Sequence[KShotRow | StudyFigures]) -> str:
             f"{row.k_shot} of its class or more, {groups.get(row.groups, row.groups)}"
         )
     once = any((of.k_shot, of.episodes) == (0, 1) for of in rows)
-    asked = counted(len(row.per_class), "unseen class", "unseen classes")
+    classes = counted(len(row.per_class), "unseen class", "unseen classes")
     return (
-        f"{row.n_way}-way, queries of {asked}, "
+        f"{row.n_way}-way, queries of {classes}, "
         f"{row.episodes} episodes for each K, {groups.get(row.groups, row.groups)}{shares(row)}"
         f"{'; K = 0: by the names alone, every image asked once' if once else ''}"
     )
