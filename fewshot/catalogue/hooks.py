@@ -13,7 +13,7 @@ A plugin is a module (or any object) named by an entry point in the group `fewsh
         return [Component("chebyshev", chebyshev, summary="max |x - y|")]
 
 A subcommand is no hook but an entry point of its own, a click command that is imported only when it
-is called:
+is called or `fewshot --help` lists it:
 
     [project.entry-points."fewshot.commands"]
     confused = "fewshot_mine:confused"

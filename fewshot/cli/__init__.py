@@ -104,7 +104,7 @@ def _unforeseen(error: BaseException) -> int:
 
 
 class WithPlugins(click.Group):
-    """A group to which installed distributions add commands, each imported only when called."""
+    """A group to which installed distributions add commands, imported when called or listed."""
 
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
         """A built-in, else a plugin's; PluginError where that cannot be loaded."""
@@ -129,11 +129,18 @@ class WithPlugins(click.Group):
         return loaded
 
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
-        """The built-ins with their help, plugins' commands with their distribution."""
+        """The built-ins, then plugins' commands with their distributions, all with their help."""
         super().format_commands(context, formatter)
         from ..catalogue.installed import commands, name_of
 
-        rows = [(name, f"from {name_of(p.dist)}") for name, p in commands(self.commands)[0].items()]
+        rows = []
+        for name, point in commands(self.commands)[0].items():
+            try:
+                command = self.get_command(context, name)
+                said = command.get_short_help_str() if command is not None else ""
+            except PluginError:
+                said = "It fails to load."
+            rows.append((name, f"{said} (from {name_of(point.dist)})".lstrip()))
         if rows:
             with formatter.section("Commands of plugins"):
                 formatter.write_dl(rows)

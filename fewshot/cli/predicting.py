@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 _COLUMNS = 80  # where nobody watches
 _LABEL = 38  # of these for a label, at the most
 _NAME = 12  # and for the end of a file's name, at the least
+_NEAREST = 3  # support images of an answer
 _CONFUSIONS = 10  # the most frequent are told
 
 
@@ -44,10 +45,9 @@ _CONFUSIONS = 10  # the most frequent are told
 @click.option("--threshold", type=float, help="Distance beyond which an image is unknown.")
 @click.option(
     "--nearest",
-    default=3,
-    show_default=True,
     type=click.IntRange(0),
-    help="How many of the nearest support images to name.",
+    help="How many of the nearest support images to name below an answer; by default none, and 3 "
+    "in --json and --save-html.",
 )
 @engine
 @max_pixels
@@ -61,7 +61,7 @@ def predict(
     file: Path,
     images: tuple[str, ...],
     threshold: float | None,
-    nearest: int,
+    nearest: int | None,
     engine: Name,
     max_pixels: int,
     together: bool,
@@ -98,7 +98,7 @@ def predict(
     classifier, known = with_engine(classifier, engine), {*classifier.classes}
     refuse_input(save_html, [file, *(listed if total else ())])
     names, asked = tee(listed)
-    answers = classifier.stream(asked, nearest, together)
+    answers = classifier.stream(asked, _NEAREST if nearest is None else nearest, together)
     bad = done = 0
     told: list[tuple[str, str | None]] = []
     with ExitStack() as stack:
@@ -126,7 +126,9 @@ def predict(
                 echo(str(answer), err=True)
             else:
                 start = _figures(answer, wrong, width, sure, labelled)
-                echo(_line(start, name, answer, columns()))
+                echo(_line(start, name, columns()))
+                for line in _near(answer, nearest or 0, columns()):
+                    echo(line)
             if add is not None:
                 add(printable(name), answer, truth)
             progress("predicting", done, total, "", "")
@@ -175,21 +177,27 @@ def _figures(answer: Prediction, wrong: bool, width: int, calibrated: bool, labe
     return _columns(mark, label, sure, distance, width, calibrated, labelled)
 
 
-def _line(line: str, name: str, answer: Prediction, most: int | None) -> str:
-    """An answer, with as much of its image's path as `most` columns hold, then of the nearest.
+def _line(line: str, name: str, most: int | None) -> str:
+    """An answer, with as much of its image's path as `most` columns hold.
 
     Where nobody watches (None), the name of the file itself is always whole.
     """
     room = _COLUMNS - len(line) if most is None else most - len(line)
     room = max(room, len(Path(name).name) + 1 if most is None else _NAME)
-    line += name if len(name) <= room else f"…{name[1 - room :]}"
-    near = [f"{each.label}/{each.name} {each.distance:.3g}" for each in answer.nearest]
-    while near:
-        whole = f"{line}  ({', '.join(near)})"
-        if len(whole) <= (most or _COLUMNS):
-            return whole
-        near.pop()
-    return line
+    return line + (name if len(name) <= room else f"…{name[1 - room :]}")
+
+
+def _near(answer: Prediction, count: int, most: int | None) -> Iterator[str]:
+    """The nearest support images, whole, as many in a line as `most` columns hold."""
+    line = ""
+    for each in answer.nearest[:count]:
+        said = f"{each.label}/{each.name} {each.distance:.3g}"
+        if line and len(f"{line}, {said}") > (most or _COLUMNS):
+            yield f"{line},"
+            line = ""
+        line = f"{line}, {said}" if line else f"    {said}"
+    if line:
+        yield line
 
 
 def _json(name: str, answer: Prediction | DataError, truth: str | None, wrong: bool) -> str:

@@ -108,7 +108,7 @@ def _print(folder: Path, keys: list[str]) -> None:
     if not done:
         return  # other processes work on all of them
     echo(f"the best: fewshot run --config {folder / 'best.toml'}")
-    echo(f"picture: {folder / 'search.png'}, all trials: {folder / 'trials.jsonl'}")
+    echo(f"picture: {folder / 'search.svg'}, all trials: {folder / 'trials.jsonl'}")
 
 
 def _text(value: Any) -> str:

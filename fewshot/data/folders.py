@@ -346,7 +346,7 @@ def _placing(walked: Walk, base: Place | None, pairs: Sequence[tuple[str, Place]
             waiting.append(each)
     lines = []
     names = {class_name(name): None for name, _ in pairs}
-    way_out = "; with image-folder's leaves=true each folder with images in it is a class"
+    way_out = "; --set dataset.leaves=true in a run: each folder with images in it is a class"
     if loose:
         lines.append(
             f"images that belong to no class: {loose.total()} ({_listed(loose)}); each goes into "

@@ -157,7 +157,7 @@ def one_for_test(split: ClassSplit) -> str | None:
         return None
     return (
         f"one test class only, '{split.test[0]}': the figures say nothing of others; "
-        "--set split.test_fraction=0.3, or more classes"
+        "--set split.draw=true --set split.test_fraction=0.3, or more classes"
     )
 
 

@@ -20,6 +20,7 @@ from .labelled import is_right
 from .support import Prediction
 
 _SIDE = 320  # pixels of a picture
+_NEAR = 112  # and of a support image
 
 
 @define(eq=False)
@@ -38,7 +39,8 @@ class Gallery:
         self._states["all"] += 1
         if isinstance(answer, DataError):
             self._states["bad"] += 1
-            self._file.write(f'<li class="bad">{html.escape(str(answer))}</li>')
+            said = str(answer).replace(name, self._relative(name), 1)
+            self._file.write(f'<li class="bad">{html.escape(said)}</li>')
             return
         states = ["known" if answer.label is not None else "unknown"]
         if truth is not None:
@@ -68,7 +70,7 @@ class Gallery:
         for each in answer.nearest:
             if each.row not in self._seen:
                 self._seen.add(each.row)
-                url = data_url(self._classifier.support.images[each.row])
+                url = data_url(self._classifier.support.images[each.row], _NEAR)
                 self._file.write(f"<style>.s{each.row}{{background-image:url({url})}}</style>")
             text = f"{each.label}/{Path(each.name).name}: {each.distance:.3g}"
             text = html.escape(text, quote=True)

@@ -24,8 +24,8 @@ RESULTS = "results.json"
 
 # What else is hashed when a run is finished.
 _SHOWN = (
-    "metrics.jsonl", "episodes.json", "episodes.png", "curves.png", "k_shot.png", "calibration.png",
-    "confusion_k*.png", "report.html",
+    "metrics.jsonl", "episodes.json", "curves.svg", "k_shot.svg", "calibration.svg",
+    "report.html",
 )  # fmt: skip
 
 Record = TypeVar("Record")

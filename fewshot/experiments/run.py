@@ -291,7 +291,7 @@ def _carried_out(
             if history.records:
                 from ..reports import pictures  # late, as in run_page
 
-                pictures.curves(history.records, folder / "curves.png")
+                pictures.curves(history.records, folder / "curves.svg")
             if interrupted:
                 raise InterruptedRunError(
                     f"interrupted at step {done.steps}; the best weights so far are kept: "
@@ -378,7 +378,6 @@ def _report(
     training: TrainingSummary | None = None,
 ) -> RunResults:
     """Write what was found out: figures, episodes, pictures, page; `hashed` gets their SHA-256."""
-    from ..reports import pictures
 
     results = evolve(examination.results, training=training)
     hashed[RESULTS] = files.write_json(folder / RESULTS, to_json(results))
@@ -386,7 +385,6 @@ def _report(
     files.write_json(folder / "episodes.json", episodes)
     shown = examination.shown
     run_page.draw(folder, results)
-    pictures.episode(parts.dataset, shown.episodes[0], shown.answers[0], folder / "episodes.png")
     records = folder / METRICS
     trained_so = files.read_lines(records) if records.is_file() else []
     run_page.page(

@@ -107,11 +107,11 @@ def search(
         _keep_best(folder, layers, registry, split)
     records = recorded(folder)
     if _keep_best(folder, layers, registry, split):
-        pictures.trials(records, [entry.key for entry in space], folder / "search.png")
+        pictures.trials(records, [entry.key for entry in space], folder / "search.svg")
     elif records:
         raise TrainingError(f"every trial failed; the first: {records[0]['error']}")
     if len(records) == count:  # nobody is at work on another
-        write_hashes(folder, "a search", ("search.toml", "best.toml", TRIALS, "search.png"))
+        write_hashes(folder, "a search", ("search.toml", "best.toml", TRIALS, "search.svg"))
     return folder
 
 

@@ -174,8 +174,8 @@ def run_study(
     go on ends its run and not the study; the results name it under "failed".
 
     All that is asked for is checked before the first run. Raises ConfigError and DataError, naming
-    the row, InterruptedRunError on Ctrl-C, OutputError where another process is at work in `out`,
-    TrainingError where no run could be done.
+    the row, ConfigError for two rows of the same settings, InterruptedRunError on Ctrl-C,
+    OutputError where another process is at work in `out`, TrainingError where no run could be done.
     """
     for row in only:
         if row not in study.rows:
@@ -183,6 +183,7 @@ def run_study(
     if study.optional:
         study = at_hand(study, registry, above, below, progress)
     configs = study_configs(study, registry, above, below)
+    _refuse_the_same([(row, config) for row, config in configs if not only or row in only])
     with _alone(out):
         runs = _with_images(configs, registry, out / "runs", only, progress)
         done = [each for each in runs if _is_done(each.folder, progress)]
@@ -217,19 +218,36 @@ def run_study(
         results = tabulate(study, folders, failed, [*below, *above])
         files.write_json(out / "study.json", to_json(results))
         study_page.page(out, study, partial_to_toml(study), results)
-        write_hashes(out, "a study", ("study.json", "report.html", "*.png"))
+        write_hashes(out, "a study", ("study.json", "report.html", "*.svg"))
     return results
 
 
 def run_digest(config: RunConfig, data: Mapping[str, Any]) -> str:
     """What tells a run from every other, in 12 characters: configuration and `identity` of data."""
-    tree = to_tree(config)
-    del tree["evaluation"]["memory"], tree["training"]["checkpoint_every"]  # change no figure
-    what = json.dumps([tree, data], sort_keys=True)
+    what = json.dumps([_telling(config), data], sort_keys=True)
     return sha256(what.encode()).hexdigest()[:12]
 
 
+def _telling(config: RunConfig) -> Tree:
+    """A configuration without what changes no figure."""
+    tree = to_tree(config)
+    del tree["evaluation"]["memory"], tree["training"]["checkpoint_every"]
+    return tree
+
+
 # -------------------------------------------------------------------------------- steps
+
+
+def _refuse_the_same(configs: Sequence[tuple[str, RunConfig]]) -> None:
+    """Raises ConfigError for two rows that would do one run."""
+    rows: dict[str, str] = {}
+    for row, config in configs:
+        other = rows.setdefault(repr(_telling(config)), row)
+        if other != row:
+            raise ConfigError(
+                f"rows '{other}' and '{row}' are the same settings with seed {config.seed}: change "
+                "one, leave one out, or name the rows to run with --only"
+            )
 
 
 @contextmanager

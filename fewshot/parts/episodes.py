@@ -265,7 +265,8 @@ def episodes(
     """
     by_class = pools_of(labels)
     groups = groups_used(groups, options.groups)
-    require_classes(by_class, options.n_way, f"n_way {options.n_way}")
+    fewer = f": --set sampler.n_way={len(by_class)} in training, --n-way {len(by_class)} in a test"
+    require_classes(by_class, options.n_way, f"n_way {options.n_way}", fewer)
     _check_deal(by_class, groups, role, options.k_shot, options.n_query)
     pools = _Pools.of(by_class, groups, role)
     together = families(list(by_class), parents, options.within, options.n_way)

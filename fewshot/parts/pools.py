@@ -111,10 +111,10 @@ def batch_pools(
     return pools, groups
 
 
-def require_classes(pools: dict[int, Ints], count: int, why: str) -> None:
+def require_classes(pools: dict[int, Ints], count: int, why: str, way_out: str = "") -> None:
     """Raise DataError where there are fewer than `count` classes."""
     if len(pools) < count:
-        raise DataError(f"{why} needs {count} classes, there are {len(pools)}")
+        raise DataError(f"{why} needs {count} classes, there are {len(pools)}{way_out}")
 
 
 def apart(

@@ -43,7 +43,8 @@ def advice(
     classes = manifest["classes"]
     if len(classes["test"]) == 1:
         why = f"'{classes['test'][0]}' is the only test class: nothing follows for others"
-        return [Advice("few-classes", why, "`--set split.test_fraction=0.3`, or more classes")]
+        how = "`--set split.draw=true --set split.test_fraction=0.3`, or more classes"
+        return [Advice("few-classes", why, how)]
     if row.accuracy >= GOOD:
         return []
     return [
@@ -55,7 +56,7 @@ def advice(
         *_augment(results, config),
         *_shots(row, results),
         *_adapter(row, config),
-        *_labels(row, results),
+        *_labels(row, results, manifest),
         *_alike(row),
     ]
 
@@ -163,8 +164,13 @@ def _adapter(row: KShotRow, config: Mapping[str, Any]) -> list[Advice]:
     return [Advice("an-adapter", why, "`fewshot eval RUN --adapter finetune`")]
 
 
-def _labels(row: KShotRow, results: RunResults) -> list[Advice]:
-    """Images that lie among those of one other class, else classes that are guessed."""
+def _labels(row: KShotRow, results: RunResults, manifest: Mapping[str, Any]) -> list[Advice]:
+    """Images that lie among those of one other class, else classes that are guessed.
+
+    Of files alone: what a program drew has the label that it was drawn for.
+    """
+    if "files_sha256" not in manifest["data"]:
+        return []
     if found := results.astray:
         named = ", ".join(f"{each.image} ({each.nearest})" for each in found[:_NAMED])
         more = f" and {len(found) - _NAMED} more" if found[_NAMED:] else ""

@@ -15,7 +15,8 @@ from PIL import Image
 
 from ..core.files import write_text
 
-_READABLE = 270  # pixels of height that a picture needs
+_READABLE = 234  # pixels of height that a picture needs
+_PIXELS = 110 / 72  # of a picture's point
 
 
 def percent(value: float) -> str:
@@ -51,17 +52,16 @@ def html_list(lines: Iterable[str]) -> str:
 
 
 def html_picture(path: Path, alt: str, caption: str = "") -> str:
-    """A PNG file inside the page, with text below it; `alt`: what it is, in its place.
+    """An SVG file inside the page, with text below it; `alt`: what it is, in its place.
 
     On a narrow screen it scrolls rather than shrink to less than can be read.
     """
-    data = base64.b64encode(path.read_bytes()).decode()
-    with Image.open(path) as image:
-        width, height = image.size
-    least = min(width, _READABLE * width // height)
+    drawn = path.read_bytes()
+    width, height = map(float, re.findall(rb'viewBox="0 0 ([\d.]+) ([\d.]+)"', drawn)[0])
+    size = f"width:{width * _PIXELS:.0f}px;min-width:{_READABLE * width / height:.0f}px"
     return html_figure(
-        f'<div class="scroll" tabindex="0"><img alt="{html.escape(alt)}" '
-        f'style="min-width:{least}px" src="data:image/png;base64,{data}"></div>',
+        f'<div class="scroll" tabindex="0"><img alt="{html.escape(alt)}" style="{size}" '
+        f'src="data:image/svg+xml;base64,{base64.b64encode(drawn).decode()}"></div>',
         caption,
     )
 

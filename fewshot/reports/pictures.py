@@ -14,14 +14,11 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator
 from numpy.typing import NDArray
 
-from ..core.draws import Episode, Ints
 from ..core.errors import OutputError
 from ..core.figures import Interval, KShotRow, StudyFigures, UnknownRow
 from ..core.files import replacing
 from ..core.interfaces import Dataset
 from ..core.seeding import generator
-from ..data.batches import gather
-from ..data.episode_files import episode_classes
 from .page import percent
 
 # A name, a colour, and by K a figure with its interval.
@@ -48,13 +45,36 @@ def _fonts() -> tuple[list[str], frozenset[int]]:
     return families, frozenset().union(*letters)
 
 
+# An SVG's colours in the dark, by those it is drawn in; the others can be read on either ground.
+_DARK = {
+    "#000000": "#e6edf3", "#ffffff": "#0d1117", _OURS: "#4493f8", _RIGHT: "#3fb950",
+    _WRONG: "#f85149", "#8c564b": "#c49c94",
+}  # fmt: skip
+
+
 def _save(figure: Figure, path: Path) -> None:
+    """Write a picture; an SVG has no ground of its own and is light or dark as its reader's is."""
+    drawn = path.suffix == ".svg"
+    look: Any = {"font.sans-serif": _fonts()[0]}
+    look |= {"svg.fonttype": "none", "svg.hashsalt": "fewshot"}  # letters as such, the same ids
     try:
-        with replacing(path) as temporary, rc_context({"font.sans-serif": _fonts()[0]}):
-            figure.savefig(temporary, dpi=110)
+        with replacing(path) as temporary, rc_context(look):
+            metadata = {"Date": None} if drawn else None
+            figure.savefig(temporary, dpi=110, transparent=drawn, metadata=metadata)
+            if drawn:
+                text = temporary.read_text("utf-8")
+                temporary.write_text(text.replace("</style>", f"{_dark()}</style>", 1), "utf-8")
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or error
         raise OutputError(f"{path}: picture cannot be written: {why}") from error
+
+
+def _dark() -> str:
+    rules = "text{fill:#e6edf3}"
+    for light, dark in _DARK.items():
+        for what in ("fill", "stroke"):
+            rules += f'[style*="{what}: {light}"]{{{what}:{dark}!important}}'
+    return f":root{{color-scheme:light dark}}@media (prefers-color-scheme:dark){{{rules}}}"
 
 
 def _plain(name: str) -> str:
@@ -211,7 +231,10 @@ def draws(rows: Mapping[str, Sequence[StudyFigures]], path: Path) -> None:
         for at, of in enumerate(figures):
             values = np.ravel(of.per_draw)
             beside = at + rng.uniform(-0.25, 0.25, len(values))
-            axes.plot(beside, values, ".", color=_OURS, alpha=0.25, markersize=3)
+            axes.plot(
+                beside, values, ".", color=_OURS, alpha=0.5, markersize=4,
+                rasterized=True,  # so many are large as an SVG
+            )  # fmt: skip
             low, middle, high = np.percentile(values, [2.5, 50, 97.5])
             axes.errorbar(
                 at, middle, [[middle - low], [high - middle]], fmt="_", color="black", capsize=5
@@ -324,29 +347,6 @@ class _Board:
         self._axes.set(aspect="auto", **self._limits)
         self._axes.axis("off")
         _save(self._figure, path)
-
-
-def episode(
-    dataset: Dataset, task: Episode, answers: Ints, path: Path, rows: int = 10, shown: int = 8
-) -> None:
-    """Part of one episode: per query class a support image, or the name, then queries."""
-    names = [_short(name) for name in episode_classes(dataset, task)]
-    asked, counts = np.unique(task.query_labels, return_counts=True)
-    asked = asked[:rows]
-    board = _Board(len(asked), min(shown, int(counts[:rows].max())) + 1, head=0.16, left=0)
-    for row, label in enumerate(asked.tolist()):
-        first = task.items[task.support[task.support_labels == label][:1]]
-        queries = np.flatnonzero(task.query_labels == label)
-        queries = queries[np.linspace(0, len(queries) - 1, min(shown, len(queries))).astype(int)]
-        images = gather(dataset, task.items[task.query[queries]])
-        if len(first):
-            board.put(row, 0, dataset[int(first[0])], names[label])
-        else:
-            board.write(0.5, board.middle(row), names[label], va="center", fontsize=8)
-        for column, (image, q) in enumerate(zip(images, queries, strict=True), start=1):
-            sign, colour = ("✓", _RIGHT) if answers[q] == label else ("✗", _WRONG)
-            board.put(row, column, image, f"{sign} {names[answers[q]]}", colour)
-    board.save(path)
 
 
 def examples(dataset: Dataset, path: Path, per_class: int = 8) -> None:

@@ -21,6 +21,7 @@ from ..core.figures import (
 )
 from ..core.interfaces import Dataset
 from ..core.shown import Shown
+from ..core.wording import counted
 from . import confusion_table, shown_page
 from .advice import Advice
 from .page import (
@@ -60,8 +61,9 @@ def caption(rows: Sequence[KShotRow | StudyFigures]) -> str:
             f"{row.k_shot} of its class or more, {groups.get(row.groups, row.groups)}"
         )
     once = any((of.k_shot, of.episodes) == (0, 1) for of in rows)
+    classes = counted(len(row.per_class), "unseen class", "unseen classes")
     return (
-        f"{row.n_way}-way, queries of {len(row.per_class)} unseen classes, "
+        f"{row.n_way}-way, queries of {classes}, "
         f"{row.episodes} episodes for each K, {groups.get(row.groups, row.groups)}{shares(row)}"
         f"{'; K = 0: by the names alone, every image asked once' if once else ''}"
     )
@@ -261,10 +263,10 @@ def draw(folder: Path, results: RunResults) -> None:
     from . import pictures  # late: its import takes long, and a mistake is told at once
 
     trained = results.training is None or results.training.steps > 0
-    pictures.k_shot(of_first_setting(results.k_shot), trained, folder / "k_shot.png")
+    pictures.k_shot(of_first_setting(results.k_shot), trained, folder / "k_shot.svg")
     if results.unknown:
         nearest = min(results.unknown, key=lambda row: abs(row.k_shot - 5))
-        pictures.calibration(nearest, folder / "calibration.png")
+        pictures.calibration(nearest, folder / "calibration.svg")
 
 
 def page(
@@ -289,14 +291,11 @@ def page(
         f"<h2>Map</h2>{shown_page.embedding_map(dataset, shown)}",
         f"<h2>Unknown classes</h2>{_unknown(folder, results.unknown)}" if results.unknown else "",
         _drawn(
-            folder / "curves.png", "Training", "Curves over the steps",
+            folder / "curves.svg", "Training", "Curves over the steps",
             "Loss on training classes; accuracy and pairs on classes held out for choosing when to "
             "stop, where there are such.",
         ),
-        _drawn(
-            folder / "episodes.png", "An episode", "Images of an episode with their answers",
-            "Of each class first a support image, or its name, then queries with their answers.",
-        ),
+        f"<h2>An episode</h2>{shown_page.episode(dataset, shown)}",
         f"<h2>Details</h2>{html_list(facts(results))}",
         f"<h2>Settings</h2>{_settings(config)}",
         f"<h2>Made by</h2>{made_by(manifest)}",
@@ -339,7 +338,7 @@ def _drawn(path: Path, heading: str, alt: str, text: str) -> str:
 def _accuracy(folder: Path, results: RunResults) -> str:
     first, *others = by_setting(results.k_shot)
     parts = html_picture(
-        folder / "k_shot.png",
+        folder / "k_shot.svg",
         "Accuracy against K",
         "Bars: 95 % intervals over episodes. The dotted line is guessing.",
     )
@@ -363,7 +362,7 @@ def _accuracy(folder: Path, results: RunResults) -> str:
 
 
 def _unknown(folder: Path, rows: Sequence[UnknownRow]) -> str:
-    path, drawn = folder / "calibration.png", ""
+    path, drawn = folder / "calibration.svg", ""
     if path.exists():
         drawn = html_picture(
             path,

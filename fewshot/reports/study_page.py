@@ -173,9 +173,9 @@ def page(out: Path, study: Study, study_text: str, results: StudyResults) -> Non
 
 
 def _accuracy(out: Path, rows: Mapping[str, Sequence[StudyFigures]], notes: Sequence[str]) -> str:
-    pictures.rows_over_k(rows, out / "k_shot.png")
+    pictures.rows_over_k(rows, out / "k_shot.svg")
     drawn = html_picture(
-        out / "k_shot.png",
+        out / "k_shot.svg",
         "Accuracy of every row against K",
         "Bars: 95 % intervals over draws. The dotted line is guessing.",
     )
@@ -187,9 +187,9 @@ def _accuracy(out: Path, rows: Mapping[str, Sequence[StudyFigures]], notes: Sequ
 
 
 def _draws(out: Path, rows: Mapping[str, Sequence[StudyFigures]], published: bool) -> str:
-    pictures.draws(rows, out / "draws.png")
+    pictures.draws(rows, out / "draws.svg")
     drawn = html_picture(
-        out / "draws.png",
+        out / "draws.svg",
         "Accuracy of every draw of support images",
         "Every dot is one draw of support images with one training seed; bars hold 95 % of them"
         f"{'; a red cross is the published figure, one draw' if published else ''}.",
@@ -226,9 +226,9 @@ def _training(out: Path, results: StudyResults) -> str:
     }
     if not curves:
         return ""
-    pictures.pair_curves(curves, out / "curves.png")
+    pictures.pair_curves(curves, out / "curves.svg")
     drawn = html_picture(
-        out / "curves.png",
+        out / "curves.svg",
         "Pair accuracy over the steps",
         "Same or different: pairs by one threshold on the distance, the best for the training "
         "classes' pairs.",

@@ -18,7 +18,6 @@ import pytest
 from commands import command, done, error, fewshot
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
 from sealing import sealed
 from small_runs import CLASSES, PER_CLASS, QUICK, SMALL, write_images
 
@@ -55,12 +54,10 @@ def test_the_run_folder_holds_everything(run: Path):
     names = {path.name for path in run.iterdir() if path.is_file() and path.name != ".lock"}
     assert names == {
         "config.toml", "manifest.json", "weights.safetensors", "metrics.jsonl", "results.json",
-        "curves.png", "k_shot.png", "episodes.png", "episodes.json", "calibration.png",
-        "report.html",
+        "curves.svg", "k_shot.svg", "episodes.json", "calibration.svg", "report.html",
     }  # fmt: skip
-    for path in run.glob("*.png"):
-        with Image.open(path) as image:
-            assert np.asarray(image.convert("L")).std() > 0, f"{path} is blank"
+    for path in run.glob("*.svg"):
+        assert len(path.read_text().split("<path ")) > 20, f"{path} is blank"
 
 
 def test_the_results_are_those_of_the_examination_asked_for(run: Path, data: Path):
@@ -163,19 +160,18 @@ def test_no_fact_is_printed_as_python(fact: Any):
     assert not re.search(r"[{}:'\"]", plain(fact))
 
 
-def width_of(records: list[dict[str, float]], path: Path) -> int:
+def width_of(records: list[dict[str, float]], path: Path) -> float:
     pictures.curves(records, path)
-    with Image.open(path) as image:
-        return image.width
+    return float(re.findall(r'viewBox="0 0 ([\d.]+)', path.read_text())[0])
 
 
 def test_a_picture_of_curves_has_no_empty_panel(tmp_path: Path):
     loss = {"step": 1, "loss": 0.5}
     one, two, three = (
-        width_of([loss, {**loss, "step": 2, **more}], tmp_path / "curves.png")
+        width_of([loss, {**loss, "step": 2, **more}], tmp_path / "curves.svg")
         for more in ({}, {"score": 0.5}, {"score": 0.5, "auc": 0.5})
     )
-    assert width_of([], tmp_path / "curves.png") < 1.2 * one
+    assert width_of([], tmp_path / "curves.svg") < 1.2 * one
     assert 1.7 * one < two < 2.3 * one
     assert 2.7 * one < three < 3.3 * one
 
@@ -191,7 +187,7 @@ def test_the_report_needs_no_other_file(run: Path):
         if name in ("src", "href", "data", "srcset")
     ]
     inside = [value for value in references if str(value).startswith("data:image/")]
-    assert len(inside) >= len(list(run.glob("*.png")))
+    assert len(inside) >= len(list(run.glob("*.svg")))
     assert all(str(value).startswith("#") for value in references if value not in inside)
     assert not {"link", "iframe"} & {tag for tag, _ in page.tags}
     policy = next(of["content"] for tag, of in page.tags if "http-equiv" in of)

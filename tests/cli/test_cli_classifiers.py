@@ -314,22 +314,28 @@ class Page(HTMLParser):
 def test_an_answer_is_a_line_that_fits_whoever_reads_it(
     file: Path, mine: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    def shown(width: int | None) -> list[str]:
+    def shown(width: int | None, *more: str) -> list[str]:
         monkeypatch.setattr("fewshot.cli.predicting.columns", lambda: width)
-        return done("predict", file, mine).stdout.splitlines()[1:]
+        return done("predict", file, mine, *more).stdout.splitlines()[1:]
 
     whole = shown(10_000)
-    assert all(line.count(", ") == 2 and str(mine) in line for line in whole)
+    assert all(str(mine) in line for line in whole)
     for line, full in zip(shown(None), whole, strict=True):  # where nobody watches
-        assert Path(full.partition("  (")[0]).name in line
+        assert Path(full).name in line
+    facts = [json.loads(line) for line in done("predict", file, mine, "--json").stdout.splitlines()]
+    near = [f"{n['label']}/{n['name']} {n['distance']:.3g}" for of in facts for n in of["nearest"]]
+    for width in (20, 60, 80, 500, None):  # every one that is asked for is there, whole
+        below = [line for line in shown(width, "--nearest", "3") if line.startswith("    ")]
+        assert ", ".join(below).replace("    ", "").replace(",,", ",").split(", ") == near
+        assert all(len(line) <= (width or 80) + 1 or ", " not in line for line in below)
     for width in (20, 60, 80, max(map(len, whole)) - 1, 500):
         for line, full in zip(shown(width), whole, strict=True):
-            figures, path = full.partition("  (")[0].split(str(mine))
+            figures, path = full.split(str(mine))
             path = f"{mine}{path}"
             assert line.startswith(figures)
             assert len(line) <= max(width, len(figures) + 12)
             assert line == full or len(full) > width
-            if str(mine) not in line:  # as much of the path as fits, and nothing nearest
+            if str(mine) not in line:  # as much of the path as fits
                 assert line.startswith(f"{figures}…")
                 assert path.endswith(line.removeprefix(f"{figures}…"))
                 assert len(line) == max(width, len(figures) + 12)

@@ -42,14 +42,14 @@ def flip(path: Path) -> None:
 def test_verify_tells_what_is_whole_and_what_is_not(run: Path, mine: Path, tmp_path: Path) -> None:
     for path in (run, mine, tmp_path):
         assert "all whole" in done("verify", path).stdout
-    (run / "k_shot.png").unlink()
+    (run / "k_shot.svg").unlink()
     flip(run / "results.json")
     flip(mine)
     line = error(5, "verify", tmp_path)
     assert "3 of " in line
     said = here("verify", tmp_path).stdout.splitlines()
     assert sorted(each.partition(": ")[0] for each in said) == sorted(
-        map(str, (run / "k_shot.png", run / "results.json", mine))
+        map(str, (run / "k_shot.svg", run / "results.json", mine))
     )
     assert "mine.fewshot: damaged" in error(5, "verify", mine)
     flip(run / "manifest.json")

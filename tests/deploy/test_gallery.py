@@ -30,15 +30,17 @@ def test_the_page_says_what_was_right(tmp_path: Path):
         page.add(str(image), unknown, "cup")
         page.add(str(image), unknown, "<key>")
         page.add(str(image), unknown)
+        page.add(str(image), fs.DataError(f"{image}: not an image"))
     text = (tmp_path / "page.html").read_text()
     assert faults(text) == []
     states = [found.split() for found in re.findall(r'<li class="([^"]*)"', text)]
     # A class that is not enrolled is rightly unknown, cup is not.
     judged = ["right", "wrong", "wrong", "right"]
     assert [state[1] for state in states[:4]] == judged
-    assert states[4] == ["unknown"]
+    assert states[4:] == [["unknown"], ["bad"]]
+    assert ">cup/0.png: not an image</li>" in text
     assert ">cup/0.png</div>" in text
-    assert f"5 images: {judged.count('right')} of 4 right" in text
+    assert f"6 images: {judged.count('right')} of 4 right" in text
     assert "✗ it is &lt;key&gt;" in text
     assert f"unknown, nearest {answer.best}" in text
     # It is not sure of what it does not name.

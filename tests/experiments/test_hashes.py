@@ -22,7 +22,7 @@ from fewshot.experiments.manifest import hashes, read_manifest, verify, write_ma
 
 WRITTEN = (
     "config.toml", "results.json", "weights.safetensors", "metrics.jsonl", "episodes.json",
-    "report.html", "k_shot.png", "curves.png",
+    "report.html", "k_shot.svg", "curves.svg",
 )  # fmt: skip
 
 

@@ -80,7 +80,7 @@ def test_names_alone_can_be_all_there_is_to_see(tmp_path: Path, registry: Regist
     (row,) = read_results(folder).k_shot
     assert (row.k_shot, row.n_way, row.episodes, row.accuracy) == (0, 3, 2, 1)
     assert row.floor == pytest.approx(1 / 3)
-    assert (folder / "episodes.png").is_file()
+    assert "<h2>An episode</h2>" in (folder / "report.html").read_text()
 
 
 @settings(max_examples=12)

@@ -164,7 +164,7 @@ def test_scores_are_means_of_folds_and_the_best_is_a_configuration_to_run(
     assert tree["training"]["learning_rate"] == top["values"]["training.learning_rate"]
     assert tree["loss"]["margin"] == top["values"]["loss.margin"]
     assert tree["split"]["test"] == layers[0]["split"]["test"]
-    assert (folder / "search.png").stat().st_size > 0
+    assert (folder / "search.svg").stat().st_size > 0
     config = resolve(REGISTRY, [tree, {"evaluation": {"k_shot": [1]}}])
     assert (run(config, REGISTRY, tmp_path / "run") / "results.json").exists()
 
@@ -251,7 +251,7 @@ def test_every_file_of_a_search_is_told_when_it_is_changed(layers: Any, tmp_path
     folder = tmp_path / "search"
     few = evolve(SMALL, trials=1, folds=1)
     search(layers, REGISTRY, SPACE, folder, few)
-    for name in ("search.toml", "best.toml", "trials.jsonl", "search.png", "manifest.json"):
+    for name in ("search.toml", "best.toml", "trials.jsonl", "search.svg", "manifest.json"):
         whole = (folder / name).read_bytes()
         assert not any(fault for _, fault in verify(folder))
         (folder / name).write_bytes(whole.replace(b"1", b"2", 1))

@@ -217,8 +217,8 @@ def test_without_validation_classes_the_report_has_no_empty_curves(
     study_page.page(
         tmp_path, study, partial_to_toml(study), from_json(StudyResults, bare, "study.json")
     )
-    assert (tmp_path / "k_shot.png").exists()
-    assert not (tmp_path / "curves.png").exists()
+    assert (tmp_path / "k_shot.svg").exists()
+    assert not (tmp_path / "curves.svg").exists()
     assert "<h2>Training</h2>" not in (tmp_path / "report.html").read_text()
 
 
@@ -239,12 +239,12 @@ def test_the_report_has_every_part(study: Study, out: Path, results: dict[str, A
     for row in results["rows"].values():
         for of in row["figures"]:
             assert f"{100 * of['accuracy']:.1f} %" in text
-    pictures = sorted(path.name for path in out.glob("*.png"))
-    assert pictures == ["curves.png", "draws.png", "k_shot.png"]
+    pictures = sorted(path.name for path in out.glob("*.svg"))
+    assert pictures == ["curves.svg", "draws.svg", "k_shot.svg"]
     assert {*hashes(read_manifest(out))} == {"study.json", "report.html", *pictures}
     assert not any(fault for _, fault in verify(out))
-    assert text.count("data:image/png;base64,") == len(pictures)
-    assert "src=" not in re.sub(r'src="data:image/png;base64,[^"]*"', "", text)
+    assert text.count("data:image/svg+xml;base64,") == len(pictures)
+    assert "src=" not in re.sub(r'src="data:image/svg\+xml;base64,[^"]*"', "", text)
 
 
 def test_every_training_record_has_the_pair_accuracies(results: dict[str, Any]):
@@ -427,6 +427,12 @@ def test_all_rows_are_checked_before_the_first_run(study: Study, tmp_path: Path)
         with pytest.raises(kind, match=f"row '{row}': "):
             run_study(evolve(study, rows={**study.rows, row: layer}), REGISTRY, tmp_path)
     assert not (tmp_path / "runs").exists()
+
+
+def test_rows_of_the_same_settings_are_named(study: Study, tmp_path: Path):
+    alike = evolve(study, rows={**study.rows, "also": COSINE | {"evaluation": {"memory": 9}}})
+    with pytest.raises(ConfigError, match="'cosine' and 'also' are the same"):
+        run_study(alike, REGISTRY, tmp_path)
 
 
 def test_an_unknown_row_is_met_with_the_nearest(study: Study, tmp_path: Path):

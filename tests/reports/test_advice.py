@@ -26,9 +26,9 @@ trainings = st.builds(
 )  # fmt: skip
 
 
-def manifest(classes: int, size: int) -> dict[str, Any]:
+def manifest(classes: int, size: int, of: str = "files_sha256") -> dict[str, Any]:
     names = {"train": [str(i) for i in range(classes)], "test": ["a", "b"], "val": []}
-    return {"classes": names, "data": {"shape": [size, size, 3]}}
+    return {"classes": names, "data": {"shape": [size, size, 3], of: "0"}}
 
 
 def config(
@@ -126,3 +126,18 @@ def test_an_adapter_is_advised_of_a_network_that_it_can_train(
     tree = config() | {"backbone": {"name": "conv4", "frozen": frozen}}
     due = telling_row(found.k_shot).k_shot >= 5 and not frozen
     assert ("an-adapter" in topics(found, [], manifest(30, 84), tree)) == due
+
+
+@settings(max_examples=30)
+@given(results, st.integers(0, 3))
+def test_only_labels_of_files_may_be_mixed_up(found: RunResults, count: int) -> None:
+    """Not those of images that a program drew."""
+    found = evolve(
+        found,
+        k_shot=tuple(evolve(row, accuracy=0.6, per_class={"a": 0.0}) for row in found.k_shot),
+        astray=tuple(Astray(f"a/{i}", "b") for i in range(count)),
+    )
+    due = count > 0 or telling_row(found.k_shot).n_way > 3
+    for of in ("files_sha256", "pixels_sha256"):
+        given_ = topics(found, [], manifest(30, 84, of), config())
+        assert ("mixed-up-labels" in given_) == (due and of == "files_sha256")

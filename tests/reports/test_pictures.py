@@ -1,4 +1,7 @@
-"""Pictures of classes with any names."""
+"""Pictures of classes with any names, seen on any ground."""
+
+import re
+from pathlib import Path
 
 import pytest
 from attrs import evolve
@@ -29,3 +32,28 @@ def test_nothing_is_called_trained_where_nothing_was(row: KShotRow, trained: boo
     if not trained:  # one line for one network
         drawn = [points for _, _, points in lines[:-1]]
         assert drawn.count([(row.accuracy, row.ci95)]) == 1
+
+
+def light_of(colour: str) -> float:
+    """Relative luminance, as WCAG 2 has it."""
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def test_what_is_drawn_can_be_seen_in_the_dark(tmp_path: Path):
+    path, ground = tmp_path / "curves.svg", light_of("#0d1117")
+    names = ("loss", "score", "pair_accuracy", "train_pair_accuracy", "auc")
+    pictures.curves([{"step": i, **dict.fromkeys(names, 0.5)} for i in (1, 2)], path)
+    first = path.read_bytes()
+    pictures.curves([{"step": i, **dict.fromkeys(names, 0.5)} for i in (1, 2)], path)
+    assert path.read_bytes() == first
+    dark = path.read_text().split("prefers-color-scheme:dark")[1]
+    rules = dict(re.findall(r"(?:fill|stroke): (#\w{6})[^{]*\{\w+:(#\w{6})!important", dark))
+    drawn = {*re.findall(r"(?:fill|stroke): (#\w{6})", dark.partition("</style>")[2])}
+    assert len(drawn) > 4
+    for colour in drawn - {"#ffffff"}:  # grounds of legends
+        assert light_of(rules.get(colour, colour)) + 0.05 > 3 * (ground + 0.05), colour
+    assert light_of(rules["#ffffff"]) == ground
+    assert "fill: #ffffff; opacity: 0.8" in dark
+    assert dark.count("fill: #ffffff") == 1 + 3  # the rule, the legends: no ground of its own

@@ -194,6 +194,7 @@ const remove = (what, words) => tell(async () => {
 const undo = () => tell(async () => {
   draw(await post("/api/undo", {}));
   say("It is back, and that is saved.");
+  $("known").focus(); // the button is gone
 });
 
 function named() {
@@ -252,18 +253,25 @@ async function release() {
 
 // ------------------------------------------------------------------------------ the wires
 
+function result(image, state, what, more) {
+  const url = URL.createObjectURL(image);
+  $("results").prepend(element("li", { className: state },
+    element("img", { src: url, alt: "", onload: () => URL.revokeObjectURL(url),
+      onerror: (event) => event.target.remove() }),
+    element("div", {}, element("strong", {}, what), element("br"), element("small", {}, more))));
+}
+
 async function classify(images) {
   for (const image of images) {
-    await tell(async () => {
-      const began = performance.now();
+    const began = performance.now();
+    try {
       const found = await ask("/api/predict", { method: "POST", body: image });
-      const took = performance.now() - began;
-      const url = URL.createObjectURL(image);
-      const line = element("small", {}, `${doubt(found)}, ${took.toFixed(0)} ms. ${image.name}`);
-      $("results").prepend(element("li", { className: found.label === null ? "unknown" : "" },
-        element("img", { src: url, alt: "", onload: () => URL.revokeObjectURL(url) }),
-        element("div", {}, element("strong", {}, words(found)), element("br"), line)));
-    });
+      const took = `${(performance.now() - began).toFixed(0)} ms`;
+      const state = found.label === null ? "unknown" : "";
+      result(image, state, words(found), `${doubt(found)}, ${took}. ${image.name}`);
+    } catch (error) {
+      result(image, "unknown", "no answer", `${error.message}. ${image.name}`);
+    }
   }
 }
 
@@ -300,7 +308,10 @@ $("hold").onkeydown = (event) => {
 };
 $("hold").onkeyup = release;
 $("hold").oncontextmenu = (event) => event.preventDefault(); // of a long touch
-$("form").onsubmit = (event) => event.preventDefault();
+$("form").onsubmit = (event) => { // Enter, from the name on to what it is the name of
+  event.preventDefault();
+  if (named() !== "") $($("hold").disabled ? "examples" : "hold").focus();
+};
 $("name").oninput = () => {
   $("name-help").hidden = true;
   $("name").ariaInvalid = "false";

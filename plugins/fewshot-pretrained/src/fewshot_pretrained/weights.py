@@ -11,7 +11,7 @@ from . import state_dicts
 
 @click.group()
 def weights() -> None:
-    """Files of weights."""
+    """Make safetensors of PyTorch's files."""
 
 
 @weights.command()
