@@ -169,7 +169,11 @@ def evaluate_run(
     _tell_instead(parts, draws, progress)
     out = files.new_folder(folder, "eval-")
     hashed = {CONFIG: files.write_text(out / CONFIG, to_toml(config))}
-    _report(out, "Evaluation", parts, examine(parts, draws, blank, progress), manifest, hashed)
+    done = _training_done(manifest, folder)
+    if done is not None and done.steps > 0:
+        done = None  # it is of the run, and not of this evaluation
+    examination = examine(parts, draws, blank, progress)
+    _report(out, "Evaluation", parts, examination, manifest, hashed, done)
     facts = {"status": "finished", "of": manifest.get("weights_sha256"), "finished": _now()}
     write_manifest(out, {**facts, "files": hashed})
     return out

@@ -144,6 +144,8 @@ def test_a_frozen_network_has_no_other_weights_to_be_compared_with():
 def test_its_folder_is_a_run_like_any(five: tuple[Path, list[str]]):
     folder, known = five[0], registry(5)
     again = evaluate_run(folder, resolve(known, [run_config(folder)]), known)
+    for place in (folder, again):
+        assert "held out of training" not in (place / "report.html").read_text()
     one, other = (read_results(each).k_shot for each in (folder, again))
     assert one == other
     assert trained(folder, known).sampler is None
