@@ -151,7 +151,7 @@ def _number(value: Any) -> float:
 
 
 def _count(value: Any) -> int:
-    if not isinstance(value, int) or value < 0:  # 0: of a head that reads names
+    if not isinstance(value, int) or value < 1:
         raise ValueError(f"a calibration is for K images, not {shortened(value)}")
     return value
 
