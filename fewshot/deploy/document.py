@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from ..catalogue.registry import Registry
 from ..core.errors import FewshotError, OutputError, UnknownComponentError
 from ..core.options import as_names
-from ..core.reading import parse_toml
+from ..core.reading import parse_toml, shortened
+from ..data.class_names import require_names
 from ..engine.calibration import Calibration
 from ..engine.inference import same
 from ..parts.embedder import Embedder
@@ -92,6 +93,7 @@ def _content(
     parts = {name: arrays[f"support.{name}"] for name in _ARRAYS}
     support = Support(**parts, names=tree["support"]["names"], sha256=tree["support"]["sha256"])
     classes = [str(name) for name in tree["classes"]]
+    require_names(classes)
     text, every, shown = (
         arrays.get("support.text"),
         {*range(len(classes))},
@@ -102,7 +104,7 @@ def _content(
         raise OutputError("its classes are not those of its support images")
     calibrations = tuple(
         Calibration(
-            int(row["k_shot"]),
+            _count(row["k_shot"]),
             _number(row["threshold"]),
             _number(row["temperature"]),
             "enrolled" if row.get("origin") == "enrolled" else "validation",
@@ -146,6 +148,12 @@ def _number(value: Any) -> float:
     if math.isnan(number := float(value)):
         raise ValueError("a threshold or temperature is no number")
     return number
+
+
+def _count(value: Any) -> int:
+    if not isinstance(value, int) or value < 1:
+        raise ValueError(f"a calibration is for K images, not {shortened(value)}")
+    return value
 
 
 def same_network(one: Recipe | None, other: Recipe | None) -> bool:

@@ -208,7 +208,8 @@ def from_enrolled(
     folds = leave_one_out(labels, None, asked.tolist(), FOLDS)
     blocks = [thinned(fold, MOST_ASKED // len(folds)) for fold in folds]
     found = calibrate(
-        round(float(np.median(counts))), answers(embeddings, blocks, head, metric, text, crops)
+        round(float(np.median(counts[counts > 0]))),
+        answers(embeddings, blocks, head, metric, text, crops),
     )
     return evolve(found, origin="enrolled")
 

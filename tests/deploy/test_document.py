@@ -127,6 +127,9 @@ def rewritten(saved: bytes, folder: Path, change: Callable[[str, dict[str, Any]]
         ("format", "a = " + "[" * 5000, "not a classifier file"),
         ("[recipe]", "[elsewhere]", "not a classifier file"),
         ("k_shot = 1", 'k_shot = "x"', "not a classifier file"),
+        ("k_shot = 1", "k_shot = 1e308", "for K images, not 1e+308"),
+        ('"key"', f'"{"é" * 128}"', "it has 256 bytes"),
+        ('"key"', r'"k\u202eey"', "U+202E in it does not show"),
     ],
 )
 def test_a_hostile_document_is_refused_in_one_line(

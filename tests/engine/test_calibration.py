@@ -28,6 +28,7 @@ from fewshot.engine.calibration import (
     reliability,
 )
 from fewshot.engine.protocol import held_out_episodes, leave_one_out
+from fewshot.parts.heads.nearest import tip_adapter
 from fewshot.parts.metrics import euclidean
 
 seeds = st.integers(0, 2**32 - 1)
@@ -256,6 +257,14 @@ def test_what_the_enrolled_classes_cannot_tell_is_not_told():
     three = np.array([0, 0, 1, 1, 2, 2])
     assert from_enrolled(rows, three, head, euclidean()) is not None
     assert from_enrolled(rows, three, fs.bd_cspn(), euclidean()) is None
+
+
+def test_classes_that_are_names_alone_do_not_count_for_the_k_of_the_others():
+    rows = np.random.default_rng(0).normal(size=(13, 3)).astype(np.float32)
+    labels = np.array([3, 3, 6, 6, 9, 9])  # of ten classes
+    found = from_enrolled(rows[:6], labels, tip_adapter(has_text=True), euclidean(), rows[:10])
+    assert found is not None
+    assert found.k_shot == 2
 
 
 def test_of_many_enrolled_images_an_even_share_of_each_class_is_asked(monkeypatch):
