@@ -293,8 +293,8 @@ def test_removing_the_images_of_a_class_one_by_one_removes_it(enrolled: fs.Class
         (lambda c: c.remove("keys"), "no class 'keys': did you mean 'key'"),
         (lambda c: c.remove_image("key", "00"), "'key' has no image with the SHA-256 00"),
         (lambda c: c.enrol({"owl": []}), "class 'owl' has no image"),
-        (lambda c: c.enrol({" ": [c.support.images[0]]}), "a name that can be printed, not ' '"),
-        (lambda c: c.enrol({"a\nb": [c.support.images[0]]}), "a name that can be printed"),
+        (lambda c: c.enrol({" ": [c.support.images[0]]}), "' ' can be no class's name"),
+        (lambda c: c.enrol({"a\nb": [c.support.images[0]]}), "can be no class's name"),
     ],
 )
 def test_what_cannot_be_done_to_a_support_is_said(
