@@ -73,7 +73,6 @@ def without_pictures() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for module, name in (
             (pictures, "curves"),
-            (pictures, "episode"),
             (run_page, "draw"),
             (run_page, "page"),
         ):
