@@ -225,7 +225,8 @@ def _print_classifier(classifier: Classifier, path: Path) -> None:
         origin = {"validation": "calibrated for", "enrolled": "from the enrolled classes,"}
         echo(
             f"unknown: beyond a distance of {calibration.threshold:.4g}, "
-            f"{origin[calibration.origin]} K = {calibration.k_shot}"
+            f"{origin[calibration.origin]} K = {calibration.k_shot}; how many of other classes "
+            "that lets pass, `fewshot run` says of your photos (docs/how-to/unknown.md)"
         )
     else:
         echo("unknown: never")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 
 import click
@@ -72,19 +73,21 @@ def _tell(found: Iterable[tuple[Path, str | None]], what: str) -> None:
 @click.group(invoke_without_command=True)
 @click.pass_context
 def cache(context: click.Context) -> None:
-    """The decoded images that are kept: show (the default), verify, prune."""
+    """The decoded images and embeddings that are kept: show (the default), verify, prune."""
     if context.invoked_subcommand is None:
         context.invoke(show)
 
 
 @cache.command()
 def show() -> None:
-    """What is kept: of which images, how many, how much."""
+    """What is kept: of which images, how many, how much, and of how many networks."""
     from ..data.cache import place
+    from ..data.embedded import files
     from ..data.kept import folders
 
     with _naming():
         rows = folders()
+        embedded = [path.stat().st_size for path in files()]
     table = [
         [
             each.of or "unknown", "" if each.there else "gone", f"{each.size}x{each.size}",
@@ -96,29 +99,39 @@ def show() -> None:
         print_table(["images of", "", "size", "images", "MB", "days old"], table)
     total = sum(each.bytes for each in rows)
     echo(f"{place() or 'not kept'}: {total / 1e6:.1f} MB in {counted(len(rows), 'folder')}")
+    if embedded:
+        networks = counted(len(embedded), "frozen network")
+        echo(f"and {sum(embedded) / 1e6:.1f} MB of embeddings by {networks}")
 
 
 @cache.command("verify")
 def verify_cache() -> None:
     """Whether all that is kept is as it was written; what is not is decoded again when wanted."""
     from ..data.cache import place
+    from ..data.embedded import fault, files
     from ..data.kept import folders
     from ..data.kept import verify as verify_folder
 
     with _naming():
-        _tell((f for each in folders() for f in verify_folder(each.path, each.size)), str(place()))
+        images = (found for each in folders() for found in verify_folder(each.path, each.size))
+        _tell(chain(images, ((path, fault(path)) for path in files())), str(place()))
 
 
 @cache.command()
 @click.option(
-    "--all", "every", is_flag=True, help="Also what is kept of images that are still there."
+    "--all", "every", is_flag=True, help="All, also of images that are still there, and embeddings."
 )
 def prune(every: bool) -> None:
     """Remove what is kept of images that are gone, and what another release has kept."""
+    from ..data.embedded import files
     from ..data.kept import prune as prune_folders
 
     freed = 0
     with _naming():
+        for path in files() if every else ():
+            freed += path.stat().st_size
+            path.unlink()
+            echo(f"removed: embeddings {path.name}")
         for folder, removed in prune_folders(every):
             freed += folder.bytes if removed else 0
             echo(f"{'removed' if removed else 'in use, stays'}: {folder.of or folder.path}")

@@ -81,8 +81,10 @@ def status(folders: tuple[Path, ...]) -> None:
             rows.append((str(folder), str(run_status(folder))))
         except OutputError as error:
             faults.append(error)
-    if rows or not faults:
+    if rows:
         print_table(("run", "status"), rows)
+    elif not faults:
+        echo("no runs in runs/: name their folders")
     for fault in faults[:-1]:
         echo(f"Error: {fault}", err=True)
     if faults:

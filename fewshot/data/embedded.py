@@ -19,6 +19,7 @@ import numpy as np
 from attrs import define
 from numpy.typing import NDArray
 
+from ..core.wording import counted
 from . import cache
 
 _HEADER = struct.Struct("<16sI")
@@ -100,6 +101,26 @@ class Kept:
             f"embeddings are not kept: {error} ({cache.VARIABLE}=FOLDER names another place, "
             f"{cache.VARIABLE}= turns this off)"
         )
+
+
+def files() -> list[Path]:
+    """Of all networks whose embeddings are kept. Raises OSError where they cannot be looked for."""
+    folder = cache.place()
+    return [] if folder is None else sorted(filter(Path.is_file, (folder / "embedded").glob("*")))
+
+
+def fault(path: Path) -> str | None:
+    """What is wrong with a file of embeddings; None where it is whole. Raises OSError."""
+    content = path.read_bytes()
+    dim = _dim(content)
+    record = _record(dim or 0)
+    count = (len(content) - _HEADER.size) // record.itemsize
+    if dim is None or not count:
+        return f"{path}: damaged: its embeddings are made again"
+    rows = np.frombuffer(content, record, count, _HEADER.size)
+    sound = [_check(row["digest"].tobytes(), row["row"].tobytes()) for row in rows]
+    bad = sum(due != row["check"].tobytes() for due, row in zip(sound, rows, strict=True))
+    return f"{path}: damaged: {counted(bad, 'embedding')}, made again" if bad else None
 
 
 def kept(network: str, warn: Callable[[str], None]) -> Kept | None:

@@ -187,7 +187,8 @@ def _check_deal(
             raise ClassTooSmallError(
                 class_id,
                 f"has {len(pool)} {note}: not enough for {k_shot} support (k_shot) and at least "
-                f"{n_query} query; ask for fewer (--k-shot), add images, or leave the class out",
+                f"{n_query} query; ask for fewer (--k-shot), add images, or leave "
+                "the class out (--set split.too_small=leave-out)",
             )
 
 

@@ -88,12 +88,12 @@ def _pretrained(row: KShotRow, results: RunResults, manifest: Mapping[str, Any])
 def _steps(results: RunResults, records: Sequence[Mapping[str, Any]]) -> list[Advice]:
     """Where training ended by its steps, at its best."""
     training = results.training
-    if training is None or training.stopped != "steps" or len(records) < 2:
+    if training is None or training.stopped != "steps" or not records:
         return []
-    before, last = records[-2:]
     if training.best_score is not None and training.best_step < training.steps:
         return []
-    if training.best_score is None and not last["loss"] < 0.98 * before["loss"]:
+    losses = [record["loss"] for record in records[-2:]]
+    if training.best_score is None and not losses[-1] < 0.98 * losses[0]:
         return []
     what = "loss still fell" if training.best_score is None else "last validation was the best"
     why = f"the {what} when training ended, at step {training.steps}"

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fewshot.core.errors import DataError
+from fewshot.data import embedded
 from fewshot.data.cache import VARIABLE
 from fewshot.data.datasets import decode
 from fewshot.data.kept import folders, prune, verify
@@ -46,6 +47,21 @@ def test_no_bit_changes_a_pixel_and_only_its_image_is_decoded_again(
     assert [fault for each in folders() for _, fault in verify(each.path, each.size) if fault]
     assert len(check(root)) == (1 if at < 20 * ROW else 20)
     assert not [fault for each in folders() for _, fault in verify(each.path, each.size) if fault]
+
+
+def test_a_changed_embedding_is_found_and_what_is_cut_off_is_none(cache: Path) -> None:
+    rows = np.random.default_rng(0).random((3, 4), np.float32)
+    kept = embedded.kept("net", pytest.fail)
+    assert kept is not None
+    kept.add([bytes([i]) * 16 for i in range(3)], rows)
+    (path,) = embedded.files()
+    assert embedded.fault(path) is None
+    content = path.read_bytes()
+    for at in range(len(content)):
+        path.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
+        assert embedded.fault(path) is not None
+    path.write_bytes(content[:-1])  # of a process that ended amid it: passed over
+    assert embedded.fault(path) is None
 
 
 def test_another_lists_file_under_the_name_is_not_taken(tmp_path: Path, cache: Path) -> None:

@@ -74,7 +74,8 @@ def read(path: str | Path) -> dict[str, Array]:
         raise DataError(f"{path}: {error}") from error
     except _UNREADABLE as error:
         line = " ".join(str(error).split())[:200]
-        raise DataError(f"{path}: not a state dict of PyTorch, or damaged: {line}") from error
+        why = "" if isinstance(error, KeyError) else f": {line}"  # a key alone tells nobody why
+        raise DataError(f"{path}: not a state dict of PyTorch, or damaged{why}") from error
 
 
 # ------------------------------------------------------------------------------ the files
