@@ -14,6 +14,7 @@ import os
 import struct
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from attrs import define
@@ -48,13 +49,10 @@ class Kept:
         except OSError as error:
             self._unusable(error)
             return {}
-        dim = _dim(content)
-        if dim is None:
+        rows = _records(content)
+        if rows is None:
             self.warn(f"{self.path} is damaged: its embeddings are made again")
             return {}
-        record = _record(dim)
-        count = (len(content) - _HEADER.size) // record.itemsize
-        rows = np.frombuffer(content, record, count, _HEADER.size)
         at = {digest.tobytes(): i for i, digest in enumerate(rows["digest"])}
         places = {digest: at[digest] for digest in digests if digest in at}
         sound = {
@@ -111,13 +109,9 @@ def files() -> list[Path]:
 
 def fault(path: Path) -> str | None:
     """What is wrong with a file of embeddings; None where it is whole. Raises OSError."""
-    content = path.read_bytes()
-    dim = _dim(content)
-    record = _record(dim or 0)
-    count = (len(content) - _HEADER.size) // record.itemsize
-    if dim is None or not count:
+    rows = _records(path.read_bytes())
+    if rows is None or not len(rows):
         return f"{path}: damaged: its embeddings are made again"
-    rows = np.frombuffer(content, record, count, _HEADER.size)
     sound = [_check(row["digest"].tobytes(), row["row"].tobytes()) for row in rows]
     bad = sum(due != row["check"].tobytes() for due, row in zip(sound, rows, strict=True))
     return f"{path}: damaged: {counted(bad, 'embedding')}, made again" if bad else None
@@ -139,6 +133,16 @@ def _dim(content: bytes) -> int | None:
         return None
     kind, dim = _HEADER.unpack_from(content)
     return int(dim) if kind == _KIND and dim else None
+
+
+def _records(content: bytes) -> NDArray[Any] | None:
+    """The whole records of a file; None for no file of this kind."""
+    dim = _dim(content)
+    if dim is None:
+        return None
+    record = _record(dim)
+    count = (len(content) - _HEADER.size) // record.itemsize
+    return np.frombuffer(content, record, count, _HEADER.size)
 
 
 def _record(dim: int) -> np.dtype[np.void]:
