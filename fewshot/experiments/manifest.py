@@ -6,6 +6,7 @@ those of one run.
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -59,21 +60,18 @@ def verify(folder: Path) -> Iterator[tuple[Path, str | None]]:
 
     Raises OutputError where the manifest itself is missing or damaged.
     """
-    known = hashes(read_manifest(folder))
-    for name, digest in known.items():
-        try:
-            files.require_sha256(folder / name, digest)
-            yield folder / name, None
-        except OutputError as error:
-            yield folder / name, str(error)
+    checks: dict[str, Callable[[Path], object]]
+    checks = {
+        name: partial(files.require_sha256, digest=digest)
+        for name, digest in hashes(read_manifest(folder)).items()
+    }
     # Of a run that is not finished: these change, and have their own hashes.
-    changing: dict[str, Callable[[Path], object]]
-    changing = {CHECKPOINT: read_state, WEIGHTS: read_weights}
-    for name, read in changing.items():
-        if name in known or not (folder / name).exists():
-            continue
+    for name, read in ((CHECKPOINT, read_state), (WEIGHTS, read_weights)):
+        if (folder / name).exists():
+            checks.setdefault(name, read)
+    for name, check in checks.items():
         try:
-            read(folder / name)
+            check(folder / name)
             yield folder / name, None
         except OutputError as error:
             yield folder / name, str(error)
