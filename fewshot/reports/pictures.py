@@ -10,9 +10,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import fontManager, get_font
-from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator
-from numpy.typing import NDArray
 
 from ..core.errors import OutputError
 from ..core.figures import Interval, KShotRow, StudyFigures, UnknownRow
@@ -308,60 +306,31 @@ def trials(records: Sequence[Mapping[str, Any]], keys: Sequence[str], path: Path
 # ---------------------------------------------------------------------------- photos
 
 
-class _Board:
-    """Photos in rows and columns. One pair of axes: a pair for each photo takes seconds to draw.
-
-    In units of a photo; `head` and `left`: space above every row, and beside the first column.
-    """
-
-    def __init__(self, rows: int, columns: int, head: float, left: float, title: str = "") -> None:
-        top = 0.4 if title else 0.0
-        self._head = head
-        self._figure = Figure(figsize=(left + columns, top + (1 + head) * rows))
-        self._axes = self._figure.add_axes((0, 0, 1, 1))
-        if title:
-            self.write((columns - left) / 2, -0.1, title, fontsize=9, va="bottom")
-        self._limits = {"xlim": (-left, columns), "ylim": ((1 + head) * rows, -top)}
-
-    def write(self, x: float, y: float, text: str, **look: Any) -> None:
-        self._axes.text(x, y, _plain(text), **{"ha": "center", **look})
-
-    def middle(self, row: int) -> float:
-        """Where the photos of a row have theirs."""
-        return (1 + self._head) * (row + 1) - 0.5
-
-    def put(
-        self, row: int, column: int, image: NDArray[np.uint8], text: str = "", colour: str = "none"
-    ) -> None:
-        """One image, titled and framed."""
-        middle, half = self.middle(row), 0.46
-        edges = (column + 0.5 - half, column + 0.5 + half, middle + half, middle - half)
-        self._axes.imshow(image.squeeze(), cmap="gray", vmin=0, vmax=255, extent=edges)
-        corner, side = (edges[0], edges[3]), 2 * half
-        self._axes.add_patch(Rectangle(corner, side, side, fill=False, ec=colour, lw=3))
-        if text:
-            ink = "black" if colour == "none" else colour
-            self.write(column + 0.5, edges[3] - 0.04, text, fontsize=7, color=ink, va="bottom")
-
-    def save(self, path: Path) -> None:
-        self._axes.set(aspect="auto", **self._limits)
-        self._axes.axis("off")
-        _save(self._figure, path)
-
-
 def examples(dataset: Dataset, path: Path, per_class: int = 8) -> None:
-    """A data set's examples, evenly spread over its images: one row a class, `_MOST` classes."""
+    """A data set's examples, evenly spread over its images: one row a class, `_MOST` classes.
+
+    In one pair of axes: a pair for each photo takes seconds to draw.
+    """
     total, rows = len(dataset.classes), min(_MOST, len(dataset.classes))
-    title = f"{rows} of {total} classes" if rows < total else ""
-    board = _Board(rows, per_class, head=0, left=1.2, title=title)
+    left, top = 1.2, 0.4 if rows < total else 0.0
+    figure = Figure(figsize=(left + per_class, top + rows))
+    axes = figure.add_axes((0, 0, 1, 1))
+    if rows < total:
+        title = f"{rows} of {total} classes"
+        axes.text((per_class - left) / 2, -0.1, title, ha="center", fontsize=9, va="bottom")
     for row, c in enumerate(np.linspace(0, total - 1, rows).astype(int).tolist()):
         of_class = np.flatnonzero(dataset.labels == c)
         few = min(per_class, len(of_class))
+        middle = row + 0.5
         for column, i in enumerate(of_class[np.linspace(0, len(of_class) - 1, few).astype(int)]):
-            board.put(row, column, dataset[int(i)])
-        name = _short(dataset.classes[c])
-        board.write(-0.05, board.middle(row), name, ha="right", va="center", fontsize=8)
-    board.save(path)
+            edges = (column + 0.04, column + 0.96, middle + 0.46, middle - 0.46)
+            image = dataset[int(i)].squeeze()
+            axes.imshow(image, cmap="gray", vmin=0, vmax=255, extent=edges)
+        name = _plain(_short(dataset.classes[c]))
+        axes.text(-0.05, middle, name, ha="right", va="center", fontsize=8)
+    axes.set(aspect="auto", xlim=(-left, per_class), ylim=(rows, -top))
+    axes.axis("off")
+    _save(figure, path)
 
 
 def layers(title: str, rows: Sequence[tuple[str, str, int]], path: Path) -> None:
