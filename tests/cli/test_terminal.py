@@ -6,6 +6,7 @@ import os
 import re
 import sys
 from pathlib import Path
+from typing import Any
 from unicodedata import category
 
 import click
@@ -142,21 +143,27 @@ def test_a_terminal_that_is_not_utf_8_gets_replacements(
     assert b"?" in raw.getvalue()
 
 
+def ended(arguments: list[str], out: Any, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, str]:
+    """The exit code of a command whose output goes there, and what it says on standard error."""
+    err = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", out)
+    monkeypatch.setattr(sys, "stderr", err)
+    monkeypatch.setattr(sys, "argv", ["fewshot", *arguments])
+    with pytest.raises(SystemExit) as end:
+        main()
+    return end.value.code, err.getvalue()
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full is Linux's")
 @pytest.mark.parametrize("arguments", [["list"], ["list", "loss"], ["--help"], ["--version"]])
 @pytest.mark.parametrize("buffering", [-1, 1])
 def test_full_standard_output_is_a_line_and_an_exit_code(
     arguments: list[str], buffering: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    err = io.StringIO()
     with Path("/dev/full").open("w", buffering) as full:
-        monkeypatch.setattr(sys, "stdout", full)
-        monkeypatch.setattr(sys, "stderr", err)
-        monkeypatch.setattr(sys, "argv", ["fewshot", *arguments])
-        with pytest.raises(SystemExit) as end:
-            main()
-    assert end.value.code == 5
-    assert err.getvalue().splitlines()[-1] == (
+        code, said = ended(arguments, full, monkeypatch)
+    assert code == 5
+    assert said.splitlines()[-1] == (
         "Error: standard output: cannot be written: No space left on device"
     )
 
@@ -168,15 +175,10 @@ def test_a_reader_that_has_enough_is_no_fault(
 ) -> None:
     reader, writer = os.pipe()
     os.close(reader)
-    err = io.StringIO()
     with os.fdopen(writer, "w", buffering) as pipe:
-        monkeypatch.setattr(sys, "stdout", pipe)
-        monkeypatch.setattr(sys, "stderr", err)
-        monkeypatch.setattr(sys, "argv", ["fewshot", *arguments])
-        with pytest.raises(SystemExit) as end:
-            main()
-    assert end.value.code == 0
-    assert err.getvalue() == ""
+        code, said = ended(arguments, pipe, monkeypatch)
+    assert code == 0
+    assert said == ""
 
 
 def test_memory_that_is_not_there_is_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
