@@ -174,7 +174,7 @@ def evaluate_run(
         done = None  # it is of the run, and not of this evaluation
     examination = examine(parts, draws, blank, progress)
     _report(out, "Evaluation", parts, examination, manifest, hashed, done)
-    facts = {"status": "finished", "of": manifest.get("weights_sha256"), "finished": _now()}
+    facts = {"of": "an evaluation", "weights": manifest.get("weights_sha256"), "finished": _now()}
     write_manifest(out, {**facts, "files": hashed})
     return out
 

@@ -54,7 +54,7 @@ def run_status(folder: Path) -> RunStatus:
     at_work = owner(folder / LOCK)
     manifest = read_manifest(folder)
     if "of" in manifest:
-        raise OutputError(f"{folder}: {manifest['of']}, not a run; its runs are folders within")
+        raise OutputError(f"{folder}: {manifest['of']}, not a run: name the folder of one")
     settings = folder / "config.toml"
     files.require_sha256(settings, hashes(manifest).get(settings.name))
     config = read_toml(settings, OutputError)

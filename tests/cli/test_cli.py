@@ -400,3 +400,4 @@ def test_ctrl_c_in_training_keeps_the_best_weights_so_far(run: Path, data: Path,
     assert (row["k_shot"], row["n_way"], row["episodes"]) == (3, 2, 3)
     assert row["queries"] == 3 * 2 * 5
     assert "same episodes" in error(2, "compare", run, folder / "eval-0001")
+    assert "an evaluation, not a run" in error(5, "status", folder / "eval-0001")
