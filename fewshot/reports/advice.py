@@ -52,7 +52,7 @@ def advice(
         *_pretrained(row, results, manifest),
         *_steps(results, records),
         *_head(row, results, config),
-        *_data(manifest),
+        *_data(manifest, config),
         *_augment(results, config),
         *_shots(row, results),
         *_adapter(row, config),
@@ -120,10 +120,10 @@ def _head(row: KShotRow, results: RunResults, config: Mapping[str, Any]) -> list
     return [Advice("another-head", why, "`fewshot eval RUN --head lda`, without training again")]
 
 
-def _data(manifest: Mapping[str, Any]) -> list[Advice]:
+def _data(manifest: Mapping[str, Any], config: Mapping[str, Any]) -> list[Advice]:
     found, (height, width, _) = [], manifest["data"]["shape"]
     known = len(manifest["classes"]["train"])
-    if 0 < known < _FEW_CLASSES:
+    if config["training"]["steps"] and 0 < known < _FEW_CLASSES:
         why = f"it was trained on {known} classes"
         found.append(Advice("few-classes", why, "photos of more classes, of whatever kind"))
     if min(height, width) < _SMALL:

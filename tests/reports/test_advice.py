@@ -32,12 +32,12 @@ def manifest(classes: int, size: int, of: str = "files_sha256") -> dict[str, Any
 
 
 def config(
-    head: str = "lda", augment: tuple[str, ...] = (), loss: str = "contrastive"
+    head: str = "lda", augment: tuple[str, ...] = (), loss: str = "contrastive", steps: int = 300
 ) -> dict[str, Any]:
     return {
         "head": {"name": head}, "adapter": {"name": "none"}, "augment": [*augment],
         "loss": {"name": loss, "margin": 1.0}, "metric": {"name": "manhattan"},
-        "backbone": {"name": "conv4"},
+        "backbone": {"name": "conv4"}, "training": {"steps": steps},
     }  # fmt: skip
 
 
@@ -52,13 +52,14 @@ def test_advice_has_its_place_in_the_page(
 ) -> None:
     found = evolve(found, training=training)
     for head in ("lda", "nearest-prototype"):
-        given_ = topics(found, [], manifest(classes, size), config(head))
+        steps = training.steps if training else 0
+        given_ = topics(found, [], manifest(classes, size), config(head, steps=steps))
         assert {*given_} <= {*ANCHORS}
         assert len({*given_}) == len(given_)
         if telling_row(found.k_shot).accuracy >= GOOD:
             assert not given_
         else:
-            assert ("few-classes" in given_) == (classes < 20)
+            assert ("few-classes" in given_) == (classes < 20 and training is not None)
             assert ("small-images" in given_) == (size < 64)
 
 
