@@ -40,7 +40,8 @@ class RunStatus:
             return self.status
         what, _, why = self.status.partition(":")
         by = f", by {self.owner}" if self.owner else ""
-        return f"{what} at step {self.step} of {self.steps}{by}{':' if why else ''}{why}"
+        at = f" at step {self.step} of {self.steps}" if self.steps else ""
+        return f"{what}{at}{by}{':' if why else ''}{why}"
 
 
 def run_status(folder: Path) -> RunStatus:

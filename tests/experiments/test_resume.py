@@ -31,7 +31,7 @@ from fewshot.experiments.manifest import read_manifest, verify, write_manifest
 from fewshot.experiments.run import evaluate_run, run
 from fewshot.experiments.search import SearchOptions, recorded, search
 from fewshot.experiments.search_space import parameter
-from fewshot.experiments.status import LOCK, run_status
+from fewshot.experiments.status import LOCK, RunStatus, run_status
 from fewshot.experiments.study import run_study
 
 REGISTRY = build_registry()[0]
@@ -314,6 +314,10 @@ def test_commands_that_meet_a_dead_run_say_so(copies: Copies, whole: Path, tmp_p
 def test_status_is_of_all_runs_where_none_is_named(copies: Copies, tmp_path: Path) -> None:
     killed(copies, "episodes", 3, tmp_path / "runs")
     assert "killed at step 6 of 6" in done("status", cwd=tmp_path).stdout
+
+
+def test_an_untrained_run_is_at_no_step() -> None:
+    assert str(RunStatus("killed", 0, 0, None)) == "killed"
 
 
 def test_sigterm_ends_as_ctrl_c_does(work: Path, whole: Path, tmp_path: Path) -> None:
