@@ -10,6 +10,7 @@ prints how many came to equal SHA-256, and ends with 1 where one did not.
 # ruff: noqa: E402
 
 import argparse
+import itertools
 import random
 import subprocess
 import sys
@@ -128,12 +129,13 @@ def killed(count: int) -> int:
         while kills < count:
             folder = Path(work, f"{runs}")
             runs += 1
-            while True:
+            for patience in itertools.count(1.0, 0.1):  # the machine may be busier now
                 anew = not (folder / "manifest.json").exists()
                 resumed += not anew
                 began, process = time.monotonic(), start(folder)
+                limit = patience * rng.uniform(0.2, 1.1) * seconds
                 try:
-                    _, told = process.communicate(timeout=rng.uniform(0.2, 1.1) * seconds)
+                    _, told = process.communicate(timeout=limit)
                     if anew:  # the machine was busier when the first was timed
                         seconds = min(seconds, time.monotonic() - began)
                     break
