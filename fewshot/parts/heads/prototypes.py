@@ -52,9 +52,10 @@ def _lower_inverse(matrices: mx.array) -> mx.array:
     """(…, m, m), each LL' -> L^-1, by LAPACK: MLX's own is slow, and for the CPU only."""
     from scipy.linalg.lapack import dpotrf, dtrtri
 
-    found = np.array(matrices, np.float64)
+    found = np.array(matrices, np.float64, order="C")
     for i in np.ndindex(found.shape[:-2]):
-        found[i] = dtrtri(dpotrf(found[i], lower=1)[0], lower=1)[0]
+        upper = found[i].T  # in LAPACK's order, so that nothing is copied
+        found[i] = dtrtri(dpotrf(upper, overwrite_a=1)[0], overwrite_c=1)[0].T
     return mx.array(found.astype(np.float32))
 
 
