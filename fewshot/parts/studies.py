@@ -4,12 +4,13 @@ from typing import Any
 
 from ..core.components import Study
 
-# By name: the images, and the classes of an episode in training.
-_DATA: dict[str, tuple[dict[str, Any], int]] = {
-    "groceries": ({"name": "image-folder", "path": "$FEWSHOT_GROCERIES_DATA"}, 10),
-    "digits": ({"name": "image-folder", "path": "$FEWSHOT_DIGITS_DATA"}, 5),
-    "asl": ({"name": "asl-alphabet"}, 10),
-    "omniglot": ({"name": "omniglot"}, 10),
+# By name: the images, the classes of an episode in training, and the queries of each in the test
+# (half of Omniglot's twenty drawers).
+_DATA: dict[str, tuple[dict[str, Any], int, int]] = {
+    "groceries": ({"name": "image-folder", "path": "$FEWSHOT_GROCERIES_DATA"}, 10, 15),
+    "digits": ({"name": "image-folder", "path": "$FEWSHOT_DIGITS_DATA"}, 5, 15),
+    "asl": ({"name": "asl-alphabet"}, 10, 15),
+    "omniglot": ({"name": "omniglot"}, 10, 10),
 }
 
 _HEADS = (
@@ -65,7 +66,7 @@ _SAMPLERS = {
 }
 
 
-def _scratch(data: dict[str, Any], n_way: int, head: str) -> dict[str, Any]:
+def _scratch(data: dict[str, Any], n_way: int, n_query: int, head: str) -> dict[str, Any]:
     heads = {"heads": list(_HEADS)} if head == "nearest-prototype" else {}
     return {
         "seeds": 1,
@@ -76,18 +77,18 @@ def _scratch(data: dict[str, Any], n_way: int, head: str) -> dict[str, Any]:
         "loss": {"name": "prototypical", "temperature": 0.0625},
         "head": head,
         "training": {"steps": 200, "draws_per_step": 1},
-        "evaluation": heads,
+        "evaluation": {"n_query": n_query, **heads},
     }
 
 
-def _pretrained(data: dict[str, Any]) -> dict[str, Any]:
+def _pretrained(data: dict[str, Any], n_query: int) -> dict[str, Any]:
     return {
         "seeds": 1,
         "dataset": {**data, "size": 160},
         "backbone": "efficientnet-lite0",
         "head": "nearest-prototype",
         "training": {"steps": 0},
-        "evaluation": {"heads": list(_HEADS)},
+        "evaluation": {"n_query": n_query, "heads": list(_HEADS)},
     }
 
 
@@ -107,14 +108,17 @@ def _loss(name: str, options: dict[str, Any]) -> dict[str, Any]:
 METHODS = Study(
     "methods",
     rows={
-        **{f"{name}-pretrained": _pretrained(data) for name, (data, _) in _DATA.items()},
         **{
-            f"{name}-scratch": _scratch(data, n_way, "nearest-prototype")
-            for name, (data, n_way) in _DATA.items()
+            f"{name}-pretrained": _pretrained(data, n_query)
+            for name, (data, _, n_query) in _DATA.items()
         },
         **{
-            f"{name}-{head}": _scratch(data, n_way, head)
-            for name, (data, n_way) in _DATA.items()
+            f"{name}-scratch": _scratch(data, n_way, n_query, "nearest-prototype")
+            for name, (data, n_way, n_query) in _DATA.items()
+        },
+        **{
+            f"{name}-{head}": _scratch(data, n_way, n_query, head)
+            for name, (data, n_way, n_query) in _DATA.items()
             for head in _LEARNED
         },
         **{f"loss-{name}": _loss(name, options) for name, options in _LOSSES.items()},
@@ -133,7 +137,8 @@ METHODS = Study(
     },
     seeds=3,
     notes=(
-        "Half of the classes are tested, the others train the networks from scratch.",
+        "Half of the classes are tested, the others train the networks from scratch. Queries are "
+        "15 of each class, of Omniglot's characters and under the losses 10.",
         "Among all classes: the support has K images of every class, five draws of it.",
     ),
     summary="every head from scratch and pretrained on four data sets, every loss at equal cost",
