@@ -285,6 +285,7 @@ def test_what_is_no_state_dict(path: Path, tmp_path: Path):
     refused(path, b"PK\x03\x04 no zip")
     refused(path, pickle.dumps({"a": 1}, protocol=2), "magic number")
     refused(path, pickle.dumps(OrderedDict(a=1), protocol=4))
+    refused(path, b"S'\\o'\n.")
     with pytest.raises(DataError, match="No such file"):
         state_dicts.read(tmp_path / "none.pth")
 
@@ -301,6 +302,8 @@ def test_convert_writes_what_mlx_reads(tmp_path: Path):
     for name, array in arrays.items():
         np.testing.assert_array_equal(np.array(found[name]), array)
         assert np.array(found[name]).dtype == array.dtype
+    done = CliRunner().invoke(weights, ["convert", str(source)])
+    assert "exists: name another" in str(done.exception)
     done = CliRunner().invoke(weights, ["convert", str(source), "-o", str(tmp_path / "no" / "x")])
     assert "cannot be written" in str(done.exception)
 

@@ -9,6 +9,7 @@ tensors. Both forms are read: the zip file of PyTorch 1.6 and later, and the row
 import json
 import pickletools
 import struct
+import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from io import BytesIO
@@ -63,7 +64,9 @@ def read(path: str | Path) -> dict[str, Array]:
     try:
         content = path.read_bytes()
         form = _zipped if content.startswith(b"PK") else _in_a_row
-        tree, storages = form(BytesIO(content), len(content))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Python's, of escapes in damaged text
+            tree, storages = form(BytesIO(content), len(content))
         tensors = dict(_tensors(tree, set()))
         if sum(prod(tensor.shape) for tensor in tensors.values()) > 8 * len(content):
             raise ValueError("tensors that share their numbers many times over")
