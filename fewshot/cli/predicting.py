@@ -178,12 +178,8 @@ def _figures(answer: Prediction, wrong: bool, width: int, calibrated: bool, labe
 
 
 def _line(line: str, name: str, most: int | None) -> str:
-    """An answer, with as much of its image's path as `most` columns hold.
-
-    Where nobody watches (None), the name of the file itself is always whole.
-    """
-    room = _COLUMNS - len(line) if most is None else most - len(line)
-    room = max(room, len(Path(name).name) + 1 if most is None else _NAME)
+    """An answer, with as much of its image's path as `most` columns hold; None: all of it."""
+    room = len(name) if most is None else max(most - len(line), _NAME)
     return line + (name if len(name) <= room else f"…{name[1 - room :]}")
 
 

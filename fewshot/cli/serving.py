@@ -43,6 +43,7 @@ def serve(
     it.
     """
     fast_mlx()
+    from ..core.errors import OutputError
     from ..deploy.serve import Desk
     from ..deploy.serve import serve as serve_page
 
@@ -53,6 +54,8 @@ def serve(
 
     if run is not None:
         tell_unfinished(run)
+    elif not file.exists():
+        raise OutputError(f"{file}: no such file; --from RUN makes it, and so does `fewshot enrol`")
     desk = Desk(file, run, without_adapter, engine, max_pixels)
     if desk.hint:
         echo(desk.hint, err=True)

@@ -138,7 +138,8 @@ def walk(root: Path) -> Walk:
     """
     try:
         if not root.exists():
-            raise DataError(f"{root}: no such file or folder")
+            web = str(root).startswith(("http:", "https:"))
+            raise DataError(f"{root}: no such file or folder{'; download it first' * web}")
         found, places = _in_archive(root) if root.is_file() else _on_disk(root)
     except zipfile.BadZipFile as error:
         raise DataError(f"{root}: neither a folder nor a zip file") from error

@@ -296,7 +296,8 @@ def _complete(registry: Registry, layers: Iterable[Tree], implied: Tree) -> Tree
         if "name" not in tree.get(kind, {}):
             raise ConfigError(
                 f"no {kind} named, and no plugin offers one to start with: install one that does, "
-                f"or name one with {KINDS[kind].flag} NAME; valid: "
+                "or name a preset with --preset NAME (`fewshot list preset`), or one with "
+                f"{KINDS[kind].flag} NAME; valid: "
                 f"{', '.join(registry.names(kind))}"
             )
     for kind in PARTS:

@@ -112,7 +112,8 @@ def hundredths(share: float) -> str:
 def _shown(row: KShotRow | StudyFigures, trained: bool) -> str:
     asked = len(row.per_class)  # where fewer than are shown, training knew the others
     some = f", {asked} of them" if asked < row.n_way else ""
-    classes = f"{row.n_way} classes{some}{' held out of training' if trained else ''}"
+    how = " held out of training" if trained else " asked about" if some else ""
+    classes = f"{row.n_way} classes{some}{how}"
     if row.k_shot == 0:
         return f"Told the names of {classes}"
     images = counted(row.k_shot, "image")

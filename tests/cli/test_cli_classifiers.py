@@ -148,6 +148,7 @@ def test_an_uncalibrated_run_still_enrols_and_says_so(trained: Path, mine: Path,
         (("predict", "FILE"), 2, "Missing argument"),
         (("predict", "MINE/cup/0.png", "MINE"), 5, "not a classifier file"),
         (("predict", "FILE", "MINE", "--save-html", "none/x.html"), 5, "cannot be written"),
+        (("serve", "none"), 5, "none: no such file; --from RUN makes it"),
         (("export", "FILE", "-o", "net.pt"), 2, "no format '.pt'"),
     ],
 )

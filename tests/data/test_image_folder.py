@@ -115,6 +115,8 @@ def test_other_links_are_followed(tmp_path: Path):
 def test_a_folder_that_is_not_there_is_a_data_error(tmp_path: Path):
     with pytest.raises(DataError, match="none: no such file or folder"):
         walk(tmp_path / "none")
+    with pytest.raises(DataError, match="no such file or folder; download it first"):
+        walk(Path("https://example.org/photos.zip"))
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "JPEG", "Png", "bmp", "gif", "webp", "tif", "TIFF"])

@@ -29,6 +29,7 @@ def test_verdict_holds_the_figures_of_its_row(found: RunResults) -> None:
         assert abs(number - 100 * share) <= 1
         assert (text == "100") <= (share == 1)
         assert (text == "0") <= (share == 0)
+    assert "of them, it names" not in said  # but what was asked of these
     assert ("no better than guessing" in said) == (row.ci95[0] <= 1 / row.n_way)
     if row.k_shot:
         assert re.search(

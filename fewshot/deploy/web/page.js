@@ -207,6 +207,7 @@ function named() {
 
 const enrol = (images, name) => tell(async () => {
   $("progress").hidden = false;
+  $("classes").inert = true; // what is removed now would come back with the pictures still to come
   let done = 0;
   try {
     for (let i = 0; i < images.length; i += AT_ONCE) {
@@ -221,6 +222,7 @@ const enrol = (images, name) => tell(async () => {
     }
   } finally {
     $("progress").hidden = true;
+    $("classes").inert = false;
     const pictures = done === 1 ? "picture" : "pictures";
     say(`${done} ${pictures} of ${name} enrolled and saved.`);
   }

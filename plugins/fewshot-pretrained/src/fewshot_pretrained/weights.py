@@ -22,10 +22,10 @@ def convert(file: Path, out: Path | None) -> None:
 
     Nothing in it is run: what is more than tensors in dicts is refused.
     """
-    tensors = state_dicts.read(file)
     path = file.with_suffix(".safetensors") if out is None else out
-    if path.exists() and path.samefile(file):
-        raise OutputError(f"{path} is read here, too: name another file with --out")
+    if path.exists():
+        raise OutputError(f"{path} exists: name another file with --out")
+    tensors = state_dicts.read(file)
     try:
         state_dicts.save(tensors, path)
     except OSError as error:

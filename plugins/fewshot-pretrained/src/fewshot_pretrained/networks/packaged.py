@@ -44,6 +44,8 @@ def tensors_of(path: Path, others: Sequence[str] = ()) -> Tensors:
 
     Raises DataError, naming the file.
     """
+    if not path.is_file():
+        raise DataError(f"{path}: no such file")
     if path.suffix != ".safetensors":
         return state_dicts.read(path)
     try:
