@@ -211,6 +211,8 @@ class Head:
     are shares of votes, the same few numbers for every query. `module`: its learned parts, trained
     and saved with the backbone. `names`: whether it reads the classes' names: the first n_way rows
     of its support are then the embeddings of these, in order, and they may be all there is.
+    `distances(state, query, scores)` -> (…, q, n_way) >= 0: how far queries are from each class,
+    where the head knows it better than the metric does; farther than a threshold is unknown.
 
     A classifier tries `scores`, and the metric's `fn`, with NumPy arrays too, which for few numbers
     is faster; where that fails or gives something else, it asks with MLX's.
@@ -223,6 +225,7 @@ class Head:
     votes: bool = False
     module: "nn.Module | None" = None
     names: bool = False
+    distances: "Callable[[Any, mx.array, mx.array], mx.array] | None" = None
 
     def __call__(
         self,

@@ -55,7 +55,10 @@ def comparison(to: Fitted, support: Floats, head: Head, metric: Metric, n_way: i
             scores: Any = head.scores(state, query, metric)
             # A query at a time: its differences stay in the cache.
             table: Any = np.stack([metric.fn(row, points) for row in query])
-        return scores, scores, table[:, :n_way], table[:, n_way:]
+            to_class, to_each = table[:, :n_way], table[:, n_way:]
+            if head.distances is not None:
+                to_class = head.distances(state, query, scores)
+        return scores, scores, to_class, to_each
 
     probe = np.roll(support[:1], 1, axis=1)
     try:

@@ -24,7 +24,7 @@ from . import archive, recipe
 from .recipe import Recipe
 from .support import Support
 
-_FORMAT = 1  # of the classifier file
+_FORMAT = 2  # of the classifier file
 
 _ARRAYS = ("images", "embeddings", "labels", "crops")  # of the support
 

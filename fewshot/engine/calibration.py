@@ -75,7 +75,8 @@ def for_counts(calibrations: Sequence[Calibration], counts: Sequence[int]) -> Ca
 class Fitted:
     """A head's state, and what the distance to a class is measured to: `points` with `labels`.
 
-    That is the class's prototype or, for a head of votes, its nearest support image.
+    That is the class's prototype or, for a head of votes, its nearest support image, by the
+    metric; a head may measure it itself (`Head.distances`).
     """
 
     state: Any
@@ -102,7 +103,10 @@ def by_class(
     """
     with evaluating(head.module, metric.fn):
         scores = head.scores(to.state, query, metric)
-        distances = nearest_of_class(metric.table(query, to.points), to.labels, n_way)
+        if head.distances is not None:
+            distances = head.distances(to.state, query, scores)
+        else:
+            distances = nearest_of_class(metric.table(query, to.points), to.labels, n_way)
     return scores, -distances if head.votes else scores, distances
 
 

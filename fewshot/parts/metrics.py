@@ -14,21 +14,21 @@ from ..core.interfaces import Metric
 from ..core.options import NoOptions, option, positive
 
 
-def _of(x: Any) -> Any:
+def module_of(x: Any) -> Any:
     """The module whose array this is."""
     return np if isinstance(x, np.ndarray) else mx
 
 
 def _root(squares: mx.array) -> mx.array:
     """Square root with gradient 0 at 0: sqrt's own is infinite and turns weights into NaN."""
-    zero, own = squares <= 0, _of(squares)
+    zero, own = squares <= 0, module_of(squares)
     return own.where(zero, 0.0, own.sqrt(own.where(zero, 1.0, squares)))
 
 
 def unit(x: mx.array) -> mx.array:
     """Vectors at length 1; one shorter than 1e-12 counts as zero and stays so."""
     squares = (x * x).sum(axis=-1, keepdims=True)
-    zero, own = squares < 1e-24, _of(x)  # below, the gradient of the root overflows
+    zero, own = squares < 1e-24, module_of(x)  # below, the gradient of the root overflows
     lengths = own.where(zero, 1.0, squares)
     inverse = mx.rsqrt(lengths) if own is mx else 1 / np.sqrt(lengths)
     return own.where(zero, 0.0, x * inverse)
@@ -46,7 +46,7 @@ def _squares_matrix(query: mx.array, points: mx.array) -> mx.array:
     centre = points.mean(axis=-2, keepdims=True)
     q, p = query - centre, points - centre
     lengths = squared_lengths(q) + squared_lengths(p).swapaxes(-1, -2)
-    return _of(q).maximum(lengths - 2 * (q @ p.swapaxes(-1, -2)), 0)
+    return module_of(q).maximum(lengths - 2 * (q @ p.swapaxes(-1, -2)), 0)
 
 
 def squared_lengths(x: mx.array) -> mx.array:
@@ -97,7 +97,7 @@ def cosine(_: NoOptions = NoOptions()) -> Metric:
 def manhattan(_: NoOptions = NoOptions()) -> Metric:
     """Σ|x−y|, at most 2√d between unit vectors of d numbers, as |x|₁ <= √d |x|₂."""
     return Metric(
-        fn=lambda x, y: _of(x).abs(x - y).sum(axis=-1),
+        fn=lambda x, y: module_of(x).abs(x - y).sum(axis=-1),
         laws=frozenset({"identity", "symmetry", "triangle"}),
         upper=lambda d: 2 * math.sqrt(d),
     )
@@ -106,7 +106,7 @@ def manhattan(_: NoOptions = NoOptions()) -> Metric:
 def chebyshev(_: NoOptions = NoOptions()) -> Metric:
     """max|x−y|, at most 2 between unit vectors."""
     return Metric(
-        fn=lambda x, y: _of(x).abs(x - y).max(axis=-1),
+        fn=lambda x, y: module_of(x).abs(x - y).max(axis=-1),
         laws=frozenset({"identity", "symmetry", "triangle"}),
         upper=lambda _: 2.0,
     )
@@ -123,7 +123,7 @@ def canberra(_: NoOptions = NoOptions()) -> Metric:
     """
 
     def fn(x: mx.array, y: mx.array) -> mx.array:
-        own = _of(x)
+        own = module_of(x)
         sizes = own.maximum(own.abs(x) + own.abs(y), _TINY)
         return (own.abs(x - y) / sizes).sum(axis=-1)
 
@@ -138,7 +138,7 @@ def braycurtis(_: NoOptions = NoOptions()) -> Metric:
     """
 
     def fn(x: mx.array, y: mx.array) -> mx.array:
-        own = _of(x)
+        own = module_of(x)
         sizes = own.maximum((own.abs(x) + own.abs(y)).sum(axis=-1), _TINY)
         return own.abs(x - y).sum(axis=-1) / sizes
 

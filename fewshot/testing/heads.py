@@ -104,6 +104,22 @@ def shape(head: Head) -> None:
         fail(f"5 queries and 4 classes -> {found.dtype} {found.shape}, float32 (5, 4) is due")
 
 
+def _measures(head: Head) -> bool:
+    return head.distances is not None
+
+
+@law(when=_measures, n_way=st.integers(1, 5), k_shot=st.integers(1, 3), seed=seeds)
+def distances(head: Head, n_way: int, k_shot: int, seed: int) -> None:
+    """Its own distances: (q, n_way), none below 0, finite also for an image of the support."""
+    support, labels, query, _ = _balanced(seed, n_way, k_shot, q=4)
+    asked = mx.array(np.concatenate([query, support]))
+    state = head.fit(mx.array(support), mx.array(labels), euclidean(), n_way)
+    assert head.distances is not None
+    found = np.array(head.distances(state, asked, head.scores(state, asked, euclidean())))
+    if found.shape != (len(asked), n_way) or not (np.isfinite(found) & (found >= 0)).all():
+        fail(f"distances {found.tolist()} of {len(asked)} queries to {n_way} classes")
+
+
 @law(n_way=st.integers(2, 5), k_shot=st.integers(1, 3), seed=seeds)
 def one_query(head: Head, n_way: int, k_shot: int, seed: int) -> None:
     """A single query is answered."""

@@ -115,7 +115,7 @@ def rewritten(saved: bytes, folder: Path, change: Callable[[str, dict[str, Any]]
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("format = 1", "format = 2", "its format is 2"),
+        ("format = 2", "format = 3", "its format is 3"),
         ('name = "conv4"', 'name = "else/net"', "made with backbone 'else/net' of an unknown"),
         ("width = 4", "width = 8", "the weights do not fit"),
         ("width = 4", "width = 999999999999", ""),

@@ -174,8 +174,17 @@ def test_lda_scores_minus_the_squared_mahalanobis_distance(
     covariance *= d / np.trace(covariance)
     inverse = np.linalg.inv((1 - shrinkage) * covariance + shrinkage * np.eye(d))
     expected = -(cdist(query.astype(np.float64), means, "mahalanobis", VI=inverse) ** 2)
-    found = scores(lda(LdaOptions(shrinkage)), cosine(), support, labels, query, n_way)
+    head = lda(LdaOptions(shrinkage))
+    found = scores(head, cosine(), support, labels, query, n_way)
     assert np.allclose(found, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
+    middle = means.mean(axis=0, keepdims=True)
+    shares = np.sqrt(-expected) / cdist(query.astype(np.float64), middle, "mahalanobis", VI=inverse)
+    assert head.distances is not None
+    state: Any = head.fit(mx.array(support), mx.array(labels), cosine(), n_way)
+    for given_ in (state, tuple(map(np.array, state))):  # of either kind
+        of_kind: Any = query if isinstance(given_[0], np.ndarray) else mx.array(query)
+        asked = head.scores(given_, of_kind, cosine())
+        assert np.allclose(head.distances(given_, of_kind, asked), shares, rtol=2e-2, atol=1e-3)
 
 
 @given(task=tasks(ties=False))

@@ -65,6 +65,11 @@ def answers_for_scores(_):
     return changed(lambda found: found.argmax(-1))
 
 
+@CASES.breaks("distances")
+def scores_for_distances(_):
+    return evolve(GOOD, distances=lambda state, query, scores: scores)
+
+
 @CASES.breaks("one query")
 def squeezes_one_query(_):
     return changed(lambda found: found.squeeze())
