@@ -107,7 +107,7 @@ def test_a_default_that_is_replaced_need_not_exist():
     assert resolve(registry, [{**layer, "preset": "conv4-episodic"}]).metric.name == "cosine"
     for given_, said in (({}, "dataset"), ({"dataset": "arrays"}, "backbone")):
         with pytest.raises(
-            ConfigError, match=f"no {said} named.*name one with --{said} NAME; valid:"
+            ConfigError, match=f"no {said} named.*or one with --{said} NAME; valid:"
         ):
             resolve(registry, [given_])
 

@@ -177,6 +177,7 @@ def order_within_a_class(_: Any, task: Any, metric: str, seed: int) -> bool:
 
 
 HEADS: dict[str, Callable[..., bool]] = {
+    "distances": lambda _, n_way, k_shot, seed: n_way > 1,
     "one query": lambda _, n_way, k_shot, seed: True,
     "any counts": unequal_counts,
     "tells apart": lambda _, seed, n_way, k_shot, metric: n_way > 1,
@@ -335,7 +336,7 @@ SUBJECTS = {
     "metric": ["euclidean", "cosine"],
     "loss": ["contrastive", "triplet", "prototypical", "soft-triple", "supcon"],
     "miner": ["batch-hard", "semi-hard"],
-    "head": ["nearest-prototype", "bd-cspn"],
+    "head": ["nearest-prototype", "lda", "bd-cspn"],
     "adapter": ["whiten"],
     "transform": ["colour"],
     "mixer": ["mixup", "cutmix"],
