@@ -204,6 +204,8 @@ def test_weights_that_are_not_there(tmp_path: Path, monkeypatch: Any):
             ask()
     with pytest.raises(DataError, match=r"no\.pth: .*No such file"):
         initialised("mobilenet-v2", weights=str(tmp_path / "no.pth"))
+    with pytest.raises(DataError, match=r"no\.safetensors: .*no such file"):
+        initialised("mobilenet-v2", weights=str(tmp_path / "no.safetensors"))
 
 
 def as_published(network: Any, name: str) -> dict[str, Any]:

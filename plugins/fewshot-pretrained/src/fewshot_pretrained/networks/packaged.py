@@ -44,10 +44,10 @@ def tensors_of(path: Path, others: Sequence[str] = ()) -> Tensors:
 
     Raises DataError, naming the file.
     """
-    if not path.is_file():
-        raise DataError(f"{path}: no such file")
     if path.suffix != ".safetensors":
         return state_dicts.read(path)
+    if not path.is_file():
+        raise DataError(f"{path}: cannot be read: no such file")
     try:
         loaded: Any = mx.load(str(path), format="safetensors")
         return {
