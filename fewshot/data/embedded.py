@@ -58,7 +58,7 @@ class Kept:
         sound = {
             digest: rows["row"][i].astype(np.float32)
             for digest, i in places.items()
-            if _check(digest, rows["row"][i].tobytes()) == rows["check"][i].tobytes()
+            if _sound(rows[i])
         }
         if len(sound) < len(places):
             lost = len(places) - len(sound)
@@ -112,8 +112,7 @@ def fault(path: Path) -> str | None:
     rows = _records(path.read_bytes())
     if rows is None or not len(rows):
         return f"{path}: damaged: its embeddings are made again"
-    sound = [_check(row["digest"].tobytes(), row["row"].tobytes()) for row in rows]
-    bad = sum(due != row["check"].tobytes() for due, row in zip(sound, rows, strict=True))
+    bad = sum(not _sound(row) for row in rows)
     return f"{path}: damaged: {counted(bad, 'embedding')}, made again" if bad else None
 
 
@@ -143,6 +142,11 @@ def _records(content: bytes) -> NDArray[Any] | None:
     record = _record(dim)
     count = (len(content) - _HEADER.size) // record.itemsize
     return np.frombuffer(content, record, count, _HEADER.size)
+
+
+def _sound(record: Any) -> bool:
+    due = _check(record["digest"].tobytes(), record["row"].tobytes())
+    return due == bytes(record["check"])
 
 
 def _record(dim: int) -> np.dtype[np.void]:

@@ -46,16 +46,17 @@ def comparison(to: Fitted, support: Floats, head: Head, metric: Metric, n_way: i
     if not plain or to.points.size + support.size > _FEW:
         return in_mlx
     state: Any = tree_map(lambda x: np.array(x) if isinstance(x, mx.array) else x, to.state)
-    means: Any = np.array(to.points)
+    means: Any = np.array(to.points) if head.distances is None else support[:0]
     both: Any = np.concatenate([means, support])
 
     def in_numpy(query: Any, neighbours: bool) -> Compared:
         points = both if neighbours else means
+        table: Any = np.zeros((len(query), 0), np.float32)
         with np.errstate(all="ignore"):  # as MLX
             scores: Any = head.scores(state, query, metric)
-            # A query at a time: its differences stay in the cache.
-            table: Any = np.stack([metric.fn(row, points) for row in query])
-            to_class, to_each = table[:, :n_way], table[:, n_way:]
+            if len(points):  # a query at a time: its differences stay in the cache
+                table = np.stack([metric.fn(row, points) for row in query])
+            to_class, to_each = table[:, : len(means)], table[:, len(means) :]
             if head.distances is not None:
                 to_class = head.distances(state, query, scores)
         return scores, scores, to_class, to_each

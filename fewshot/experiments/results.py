@@ -95,8 +95,8 @@ def examine(
     shown = _to_show(draws)
     verification = None
     if draws.pairs is not None:
-        by_margin = parts.loss.layout == "pairs" and parts.config.training.steps > 0
-        margin = parts.loss.margin if by_margin else None
+        learned = parts.loss.layout == "pairs" and parts.sampler is not None
+        margin = parts.loss.margin if learned else None
         verification = verify(rows, *draws.pairs, parts.metric, margin)
     gains: dict[Setting, AdapterGain] = {}
     backbone_frozen = is_frozen(parts.embedder.backbone)

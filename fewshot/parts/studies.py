@@ -93,15 +93,16 @@ def _pretrained(data: dict[str, Any], n_query: int) -> dict[str, Any]:
 
 
 def _loss(name: str, options: dict[str, Any]) -> dict[str, Any]:
+    data, _, n_query = _DATA["omniglot"]
     return {
-        "dataset": {**_DATA["omniglot"][0], "size": 20},
+        "dataset": {**data, "size": 20},
         "backbone": {"name": "conv4", "width": 16},
         "loss": {"name": name, **options},
         "metric": "euclidean" if name in _DISTANCES else "cosine",
         "head": "nearest-prototype",
         "sampler": _SAMPLERS.get(name, {}),
         "training": {"steps": 100, "learning_rate": 2e-3},
-        "evaluation": {"n_way": [5, 20], "dirichlet": [0], "n_query": 10},
+        "evaluation": {"n_way": [5, 20], "dirichlet": [0], "n_query": n_query},
     }
 
 
