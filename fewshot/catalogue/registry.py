@@ -83,7 +83,9 @@ class Registry:
     as `provider/name`; a bare name that two plugins offer is an error at look-up.
     """
 
-    _parts: dict[str, dict[str, Registered]] = Factory(lambda: {kind: {} for kind in KINDS})
+    _parts: dict[str, dict[str, Registered]] = field(
+        factory=lambda: {kind: {} for kind in KINDS}, repr=False
+    )
     failed: dict[str, str] = Factory(dict)
 
     def add(self, entries: Iterable[Registered]) -> None:

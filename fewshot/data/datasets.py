@@ -66,6 +66,9 @@ class ArrayDataset:
         if len(self.labels) and not 0 <= self.labels.min() <= self.labels.max() < len(self.classes):
             raise DataError(f"labels must lie in 0..{len(self.classes) - 1}")
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({len(self.labels)} images of {len(self.classes)} classes)"
+
     def __getitem__(self, index: int) -> NDArray[np.uint8]:
         return self.images[index]
 

@@ -51,6 +51,9 @@ class ImageFiles:
         pairs = zip(self.labels.tolist(), self.paths, strict=True)
         return [f"{self.classes[label]}/{path.name}" for label, path in pairs]
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({len(self.labels)} images of {len(self.classes)} classes)"
+
     def __getitem__(self, index: int) -> NDArray[np.uint8]:
         return self.read(index).image
 

@@ -57,6 +57,10 @@ class Joined:
             ]
         )
 
+    def __repr__(self) -> str:
+        whose = ", ".join(self.sources)
+        return f"Joined({len(self.labels)} images of {len(self.classes)} classes: {whose})"
+
     @property
     def _sizes(self) -> list[int]:
         return [len(dataset.labels) for dataset in self.sources.values()]

@@ -74,6 +74,10 @@ class Classifier:
         if self.threshold is not None and math.isnan(self.threshold):
             raise ConfigError("a threshold is a distance, not nan")
 
+    def __repr__(self) -> str:
+        network = f", {self.recipe.backbone.name}" if self.recipe else ""
+        return f"Classifier({len(self.support)} images of {len(self.classes)} classes{network})"
+
     @classmethod
     def of(
         cls,

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from pictures import SIZE, folder, picture, two_classes
+from PIL import Image
 
 import fewshot as fs
 from fewshot.core.draws import Episode
@@ -18,6 +19,7 @@ from fewshot.core.errors import DataError
 from fewshot.data.datasets import ArrayDataset, ArraysOptions, arrays, decode, from_arrays
 from fewshot.data.episode_files import read_episode, write_episode
 from fewshot.data.folders import ImageFiles
+from fewshot.data.joined import Joined
 from fewshot.data.split import ClassSplit
 
 # --------------------------------------------------------------------------------------- decode
@@ -65,6 +67,17 @@ def test_decode_of_nothing_is_refused():
 
 def images(n: int) -> NDArray[np.uint8]:
     return np.zeros((n, 2, 2, 3), np.uint8)
+
+
+def test_a_data_set_is_shown_in_a_line(tmp_path: Path):
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    arrays = from_arrays(
+        np.zeros((300, 4, 4, 3), np.uint8), [f"class {i % 100}" for i in range(300)]
+    )
+    files = ImageFiles([tmp_path / "a.png"] * 300, arrays.labels, arrays.classes, 4)
+    for dataset in arrays, files, Joined({"a": arrays, "b": files}, (4, 4, 3)):
+        assert "of 100 classes" in repr(dataset)
+        assert len(repr(dataset)) < 80
 
 
 def test_labels_may_be_names():

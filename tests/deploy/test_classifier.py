@@ -37,6 +37,13 @@ def same(a: fs.Prediction, b: fs.Prediction) -> bool:
     )
 
 
+def test_a_classifier_is_shown_in_a_line(blank: fs.Classifier):
+    rng = np.random.default_rng(0)
+    ours = blank.enrol({name: [photo(rng) for _ in range(3)] for name in ("owl", "jay")})
+    assert repr(ours).startswith("Classifier(6 images of 2 classes")
+    assert len(repr(ours)) < 80
+
+
 # ------------------------------------------------------------------------------- answers
 
 
