@@ -20,6 +20,7 @@ from ..parts.embedder import Embedder, within_classes
 from .inference import Engine, Name, as_engine, same
 
 _LONG = 2.0  # seconds that people wait without being told
+_LOOKING = 0.1  # the share of an embedding that looking up what is kept counts for
 _WHITENED = 2000  # images that a whitening is taken from, at the most
 
 
@@ -38,8 +39,8 @@ def embed(
     same image everywhere and a row that was not asked for cannot pass unnoticed. `engine`: "mlx",
     "onnx" or, as "auto", ONNX Runtime on a CPU, where there are images enough to pay for making its
     session and it gives what MLX gives. `kept`: what is there of this very network is not computed
-    again, and what is not is added. `progress(done, total)` is told of batches and, where it
-    takes long to look up what is there, of the images before.
+    again, and what is not is added. `progress(done, total)` is told of images, with each batch
+    and, where that takes long, while what is kept is looked up.
 
     Raises TrainingError where an embedding is not finite, ConfigError where the engine "onnx" is
     not possible.
@@ -52,16 +53,27 @@ def embed(
     batch = batch_size(shape, batch)
     if embedder.crops == "five":
         batch = max(1, batch // 5)
+    asked, began = len(wanted), time.monotonic()
+
+    def told(share: float) -> None:
+        if progress is not None:
+            progress(round(share * asked), asked)
+
+    def told_late(share: float) -> None:
+        if time.monotonic() - began > _LONG:
+            told(share)
+
     digests: dict[int, bytes] = {}
     out: NDArray[np.float32] | None = None
     with evaluating(embedder.backbone):
         if kept is not None:
-            digests = _digests(dataset, wanted, progress)
+            digests = _digests(dataset, wanted, lambda share: told_late(_LOOKING * share))
             out = _found(kept, embedder, dataset, digests)
             wanted = wanted if out is None else wanted[np.isnan(out[wanted]).all(axis=1)]
         blocks = [wanted[i : i + batch] for i in range(0, len(wanted), batch)]
         run = as_engine(engine).run(embedder, shape, len(wanted))
         images = ahead(lambda i: embedder.prepared(gather(dataset, blocks[i])), len(blocks))
+        before = 0.0 if kept is None else _LOOKING
         for done, (block, pixels) in enumerate(zip(blocks, images, strict=True), start=1):
             rows = run(pixels)
             if not np.isfinite(rows).all():
@@ -74,8 +86,9 @@ def embed(
             out[block] = rows
             if kept is not None:
                 kept.add([digests[int(i)] for i in block], rows)
-            if progress is not None:
-                progress(done, len(blocks))
+            told(before + (1 - before) * done / len(blocks))
+        if not blocks:
+            told_late(1.0)
     assert out is not None
     return out
 
@@ -116,21 +129,16 @@ def embed_task(
     return np.concatenate([rows, more]), crops
 
 
-def _digests(
-    dataset: Dataset, wanted: Ints, progress: Callable[[int, int], None] | None
-) -> dict[int, bytes]:
-    """What each image is known by, made on all cores; `progress` is told where that takes long."""
+def _digests(dataset: Dataset, wanted: Ints, told: Callable[[float], None]) -> dict[int, bytes]:
+    """What each image is known by, made on all cores; `told` which share of them is."""
     digests: dict[int, bytes] = {}
-    began = time.monotonic()
-
-    def told(done: int, total: int) -> None:
-        if progress is not None and time.monotonic() - began > _LONG:
-            progress(done, total)
 
     def digest(row: int) -> bytes:
         return image_digest(dataset[row])
 
-    on_all_cores(digest, wanted.tolist(), digests.__setitem__, told)
+    on_all_cores(
+        digest, wanted.tolist(), digests.__setitem__, lambda done, total: told(done / total)
+    )
     return digests
 
 

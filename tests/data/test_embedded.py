@@ -132,20 +132,23 @@ def test_only_images_that_are_new_are_embedded(tmp_path: Path):
 
 
 @pytest.mark.parametrize("seconds", [-1.0, 100.0])
-def test_progress_tells_of_images_that_take_long_to_look_up_and_of_batches(
+def test_progress_goes_on_from_looking_up_what_is_kept_and_ends_once(
     seconds: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr("fewshot.engine.embedding._LONG", seconds)
-    pixels = np.random.default_rng(0).integers(0, 256, (9, 4, 4, 1), np.uint8)
-    data, (store, _) = fs.from_arrays(pixels, np.zeros(9, int)), made(tmp_path / "kept")
+    pixels = np.random.default_rng(0).integers(0, 256, (90, 4, 4, 1), np.uint8)
+    data, (store, _) = fs.from_arrays(pixels, np.zeros(90, int)), made(tmp_path / "kept")
     told: list[tuple[int, int]] = []
-    for _ in range(2):
+    for wanted, known in (60, 0), (90, 60), (90, 90):
+        told.clear()
         fs.embed(
-            fs.Embedder(Counting()), data, batch=3, kept=store,
-            progress=lambda done, total: told.append((done, total)),
+            fs.Embedder(Counting()), data, np.arange(wanted), 30, kept=store,
+            progress=lambda *done: told.append(done),
         )  # fmt: skip
-    looked_up = [(done, 9) for done in range(1, 10)] if seconds < 0 else []
-    assert told == [*looked_up, (1, 3), (2, 3), (3, 3), *looked_up]
+        assert told == sorted(told)
+        ends = [done == total for done, total in told].count(True)
+        assert ends == (known < wanted or seconds < 0)
+        assert (len(told) > 30) == (seconds < 0)
 
 
 def test_embeddings_of_another_network_are_said_and_made_again(tmp_path: Path):

@@ -65,8 +65,9 @@ def whole(copies: Copies) -> Path:
 
 
 def killed(copies: Copies, stage: str, done: int, to: Path) -> Path:
-    """A copy of what a kill there left."""
-    return copytree(next(path for *at, path in copies if at == [stage, done]), to / "run")
+    """A copy of what a kill there left, after so many were done or more."""
+    left = next(path for at, count, path in copies if at == stage and count >= done)
+    return copytree(left, to / "run")
 
 
 def interrupting(stage: str, at: int, where: str = "") -> Any:
