@@ -24,7 +24,8 @@ _HEADS = ["ridge", "lda", "logistic"]
 _PROTOTYPICAL = {
     "dataset": {"name": "cifar-fs"},
     "metric": {"name": "sqeuclidean"},
-    "loss": {"name": "prototypical"},
+    # Of 256 numbers, squared distances are large at first: undivided, learning is far slower.
+    "loss": {"name": "prototypical", "temperature": 16.0},
     "head": {"name": "nearest-prototype"},
     "embedding": {"normalize": "none"},
     "augment": [_FLIP],
@@ -40,6 +41,7 @@ _CIFAR_FS = (
             **_PROTOTYPICAL,
             "backbone": {"name": "conv4"},
             "sampler": {"name": "episodes", "n_way": 20, "k_shot": 5, "n_query": 5},
+            "schedule": {"name": "cosine"},
             "training": {"steps": 4000, "validate_every": 500, "patience": 0},
             "evaluation": _EXAMINED,
         },
@@ -54,9 +56,9 @@ _CIFAR_FS = (
             "learner": {"name": "maml", "inner_steps": 3, "inner_rate": 0.01},
             "adapter": {"name": "learner"},
             "training": {
-                "steps": 4500,
+                "steps": 1500,
                 "draws_per_step": 2,
-                "validate_every": 500,
+                "validate_every": 250,
                 "patience": 0,
             },
             "evaluation": {**_EXAMINED, "episodes": 600},
