@@ -321,7 +321,8 @@ def test_arcface_at_the_own_proxy_has_a_gradient_here() -> None:
     theirs = by_query(proxied(losses.ArcFaceLoss)(4), labels, "W", True)
     given = torch.tensor(x, requires_grad=True)
     theirs(given, torch.tensor(x))["loss"]["losses"].sum().backward()
-    assert not torch.isfinite(given.grad).all()
+    slopes = given.grad.abs()  # NaN or nothing, as the machine rounds the cosine
+    assert (torch.isnan(slopes) | (slopes < 1e-20)).all()
     ours = of_proxies(scores.arcface(), labels, cosine())
     slope = mx.grad(lambda x, p: ours(x, p).sum())(mx.array(x), mx.array(x))
     assert np.isfinite(np.array(slope)).all()
