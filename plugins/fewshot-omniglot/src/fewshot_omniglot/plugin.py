@@ -105,7 +105,7 @@ def fewshot_presets() -> list[Preset]:
                 "sampler": {"name": "balanced", "classes": 64, "per_class": 2},
                 "head": {"name": "nearest-prototype"},
                 "optimizer": {"name": "adamw", "weight_decay": 0.05},
-                "embedding": {"power": 0.5},
+                "embedding": {"power": 0.5, "centre": "whiten"},
                 "training": {"steps": 1200, "learning_rate": 0.002, "warmup": 50},
                 "evaluation": {"n_way": 20, "k_shot": [1, 5], "n_query": 5},
             },
