@@ -24,7 +24,7 @@ _HEADS = ["ridge", "lda", "logistic"]
 _PROTOTYPICAL = {
     "dataset": {"name": "cifar-fs"},
     "metric": {"name": "sqeuclidean"},
-    # Of 256 numbers, squared distances are large at first: undivided, learning is far slower.
+    # Over hundreds of numbers squared distances are large at first: undivided, learning is slower.
     "loss": {"name": "prototypical", "temperature": 16.0},
     "head": {"name": "nearest-prototype"},
     "embedding": {"normalize": "none"},
