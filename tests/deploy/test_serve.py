@@ -313,9 +313,10 @@ def test_it_starts_from_a_run_and_ctrl_c_ends_it_quietly(untaught: Path, tmp_pat
 
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+DRIVER = shutil.which("chromedriver")
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
+@pytest.mark.skipif(None in (CHROMIUM, DRIVER), reason="no Chromium with its driver is installed")
 def test_classes_enrolled_by_camera_are_recognised_also_after_a_restart(
     untaught: Path, tmp_path: Path
 ) -> None:
@@ -372,8 +373,7 @@ class Browser:
         ):  # fmt: skip
             options.add_argument(flag)
         options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-        driver = shutil.which("chromedriver")
-        self.driver = webdriver.Chrome(options, webdriver.ChromeService(driver))
+        self.driver = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
         self.driver.get(address)
 
     def __enter__(self) -> "Browser":
