@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..scaffold.plugin import KINDS, first_run, new_plugin
-from .options import own_options
+from .options import OneOf, own_options
 from .terminal import echo, fast_mlx, load_registry, print_table, showing_progress
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @click.command("new-plugin")
 @click.argument("name")
-@click.option("--kind", type=click.Choice(KINDS), default="metric", show_default=True)
+@click.option("--kind", type=OneOf(KINDS), default="metric", show_default=True)
 def new(name: str, kind: str) -> None:
     """Start a plugin: the folder fewshot-NAME with a component that works, and its tests."""
     registry, statuses = load_registry(strict=False)

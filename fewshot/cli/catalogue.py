@@ -9,7 +9,7 @@ import click
 
 from ..catalogue.kinds import KINDS
 from ..core.wording import counted
-from .options import own_options
+from .options import OneOf, own_options
 from .terminal import echo, fast_mlx, load_registry, print_table
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @click.command("list")
-@click.argument("kind", required=False, type=click.Choice(list(KINDS)))
+@click.argument("kind", required=False, type=OneOf(list(KINDS)))
 def list_components(kind: str | None) -> None:
     """What there is to choose from."""
     registry, _ = load_registry(strict=False)
@@ -32,7 +32,7 @@ def list_components(kind: str | None) -> None:
 
 
 @click.command()
-@click.argument("kind", type=click.Choice(list(KINDS)))
+@click.argument("kind", type=OneOf(list(KINDS)))
 @click.argument("name")
 @own_options
 @click.option(

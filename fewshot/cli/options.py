@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..catalogue.kinds import LISTS, PARTS
+from ..core.errors import choose_from
 
 if TYPE_CHECKING:
     from ..catalogue.registry import Registry
@@ -16,6 +17,16 @@ if TYPE_CHECKING:
 
 
 Command = Callable[..., None]
+
+
+class OneOf(click.Choice):  # type: ignore[type-arg]  # generic from click 8.2 on
+    """One of several words; for another the nearest is suggested."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The word; BadParameter for what is none of them."""
+        if value not in self.choices:
+            self.fail(f"unknown '{value}'; {choose_from(value, self.choices)}", param, ctx)
+        return super().convert(value, param, ctx)
 
 
 def _adding(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
@@ -107,7 +118,7 @@ without_adapter = click.option(
 # Of every command that embeds images for a classifier.
 engine = click.option(
     "--engine",
-    type=click.Choice(["auto", "mlx", "onnx"]),
+    type=OneOf(["auto", "mlx", "onnx"]),
     default="auto",
     show_default=True,
     help="What embeds images: MLX, or ONNX Runtime.",

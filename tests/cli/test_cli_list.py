@@ -37,6 +37,11 @@ def test_list_names_every_kind():
     assert {k: counts[k] for k in KINDS} == {k: len(REGISTRY.names(k)) for k in KINDS}
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_kind_in_the_plural_is_suggested_in_the_singular(kind: str):
+    assert f"did you mean '{kind}'?" in error(2, "list", f"{kind}s")
+
+
 @pytest.mark.parametrize(("kind", "name"), [(k, n) for k in KINDS for n in REGISTRY.names(k)])
 def test_show_tells_the_options_of_every_component(kind: str, name: str, tmp_path: Path):
     entry = REGISTRY.get(kind, name)
