@@ -160,7 +160,7 @@ def page(out: Path, study: Study, study_text: str, results: StudyResults) -> Non
         html_list(missing) if missing else "",
         f"<h2>Accuracy</h2>{_accuracy(out, main, study.notes)}",
         f"<h2>Rows against each other</h2>{_against(results, main)}" if len(main) > 1 else "",
-        f"<h2>Draws</h2>{_draws(out, main, bool(study.published))}",
+        f"<h2>Draws</h2>{_draws(out, main)}",
         "<h2>Other settings</h2>" if others else "",
         *(f"<h3>{html.escape(title(rows))}</h3>{html_table(*table(rows))}" for rows in others),
         f"<h2>Confusion</h2>{_confusion(main)}",
@@ -186,8 +186,9 @@ def _accuracy(out: Path, rows: Mapping[str, Sequence[StudyFigures]], notes: Sequ
     )
 
 
-def _draws(out: Path, rows: Mapping[str, Sequence[StudyFigures]], published: bool) -> str:
+def _draws(out: Path, rows: Mapping[str, Sequence[StudyFigures]]) -> str:
     pictures.draws(rows, out / "draws.svg")
+    published = any(of.published is not None for figures in rows.values() for of in figures)
     drawn = html_picture(
         out / "draws.svg",
         "Accuracy of every draw of support images",
