@@ -334,7 +334,7 @@ def _is_done(folder: Path, progress: Progress) -> bool:
 
 @define
 class _Clock:
-    """Progress over all runs, with the time left by the steps done so far."""
+    """Progress over all runs, with the time left by the steps done so far; of none, by the runs."""
 
     total: int
     runs: int
@@ -345,7 +345,7 @@ class _Clock:
 
     @classmethod
     def of(cls, todo: Sequence[StudyRun], progress: Progress) -> "_Clock":
-        steps = sum(_steps(each) for each in todo)
+        steps = sum(each.config.training.steps for each in todo)
         return cls(steps, len(todo), progress, time.monotonic())
 
     def begin(self, each: StudyRun) -> None:
@@ -361,17 +361,13 @@ class _Clock:
 
     def end(self, each: StudyRun) -> None:
         """One run more."""
-        self.steps += _steps(each)
+        self.steps += each.config.training.steps
         self.at += 1
         self.progress("study", self.at, self.runs, "", "")
 
     def _left(self, inside: int) -> str:
-        done = self.steps + inside
+        done, total = (self.steps + inside, self.total) if self.total else (self.at, self.runs)
         if not done:
             return ""
-        seconds = (time.monotonic() - self.began) * (self.total - done) / done
+        seconds = (time.monotonic() - self.began) * (total - done) / done
         return f", about {seconds / 60:.0f} min left" if seconds > 90 else ", a minute left"
-
-
-def _steps(each: StudyRun) -> int:
-    return max(1, each.config.training.steps)
