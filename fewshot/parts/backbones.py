@@ -5,7 +5,9 @@ from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
+import numpy as np
 from attrs import frozen
+from numpy.typing import NDArray
 
 from ..compute.layers import BatchNorm, Flatten, MaxPool2x2, Sequential
 from ..compute.modules import is_frozen
@@ -88,6 +90,11 @@ class Beside(nn.Module):
             ],
             axis=-1,
         )
+
+    def learned(self) -> NDArray[np.bool_]:
+        """(embedding_dim,): which numbers are of a network that learns beside a frozen one."""
+        still = np.array([is_frozen(part) for part in self.parts.values()])
+        return np.repeat(still.any() & ~still, [p.embedding_dim for p in self.parts.values()])
 
 
 def beside(options: BesideOptions, _: tuple[int, int, int]) -> Beside:

@@ -165,7 +165,8 @@ class EmbeddingOptions:
         "none",
         "outside training, subtract the mean embedding of the training classes' images, before "
         "length 1, or not; whiten: and shorten the directions in which these differ within a class "
-        "(and a source, where the data set has sources)",
+        "(and a source, where the data set has sources); of networks beside each other not of one "
+        "that learns beside a frozen one",
     )
     power: float = option(
         1.0,

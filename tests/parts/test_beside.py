@@ -83,6 +83,26 @@ def test_where_none_learns_all_speak() -> None:
     assert np.array(made.embedder.backbone.train()(images)).any()
 
 
+@pytest.mark.parametrize(
+    ("names", "centred"),
+    [
+        (("conv4", "published"), [False, False, True, True]),
+        (("conv4",), [True, True]),
+        (("published",), [True, True]),
+    ],
+)
+def test_a_centre_is_not_of_what_learned_beside_a_frozen_network(
+    names: tuple[str, ...], centred: list[bool]
+) -> None:
+    made = parts(*names)
+    assert initialise(made, REGISTRY)
+    net = made.embedder.backbone
+    centre = fs.Centre(net.embedding_dim, whitens=True)
+    fs.recentre(attrs.evolve(made.embedder, centre=centre), DATA, np.arange(len(DATA.labels)))
+    assert (np.array(centre.mean) != 0).tolist() == centred
+    assert np.array(centre.within).any(axis=1).tolist() == centred
+
+
 def test_without_a_network_the_way_out_is_named() -> None:
     with pytest.raises(ConfigError, match=r"backbone\.parts\.NAME\.name"):
         parts()

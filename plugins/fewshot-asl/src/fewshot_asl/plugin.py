@@ -72,7 +72,7 @@ _SOFTMAX = {"metric": {"name": "cosine"}, "loss": {"name": "prototypical", "temp
 
 
 # The network of _BEST, trained on photos of one signer and on drawn hands of many skins and shapes,
-# beside one that knows photos of everything; both seen without what tells images of a class apart.
+# beside one that knows photos of everything, seen without what tells images of a class apart.
 _PEOPLE = {
     **_BEST,
     **_SOFTMAX,
