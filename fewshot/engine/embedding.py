@@ -16,7 +16,6 @@ from ..data.batches import ahead, batch_size, gather
 from ..data.corners import CORNERS, Corners
 from ..data.embedded import Kept, image_digest
 from ..data.parallel import on_all_cores
-from ..parts.backbones import Beside
 from ..parts.embedder import Embedder, within_classes
 from .inference import Engine, Name, as_engine, same
 
@@ -199,9 +198,7 @@ def recentre(
 
     That is of their embeddings (over five crops, where it takes these) as the backbone gives them,
     raised to the embedder's power, neither centred nor of length 1. One that whitens is taken from
-    2,000 of the images at the most, evenly spread, its units the classes of each source. Of
-    networks beside each other, what one gives that learned beside a frozen one stays as it is:
-    training has brought the images of its classes together, and no others.
+    2,000 of the images at the most, evenly spread, its units the classes of each source.
     """
     centre = embedder.centre
     if centre is None:
@@ -210,8 +207,8 @@ def recentre(
         indices = indices[np.unique(np.linspace(0, len(indices) - 1, _WHITENED).astype(int))]
     raw = evolve(embedder, normalize="none", centre=None)
     rows = embed(raw, dataset, indices, progress=progress, engine=engine)[indices]
-    if isinstance(embedder.backbone, Beside):
-        rows[:, embedder.backbone.learned()] = 0
+    if centre.of is not None:
+        rows[:, ~centre.of] = 0
     centre.mean = mx.array(rows.mean(axis=0, dtype=np.float64).astype(np.float32))
     if "within" in centre:
         source = getattr(dataset, "source", None)

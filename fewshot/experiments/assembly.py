@@ -52,6 +52,7 @@ from ..engine.protocol import (
     verification_pairs,
 )
 from ..engine.training import learning_rate, scheduled_steps
+from ..parts.backbones import Beside
 from ..parts.embedder import Centre, Embedder, EmbeddingOptions
 from .config import Chosen, RunConfig, from_table, to_table
 from .schema import Tree, inner_parts
@@ -162,7 +163,10 @@ def network(
     net = part("backbone", backbone, shape, saved=of_backbone)
     dim = net.embedding_dim  # may matter to the others
     transforms = tuple(part("transform", chosen) for chosen in preprocess)
-    centre = Centre(dim, embedding.centre == "whiten") if embedding.centre != "none" else None
+    centre = None
+    if embedding.centre != "none":
+        of = net.frozen() if isinstance(net, Beside) else None
+        centre = Centre(dim, embedding.centre == "whiten", of)
     after = embedding.normalize, embedding.crops, centre, embedding.power, embedding.precision
     embedder = Embedder(net, transforms, *after)
     return (

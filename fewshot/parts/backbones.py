@@ -91,10 +91,11 @@ class Beside(nn.Module):
             axis=-1,
         )
 
-    def learned(self) -> NDArray[np.bool_]:
-        """(embedding_dim,): which numbers are of a network that learns beside a frozen one."""
+    def frozen(self) -> NDArray[np.bool_] | None:
+        """(embedding_dim,): which numbers are of networks that are frozen, where another learns."""
         still = np.array([is_frozen(part) for part in self.parts.values()])
-        return np.repeat(still.any() & ~still, [p.embedding_dim for p in self.parts.values()])
+        sizes = [part.embedding_dim for part in self.parts.values()]
+        return np.repeat(still, sizes) if still.any() and not still.all() else None
 
 
 def beside(options: BesideOptions, _: tuple[int, int, int]) -> Beside:

@@ -31,10 +31,17 @@ class Centre(nn.Module):
 
     `whitens`: the directions in which images of one class differ are made shorter, too:
     x − x u uᵀ, u (d, r) from `within_classes`.
+
+    `of` (d,): which numbers it is about, here at length 1; the others stay as they are. Where
+    networks are beside each other these are the frozen ones': of what learned beside them,
+    training has brought its own classes' images together already, and no others'.
     """
 
-    def __init__(self, embedding_dim: int, whitens: bool = False) -> None:
+    def __init__(
+        self, embedding_dim: int, whitens: bool = False, of: NDArray[np.bool_] | None = None
+    ) -> None:
         super().__init__()
+        self.of = of
         self.mean = mx.zeros(embedding_dim)
         if whitens:
             self.within = mx.zeros((embedding_dim, min(embedding_dim, _DIRECTIONS)))
@@ -43,7 +50,11 @@ class Centre(nn.Module):
     def __call__(self, embeddings: mx.array) -> mx.array:
         """(…, d) -> (…, d)."""
         x = embeddings - self.mean
-        return x - (x @ self.within) @ self.within.T if "within" in self else x
+        x = x - (x @ self.within) @ self.within.T if "within" in self else x
+        if self.of is None:
+            return x
+        of = mx.array(self.of)
+        return mx.where(of, unit(mx.where(of, x, 0.0)), embeddings)
 
 
 def within_classes(

@@ -46,9 +46,9 @@ def registry() -> Registry:
 REGISTRY = registry()
 
 
-def parts(*names: str) -> Any:
+def parts(*names: str, **layer: Any) -> Any:
     backbone = {"name": "beside", "parts": {n: {"name": n, "width": 2} for n in names}}
-    layer = {"backbone": backbone, "dataset": "arrays", "training": {"steps": 3}}
+    layer |= {"backbone": backbone, "dataset": "arrays", "training": {"steps": 3}}
     return build(resolve(REGISTRY, [layer, {"sampler": {"per_class": 2}}]), REGISTRY, DATA)
 
 
@@ -83,24 +83,23 @@ def test_where_none_learns_all_speak() -> None:
     assert np.array(made.embedder.backbone.train()(images)).any()
 
 
-@pytest.mark.parametrize(
-    ("names", "centred"),
-    [
-        (("conv4", "published"), [False, False, True, True]),
-        (("conv4",), [True, True]),
-        (("published",), [True, True]),
-    ],
-)
-def test_a_centre_is_not_of_what_learned_beside_a_frozen_network(
-    names: tuple[str, ...], centred: list[bool]
-) -> None:
-    made = parts(*names)
+@pytest.mark.parametrize("kind", ["train", "whiten"])
+def test_a_centre_is_of_what_is_frozen_beside_what_learns(kind: str) -> None:
+    made = parts("conv4", "published", embedding={"centre": kind})
     assert initialise(made, REGISTRY)
-    net = made.embedder.backbone
-    centre = fs.Centre(net.embedding_dim, whitens=True)
-    fs.recentre(attrs.evolve(made.embedder, centre=centre), DATA, np.arange(len(DATA.labels)))
-    assert (np.array(centre.mean) != 0).tolist() == centred
-    assert np.array(centre.within).any(axis=1).tolist() == centred
+    fs.recentre(made.embedder, DATA, np.arange(len(DATA.labels)))
+    centre = made.embedder.centre
+    assert centre is not None
+    assert np.array(centre.mean).any()
+    x = mx.array(np.random.default_rng(0).random((5, 4), "f4"))
+    learned, frozen = np.split(np.array(centre(x)), [2], axis=1)
+    assert np.array_equal(learned, np.array(x)[:, :2])
+    assert np.allclose(np.linalg.norm(frozen, axis=1), 1, atol=1e-6)
+    alone = parts("published", embedding={"centre": kind})
+    assert initialise(alone, REGISTRY)
+    fs.recentre(alone.embedder, DATA, np.arange(len(DATA.labels)))
+    assert alone.embedder.centre is not None
+    assert np.allclose(frozen, np.array(unit(alone.embedder.centre(x[:, 2:]))), atol=1e-5)
 
 
 def test_without_a_network_the_way_out_is_named() -> None:
