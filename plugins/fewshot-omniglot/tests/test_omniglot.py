@@ -413,7 +413,7 @@ def test_each_source_is_from_the_data_sets_own_repository_and_has_a_checksum():
             "omniglot-best",
             {
                 "dataset": {"held_out": ["A1"]},
-                "backbone": {"widths": [4] * 4},
+                "backbone": {"parts": {part: {"widths": [4] * 4} for part in "abc"}},
                 "sampler": {"classes": 4},
             },
         ),
