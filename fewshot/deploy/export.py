@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ..catalogue.loading import build_registry
 from ..catalogue.registry import Registry
 from ..compute.layers import MaxPool2x2, Sequential
-from ..core.errors import ConfigError, OutputError, choose_from
+from ..core.errors import ConfigError, OutputError, choose_from, one_line
 from ..core.files import replacing
 from ..core.seeding import generator
 from ..engine.onnx_graph import Run, onnx_model, session
@@ -91,9 +91,14 @@ def _write_mlxfn(embedder: Embedder, recipe: Recipe, path: Path) -> Run:
             images = (images - mx.array(mean)) / mx.array(std)
         return plain(images)
 
-    with mx.exporter(str(path), embed) as exporter:
-        for batch in BATCHES:
-            exporter(mx.zeros((batch, *recipe.shape)))
+    try:
+        with mx.exporter(str(path), embed) as exporter:
+            for batch in BATCHES:
+                exporter(mx.zeros((batch, *recipe.shape)))
+    except ValueError as error:  # such as for a gradient of the backbone's own
+        raise ConfigError(
+            f"backbone {type(embedder.backbone).__name__}: MLX cannot write it: {one_line(error)}"
+        ) from error
     function: Any = mx.import_function(str(path))
     return lambda images: np.array(function(mx.array(images))[0])
 
@@ -102,6 +107,8 @@ def _plain(part: Any) -> Any:
     """The same layers without what MLX cannot write: our own gradient, and streams."""
     if isinstance(part, list):
         return [_plain(each) for each in part]
+    if type(part) is dict:
+        return {name: _plain(each) for name, each in part.items()}
     if not isinstance(part, nn.Module):
         return part
     if isinstance(part, MaxPool2x2):

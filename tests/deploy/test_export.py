@@ -21,6 +21,7 @@ from fewshot.core.options import NoOptions
 from fewshot.deploy.classifier import _of_recipe
 from fewshot.deploy.recipe import Recipe
 from fewshot.experiments.config import Chosen
+from fewshot.parts.backbones import Beside
 from fewshot.parts.embedder import EmbeddingOptions
 from fewshot.parts.transforms import BlurOptions
 
@@ -47,6 +48,21 @@ class Twice(Network):
 
     def __call__(self, images: mx.array) -> mx.array:
         return 2 * super().__call__(images)
+
+
+class Own(nn.Module):
+    """A layer with a gradient of its own."""
+
+    def __call__(self, x: mx.array) -> mx.array:
+        @mx.custom_function
+        def same(x: mx.array) -> mx.array:
+            return 1 * x
+
+        @same.vjp
+        def back(x: mx.array, slope: mx.array, _: mx.array) -> mx.array:
+            return slope
+
+        return same(x)
 
 
 def classifier(
@@ -162,7 +178,9 @@ def test_an_exported_network_computes_the_same(
 
 # Other plugins test their own.
 BACKBONES = [
-    each for each in build_registry()[0].all("backbone") if each.provider in ("fewshot", "asl")
+    each
+    for each in build_registry()[0].all("backbone")
+    if each.provider in ("builtin", "asl") and each.name != "beside"  # which has none by itself
 ]
 
 
@@ -184,6 +202,7 @@ def test_every_backbone_there_is_can_be_exported(entry: Registered, tmp_path: Pa
     [
         (lambda: Network([nn.GELU(), fs.Flatten()]), "net.onnx", "layer GELU cannot be exported"),
         (lambda: Twice([fs.Flatten()]), "net.onnx", "do more than its `layers`"),
+        (lambda: Network([Own(), fs.Flatten()]), "net.mlxfn", "Network: MLX cannot write it"),
         (lambda: Network([fs.Flatten()]), "net.pt", r"no format '\.pt'"),
         (lambda: Network([fs.Flatten()]), "none/net.onnx", "cannot be written"),
     ],
@@ -198,7 +217,14 @@ def test_what_cannot_be_exported_is_said_and_leaves_no_file(
 
 
 def test_other_layers_and_deeds_can_be_exported_for_mlx(tmp_path: Path):
-    for make in (lambda: Network([nn.GELU(), fs.Flatten()]), lambda: Twice([fs.Flatten()])):
+    def beside() -> Beside:
+        return Beside({name: Network([fs.MaxPool2x2(), fs.Flatten()]) for name in "ab"})
+
+    for make in (
+        lambda: Network([nn.GELU(), fs.Flatten()]),
+        lambda: Twice([fs.Flatten()]),
+        beside,
+    ):
         ours, registry = classifier(make)
         assert fs.export(ours, tmp_path / "net.mlxfn", registry) <= 1e-4
 
