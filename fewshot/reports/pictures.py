@@ -129,7 +129,7 @@ def k_shot(rows: Sequence[KShotRow], trained: bool, path: Path) -> None:
     for label, colour, points in k_shot_lines(rows, trained):
         _with_intervals(axes, shots, points, colour, label)
     _over_k(axes, shots, rows[0].n_way)
-    axes.legend(fontsize=8, loc="upper left")
+    figure.legend(fontsize=8, loc="outside upper center", ncols=4)
     _save(figure, path)
 
 
