@@ -91,7 +91,7 @@ _PEOPLE = {
             "things": {"name": "efficientnet-lite0"},
         },
     },
-    "embedding": {"crops": "one", "centre": "whiten"},
+    "embedding": {"crops": "five", "centre": "whiten"},
     "sampler": {"name": "proxies"},
 }
 
