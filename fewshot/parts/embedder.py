@@ -53,7 +53,7 @@ class Centre(nn.Module):
         x = x - (x @ self.within) @ self.within.T if "within" in self else x
         if self.of is None:
             return x
-        of = mx.array(self.of)
+        of = mx.array(self.of) | (self.mean != 0)  # a centre that was kept before is of all
         return mx.where(of, unit(mx.where(of, x, 0.0)), embeddings)
 
 

@@ -102,6 +102,15 @@ def test_a_centre_is_of_what_is_frozen_beside_what_learns(kind: str) -> None:
     assert np.allclose(frozen, np.array(unit(alone.embedder.centre(x[:, 2:]))), atol=1e-5)
 
 
+def test_a_centre_of_all_that_was_kept_is_still_of_all() -> None:
+    x = mx.array(np.random.default_rng(0).random((5, 4), "f4"))
+    found = fs.Centre(4, whitens=True, of=np.array([False, False, True, True]))
+    kept = fs.Centre(4, whitens=True)
+    for centre in (found, kept):
+        centre.mean, centre.within = mx.array([0.1, 0.2, 0.3, 0.4]), 0.3 * mx.eye(4)
+    assert np.allclose(np.array(unit(found(x))), np.array(unit(kept(x))), atol=1e-6)
+
+
 def test_without_a_network_the_way_out_is_named() -> None:
     with pytest.raises(ConfigError, match=r"backbone\.parts\.NAME\.name"):
         parts()
