@@ -347,20 +347,6 @@ def test_a_damaged_run_is_named_and_done_again_to_the_same_figures(
     assert {name for name in before if after[name] != before[name]} == {folder.name}
 
 
-@pytest.mark.parametrize(("steps", "told"), [(2, False), (0, True)])
-def test_what_is_left_is_told_by_steps_or_where_no_run_has_any_by_runs(
-    study: Study, steps: int, told: bool, tmp_path: Path
-):
-    last = {**COSINE, "training": {"steps": steps}}
-    rows = {"as-it-is": {"training": {"steps": 0}}, "last": last}
-    said: list[str] = []
-    changed = evolve(study, rows=rows, seeds=1, published={})
-    run_study(changed, REGISTRY, tmp_path / "out", progress=telling(said))
-    first, last = (line for line in said if "seed 0" in line)
-    assert "left" not in first
-    assert ("left" in last) is told
-
-
 def command(study: Study, out: Path) -> list[str]:
     path = out.with_suffix(".toml")
     path.write_text(partial_to_toml(study))

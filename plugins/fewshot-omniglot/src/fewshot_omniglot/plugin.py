@@ -68,8 +68,6 @@ _WARP = {
     "bend": 0.15,
 }
 
-_NETWORK = {"name": "conv4-map"}
-
 
 @hookimpl
 def fewshot_presets() -> list[Preset]:
@@ -101,7 +99,10 @@ def fewshot_presets() -> list[Preset]:
                     "held_out": ["Tagalog"],
                 },
                 # Trained together; each has length 1, so that cosines are the mean of the three's.
-                "backbone": {"name": "beside", "parts": dict.fromkeys("abc", _NETWORK)},
+                "backbone": {
+                    "name": "beside",
+                    "parts": {part: {"name": "conv4-map"} for part in "abc"},
+                },
                 "augment": [_WARP],
                 "metric": {"name": "cosine"},
                 "loss": {"name": "nt-xent", "temperature": 0.03},
