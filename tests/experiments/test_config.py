@@ -1,6 +1,7 @@
 """A configuration there and back: what a run writes, --set and files mean what they say."""
 
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,10 +42,20 @@ def test_every_preset_resolves_and_comes_back(name: str):
     for kind in PARTS:
         wanted = REGISTRY.get("preset", name).preset.values.get(kind)
         if wanted is not None:
-            got = getattr(chosen, kind)
-            assert got.name == REGISTRY.get(kind, wanted["name"]).qualified
-            for key, value in wanted.items():
-                assert key == "name" or getattr(got.options, key) == value
+            assert_says(kind, getattr(chosen, kind), wanted)
+
+
+def assert_says(kind: str, got: Any, wanted: Mapping[str, Any]) -> None:
+    """Name and options are those wanted, lists as tuples; of parts inside an option, too."""
+    assert got.name == REGISTRY.get(kind, wanted["name"]).qualified
+    for key, value in wanted.items():
+        if key in ("parts", "sources"):
+            inner = getattr(got.options, key)
+            assert inner.keys() == value.keys()
+            for name, each in value.items():
+                assert_says(kind, inner[name], each)
+        elif key != "name":
+            assert getattr(got.options, key) == (tuple(value) if isinstance(value, list) else value)
 
 
 def test_the_defaults_resolve_and_come_back():
