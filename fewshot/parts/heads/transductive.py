@@ -68,13 +68,14 @@ def bd_cspn(options: BdCspnOptions = BdCspnOptions()) -> Head:
 
     def scores(state: tuple[mx.array, ...], query: mx.array, metric: Metric) -> mx.array:
         support, of_class = state
+        sums = of_class @ support
         moved = query + (support.mean(axis=-2, keepdims=True) - query.mean(axis=-2, keepdims=True))
-        rows = mx.concatenate([support, moved], axis=-2)
-        products = (of_class @ support) @ rows.swapaxes(-1, -2)
-        weights = _rectified(
-            products, squared_lengths(rows).swapaxes(-1, -2), of_class, options.temperature
-        )
-        return -metric.table(moved, weights @ rows)
+        parts = support, moved  # to put them together would cost more than all else
+        products = mx.concatenate([sums @ x.swapaxes(-1, -2) for x in parts], axis=-1)
+        squares = mx.concatenate([squared_lengths(x).swapaxes(-1, -2) for x in parts], axis=-1)
+        weights = _rectified(products, squares, of_class, options.temperature)
+        known, asked = mx.split(weights, [support.shape[-2]], axis=-1)
+        return -metric.table(moved, known @ support + asked @ moved)
 
     return Head(_kept, scores, differentiable=True, queries="together")
 
