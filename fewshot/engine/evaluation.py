@@ -3,6 +3,7 @@
 import hashlib
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import mlx.core as mx
@@ -74,14 +75,14 @@ def _gather(rows: Any, indices: Ints) -> mx.array:
     return rows[mx.array(indices)] if isinstance(rows, mx.array) else mx.array(rows[indices])
 
 
-def _waiting() -> int:
-    """How many parts may be under way at once: more would push each other out of the caches."""
-    return max(2, runtime.streams())
+def _under_way() -> int:
+    """How many parts are under way at once: one on each stream, and the next ones."""
+    return 2 * runtime.streams()
 
 
 def _numbers(memory: int) -> int:
     """Float32 numbers in the largest array, where all of them together take `memory` MB."""
-    return max(1, memory * (1 << 20) // 4 // _ALIVE // _waiting())
+    return max(1, memory * (1 << 20) // 4 // _ALIVE // _under_way())
 
 
 def _with_text(embeddings: Rows, text: Rows | None) -> Rows:
@@ -147,10 +148,12 @@ def _ask(
 def _parts(
     block: EpisodeBlock, head: Head, metric: Metric, d: int, numbers: int
 ) -> Iterator[slice]:
-    """As many episodes at a time as fit, at least one."""
+    """As many episodes at a time as fit, at least one, and as many parts on every stream."""
     (e, q), s = block.query.shape, block.support.shape[1]
     largest = max(1, s * d, q * _width(head, metric, s, d, block.n_way))
-    at_once = max(1, min(numbers, _CACHED[head.queries]) // largest)
+    most = max(1, min(numbers, _CACHED[head.queries]) // largest)
+    rounds = -(-e // (most * runtime.streams()))
+    at_once = -(-e // (rounds * runtime.streams()))
     return (slice(i, i + at_once) for i in range(0, e, at_once))
 
 
@@ -329,15 +332,16 @@ def _answered(
 ) -> Iterator[tuple[EpisodeBlock, Ints]]:
     """Blocks of the episodes and their answers (e, q), in order.
 
-    MLX answers blocks, a part on each stream in turn, while NumPy draws the next and counts the
-    last.
+    MLX answers blocks, a part on each stream, while NumPy draws the next and counts the last. Parts
+    of all streams are handed over together: MLX lets few steps wait, and takes steps of one call in
+    turns, but of two calls one after the other, so that a single core would be busy.
     """
     numbers, d = _numbers(memory), embeddings.shape[1]
     rows: Any = _with_text(embeddings, text)
     # Gathering in MLX is three times faster, but needs a copy.
-    if rows.size <= numbers * _waiting():
+    if rows.size <= numbers * _under_way():
         rows = mx.array(rows)
-    under_way: deque[mx.array] = deque()
+    under_way: list[mx.array] = []
     asked: deque[tuple[EpisodeBlock, list[mx.array]]] = deque()
     for block in in_blocks(tasks):
         if not block.query.shape[1]:
@@ -347,14 +351,16 @@ def _answered(
         asked.append((block, []))
         names = None if text is None else len(embeddings) + _class_ids(block, classes)
         whole = _as_asked(block, head, names, crops)
-        for part in _parts(whole, head, metric, d, numbers):
-            if len(under_way) == _waiting():
-                mx.eval(under_way.popleft())
-            with on_stream(len(asked[-1][1])):
-                answers = _ask(rows, whole, part, head, metric, numbers)
+        parts = _parts(whole, head, metric, d, numbers)
+        while together := list(islice(parts, runtime.streams())):
+            answers = []
+            for number, part in enumerate(together):
+                with on_stream(number):
+                    answers.append(_ask(rows, whole, part, head, metric, numbers))
             mx.async_eval(answers)
-            under_way.append(answers)
-            asked[-1][1].append(answers)
+            mx.eval(under_way)
+            under_way = answers
+            asked[-1][1].extend(answers)
         if len(asked) > 1:
             yield _collected(*asked.popleft())
     while asked:
