@@ -323,9 +323,10 @@ def _informed(options: TimOptions | AlphaTimOptions, alpha: float) -> Head:
         for _ in range(options.steps):
             logits = near(shares)
             p = _softmax(logits)
-            mean = p @ asked[:, None]
-            even = options.marginal * rise(mean, mx.log(mean + 1e-12))
-            pull = options.conditional * rise(p, logits) - even
+            pull = options.conditional * rise(p, logits)
+            if options.marginal:
+                mean = p @ asked[:, None]
+                pull = pull - options.marginal * rise(mean, mx.log(mean + 1e-12))
             pull = (pull - (p * pull).sum(axis=-2, keepdims=True)) * (step * factor * asked)
             slopes = p * (pull + known) - due  # by the logits
             speed = 0.9 * speed - (slopes - slopes.sum(axis=-1, keepdims=True) * shares)
