@@ -118,7 +118,7 @@ def multi_similarity_pairs(
     """Pairs that are hard beside an image's others: a mask of pairs.
 
     Negatives nearer than its farthest positive + ε, and positives farther than its nearest
-    negative − ε: Wang et al. 2019, whose cosines are 1 − D.
+    negative − ε: Wang et al. 2019, eq. 11 and 12, whose cosines are 1 − D.
     """
 
     def mask(distances: mx.array, labels: mx.array, others: mx.array) -> mx.array:

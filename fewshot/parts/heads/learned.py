@@ -36,8 +36,9 @@ class Relation(nn.Module):
 def relation(options: RelationOptions = RelationOptions(), *, embedding_dim: int) -> Head:
     """A learned comparison of prototype and query (relation networks, Sung et al. 2018).
 
-    Of each pair (prototype, query), side by side, a network of one hidden layer makes the score;
-    the metric has no say. It compares embeddings, the original feature maps.
+    r = g([p, q]) (eq. 1): g is a network of one hidden layer, to which each pair of prototype and
+    query comes side by side; the metric has no say. It compares embeddings, the original feature
+    maps.
     """
     module = Relation(embedding_dim, options.hidden)
 

@@ -29,7 +29,10 @@ def prototypes(support: mx.array, support_labels: mx.array, n_way: int) -> mx.ar
 
 
 def nearest_prototype(_: NoOptions = NoOptions()) -> Head:
-    """Minus the distance to each class's prototype, the mean of its support (Snell et al. 2017)."""
+    """Minus the distance to each class's prototype, the mean of its support.
+
+    −d(q, c), c = Σ x / k over the k images of a class (Snell et al. 2017, eq. 1).
+    """
 
     def fit(support: mx.array, support_labels: mx.array, metric: Metric, n_way: int) -> mx.array:
         return prototypes(support, support_labels, n_way)
@@ -63,10 +66,11 @@ def _lower_inverse(matrices: mx.array) -> mx.array:
 def lda(options: LdaOptions = LdaOptions()) -> Head:
     """Minus the squared Mahalanobis distance to each class's prototype; the metric has no say.
 
-    Linear discriminant analysis (Fisher 1936) with a regularised covariance (Friedman 1989): that
-    of the support about its prototypes, scaled to a mean variance of 1 and shrunk towards the unit
-    matrix, so that directions in which images of one class differ count less. Without spread, as
-    with one image of each class, these are squared euclidean distances.
+    −(q − c)' C⁻¹ (q − c): linear discriminant analysis (Fisher 1936) with a regularised covariance
+    C = (1 − w) S + w I (Friedman 1989): S that of the support about its prototypes c, scaled to a
+    mean variance of 1, shrunk towards the unit matrix, so that directions in which images of one
+    class differ count less. Without spread, as with one image of each class, these are squared
+    euclidean distances.
 
     Its own distances are shares: Mahalanobis' to the class over that to the middle of all
     prototypes, 1 where a query is no nearer to the class than to what classes have in common. That

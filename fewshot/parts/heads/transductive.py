@@ -58,12 +58,11 @@ class BdCspnOptions:
 def bd_cspn(options: BdCspnOptions = BdCspnOptions()) -> Head:
     """Nearest prototype, rectified by the queries (BD-CSPN, Liu, Song & Qin 2020).
 
-    Queries are moved by the mean of the support less that of the queries (the cross-class bias).
-    Each is then taken for the class whose prototype it is most similar to, by cosine;
-    a class's new prototype is the mean of its support and of those queries, weighted by a softmax
-    of their similarities over the temperature (the intra-class bias; here all queries
-    take part). Scores: minus the distances to these. It takes as many queries of each
-    class for granted, and one query alone says nothing.
+    Queries are moved by ξ, the mean of the support less that of the queries (the cross-class bias).
+    Each is then taken for the class whose prototype p it is most similar to, by cosine; a class's
+    new prototype is p' = Σ wₓ x of its support and those queries, w = softmax(cos(x, p) / T) (the
+    intra-class bias; here all queries take part). Scores: minus the distances to these. It takes
+    as many queries of each class for granted, and one query alone says nothing.
     """
 
     def scores(state: tuple[mx.array, ...], query: mx.array, metric: Metric) -> mx.array:

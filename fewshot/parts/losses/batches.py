@@ -84,8 +84,8 @@ class MultiSimilarityOptions:
 def multi_similarity(options: MultiSimilarityOptions = MultiSimilarityOptions()) -> Loss:
     """log(1 + Σ exp(−α(cos − λ))) / α over positives, + log(1 + Σ exp(β(cos − λ))) / β over others.
 
-    Wang et al. 2019, without the mining that goes with it: the miner of that name serves losses of
-    pairs.
+    Wang et al. 2019, eq. 15, without the mining that goes with it: the miner of that name serves
+    losses of pairs.
     """
     alpha, beta = options.alpha, options.beta
 
