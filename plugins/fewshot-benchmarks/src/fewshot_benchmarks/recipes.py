@@ -55,9 +55,11 @@ _CIFAR_FS = (
             "sampler": {"name": "episodes", "n_way": 5, "k_shot": 5, "n_query": 15},
             "learner": {"name": "maml", "inner_steps": 3, "inner_rate": 0.01},
             "adapter": {"name": "learner"},
+            "optimizer": {"name": "muon"},
             "training": {
                 "steps": 1500,
                 "draws_per_step": 2,
+                "learning_rate": 0.02,
                 "validate_every": 250,
                 "patience": 0,
             },
