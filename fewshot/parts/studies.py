@@ -68,13 +68,15 @@ _SAMPLERS = {
 
 def _scratch(data: dict[str, Any], n_way: int, n_query: int, head: str) -> dict[str, Any]:
     heads = {"heads": list(_HEADS)} if head == "nearest-prototype" else {}
+    # Scores of relation are of any size; others are distances, at most 2.
+    temperature = 1.0 if head == "relation" else 0.0625
     return {
         "seeds": 1,
         "preset": "conv4-episodic",
         "metric": "euclidean",
         "dataset": {**data, "size": 32},
         "sampler": {"name": "episodes", "n_way": n_way, "k_shot": 3, "n_query": 4},
-        "loss": {"name": "prototypical", "temperature": 0.0625},
+        "loss": {"name": "prototypical", "temperature": temperature},
         "head": head,
         "training": {"steps": 200, "draws_per_step": 1},
         "evaluation": {"n_query": n_query, **heads},

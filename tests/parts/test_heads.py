@@ -263,9 +263,15 @@ def test_relation_is_a_network_of_prototype_and_query_side_by_side(
     }
     beside = np.concatenate([weights["prototype.weight"], weights["query.weight"]], axis=1)
     expected = np.empty((len(query), n_way))
+
+    def at_length(x: Array) -> Array:
+        length = np.linalg.norm(x)
+        return x * (np.sqrt(len(x)) / length if length > 1e-12 else 0.0)
+
     for i, x in enumerate(query.astype(np.float64)):
         for c in range(n_way):
-            pair = np.concatenate([support[labels == c].astype(np.float64).mean(axis=0), x])
+            mean = support[labels == c].astype(np.float64).mean(axis=0)
+            pair = np.concatenate([at_length(mean), at_length(x)])
             inner = np.maximum(beside @ pair + weights["prototype.bias"], 0)
             expected[i, c] = (weights["score.weight"] @ inner + weights["score.bias"]).item()
     assert np.allclose(scores(head, euclidean(), *task), expected, rtol=1e-4, atol=1e-5)

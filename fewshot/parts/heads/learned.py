@@ -7,6 +7,7 @@ from attrs import frozen
 from ...core.components import Component
 from ...core.interfaces import Head, Metric
 from ...core.options import NoOptions, option, positive
+from ..metrics import unit
 from .prototypes import prototypes
 
 
@@ -28,7 +29,12 @@ class Relation(nn.Module):
         self.score = nn.Linear(hidden, 1)
 
     def __call__(self, prototypes: mx.array, query: mx.array) -> mx.array:
-        """Scores of every pair."""
+        """Scores of every pair, each vector at a length of √d.
+
+        As long are the batch-normalised maps of the original; of length 1, the layer is nearly
+        linear, and a sum of what it makes of either tells no class from another.
+        """
+        prototypes, query = (unit(x) * x.shape[-1] ** 0.5 for x in (prototypes, query))
         pairs = self.prototype(prototypes)[..., None, :, :] + self.query(query)[..., :, None, :]
         return self.score(nn.relu(pairs)).squeeze(-1)
 
