@@ -21,12 +21,6 @@ def _stream(number: int) -> Any:
     return mx.new_thread_local_stream(mx.cpu)
 
 
-def on_stream(number: int) -> AbstractContextManager[Any]:
-    """Work inside goes to one of the CPU's streams, in turn for numbers 0, 1, …, if it has any."""
-    count = runtime.streams()
-    return mx.stream(_stream(number % count)) if count > 1 else nullcontext()
-
-
 def all_cores(images: int) -> AbstractContextManager[None]:
     """Products inside use every core where a batch of so many images is not divided."""
     return runtime.undivided() if _parts(images) == 1 else nullcontext()

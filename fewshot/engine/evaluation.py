@@ -3,6 +3,7 @@
 import hashlib
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from ..compute import runtime
 from ..compute.modules import evaluating
-from ..compute.streams import on_stream
+from ..compute.streams import each
 from ..core.draws import Episode, EpisodeBlock, Ints, in_blocks
 from ..core.errors import ConfigError, DataError
 from ..core.interfaces import Head, Metric
@@ -354,11 +355,9 @@ def _answered(
         names = None if text is None else len(embeddings) + _class_ids(block, classes)
         whole = _as_asked(block, head, names, crops)
         parts = _parts(whole, head, metric, d, numbers)
+        ask = partial(_ask, rows, whole, head=head, metric=metric, numbers=numbers)
         while together := list(islice(parts, runtime.streams())):
-            answers = []
-            for number, part in enumerate(together):
-                with on_stream(number):
-                    answers.append(_ask(rows, whole, part, head, metric, numbers))
+            answers = each(ask, together)
             mx.async_eval(answers)
             mx.eval(under_way)
             under_way = answers
