@@ -7,7 +7,7 @@ import mlx.nn as nn
 import mlx.optimizers as optimizers
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from mlx.utils import tree_flatten
@@ -18,7 +18,6 @@ from strategies import REGISTRY, make
 from fewshot.parts.heads.learned import RelationOptions, relation
 from fewshot.parts.heads.nearest import NearestSupportOptions, nearest_support
 from fewshot.parts.heads.prototypes import LdaOptions, lda, nearest_prototype
-from fewshot.parts.heads.transductive import BdCspnOptions, bd_cspn
 from fewshot.parts.metrics import cosine, euclidean, manhattan, sqeuclidean
 from fewshot.testing import tasks
 from fewshot.testing.heads import scores
@@ -198,53 +197,6 @@ def test_lda_without_spread_or_wholly_shrunk_is_the_nearest_prototype(task: Any)
         found = scores(lda(), euclidean(), *twice, query, n_way)
         again = scores(nearest_prototype(), sqeuclidean(), *twice, query, n_way)
         assert np.allclose(found, again, rtol=1e-4, atol=1e-4)
-
-
-# --------------------------------------------------------------------------- bd-cspn
-
-
-def rectified(support: Array, labels: Array, query: Array, n_way: int, temperature: float) -> Any:
-    """Moved queries and new prototypes, image by image; no vector is 0."""
-
-    def similar(x: Array, y: Array) -> float:
-        return float(x @ y / (np.linalg.norm(x) * np.linalg.norm(y)))
-
-    moved = query + support.mean(axis=0) - query.mean(axis=0)
-    means = [support[labels == c].mean(axis=0) for c in range(n_way)]
-    taken_for = [max(range(n_way), key=lambda c: similar(x, means[c])) for x in moved]
-    new = []
-    for c in range(n_way):
-        of_class = [x for x, label in zip(support, labels, strict=True) if label == c]
-        of_class += [x for x, label in zip(moved, taken_for, strict=True) if label == c]
-        weights = [np.exp(similar(x, means[c]) / temperature) for x in of_class]
-        new.append(sum(w * x for w, x in zip(weights, of_class, strict=True)) / sum(weights))
-    return moved, np.array(new)
-
-
-@exact
-@given(task=tasks(ties=False), temperature=st.sampled_from([0.1, 1.0]))
-def test_bd_cspn_scores_minus_the_distance_to_rectified_prototypes(
-    scipys: str, task: Any, temperature: float
-) -> None:
-    support, labels, query, n_way = task
-    assume(len(query) > 1)  # one alone is moved onto the mean of the support
-    moved, new = rectified(
-        support.astype(np.float64), labels, query.astype(np.float64), n_way, temperature
-    )
-    head = bd_cspn(BdCspnOptions(temperature))
-    found = scores(head, EXACT[scipys], *task)
-    assert np.allclose(found, -cdist(moved, new, scipys), rtol=1e-3, atol=1e-4)
-
-
-@given(seed=st.integers(0, 2**32 - 1), shift=st.floats(-3, 3))
-def test_bd_cspn_undoes_what_moves_all_queries_alike(seed: int, shift: float) -> None:
-    rng = np.random.default_rng(seed)
-    support, query = rng.normal(size=(6, 4)), rng.normal(size=(8, 4))
-    task = support.astype("f4"), np.arange(6) % 3
-    here, there = (
-        scores(bd_cspn(), euclidean(), *task, x.astype("f4"), 3) for x in (query, query + shift)
-    )
-    assert np.allclose(here, there, atol=1e-3)
 
 
 # -------------------------------------------------------------------------- relation

@@ -16,6 +16,7 @@ from fewshot.parts.heads.learned import feat
 from fewshot.parts.heads.prototypes import nearest_prototype
 from fewshot.parts.heads.transductive import (
     AlphaTimOptions,
+    BdCspnOptions,
     LabelPropagationOptions,
     LaplacianShotOptions,
     PtMapOptions,
@@ -125,6 +126,50 @@ def descends(head: Any, o: Any, alpha: float, task: Any) -> None:
     assert np.allclose(scores(head, euclidean(), *task), expected, rtol=1e-3, atol=1e-3)
 
 
+# --------------------------------------------------------------------------- bd-cspn
+
+
+def rectified(support: Array, labels: Array, query: Array, n_way: int, temperature: float) -> Any:
+    """Moved queries and new prototypes, image by image; no vector is 0."""
+
+    def similar(x: Array, y: Array) -> float:
+        return float(x @ y / (np.linalg.norm(x) * np.linalg.norm(y)))
+
+    moved = query + support.mean(axis=0) - query.mean(axis=0)
+    means = [support[labels == c].mean(axis=0) for c in range(n_way)]
+    taken_for = [max(range(n_way), key=lambda c: similar(x, means[c])) for x in moved]
+    new = []
+    for c in range(n_way):
+        of_class = [x for x, label in zip(support, labels, strict=True) if label == c]
+        of_class += [x for x, label in zip(moved, taken_for, strict=True) if label == c]
+        weights = [np.exp(similar(x, means[c]) / temperature) for x in of_class]
+        new.append(sum(w * x for w, x in zip(weights, of_class, strict=True)) / sum(weights))
+    return moved, np.array(new)
+
+
+@given(task=tasks(ties=False), temperature=st.sampled_from([0.1, 1.0]))
+def test_bd_cspn_scores_the_cosine_to_rectified_prototypes(task: Any, temperature: float) -> None:
+    support, labels, query, n_way = task
+    assume(len(query) > 1)  # one alone is moved onto the mean of the support
+    moved, new = rectified(
+        support.astype(np.float64), labels, query.astype(np.float64), n_way, temperature
+    )
+    head = bd_cspn(BdCspnOptions(temperature))
+    found = scores(head, euclidean(), *task)
+    assert np.allclose(found, 1 - cdist(moved, new, "cosine"), rtol=1e-3, atol=1e-4)
+
+
+@given(seed=st.integers(0, 2**32 - 1), shift=st.floats(-3, 3))
+def test_bd_cspn_undoes_what_moves_all_queries_alike(seed: int, shift: float) -> None:
+    rng = np.random.default_rng(seed)
+    support, query = rng.normal(size=(6, 4)), rng.normal(size=(8, 4))
+    task = support.astype("f4"), np.arange(6) % 3
+    here, there = (
+        scores(bd_cspn(), euclidean(), *task, x.astype("f4"), 3) for x in (query, query + shift)
+    )
+    assert np.allclose(here, there, atol=1e-3)
+
+
 # ------------------------------------------------------------------------- laplacian-shot
 
 
@@ -136,10 +181,8 @@ def test_laplacian_shot_is_a_fixed_number_of_bound_updates(
     support, labels, query, n_way = task
     assume(len(query) > 2)
     s, q = units(support), units(query)
-    moved = q + s.mean(axis=0) - q.mean(axis=0)
-    # Rectified prototypes are those of bd-cspn, whose own test is image by image.
-    as_floats = s.astype("f4"), labels, q.astype("f4"), n_way
-    far = -scores(bd_cspn(), sqeuclidean(), *as_floats).astype(np.float64)
+    moved, new = rectified(s, labels, q, n_way, 0.1)
+    far = cdist(moved, new, "sqeuclidean")
     table = cdist(moved, moved)
     np.fill_diagonal(table, np.inf)
     near = np.zeros_like(table)

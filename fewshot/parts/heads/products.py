@@ -13,7 +13,7 @@ def products_of(support: mx.array, query: mx.array) -> mx.array:
     return rows @ rows.swapaxes(-1, -2)
 
 
-def inverse_lengths(squares: mx.array, least: float) -> mx.array:
+def inverse_lengths(squares: mx.array, least: float = ZERO) -> mx.array:
     """1 over the root; 0 where a square is less than `least`, and so is its gradient."""
     zero = squares < least
     return mx.where(zero, 0.0, mx.rsqrt(mx.where(zero, 1.0, squares)))

@@ -44,6 +44,12 @@ def _softmax(logits: mx.array) -> mx.array:
     return powers / powers.sum(axis=-2, keepdims=True)
 
 
+def _mean(x: mx.array) -> mx.array:
+    """(…, n, d) -> (…, 1, d), as a product, which on a CPU takes half the time of MLX's own."""
+    n = x.shape[-2]
+    return mx.full((1, n), 1 / max(1, n)) @ x
+
+
 @frozen
 class BdCspnOptions:
     """Options of BD-CSPN."""
@@ -56,25 +62,35 @@ class BdCspnOptions:
 
 
 def bd_cspn(options: BdCspnOptions = BdCspnOptions()) -> Head:
-    """Nearest prototype, rectified by the queries (BD-CSPN, Liu, Song & Qin 2020).
+    """Cosine to the nearest prototype, rectified by the queries (BD-CSPN, Liu, Song & Qin 2020).
 
     Queries are moved by ξ, the mean of the support less that of the queries (the cross-class bias).
     Each is then taken for the class whose prototype p it is most similar to, by cosine; a class's
     new prototype is p' = Σ wₓ x of its support and those queries, w = softmax(cos(x, p) / T) (the
-    intra-class bias; here all queries take part). Scores: minus the distances to these. It takes
-    as many queries of each class for granted, and one query alone says nothing.
+    intra-class bias; here all queries take part). Scores: the cosines to these; the metric has no
+    say. It takes as many queries of each class for granted, and one query alone says nothing.
     """
 
     def scores(state: tuple[mx.array, ...], query: mx.array, metric: Metric) -> mx.array:
         support, of_class = state
-        sums = of_class @ support
-        moved = query + (support.mean(axis=-2, keepdims=True) - query.mean(axis=-2, keepdims=True))
-        parts = support, moved  # to put them together would cost more than all else
-        products = mx.concatenate([sums @ x.swapaxes(-1, -2) for x in parts], axis=-1)
-        squares = mx.concatenate([squared_lengths(x).swapaxes(-1, -2) for x in parts], axis=-1)
-        weights = _rectified(products, squares, of_class, options.temperature)
-        known, asked = mx.split(weights, [support.shape[-2]], axis=-1)
-        return -metric.table(moved, known @ support + asked @ moved)
+        s = support.shape[-2]
+        move = _mean(support) - _mean(query)
+        # Of moved queries products alone: each pass over them costs as much as all small steps.
+        rows = mx.concatenate([of_class @ support, move], axis=-2)
+        moved = rows @ query.swapaxes(-1, -2) + rows @ move.swapaxes(-1, -2)
+        sums, along, own = moved[..., :-1, :], moved[..., -1:, :], squared_lengths(move)
+        squares = squared_lengths(query).swapaxes(-1, -2) + 2 * along - own
+        weights = _rectified(
+            mx.concatenate([rows[..., :-1, :] @ support.swapaxes(-1, -2), sums], axis=-1),
+            mx.concatenate([squared_lengths(support).swapaxes(-1, -2), squares], axis=-1),
+            of_class,
+            options.temperature,
+        )
+        known, asked = mx.split(weights, [s], axis=-1)
+        new = known @ support + asked @ query + asked.sum(axis=-1, keepdims=True) * move
+        products = new @ query.swapaxes(-1, -2) + new @ move.swapaxes(-1, -2)
+        found = products * inverse_lengths(squared_lengths(new)) * inverse_lengths(squares)
+        return found.swapaxes(-1, -2)
 
     return Head(_kept, scores, differentiable=True, queries="together")
 
@@ -131,12 +147,15 @@ def laplacian_shot(options: LaplacianShotOptions = LaplacianShotOptions()) -> He
         near = _nearest_others(squared_distances(gram[..., s:, s:]), options.neighbours).swapaxes(
             -1, -2
         )
-        found = alone
+        near, found = options.weight * near, alone
         for _ in range(options.steps):
-            found = alone + options.weight * (_softmax(found) @ near)
+            found = mx.addmm(alone, _softmax(found), near)
         return found.swapaxes(-1, -2)
 
     return Head(_kept, scores, differentiable=False, queries="together")
+
+
+_FAR = 1e30  # added to a distance, a third of the time of `where`
 
 
 def _nearest_others(squares: mx.array, k: int) -> mx.array:
@@ -150,9 +169,9 @@ def _nearest_others(squares: mx.array, k: int) -> mx.array:
         last = others.min(axis=-1, keepdims=True)
         for _ in range(k - 1):
             # As many as are equally far count; the next is looked for among those farther.
-            seen = (others <= last).sum(axis=-1, keepdims=True)
-            beyond = mx.where(others > last, others, mx.inf).min(axis=-1, keepdims=True)
-            last = mx.where(seen < k, beyond, last)
+            nearer = others <= last
+            beyond = (others + _FAR * nearer).min(axis=-1, keepdims=True)
+            last = mx.where(nearer.sum(axis=-1, keepdims=True) < k, beyond, last)
     else:
         last = mx.partition(others, k - 1, axis=-1)[..., k - 1 : k]
     return (others <= last).astype(mx.float32)
