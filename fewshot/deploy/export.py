@@ -1,7 +1,7 @@
 """An embedding network for other programs: as ONNX, or as an MLX function.
 
 Both take images (batch, h, w, c) float32 in [0, 1], upright and scaled to h x w, and give
-embeddings (batch, d); `preprocess`, five crops, the centre and l2 normalisation are part of them.
+embeddings (batch, d); `preprocess`, all views, the centre and l2 normalisation are part of them.
 """
 
 from collections.abc import Iterator

@@ -33,7 +33,7 @@ def embed(
     engine: Name | Engine = "auto",
     kept: Kept | None = None,
 ) -> NDArray[np.float32]:
-    """Embeddings (n, d) of a dataset, in eval mode, at most `batch` images or crops at a time.
+    """Embeddings (n, d) of a dataset, in eval mode, at most `batch` views at a time.
 
     With `indices` only those rows are computed and all others are NaN, so that an index means the
     same image everywhere and a row that was not asked for cannot pass unnoticed. `engine`: "mlx",
@@ -50,9 +50,7 @@ def embed(
     if not len(wanted):
         return np.full((n, 0), np.nan, np.float32)
     shape = dataset[int(wanted[0])].shape
-    batch = batch_size(shape, batch)
-    if embedder.crops == "five":
-        batch = max(1, batch // 5)
+    batch = max(1, batch_size(shape, batch) // embedder.views)
     asked, began = len(wanted), time.monotonic()
 
     def told(share: float) -> None:
@@ -196,7 +194,7 @@ def recentre(
 ) -> None:
     """Take an embedder's centre, where it has one, anew: the mean over images `indices`.
 
-    That is of their embeddings (over five crops, where it takes these) as the backbone gives them,
+    That is of their embeddings (over all views that it takes) as the backbone gives them,
     raised to the embedder's power, neither centred nor of length 1. One that whitens is taken from
     2,000 of the images at the most, evenly spread, its units the classes of each source.
     """

@@ -26,7 +26,7 @@ from ..compute.layers import (
 )
 from ..core.errors import ConfigError
 from ..data.images import Shape
-from ..parts.embedder import Embedder, crop_matrices
+from ..parts.embedder import Embedder
 
 Run = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
@@ -75,9 +75,8 @@ def onnx_model(
         if embedder.normalize == "l2":
             graph.add("LpNormalization", axis=-1, p=2)
 
-    five = embedder.crops == "five"
-    if five:
-        down, across = crop_matrices(height, False), crop_matrices(width, True)
+    if embedder.views > 1:
+        down, across = embedder.view_matrices(height, width)
         graph.add("MatMul", graph.constant(across.swapaxes(1, 2)[:, None, None]))
         graph.add("MatMul", graph.constant(down[:, None, None]), last=True)
         reshape(-1, channels, height, width)
@@ -98,8 +97,8 @@ def onnx_model(
             graph.add("Neg")
             graph.add("Add", centred)
     scale()
-    if five:
-        reshape(5, -1, d)
+    if embedder.views > 1:
+        reshape(embedder.views, -1, d)
         graph.add("ReduceMean", axes=[0], keepdims=0)
         scale()
     graph.add("Identity", output="embeddings")

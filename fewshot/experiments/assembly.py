@@ -167,8 +167,7 @@ def network(
     if embedding.centre != "none":
         of = net.frozen() if isinstance(net, Beside) else None
         centre = Centre(dim, embedding.centre == "whiten", of)
-    after = embedding.normalize, embedding.crops, centre, embedding.power, embedding.precision
-    embedder = Embedder(net, transforms, *after)
+    embedder = Embedder(net, transforms, **asdict(embedding) | {"centre": centre})
     return (
         embedder,
         part("metric", metric, embedding_dim=dim),

@@ -89,6 +89,7 @@ class Embedder:
     Outside training what the backbone gives is raised to `power` (`powered`), and then `centre`
     subtracted, before length 1.
     `crops` "support": as "one" here; a task's support is embedded by its corners, too.
+    `mirror`: every view of an image is seen in a mirror, too.
     `precision`: of the backbone's numbers outside training; embeddings are float32 all the same.
     `fitted`: a head that an adapter fitted with the backbone: it answers about the classes of the
     adapter's support in the place of a task's own, and takes no support.
@@ -101,6 +102,7 @@ class Embedder:
     )
     normalize: Literal["none", "l2"] = "l2"
     crops: Literal["one", "five", "support"] = "one"
+    mirror: bool = False
     centre: Centre | None = None
     power: float = 1.0
     precision: Literal["float32", "float16"] = "float32"
@@ -110,6 +112,22 @@ class Embedder:
     def support_crops(self) -> int:
         """How many crops a support image brings with it: its corners, or none."""
         return CORNERS if self.crops == "support" else 0
+
+    @property
+    def views(self) -> int:
+        """How many views of an image its embedding is the mean of."""
+        return (5 if self.crops == "five" else 1) * (2 if self.mirror else 1)
+
+    def view_matrices(self, h: int, w: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """What takes an image's columns and rows to those of its views, (v, h, h) and (v, w, w).
+
+        That is the image; with five crops its corners, five sixths of the sides, scaled to its size
+        (bilinear); and the mirror images of all of them.
+        """
+        five, times = self.crops == "five", 2 if self.mirror else 1
+        down, across = _crop_matrices(h, five, False), _crop_matrices(w, five, True)
+        mirrored = [across, across[:, ::-1]][:times]
+        return np.concatenate([down] * times), np.concatenate(mirrored)
 
     def for_any_classes(self) -> "Embedder":
         """Itself; ConfigError where a head was fitted with it, which knows its classes alone."""
@@ -136,15 +154,16 @@ class Embedder:
     def __call__(self, images: mx.array) -> mx.array:
         """Preprocessed images (b, h, w, c) -> embeddings (b, d), of length 1 under l2.
 
-        With five crops, and not in training, which a frozen backbone never is, the mean over
-        `five_crops`.
+        Of several views, and not in training, which a frozen backbone never is, the mean.
         """
         if self.backbone.training:
             return self.scaled(self.backbone(images))
-        if self.crops != "five":
+        if self.views == 1:
             return self.scaled(self._centred(images))
-        embeddings = self.scaled(self._centred(five_crops(images).reshape(-1, *images.shape[1:])))
-        return self.scaled(embeddings.reshape(5, len(images), -1).mean(axis=0))
+        b, h, w, _ = images.shape
+        views = _viewed(images, *map(mx.array, self.view_matrices(h, w)))
+        embeddings = self.scaled(self._centred(views.reshape(-1, *images.shape[1:])))
+        return self.scaled(embeddings.reshape(self.views, b, -1).mean(axis=0))
 
     def of_names(self, names: Sequence[str]) -> NDArray[np.float32]:
         """Embeddings (n, d) of classes' names, by the backbone's `text`; of length 1 under l2."""
@@ -171,6 +190,11 @@ class EmbeddingOptions:
         "outside training, embed the image alone; or also its four corners and take the mean (five "
         "times the work); or take the corners of support images for support, too (five times the "
         "work where classes are enrolled, none where a query is asked)",
+    )
+    mirror: bool = option(
+        False,
+        "outside training, embed the mirror image, too, and take the mean (twice the work); not "
+        "where left and right tell classes apart",
     )
     centre: Literal["none", "train", "whiten"] = option(
         "none",
@@ -205,23 +229,19 @@ def powered(embeddings: mx.array, power: float) -> mx.array:
     return mx.sign(embeddings) * mx.where(zero, 1.0, mx.abs(embeddings)) ** power
 
 
-def five_crops(images: mx.array) -> mx.array:
-    """(b, h, w, c) -> (5, b, h, w, c): each image and its corners, five sixths of the sides,
-    scaled to its size (bilinear).
-    """
-    _, h, w, _ = images.shape
-    down, across = mx.array(crop_matrices(h, False)), mx.array(crop_matrices(w, True))
+def _viewed(images: mx.array, down: mx.array, across: mx.array) -> mx.array:
+    """(b, h, w, c), (v, h, h), (v, w, w) -> (v, b, h, w, c)."""
     channels_first = images.transpose(0, 3, 1, 2)
-    crops = down[:, None, None] @ channels_first @ across[:, None, None].swapaxes(-1, -2)
-    return crops.transpose(0, 1, 3, 4, 2)
+    views = down[:, None, None] @ channels_first @ across[:, None, None].swapaxes(-1, -2)
+    return views.transpose(0, 1, 3, 4, 2)
 
 
 @cache
-def crop_matrices(n: int, across: bool) -> NDArray[np.float32]:
-    """(5, n, n): what takes n pixels in a row to those of the five crops, down or across."""
+def _crop_matrices(n: int, five: bool, across: bool) -> NDArray[np.float32]:
+    """(1 or 5, n, n): what takes n pixels in a row to those of the crops, down or across."""
     kept = n - n // 6
     places = np.clip((np.arange(n) + 0.5) * kept / n - 0.5, 0, kept - 1)
     weights = np.maximum(0, 1 - np.abs(places[:, None] - np.arange(n)))
     first, last = weights, np.roll(weights, n - kept, axis=1)
     corners = [first, last, first, last] if across else [first, first, last, last]
-    return np.stack([np.eye(n), *corners]).astype(np.float32)
+    return np.stack([np.eye(n), *corners][: 5 if five else 1]).astype(np.float32)

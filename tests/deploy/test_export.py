@@ -69,8 +69,7 @@ def classifier(
     make: Callable[[], nn.Module],
     normalize: Any = "none",
     preprocess: tuple[Chosen, ...] = (Chosen("normalise", fs.NormaliseOptions()),),
-    crops: Any = "one",
-    power: float = 1.0,
+    **after: Any,
 ) -> tuple[fs.Classifier, Registry]:
     """A classifier with this backbone, its norms as training leaves them, and who knows it."""
     registry = build_registry()[0]
@@ -86,7 +85,7 @@ def classifier(
         shape=SHAPE,
         backbone=Chosen("test/net", none),
         preprocess=preprocess,
-        embedding=EmbeddingOptions(normalize, crops, power=power),
+        embedding=EmbeddingOptions(normalize, **after),
         metric=Chosen("euclidean", none),
         head=Chosen("nearest-prototype", none),
         components={},
@@ -147,6 +146,7 @@ def test_pools_side_by_side_are_exported(tmp_path: Path):
     names=st.lists(st.sampled_from(sorted(LAYERS)), max_size=5),
     normalize=st.sampled_from(["none", "l2"]),
     crops=st.sampled_from(["one", "five"]),
+    mirror=st.booleans(),
     power=st.sampled_from([1.0, 0.5]),
 )
 @pytest.mark.parametrize("suffix", ["onnx", "mlxfn"])
@@ -156,10 +156,12 @@ def test_an_exported_network_computes_the_same(
     names: list[str],
     normalize: str,
     crops: str,
+    mirror: bool,
     power: float,
 ):
     path = tmp_path_factory.mktemp("export") / f"net.{suffix}"
-    ours, registry = classifier(lambda: network(names), normalize, crops=crops, power=power)
+    after = {"crops": crops, "mirror": mirror, "power": power}
+    ours, registry = classifier(lambda: network(names), normalize, **after)
     assert fs.export(ours, path, registry) <= 1e-4
     pixels = np.random.default_rng(0).integers(0, 256, (3, *SHAPE), np.uint8)
     images = pixels.astype(np.float32) / np.float32(255)

@@ -18,7 +18,7 @@ from fewshot.data.datasets import ArrayDataset
 from fewshot.engine.embedding import embed, raw_pixels, recentre, settled, spread
 from fewshot.engine.speed import embedding_speed
 from fewshot.engine.verification import roc_auc
-from fewshot.parts.embedder import Centre, Embedder, five_crops, powered, within_classes
+from fewshot.parts.embedder import Centre, Embedder, powered, within_classes
 from fewshot.testing.laws import ULP
 
 seeds = st.integers(0, 2**32 - 1)
@@ -79,10 +79,17 @@ def test_embeddings_have_length_one_unless_told_otherwise() -> None:
     assert np.allclose(embed(Embedder(net), images), plain / lengths, atol=100 * ULP)
 
 
+def views(embedder: Embedder, images: Any) -> Any:
+    """(b, h, w, c) -> (v, b, h, w, c)."""
+    down, across = embedder.view_matrices(*images.shape[1:3])
+    assert len(down) == len(across) == embedder.views
+    return np.einsum("vij,bjkc,vlk->vbilc", down, images, across)
+
+
 @given(h=st.integers(6, 20), w=st.integers(6, 20), seed=seeds)
 def test_five_crops_are_pillows_crops_scaled(h: int, w: int, seed: int) -> None:
     images = np.random.default_rng(seed).random((2, h, w, 3), np.float32)
-    found = np.array(five_crops(mx.array(images)))
+    found = views(Embedder(network(), crops="five"), images)
     kept_h, kept_w = h - h // 6, w - w // 6
     corners = [(0, 0), (0, w - kept_w), (h - kept_h, 0), (h - kept_h, w - kept_w)]
     assert np.array_equal(found[0], images)
@@ -94,18 +101,29 @@ def test_five_crops_are_pillows_crops_scaled(h: int, w: int, seed: int) -> None:
             assert np.allclose(crop[i, :, :, channel], np.asarray(scaled), atol=1e-5)
 
 
+@given(crops=st.sampled_from(["one", "five"]), seed=seeds)
+def test_mirrored_views_are_the_others_with_left_and_right_exchanged(crops: Any, seed: int) -> None:
+    images = np.random.default_rng(seed).random((2, 8, 9, 3), np.float32)
+    plain = Embedder(network(), crops=crops)
+    alone, found = views(plain, images), views(evolve(plain, mirror=True), images)
+    assert np.array_equal(found[: plain.views], alone)
+    assert np.array_equal(found[plain.views :], alone[:, :, :, ::-1])
+
+
 @pytest.mark.parametrize("normalize", ["l2", "none"])
-def test_with_five_crops_an_embedding_is_the_mean_over_them(normalize: Any) -> None:
-    net, images = network().eval(), mx.array(np.random.default_rng(0).random((4, 16, 16, 1), "f4"))
+@pytest.mark.parametrize(("crops", "mirror"), [("five", False), ("one", True), ("five", True)])
+def test_an_embedding_is_the_mean_over_its_views(normalize: Any, crops: Any, mirror: bool) -> None:
+    net, images = network().eval(), np.random.default_rng(0).random((4, 16, 16, 1), "f4")
     one = Embedder(net, normalize=normalize)
-    five = evolve(one, crops="five")
-    each = np.stack([np.array(one(crop)) for crop in five_crops(images)])
+    many = evolve(one, crops=crops, mirror=mirror)
+    each = np.stack([np.array(one(mx.array(view))) for view in views(many, images)])
     expected = each.mean(axis=0)
     if normalize == "l2":
         expected /= np.linalg.norm(expected, axis=1, keepdims=True)
-    assert np.allclose(np.array(five(images)), expected, atol=100 * ULP)
+    assert np.allclose(np.array(many(mx.array(images))), expected, atol=100 * ULP)
     net.train()
-    assert np.allclose(np.array(five(images)), np.array(one(images)), atol=100 * ULP)
+    alone = np.array(one(mx.array(images)))
+    assert np.allclose(np.array(many(mx.array(images))), alone, atol=100 * ULP)
 
 
 def test_progress_counts_the_images_of_an_embedding() -> None:
@@ -197,21 +215,22 @@ def of_numpy(raw: Any, mean: Any, normalize: str) -> Any:
     known=st.lists(st.integers(0, 17), min_size=2, unique=True),
     normalize=st.sampled_from(["l2", "none"]),
     crops=st.sampled_from(["one", "five"]),
+    mirror=st.booleans(),
     power=st.sampled_from([1.0, 0.5, 0.3]),
 )
 def test_embeddings_are_raised_to_the_power_and_seen_from_the_mean_of_the_training_images(
-    known: list[int], normalize: Any, crops: Any, power: float
+    known: list[int], normalize: Any, crops: Any, mirror: bool, power: float
 ) -> None:
     images, net = toy(per_class=3), network(dropout=0.5)
     centre = Centre(net.embedding_dim)
-    embedder = Embedder(net, normalize=normalize, crops=crops, centre=centre, power=power)
+    after: Any = {"normalize": normalize, "crops": crops, "mirror": mirror, "power": power}
+    embedder = Embedder(net, centre=centre, **after)
     recentre(embedder, images, np.array(known))
     assert net.training  # as it was
 
-    pixels = mx.array(embedder.prepared(images.images))
-    views = five_crops(pixels) if crops == "five" else pixels[None]
+    seen = views(embedder, embedder.prepared(images.images))
     with evaluating(net):
-        raw = roots(np.stack([np.array(net(view)) for view in views]), power)
+        raw = roots(np.stack([np.array(net(mx.array(view))) for view in seen]), power)
     mean = raw[:, known].mean(axis=(0, 1))
     assert embedder.centre is not None
     assert np.allclose(np.array(embedder.centre.mean), mean, atol=1e-5)

@@ -67,12 +67,13 @@ def enrolled(
     metric=st.sampled_from(sorted(METRICS)),
     normalize=st.sampled_from(["none", "l2"]),
     crops=st.sampled_from(["one", "five"]),
+    mirror=st.booleans(),
     power=st.sampled_from([1.0, 0.5]),
 )
 def test_both_engines_give_the_same_answers(
-    seed: int, head: str, metric: str, normalize: str, crops: str, power: float
+    seed: int, head: str, metric: str, normalize: str, crops: str, mirror: bool, power: float
 ):
-    options = {"normalize": normalize, "crops": crops, "power": power}
+    options = {"normalize": normalize, "crops": crops, "mirror": mirror, "power": power}
     ours = enrolled(Network(nn.ReLU()), HEADS[head], METRICS[metric], seed, **options)
     images = np.random.default_rng(seed + 1).integers(0, 256, (3, SIZE, SIZE, 3), np.uint8)
     by: dict[str, list[fs.Prediction]] = {}

@@ -122,7 +122,7 @@ def learner(
         draw |= {"support_labels": truth, "query_labels": truth}
         pixels = mx.array(embedder.prepared(images))
         support = Batch(pixels, [draw], [len(labels)], [int(labels.max()) + 1])
-        classes = steps(evolve(mine, crops="one"), support, metric, loss, head)
+        classes = steps(evolve(mine, crops="one", mirror=False), support, metric, loss, head)
         if classes is not None:
             mine = evolve(mine, fitted=linear_head(classes))
         moved = [*snapshot(mine.backbone), *(snapshot(classes) if classes is not None else ())]

@@ -208,7 +208,7 @@ def _by_steps(
         def trained(kept: Ints, rate: float, steps: int) -> Iterator[Embedder]:
             """One embedder, before the first step and after each."""
             mine = own(embedder)
-            alone = evolve(mine, crops="one")
+            alone = evolve(mine, crops="one", mirror=False)
             arrays, put = start(mine.backbone, seed)
             pools = [kept[labels[kept] == label] for label in range(n_way)]
             truth = mx.array(np.repeat(np.arange(n_way), options.per_class))
