@@ -39,11 +39,14 @@ def ours(
     import fewshot as fs
 
     fs.prepare()
+    from fewshot.catalogue.registry import make
+
     embeddings, labels = clusters(dimensions=dimensions)
     classes = [str(c) for c in range(CLASSES)]
     sampler = fs.episodes(fs.EpisodesOptions(n_way=N_WAY, k_shot=K_SHOT, n_query=N_QUERY), labels)
-    component = fs.build_registry()[0].get("head", head).component
-    answering, metric = component.factory(component.options()), fs.euclidean()
+    entry = fs.build_registry()[0].get("head", head)
+    answering = make(entry, entry.component.options(), embedding_dim=dimensions)
+    metric = fs.euclidean()
     seeds = itertools.count()
     example = sampler.draw(0, 0)
     facts = {
@@ -72,9 +75,27 @@ def in_easyfsl(
     from easyfsl.datasets import FeaturesDataset
 
     embeddings, labels = clusters(dimensions=dimensions)
-    data = FeaturesDataset(labels.tolist(), torch.from_numpy(embeddings), [*map(str, range(20))])
+    features = torch.from_numpy(embeddings)
+    if method == "RelationNetworks":  # of maps, here of one place
+        features = features[..., None, None]
+    data = FeaturesDataset(labels.tolist(), features, [*map(str, range(20))])
     least = LEAST if method == "PrototypicalNetworks" else LEAST // 10
-    return _by_evaluate(getattr(methods, method)(), data, workers, least)
+    learned = _learned(method, dimensions)
+    return _by_evaluate(getattr(methods, method)(**learned), data, workers, least)
+
+
+def _learned(method: str, dimensions: int) -> dict[str, Any]:
+    """What easyfsl's class of a learned head is made with, of the shapes of ours."""
+    torch = need("torch")
+    if method == "FEAT":
+        attention = need("easyfsl.modules").MultiHeadAttention(1, *[dimensions] * 3)
+        return {"attention_module": attention}
+    if method == "RelationNetworks":
+        layers = torch.nn
+        hidden = layers.Linear(2 * dimensions, 128)
+        module = layers.Sequential(layers.Flatten(), hidden, layers.ReLU(), layers.Linear(128, 1))
+        return {"feature_dimension": dimensions, "relation_module": module}
+    return {}
 
 
 def in_easyfsl_on_images() -> tuple[dict[str, Any], Turn]:
@@ -147,7 +168,10 @@ HEADS = {
     "pt-map": "PTMAP",
     "tim": "TIM",
     "transductive-finetune": "TransductiveFinetuning",
+    "feat": "FEAT",
+    "relation": "RelationNetworks",
 }
+LEARNED = ("feat", "relation")
 WIDE = 640
 
 
@@ -168,7 +192,9 @@ def measure_head(settings: Settings, head: str) -> Result:
         peer=_a_second(other),
         against=f"{facts['peer']}, {HEADS[head]}",
         ratio=ratio("speed", other, own),
-        note=f"accuracies {accuracies[0]:.3f} and {accuracies[1]:.3f}, each with its own defaults",
+        note="random weights, of the same shapes"
+        if head in LEARNED
+        else f"accuracies {accuracies[0]:.3f} and {accuracies[1]:.3f}, each with its own defaults",
         checked=checked,
         figures={"ours": own, "easyfsl": other},
     )
