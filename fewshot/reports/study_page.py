@@ -172,6 +172,10 @@ def page(out: Path, study: Study, study_text: str, results: StudyResults) -> Non
     write_page(out, f"Study {study.name}", "".join(parts), study_verdict(results, main))
 
 
+def _any_published(rows: Mapping[str, Sequence[StudyFigures]]) -> bool:
+    return any(of.published is not None for figures in rows.values() for of in figures)
+
+
 def _accuracy(out: Path, rows: Mapping[str, Sequence[StudyFigures]], notes: Sequence[str]) -> str:
     pictures.rows_over_k(rows, out / "k_shot.svg")
     drawn = html_picture(
@@ -179,21 +183,21 @@ def _accuracy(out: Path, rows: Mapping[str, Sequence[StudyFigures]], notes: Sequ
         "Accuracy of every row against K",
         "Bars: 95 % intervals over draws. The dotted line is guessing.",
     )
-    published = f"<h3>Beside the published figures</h3>{html_list(notes)}" if notes else ""
+    heading = "Beside the published figures" if _any_published(rows) else "What was asked"
+    noted = f"<h3>{heading}</h3>{html_list(notes)}" if notes else ""
     return (
-        f"{drawn}<h3>{html.escape(title(rows))}</h3>{html_table(*table(rows))}{published}"
+        f"{drawn}<h3>{html.escape(title(rows))}</h3>{html_table(*table(rows))}{noted}"
         f'<div class="quiet">{_explained(rows)}</div>'
     )
 
 
 def _draws(out: Path, rows: Mapping[str, Sequence[StudyFigures]]) -> str:
     pictures.draws(rows, out / "draws.svg")
-    published = any(of.published is not None for figures in rows.values() for of in figures)
     drawn = html_picture(
         out / "draws.svg",
         "Accuracy of every draw of support images",
         "Every dot is one draw of support images with one training seed; bars hold 95 % of them"
-        f"{'; a red cross is the published figure, one draw' if published else ''}.",
+        f"{'; a red cross is the published figure, one draw' if _any_published(rows) else ''}.",
     )
     return drawn + html_list(spread(name, figures) for name, figures in rows.items())
 
