@@ -104,13 +104,12 @@ def costs(results: StudyResults) -> Table:
     return header, cells
 
 
-def differences(results: StudyResults, k_shot: int, of: StudyFigures) -> Table:
+def differences(results: StudyResults, names: Sequence[str], of: StudyFigures) -> Table:
     """Line minus column in percentage points, with the p-values over draws and over classes.
 
-    In the setting of `of`.
+    Of the rows with these names, in the setting and at the K of `of`.
     """
-    due = (k_shot, of.n_way, of.groups, of.dirichlet)
-    names = list(results.rows)
+    due = (of.k_shot, of.n_way, of.groups, of.dirichlet)
     texts: dict[tuple[str, str], str] = {}
     for pair in results.paired:
         if (pair.k_shot, pair.n_way, pair.groups, pair.dirichlet) != due:
@@ -204,7 +203,7 @@ def _draws(out: Path, rows: Mapping[str, Sequence[StudyFigures]]) -> str:
 
 def _against(results: StudyResults, rows: Mapping[str, Sequence[StudyFigures]]) -> str:
     tables = "".join(
-        f"<h3>K = {of.k_shot}</h3>{html_table(*differences(results, of.k_shot, of))}"
+        f"<h3>K = {of.k_shot}</h3>{html_table(*differences(results, [*rows], of))}"
         for of in next(iter(rows.values()))
     )
     return (
