@@ -71,13 +71,14 @@ _CIFAR_FS = (
         "cifar-fs-cosine",
         {
             **_COSINE,
+            "loss": {"name": "normface", "scale": 10.0},
             "dataset": {"name": "cifar-fs"},
             "backbone": {"name": "resnet9"},
             "sampler": {"name": "proxies", "classes": 64, "per_class": 2},
             "head": {"name": "nearest-prototype"},
             "optimizer": {"name": "muon"},
             "augment": [_CROP, _COLOUR, _FLIP],
-            "embedding": {"centre": "train", "power": 0.5, "crops": "five"},
+            "embedding": {"centre": "train", "power": 0.5, "crops": "five", "mirror": True},
             "training": {
                 "steps": 4200,
                 "learning_rate": 0.05,
@@ -87,7 +88,7 @@ _CIFAR_FS = (
             },
             "evaluation": {**_EXAMINED, "heads": _HEADS},
         },
-        "the most for half an hour on two cores: resnet9, a softmax of cosines, five crops",
+        "the most for half an hour on two cores: resnet9, a softmax of cosines, ten views",
     ),
 )
 
