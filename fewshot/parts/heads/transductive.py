@@ -451,7 +451,7 @@ COMPONENTS = (
         "bd-cspn",
         bd_cspn,
         BdCspnOptions,
-        "minus the distance to class means that the queries rectify; asks all queries together",
+        "cosines to class means that the queries rectify; asks all queries together",
     ),
     Component(
         "tim",
