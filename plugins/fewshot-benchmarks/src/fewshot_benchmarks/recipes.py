@@ -71,7 +71,6 @@ _CIFAR_FS = (
         "cifar-fs-cosine",
         {
             **_COSINE,
-            "loss": {"name": "normface", "scale": 10.0},
             "dataset": {"name": "cifar-fs"},
             "backbone": {"name": "resnet9"},
             "sampler": {"name": "proxies", "classes": 64, "per_class": 2},
