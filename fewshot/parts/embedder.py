@@ -124,10 +124,8 @@ class Embedder:
         That is the image; with five crops its corners, five sixths of the sides, scaled to its size
         (bilinear); and the mirror images of all of them.
         """
-        five, times = self.crops == "five", 2 if self.mirror else 1
-        down, across = _crop_matrices(h, five, False), _crop_matrices(w, five, True)
-        mirrored = [across, across[:, ::-1]][:times]
-        return np.concatenate([down] * times), np.concatenate(mirrored)
+        views = self.crops == "five", self.mirror
+        return _view_matrices(h, False, *views), _view_matrices(w, True, *views)
 
     def for_any_classes(self) -> "Embedder":
         """Itself; ConfigError where a head was fitted with it, which knows its classes alone."""
@@ -237,11 +235,12 @@ def _viewed(images: mx.array, down: mx.array, across: mx.array) -> mx.array:
 
 
 @cache
-def _crop_matrices(n: int, five: bool, across: bool) -> NDArray[np.float32]:
-    """(1 or 5, n, n): what takes n pixels in a row to those of the crops, down or across."""
+def _view_matrices(n: int, across: bool, five: bool, mirror: bool) -> NDArray[np.float32]:
+    """(v, n, n): what takes n pixels in a row to those of the views, down or across."""
     kept = n - n // 6
     places = np.clip((np.arange(n) + 0.5) * kept / n - 0.5, 0, kept - 1)
     weights = np.maximum(0, 1 - np.abs(places[:, None] - np.arange(n)))
     first, last = weights, np.roll(weights, n - kept, axis=1)
     corners = [first, last, first, last] if across else [first, first, last, last]
-    return np.stack([np.eye(n), *corners][: 5 if five else 1]).astype(np.float32)
+    views = np.stack([np.eye(n), *corners] if five else [np.eye(n)]).astype(np.float32)
+    return np.concatenate([views, views[:, ::-1] if across else views]) if mirror else views
